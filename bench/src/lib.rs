@@ -1,0 +1,2 @@
+//! L3: measures, judges, reports.
+#![forbid(unsafe_code)]

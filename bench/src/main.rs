@@ -1,0 +1,3 @@
+//! The `dplab` command.
+#![forbid(unsafe_code)]
+fn main() {}

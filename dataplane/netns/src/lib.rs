@@ -1,0 +1,2 @@
+//! L2: hosts as network namespaces.
+#![forbid(unsafe_code)]

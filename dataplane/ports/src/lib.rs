@@ -1,0 +1,3 @@
+//! L2: ways to move frames. Each module is one back end: `probe()` asks the machine, `open()` gives a
+//! [`dataplane_waist::Port`]. No module here knows a protocol.
+#![deny(unsafe_code)]

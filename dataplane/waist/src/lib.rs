@@ -1,0 +1,27 @@
+//! L1: the waist. Ports, logs and clocks below, protocols above; they meet only in the traits of this crate, and
+//! [`Node::turn`] is the one loop on the data path.
+//!
+//! What is absent: no thread, no async, no socket. Time, network, disk and randomness come in as parameters.
+#![forbid(unsafe_code)]
+
+mod clock;
+mod effects;
+mod id;
+mod log;
+mod node;
+mod port;
+mod protocol;
+mod support;
+mod time;
+mod window;
+
+pub use clock::{Clock, MonotonicClock};
+pub use effects::{Effects, EffectsFull};
+pub use id::{Peer, Slot, Term, WrId};
+pub use log::{Log, MemoryLog};
+pub use node::{Node, NodeStats};
+pub use port::{Port, PortCaps, PortStats, RxFrame, TxError, Wake};
+pub use protocol::{Input, Protocol};
+pub use support::{Mode, ProbeError, Support};
+pub use time::Instant;
+pub use window::{Completion, Window, WindowError};

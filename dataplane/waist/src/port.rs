@@ -1,0 +1,136 @@
+//! A port moves whole frames and promises nothing about their arrival.
+
+use std::{io, time::Duration};
+
+use crate::{Instant, Peer};
+
+/// One way of moving frames: a socket, a ring, a simulated NIC.
+///
+/// Frames are the lab's own (`dataplane_wire::frame`), without what carries them: a port that speaks raw Ethernet adds
+/// and strips Ethernet, IP and UDP itself. All calls are bounded in time and in frames, and allocate nothing after the
+/// first few turns.
+pub trait Port: Send {
+    /// What this port is and can carry. Constant after `open`.
+    fn caps(&self) -> PortCaps;
+
+    /// Lets the calling thread rest until a frame may be there, at most `max`. A spinning port returns at once; a
+    /// sleeping one ([`Wake::Sleeps`]) may return early, never later than `max` plus the scheduler's own delay.
+    ///
+    /// # Errors
+    /// What the kernel said; the port is then unusable.
+    fn wait(&mut self, max: Duration) -> io::Result<()>;
+
+    /// Hands up to `caps().batch_frames_max` received frames to `sink`, without waiting; says how many.
+    ///
+    /// Frames of strangers are counted in [`PortStats::strangers_count`] and dropped.
+    ///
+    /// # Errors
+    /// As [`Port::wait`]. Errors that the network reports about an earlier frame (ICMP port unreachable) are not errors
+    /// of the port: they are counted as loss.
+    fn rx_burst(&mut self, sink: &mut dyn FnMut(RxFrame<'_>)) -> io::Result<usize>;
+
+    /// Queues one frame of `len_bytes` to `to`; `fill` writes all of it, in place. Sent at the latest by `flush`.
+    ///
+    /// # Errors
+    /// [`TxError::Full`] is ordinary: call `flush`, or count the frame as dropped.
+    fn tx(&mut self, to: Peer, len_bytes: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), TxError>;
+
+    /// Sends what is queued. A frame that the kernel has no room for is dropped and counted
+    /// ([`PortStats::tx_dropped_count`]), as a full NIC ring would.
+    ///
+    /// # Errors
+    /// As [`Port::wait`].
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// Counters since `open`.
+    fn stats(&self) -> PortStats;
+}
+
+/// What a port is and can carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortCaps {
+    /// The back end's name, as `dplab probe` lists it.
+    pub name: &'static str,
+    /// The largest frame (header and payload of `dataplane_wire::frame`, nothing outside it).
+    pub frame_bytes_max: usize,
+    /// The most frames one `rx_burst` delivers, and the most `tx` queues before `flush`.
+    pub batch_frames_max: usize,
+    /// What [`Port::wait`] does.
+    pub wake: Wake,
+}
+
+/// How a port waits. The wake-up costs more than the network stack on most hosts, so every record names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// The thread sleeps in the kernel until a frame comes.
+    Sleeps,
+    /// The thread never sleeps: `wait` returns at once.
+    Spins,
+    /// The thread sleeps in a system call that polls the device for a while first (SO_BUSY_POLL).
+    BusyPolls,
+}
+
+/// A received frame, lent for the time of the call.
+#[derive(Clone, Copy, Debug)]
+pub struct RxFrame<'a> {
+    /// Who sent it.
+    pub from: Peer,
+    /// The frame; unchecked bytes of the network.
+    pub bytes: &'a [u8],
+    /// When the kernel or the device took it in, where the port knows, on the port's own clock.
+    pub stamp: Option<Instant>,
+}
+
+/// Why a frame was not queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TxError {
+    /// No room until `flush`, or until the peer has drained its ring.
+    #[error("the transmit queue is full")]
+    Full,
+    /// `len_bytes` is above `caps().frame_bytes_max`.
+    #[error("the frame is longer than the port can carry")]
+    TooLong,
+    /// No such peer.
+    #[error("the peer is not in this port's table")]
+    NoPeer,
+}
+
+/// A port's counters since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortStats {
+    /// Frames handed to a sink.
+    pub rx_frames_count: u64,
+    /// Frames given to the kernel, the device or the ring.
+    pub tx_frames_count: u64,
+    /// Frames that could not be sent: no room, or the network said no.
+    pub tx_dropped_count: u64,
+    /// Frames that the receive side lost before us and told us of (ring overflow, SO_RXQ_OVFL, tp_drops).
+    pub rx_dropped_count: u64,
+    /// Frames of senders that are not peers.
+    pub strangers_count: u64,
+    /// Frames that were cut, or that the encapsulation's own checks refused.
+    pub malformed_count: u64,
+    /// System calls made on the data path, where the port counts them.
+    pub syscalls_count: u64,
+}
+
+impl<P: Port + ?Sized> Port for Box<P> {
+    fn caps(&self) -> PortCaps {
+        (**self).caps()
+    }
+    fn wait(&mut self, max: Duration) -> io::Result<()> {
+        (**self).wait(max)
+    }
+    fn rx_burst(&mut self, sink: &mut dyn FnMut(RxFrame<'_>)) -> io::Result<usize> {
+        (**self).rx_burst(sink)
+    }
+    fn tx(&mut self, to: Peer, len_bytes: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), TxError> {
+        (**self).tx(to, len_bytes, fill)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        (**self).flush()
+    }
+    fn stats(&self) -> PortStats {
+        (**self).stats()
+    }
+}

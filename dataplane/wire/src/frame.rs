@@ -1,0 +1,173 @@
+//! The lab's own frame header: what every protocol's messages travel in, whatever carries them.
+//!
+//! ```text
+//!  0      4   5   6     8            16           24           32        36        40
+//!  +------+---+---+-----+------------+------------+------------+---------+---------+------------
+//!  |magic |ver|knd|p.len| term       | slot       | sent ns    |payld crc| head crc| payload …
+//!  +------+---+---+-----+------------+------------+------------+---------+---------+------------
+//! ```
+//!
+//! Big-endian. The payload's checksum is end to end: a relay that rewrites the header (a leader that assigns a slot,
+//! an XDP program, an RTL pipeline) recomputes 36 bytes of CRC, never the payload's.
+
+use core::ops::Range;
+
+use crate::{Reject, checksum::crc32c};
+
+/// Where each field stands.
+pub mod field {
+    use super::Range;
+    /// [`super::MAGIC`].
+    pub const MAGIC: Range<usize> = 0..4;
+    /// [`super::VERSION`].
+    pub const VERSION: Range<usize> = 4..5;
+    /// [`super::Kind`].
+    pub const KIND: Range<usize> = 5..6;
+    /// Bytes after the header.
+    pub const PAYLOAD_LEN: Range<usize> = 6..8;
+    /// Leader term (Raft §5.1; a "view" in Viewstamped Replication). 0 where there is no leader.
+    pub const TERM: Range<usize> = 8..16;
+    /// Log slot, or the request's sequence number where there is no log.
+    pub const SLOT: Range<usize> = 16..24;
+    /// When the sender meant to send, in nanoseconds of its own clock; echoed unchanged.
+    pub const SENT_NS: Range<usize> = 24..32;
+    /// CRC-32C of the payload.
+    pub const PAYLOAD_CRC: Range<usize> = 32..36;
+    /// CRC-32C of the 36 bytes before it.
+    pub const HEADER_CRC: Range<usize> = 36..40;
+}
+
+/// "DPL1".
+pub const MAGIC: [u8; 4] = *b"DPL1";
+/// The version this build emits and accepts.
+pub const VERSION: u8 = 1;
+/// Length of the header.
+pub const HEADER_BYTES: usize = 40;
+/// The largest payload that the 16-bit length can say.
+pub const PAYLOAD_BYTES_MAX: usize = u16::MAX as usize;
+
+/// What a frame means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// "Send this back": an echo request.
+    EchoRequest = 1,
+    /// The payload that came with an echo request.
+    EchoReply = 2,
+    /// A client asks the leader to replicate a command.
+    QuorumRequest = 3,
+    /// The leader's answer, once a quorum has the command.
+    QuorumReply = 4,
+}
+
+impl Kind {
+    const fn from_u8(value: u8) -> Option<Kind> {
+        match value {
+            1 => Some(Kind::EchoRequest),
+            2 => Some(Kind::EchoReply),
+            3 => Some(Kind::QuorumRequest),
+            4 => Some(Kind::QuorumReply),
+            _ => None,
+        }
+    }
+}
+
+/// The header's fields, without those that `emit` derives (magic, version, length, checksums).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// What the frame means.
+    pub kind: Kind,
+    /// Leader term; 0 where there is no leader.
+    pub term: u64,
+    /// Log slot or sequence number.
+    pub slot: u64,
+    /// Intended send time, nanoseconds of the sender's clock.
+    pub sent_ns: u64,
+}
+
+/// A frame that passed every check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// The header's fields.
+    pub header: Header,
+    /// The bytes after the header.
+    pub payload: &'a [u8],
+    /// CRC-32C of `payload`, verified; hand it to [`emit_with_crc`] when the payload goes on unchanged.
+    pub payload_crc: u32,
+}
+
+/// Parses one frame that fills `bytes` exactly.
+///
+/// # Errors
+/// The first reason found, in the order magic, version, kind, length, header checksum, payload checksum.
+pub fn parse(bytes: &[u8]) -> Result<Frame<'_>, Reject> {
+    let Some((head, payload)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+        return Err(Reject::Short);
+    };
+    if head[field::MAGIC] != MAGIC {
+        return Err(Reject::Magic);
+    }
+    if head[field::VERSION.start] != VERSION {
+        return Err(Reject::Version);
+    }
+    let kind = Kind::from_u8(head[field::KIND.start]).ok_or(Reject::Kind)?;
+    let payload_len = u16::from_be_bytes(array(head, field::PAYLOAD_LEN)) as usize;
+    if payload.len() < payload_len {
+        return Err(Reject::Short);
+    }
+    if payload.len() > payload_len {
+        return Err(Reject::Long);
+    }
+    if crc32c(&head[..field::HEADER_CRC.start]) != u32::from_be_bytes(array(head, field::HEADER_CRC)) {
+        return Err(Reject::HeaderChecksum);
+    }
+    let payload_crc = u32::from_be_bytes(array(head, field::PAYLOAD_CRC));
+    if crc32c(payload) != payload_crc {
+        return Err(Reject::PayloadChecksum);
+    }
+    let header = Header {
+        kind,
+        term: u64::from_be_bytes(array(head, field::TERM)),
+        slot: u64::from_be_bytes(array(head, field::SLOT)),
+        sent_ns: u64::from_be_bytes(array(head, field::SENT_NS)),
+    };
+    Ok(Frame {
+        header,
+        payload,
+        payload_crc,
+    })
+}
+
+/// Writes the header in front of a payload that already stands at `frame[HEADER_BYTES..]`.
+///
+/// # Panics
+/// If `frame` is shorter than the header, or its payload longer than [`PAYLOAD_BYTES_MAX`].
+pub fn emit(header: &Header, frame: &mut [u8]) {
+    let payload_crc = crc32c(&frame[HEADER_BYTES..]);
+    emit_with_crc(header, payload_crc, frame);
+}
+
+/// [`emit`] for a payload whose checksum is already known.
+///
+/// # Panics
+/// As [`emit`].
+pub fn emit_with_crc(header: &Header, payload_crc: u32, frame: &mut [u8]) {
+    let payload_len = frame.len() - HEADER_BYTES;
+    let payload_len = u16::try_from(payload_len).expect("the payload fits the 16-bit length field");
+    frame[field::MAGIC].copy_from_slice(&MAGIC);
+    frame[field::VERSION.start] = VERSION;
+    frame[field::KIND.start] = header.kind as u8;
+    frame[field::PAYLOAD_LEN].copy_from_slice(&payload_len.to_be_bytes());
+    frame[field::TERM].copy_from_slice(&header.term.to_be_bytes());
+    frame[field::SLOT].copy_from_slice(&header.slot.to_be_bytes());
+    frame[field::SENT_NS].copy_from_slice(&header.sent_ns.to_be_bytes());
+    frame[field::PAYLOAD_CRC].copy_from_slice(&payload_crc.to_be_bytes());
+    let header_crc = crc32c(&frame[..field::HEADER_CRC.start]);
+    frame[field::HEADER_CRC].copy_from_slice(&header_crc.to_be_bytes());
+}
+
+fn array<const N: usize>(head: &[u8; HEADER_BYTES], at: Range<usize>) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(&head[at]);
+    out
+}

@@ -1,0 +1,13 @@
+//! L0: every byte layout of the lab, each written once.
+//!
+//! `parse` is total: any bytes give a value that cannot be nonsense, or a [`Reject`] with its reason. `emit` is its
+//! inverse. The same decoder runs in user space, in XDP programs and under the fuzzer.
+#![cfg_attr(not(feature = "std"), no_std)]
+#![forbid(unsafe_code)]
+
+pub mod checksum;
+pub mod echo;
+pub mod frame;
+mod reject;
+
+pub use reject::Reject;
