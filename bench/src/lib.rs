@@ -1,2 +1,7 @@
-//! L3: measures, judges, reports.
+//! L3: the load generator, the measurements, the claims, the experiments, the records and the reports behind `dplab`.
 #![forbid(unsafe_code)]
+
+pub mod claim;
+pub mod environment;
+pub mod record;
+pub mod table;
