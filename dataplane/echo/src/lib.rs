@@ -3,6 +3,10 @@
 //! The smallest protocol there is, and so the measure of what carries it.
 #![forbid(unsafe_code)]
 
+mod client;
+
+pub use client::{FRAME_BYTES_MAX, FRAME_BYTES_MIN, FrameSize, Reply, RequestTemplate, reply, request};
+
 use dataplane_waist::{Effects, Input, Instant, Protocol};
 use dataplane_wire::{
     Reject,
