@@ -6,8 +6,14 @@
 #![forbid(unsafe_code)]
 
 pub mod checksum;
+pub mod datagram;
 pub mod echo;
+pub mod ethernet;
 pub mod frame;
+pub mod internet;
+pub mod ipv4;
+pub mod ipv6;
 mod reject;
+pub mod udp;
 
 pub use reject::Reject;

@@ -21,11 +21,15 @@ pub enum Reject {
     PayloadChecksum,
     /// The sender is not a peer of this port.
     Stranger,
+    /// A part of a fragmented IP packet; nothing here puts parts together.
+    Fragment,
+    /// No checksum where the protocol demands one.
+    ChecksumMissing,
 }
 
 impl Reject {
     /// All reasons, in the order of [`Reject::index`].
-    pub const ALL: [Reject; 9] = [
+    pub const ALL: [Reject; 11] = [
         Reject::Short,
         Reject::Long,
         Reject::Magic,
@@ -35,6 +39,8 @@ impl Reject {
         Reject::HeaderChecksum,
         Reject::PayloadChecksum,
         Reject::Stranger,
+        Reject::Fragment,
+        Reject::ChecksumMissing,
     ];
 
     /// Position in [`Reject::ALL`], for counters kept in an array.
@@ -54,6 +60,8 @@ impl Reject {
             Reject::HeaderChecksum => "header_checksum",
             Reject::PayloadChecksum => "payload_checksum",
             Reject::Stranger => "stranger",
+            Reject::Fragment => "fragment",
+            Reject::ChecksumMissing => "checksum_missing",
         }
     }
 }
