@@ -1,6 +1,6 @@
 //! Where time comes from.
 
-use std::time;
+use std::{sync::Arc, time};
 
 use crate::Instant;
 
@@ -34,5 +34,17 @@ impl MonotonicClock {
 impl Clock for MonotonicClock {
     fn now(&self) -> Instant {
         Instant::from_ns(self.epoch.elapsed().as_nanos() as u64)
+    }
+}
+
+impl<C: Clock + ?Sized> Clock for &C {
+    fn now(&self) -> Instant {
+        (**self).now()
+    }
+}
+
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn now(&self) -> Instant {
+        (**self).now()
     }
 }

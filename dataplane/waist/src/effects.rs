@@ -11,6 +11,7 @@ use crate::{Peer, Slot, Term};
 pub struct Effects {
     arena: Box<[u8]>,
     used_bytes: usize,
+    actions_max: usize,
     sends: Vec<(Peer, Range<usize>)>,
     appends: Vec<(Slot, Term, Range<usize>)>,
     rejects: [u64; Reject::ALL.len()],
@@ -29,6 +30,7 @@ impl Effects {
         Effects {
             arena: vec![0; bytes_max].into_boxed_slice(),
             used_bytes: 0,
+            actions_max,
             sends: Vec::with_capacity(actions_max),
             appends: Vec::with_capacity(actions_max),
             rejects: [0; Reject::ALL.len()],
@@ -41,10 +43,7 @@ impl Effects {
     /// # Errors
     /// [`EffectsFull`]; `fill` is then not called.
     pub fn send(&mut self, to: Peer, len_bytes: usize, fill: impl FnOnce(&mut [u8])) -> Result<(), EffectsFull> {
-        if self.sends.len() == self.sends.capacity() {
-            return self.refuse();
-        }
-        let range = self.reserve(len_bytes)?;
+        let range = self.reserve(self.sends.len(), len_bytes)?;
         fill(&mut self.arena[range.clone()]);
         self.sends.push((to, range));
         Ok(())
@@ -55,10 +54,7 @@ impl Effects {
     /// # Errors
     /// [`EffectsFull`].
     pub fn append(&mut self, slot: Slot, term: Term, payload: &[u8]) -> Result<(), EffectsFull> {
-        if self.appends.len() == self.appends.capacity() {
-            return self.refuse();
-        }
-        let range = self.reserve(payload.len())?;
+        let range = self.reserve(self.appends.len(), payload.len())?;
         self.arena[range.clone()].copy_from_slice(payload);
         self.appends.push((slot, term, range));
         Ok(())
@@ -103,17 +99,90 @@ impl Effects {
         self.used_bytes = 0;
     }
 
-    fn reserve(&mut self, len_bytes: usize) -> Result<Range<usize>, EffectsFull> {
-        if len_bytes > self.arena.len() - self.used_bytes {
-            return self.refuse().map(|()| unreachable!("refuse always errs"));
+    fn reserve(&mut self, actions_count: usize, len_bytes: usize) -> Result<Range<usize>, EffectsFull> {
+        let free_bytes = self.arena.len() - self.used_bytes;
+        if actions_count == self.actions_max || len_bytes > free_bytes {
+            self.refused_count += 1;
+            return Err(EffectsFull);
         }
         let range = self.used_bytes..self.used_bytes + len_bytes;
         self.used_bytes = range.end;
         Ok(range)
     }
+}
 
-    fn refuse(&mut self) -> Result<(), EffectsFull> {
-        self.refused_count += 1;
-        Err(EffectsFull)
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_full_list_refuses_counts_and_does_not_call_fill() {
+        let mut effects = Effects::with_capacity(1, 8);
+        assert_eq!(
+            effects.send(Peer(0), 9, |_| panic!("no room to fill")),
+            Err(EffectsFull)
+        );
+        assert_eq!(effects.send(Peer(0), 4, |bytes| bytes.fill(1)), Ok(()));
+        assert_eq!(
+            effects.send(Peer(0), 4, |_| panic!("one send at most")),
+            Err(EffectsFull)
+        );
+        assert_eq!(effects.append(Slot(0), Term(1), &[2; 5]), Err(EffectsFull));
+        assert_eq!(effects.append(Slot(0), Term(1), &[2; 4]), Ok(()));
+        assert_eq!(effects.refused_count(), 3);
+        assert!(effects.sends().eq([(Peer(0), &[1; 4][..])]));
+        assert!(effects.appends().eq([(Slot(0), Term(1), &[2; 4][..])]));
+    }
+
+    #[test]
+    fn clear_gives_the_room_back_and_keeps_the_counters() {
+        let mut effects = Effects::with_capacity(1, 8);
+        effects.reject(Reject::Magic);
+        effects.send(Peer(0), 8, |bytes| bytes.fill(1)).expect("room");
+        effects.send(Peer(0), 0, |_| ()).expect_err("one send at most");
+        effects.clear();
+        assert_eq!(effects.sends().count(), 0);
+        effects.send(Peer(0), 8, |bytes| bytes.fill(2)).expect("room again");
+        assert_eq!(effects.rejects()[Reject::Magic.index()], 1);
+        assert_eq!(effects.refused_count(), 1);
+    }
+
+    #[test]
+    fn bytes_of_appends_stay_taken_until_clear() {
+        let mut effects = Effects::with_capacity(2, 8);
+        effects.append(Slot(0), Term(1), &[2; 6]).expect("room");
+        effects.clear_appends();
+        assert_eq!(effects.appends().count(), 0);
+        assert_eq!(effects.append(Slot(1), Term(1), &[2; 6]), Err(EffectsFull));
+    }
+
+    proptest! {
+        /// Whatever is asked, what was accepted comes back in order and unchanged, and what was not is counted.
+        #[test]
+        fn accepted_effects_come_back_unchanged(
+            actions_max in 0usize..6,
+            bytes_max in 0usize..64,
+            asked in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..20)), 0..20),
+        ) {
+            let mut effects = Effects::with_capacity(actions_max, bytes_max);
+            let (mut sends, mut appends, mut refused_count) = (Vec::new(), Vec::new(), 0);
+            for (is_send, bytes) in &asked {
+                let (list, result) = if *is_send {
+                    (&mut sends, effects.send(Peer(7), bytes.len(), |out| out.copy_from_slice(bytes)))
+                } else {
+                    (&mut appends, effects.append(Slot(3), Term(2), bytes))
+                };
+                match result {
+                    Ok(()) => list.push(bytes.clone()),
+                    Err(EffectsFull) => refused_count += 1,
+                }
+            }
+            prop_assert!(sends.len() <= actions_max && appends.len() <= actions_max);
+            prop_assert!(effects.sends().map(|(_, bytes)| bytes).eq(sends.iter().map(Vec::as_slice)));
+            prop_assert!(effects.appends().map(|(_, _, bytes)| bytes).eq(appends.iter().map(Vec::as_slice)));
+            prop_assert_eq!(effects.refused_count(), refused_count);
+        }
     }
 }

@@ -12,6 +12,8 @@ mod node;
 mod port;
 mod protocol;
 mod support;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod time;
 mod window;
 

@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use dataplane_wire::Reject;
 
-use crate::{Clock, Effects, Input, Instant, Log, Port, PortStats, Protocol, Slot};
+use crate::{Clock, Effects, Input, Instant, Log, Port, PortStats, Protocol, Slot, TxError};
 
 /// A participant: a port, a log and a protocol, turned by whoever owns the thread.
 #[derive(Debug)]
@@ -13,7 +13,11 @@ pub struct Node<P, L, M> {
     log: L,
     protocol: M,
     effects: Effects,
+    /// How far the protocol has been told that the log is safe. Exclusive.
     durable_end: Slot,
+    /// How far this node has appended. Exclusive; above `durable_end` while a sync is under way.
+    appended_end: Slot,
+    unsent_count: u64,
 }
 
 /// What a node has counted.
@@ -25,75 +29,74 @@ pub struct NodeStats {
     pub rejects: [u64; Reject::ALL.len()],
     /// Effects dropped for want of room in a turn.
     pub refused_count: u64,
+    /// Frames that the port did not take: its queue was full even after a flush, or could never carry them.
+    pub unsent_count: u64,
 }
 
 /// How long a sleeping node rests at most before it looks whether it is to stop.
-const WAIT_MAX: Duration = Duration::from_millis(20);
+const REST_MAX: Duration = Duration::from_millis(20);
+
+/// How often a sleeping node asks a log that is still syncing. A frame wakes a port, a finished sync does not; this is
+/// well below the 100 µs or so that a flash device takes to flush its cache.
+const SYNC_POLL: Duration = Duration::from_micros(20);
 
 impl<P: Port, L: Log, M: Protocol> Node<P, L, M> {
-    /// A node whose protocol answers each frame with at most `effects_per_frame_max` frames or entries.
-    pub fn new(port: P, log: L, protocol: M, effects_per_frame_max: usize) -> Node<P, L, M> {
+    /// A node whose protocol answers each input with at most `effects_per_input_max` frames or entries, none of them
+    /// longer than the port's longest frame. What goes beyond is refused and counted.
+    pub fn new(port: P, log: L, protocol: M, effects_per_input_max: usize) -> Node<P, L, M> {
         let caps = port.caps();
-        let actions_max = caps.batch_frames_max * effects_per_frame_max;
+        // A burst of frames, a tick, and what the log has to say.
+        let inputs_max = caps.batch_frames_max + 2;
+        let actions_max = inputs_max * effects_per_input_max;
         Node {
             port,
             log,
             protocol,
             effects: Effects::with_capacity(actions_max, actions_max * caps.frame_bytes_max),
             durable_end: Slot(0),
+            appended_end: Slot(0),
+            unsent_count: 0,
         }
     }
 
     /// One turn: at most one burst of frames in, everything it causes out. Says how many frames came.
     ///
-    /// An acknowledgement can leave only after the log has said how far it is durable, so "persist, then acknowledge"
-    /// holds by the order of this function.
+    /// ```text
+    /// rx_burst ─▶ Input::Frame … ─▶ Input::Tick ─▶ append, sync ─▶ durable_end ─▶ Input::Durable ─▶ tx, flush
+    /// ```
+    ///
+    /// A protocol that acknowledges from [`Input::Durable`] alone persists before it acknowledges, whatever the log
+    /// does: that input exists only once the log has said so, and an error of the log ends the turn before anything is
+    /// sent.
     ///
     /// # Errors
     /// The port's or the log's; the node must not be turned again.
     pub fn turn(&mut self, now: Instant) -> io::Result<usize> {
         let Node {
             port,
-            log,
             protocol,
             effects,
-            durable_end,
+            ..
         } = self;
         let frames_count = port.rx_burst(&mut |frame| {
-            protocol.handle(
-                now,
-                Input::Frame {
-                    from: frame.from,
-                    bytes: frame.bytes,
-                },
-                effects,
-            )
+            let input = Input::Frame {
+                from: frame.from,
+                bytes: frame.bytes,
+            };
+            protocol.handle(now, input, effects);
         })?;
         if protocol.wake_at().is_some_and(|at| at <= now) {
             protocol.handle(now, Input::Tick, effects);
         }
-
-        let mut appended = false;
-        for (slot, term, payload) in effects.appends() {
-            log.append(slot, term, payload)?;
-            appended = true;
+        self.persist()?;
+        let end = self.log.durable_end()?;
+        if end > self.durable_end {
+            self.durable_end = end;
+            self.protocol.handle(now, Input::Durable { end }, &mut self.effects);
+            // What it appends now is answered in a later turn, so that a turn ends.
+            self.persist()?;
         }
-        effects.clear_appends();
-        if appended {
-            log.sync()?;
-        }
-        let end = log.durable_end()?;
-        if end != *durable_end {
-            *durable_end = end;
-            protocol.handle(now, Input::Durable { end }, effects);
-        }
-
-        for (to, frame) in effects.sends() {
-            // A full queue is loss, which every protocol here lives with; the port has counted it.
-            let _ = port.tx(to, frame.len(), &mut |bytes| bytes.copy_from_slice(frame));
-        }
-        effects.clear();
-        port.flush()?;
+        self.send()?;
         Ok(frames_count)
     }
 
@@ -102,13 +105,15 @@ impl<P: Port, L: Log, M: Protocol> Node<P, L, M> {
     /// # Errors
     /// As [`Node::turn`].
     pub fn run(&mut self, clock: &dyn Clock, stop: &mut dyn FnMut() -> bool) -> io::Result<()> {
+        let burst_frames_max = self.port.caps().batch_frames_max;
+        let mut burst_was_full = false;
         while !stop() {
-            let rest = match self.protocol.wake_at() {
-                Some(at) => at.saturating_since(clock.now()).min(WAIT_MAX),
-                None => WAIT_MAX,
-            };
-            self.port.wait(rest)?;
-            self.turn(clock.now())?;
+            // Behind a full burst more is waiting, as a rule; asking whether it is would cost a system call.
+            if !burst_was_full {
+                let rest = self.rest(clock);
+                self.port.wait(rest)?;
+            }
+            burst_was_full = self.turn(clock.now())? >= burst_frames_max;
         }
         Ok(())
     }
@@ -119,6 +124,60 @@ impl<P: Port, L: Log, M: Protocol> Node<P, L, M> {
             port: self.port.stats(),
             rejects: *self.effects.rejects(),
             refused_count: self.effects.refused_count(),
+            unsent_count: self.unsent_count,
         }
     }
+
+    /// The port, log and protocol again: to close them, or to look at them.
+    pub fn into_parts(self) -> (P, L, M) {
+        (self.port, self.log, self.protocol)
+    }
+
+    fn rest(&self, clock: &dyn Clock) -> Duration {
+        let rest_max = match self.appended_end > self.durable_end {
+            true => SYNC_POLL,
+            false => REST_MAX,
+        };
+        match self.protocol.wake_at() {
+            Some(at) => at.saturating_since(clock.now()).min(rest_max),
+            None => rest_max,
+        }
+    }
+
+    /// Appends what the protocol wants kept and starts its sync.
+    fn persist(&mut self) -> io::Result<()> {
+        let mut appended = false;
+        for (slot, term, payload) in self.effects.appends() {
+            self.log.append(slot, term, payload)?;
+            // An overwritten slot is not durable any more. Without this, an end that comes back to where it was would
+            // never be reported, and the new entry never acknowledged.
+            self.durable_end = self.durable_end.min(slot);
+            self.appended_end = Slot(slot.0 + 1);
+            appended = true;
+        }
+        if appended {
+            self.effects.clear_appends();
+            self.log.sync()?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        for (to, frame) in self.effects.sends() {
+            let fill = &mut |bytes: &mut [u8]| bytes.copy_from_slice(frame);
+            let mut taken = self.port.tx(to, frame.len(), fill);
+            if taken == Err(TxError::Full) {
+                // Several answers to one frame can be more than one batch.
+                self.port.flush()?;
+                taken = self.port.tx(to, frame.len(), fill);
+            }
+            // Still full is loss, which every protocol here lives with.
+            self.unsent_count += u64::from(taken.is_err());
+        }
+        self.effects.clear();
+        self.port.flush()
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,7 +32,8 @@ pub trait Port: Send {
     /// Queues one frame of `len_bytes` to `to`; `fill` writes all of it, in place. Sent at the latest by `flush`.
     ///
     /// # Errors
-    /// [`TxError::Full`] is ordinary: call `flush`, or count the frame as dropped.
+    /// [`TxError::Full`] is ordinary: call `flush` and try once more, or give the frame up. `fill` was then not called,
+    /// and the caller counts what it gives up; [`PortStats`] knows only of frames that were queued.
     fn tx(&mut self, to: Peer, len_bytes: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), TxError>;
 
     /// Sends what is queued. A frame that the kernel has no room for is dropped and counted
@@ -102,7 +103,7 @@ pub struct PortStats {
     pub rx_frames_count: u64,
     /// Frames given to the kernel, the device or the ring.
     pub tx_frames_count: u64,
-    /// Frames that could not be sent: no room, or the network said no.
+    /// Frames that were queued and could not be sent: no room, or the network said no.
     pub tx_dropped_count: u64,
     /// Frames that the receive side lost before us and told us of (ring overflow, SO_RXQ_OVFL, tp_drops).
     pub rx_dropped_count: u64,
