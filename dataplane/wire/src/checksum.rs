@@ -12,18 +12,34 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     }
 }
 
-/// The same value, a byte at a time from a table: what a target without the instruction computes.
+/// The same value from tables, eight bytes at a time: what a target without the instruction computes.
 pub fn crc32c_table(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0u32, |crc, &byte| {
-        (crc >> 8) ^ TABLE[((crc ^ byte as u32) & 0xff) as usize]
-    })
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut crc = !0u32;
+    for word in words {
+        let [a, b, c, d, e, f, g, h] = (u64::from_le_bytes(*word) ^ crc as u64).to_le_bytes();
+        // TABLES[n] moves a byte past the n bytes behind it, so the eight are looked up side by side, not one after
+        // the other ("slicing-by-8", Kounavis and Berry, ISCC 2005).
+        crc = TABLES[7][a as usize]
+            ^ TABLES[6][b as usize]
+            ^ TABLES[5][c as usize]
+            ^ TABLES[4][d as usize]
+            ^ TABLES[3][e as usize]
+            ^ TABLES[2][f as usize]
+            ^ TABLES[1][g as usize]
+            ^ TABLES[0][h as usize];
+    }
+    for &byte in rest {
+        crc = (crc >> 8) ^ TABLES[0][((crc ^ byte as u32) & 0xff) as usize];
+    }
+    !crc
 }
 
 /// Reversed Castagnoli polynomial, RFC 3720 §12.1 (0x11EDC6F41 without its top bit, bit-reversed).
 const POLYNOMIAL: u32 = 0x82F6_3B78;
 
-const TABLE: [u32; 256] = {
-    let mut table = [0u32; 256];
+static TABLES: [[u32; 256]; 8] = {
+    let mut tables = [[0u32; 256]; 8];
     let mut index = 0;
     while index < 256 {
         let mut crc = index as u32;
@@ -36,20 +52,47 @@ const TABLE: [u32; 256] = {
             };
             bit += 1;
         }
-        table[index] = crc;
+        tables[0][index] = crc;
         index += 1;
     }
-    table
+    let mut behind = 1;
+    while behind < 8 {
+        let mut index = 0;
+        while index < 256 {
+            let crc = tables[behind - 1][index];
+            tables[behind][index] = (crc >> 8) ^ tables[0][(crc & 0xff) as usize];
+            index += 1;
+        }
+        behind += 1;
+    }
+    tables
 };
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
+    /// RFC 3720 appendix B.4.
     #[test]
     fn rfc3720_vectors() {
-        assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
-        assert_eq!(crc32c(&[0xff; 32]), 0x62a8_ab43);
-        assert_eq!(crc32c_table(b"123456789"), 0xe306_9283);
+        let rising: [u8; 32] = core::array::from_fn(|index| index as u8);
+        let falling: [u8; 32] = core::array::from_fn(|index| 31 - index as u8);
+        for crc in [crc32c, crc32c_table] {
+            assert_eq!(crc(&[0; 32]), 0x8a91_36aa);
+            assert_eq!(crc(&[0xff; 32]), 0x62a8_ab43);
+            assert_eq!(crc(&rising), 0x46dd_794e);
+            assert_eq!(crc(&falling), 0x113f_db5c);
+            assert_eq!(crc(b"123456789"), 0xe306_9283);
+            assert_eq!(crc(b""), 0);
+        }
+    }
+
+    proptest! {
+        /// The instruction and the tables must agree, or an XDP program would refuse what user space sends.
+        #[test]
+        fn tables_are_the_instruction(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert_eq!(crc32c_table(&bytes), crc32c(&bytes));
+        }
     }
 }

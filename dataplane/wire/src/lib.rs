@@ -13,6 +13,7 @@ pub mod frame;
 pub mod internet;
 pub mod ipv4;
 pub mod ipv6;
+pub mod quorum;
 mod reject;
 pub mod udp;
 
