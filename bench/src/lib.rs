@@ -4,4 +4,5 @@
 pub mod claim;
 pub mod environment;
 pub mod record;
+pub mod store;
 pub mod table;
