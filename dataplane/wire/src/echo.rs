@@ -43,3 +43,20 @@ pub fn emit(echo: &Echo<'_>, payload: &mut [u8]) {
     payload[field::CLIENT].copy_from_slice(&echo.client.to_be_bytes());
     payload[field::CLIENT.end..].copy_from_slice(echo.filler);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn parse_undoes_emit(client: u32, filler in prop::collection::vec(any::<u8>(), 0..200)) {
+            let echo = Echo { client, filler: &filler };
+            let mut payload = vec![0xaa; PAYLOAD_BYTES_MIN + filler.len()];
+            emit(&echo, &mut payload);
+            prop_assert_eq!(parse(&payload), Ok(echo));
+            prop_assert_eq!(parse(&payload[..PAYLOAD_BYTES_MIN - 1]), Err(Reject::Short));
+        }
+    }
+}

@@ -174,3 +174,42 @@ pub fn emit(header: &Header, frame: &mut [u8]) {
         None => frame[field::ETHER_TYPE].copy_from_slice(&ether_type),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn parse_undoes_emit(
+            [dst, src]: [[u8; 6]; 2], tci: Option<u16>, ether_type: u16, payload in prop::collection::vec(any::<u8>(), 0..100),
+        ) {
+            let Some(ether_type) = EtherType::new(ether_type) else { return Ok(()) };
+            let header = Header { dst: Mac(dst), src: Mac(src), vlan: tci.map(Vlan), ether_type };
+            let mut frame = vec![0xaa; header.len_bytes()];
+            frame.extend_from_slice(&payload);
+            emit(&header, &mut frame);
+            prop_assert_eq!(parse(&frame), Ok(Ethernet { header, payload: &payload }));
+            for len in 0..header.len_bytes() {
+                prop_assert_eq!(parse(&frame[..len]), Err(Reject::Short));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_an_answer(frame in prop::collection::vec(any::<u8>(), 0..40)) {
+            let _ = parse(&frame);
+        }
+    }
+
+    #[test]
+    fn a_tag_has_three_parts() {
+        let vlan = Vlan(5 << 13 | 1 << 12 | 100);
+        assert_eq!((vlan.priority(), vlan.drop_eligible(), vlan.id()), (5, true, 100));
+    }
+
+    #[test]
+    fn an_address_prints_as_ip_link_prints_it() {
+        assert_eq!(Mac([0x02, 0, 0, 0xab, 0xcd, 0x0f]).to_string(), "02:00:00:ab:cd:0f");
+    }
+}

@@ -171,3 +171,99 @@ fn array<const N: usize>(head: &[u8; HEADER_BYTES], at: Range<usize>) -> [u8; N]
     out.copy_from_slice(&head[at]);
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn headers() -> impl Strategy<Value = Header> {
+        (1u8..=4, any::<[u64; 3]>()).prop_map(|(kind, [term, slot, sent_ns])| Header {
+            kind: Kind::from_u8(kind).expect("1 to 4 are kinds"),
+            term,
+            slot,
+            sent_ns,
+        })
+    }
+
+    fn emitted(header: &Header, payload: &[u8]) -> Vec<u8> {
+        let mut frame = [&[0xaa; HEADER_BYTES], payload].concat();
+        emit(header, &mut frame);
+        frame
+    }
+
+    proptest! {
+        #[test]
+        fn parse_undoes_emit(header in headers(), payload in prop::collection::vec(any::<u8>(), 0..2000)) {
+            let bytes = emitted(&header, &payload);
+            let frame = parse(&bytes);
+            prop_assert_eq!(frame, Ok(Frame { header, payload: &payload, payload_crc: crc32c(&payload) }));
+        }
+
+        #[test]
+        fn any_bytes_are_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = parse(&bytes);
+        }
+
+        /// Bytes that get past the first checks.
+        #[test]
+        fn any_bytes_behind_the_magic_are_an_answer(mut bytes in prop::collection::vec(any::<u8>(), 40..100)) {
+            bytes[field::MAGIC].copy_from_slice(&MAGIC);
+            bytes[field::VERSION.start] = VERSION;
+            bytes[field::KIND.start] = 1;
+            let payload_len = (bytes.len() - HEADER_BYTES) as u16;
+            bytes[field::PAYLOAD_LEN].copy_from_slice(&payload_len.to_be_bytes());
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn every_flipped_bit_is_seen(header in headers(), payload in prop::collection::vec(any::<u8>(), 0..40)) {
+            let mut bytes = emitted(&header, &payload);
+            for bit in 0..bytes.len() * 8 {
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                prop_assert!(parse(&bytes).is_err(), "bit {} flipped, and the frame still parses", bit);
+                bytes[bit / 8] ^= 1 << (bit % 8);
+            }
+        }
+
+        #[test]
+        fn every_cut_is_seen(header in headers(), payload in prop::collection::vec(any::<u8>(), 0..40)) {
+            let bytes = emitted(&header, &payload);
+            for len in 0..bytes.len() {
+                prop_assert_eq!(parse(&bytes[..len]), Err(Reject::Short));
+            }
+        }
+
+        #[test]
+        fn a_known_checksum_gives_the_same_frame(header in headers(), payload in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut bytes = [&[0xaa; HEADER_BYTES], &payload[..]].concat();
+            emit_with_crc(&header, crc32c(&payload), &mut bytes);
+            prop_assert_eq!(bytes, emitted(&header, &payload));
+        }
+    }
+
+    #[test]
+    fn the_largest_payload_comes_through() {
+        let header = Header {
+            kind: Kind::EchoRequest,
+            term: 0,
+            slot: 1,
+            sent_ns: 2,
+        };
+        let payload = vec![0x5a; PAYLOAD_BYTES_MAX];
+        let bytes = emitted(&header, &payload);
+        assert_eq!(parse(&bytes).map(|frame| frame.payload), Ok(&payload[..]));
+    }
+
+    #[test]
+    #[should_panic(expected = "16-bit length")]
+    fn emit_refuses_a_payload_that_its_length_cannot_say() {
+        let header = Header {
+            kind: Kind::EchoRequest,
+            term: 0,
+            slot: 0,
+            sent_ns: 0,
+        };
+        emitted(&header, &vec![0; PAYLOAD_BYTES_MAX + 1]);
+    }
+}

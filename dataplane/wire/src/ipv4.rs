@@ -143,3 +143,66 @@ pub fn emit(header: &Header, options: &[u8], packet: &mut [u8]) {
     let checksum = Sum::ZERO.with(head).checksum();
     head[field::CHECKSUM].copy_from_slice(&checksum.to_be_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn headers() -> impl Strategy<Value = Header> {
+        any::<([u32; 2], [u8; 3], u16, bool)>().prop_map(
+            |([src, dst], [protocol, hops_left, traffic_class], identification, dont_fragment)| Header {
+                src: src.into(),
+                dst: dst.into(),
+                protocol,
+                hops_left,
+                traffic_class,
+                identification,
+                dont_fragment,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn parse_undoes_emit(
+            header in headers(), options in prop::collection::vec(any::<[u8; 4]>(), 0..=10),
+            payload in prop::collection::vec(any::<u8>(), 0..100), padding in 0usize..50,
+        ) {
+            let options = options.as_flattened();
+            let mut packet = vec![0xaa; HEADER_BYTES + options.len()];
+            packet.extend_from_slice(&payload);
+            emit(&header, options, &mut packet);
+            for len in 0..packet.len() {
+                prop_assert_eq!(parse(&packet[..len]), Err(Reject::Short));
+            }
+            packet.resize(packet.len() + padding, 0);
+            prop_assert_eq!(parse(&packet), Ok(Ipv4 { header, options, payload: &payload }));
+        }
+
+        #[test]
+        fn any_bytes_are_an_answer(packet in prop::collection::vec(any::<u8>(), 0..80)) {
+            let _ = parse(&packet);
+        }
+
+        /// One flipped bit always changes a one's-complement sum.
+        #[test]
+        fn every_flipped_bit_of_the_header_is_seen(header in headers()) {
+            let mut packet = [0; HEADER_BYTES + 64];
+            emit(&header, &[], &mut packet);
+            for bit in 0..HEADER_BYTES * 8 {
+                packet[bit / 8] ^= 1 << (bit % 8);
+                prop_assert!(parse(&packet).is_err(), "bit {} flipped, and the packet still parses", bit);
+                packet[bit / 8] ^= 1 << (bit % 8);
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "not a multiple of 4")]
+    fn emit_refuses_options_that_the_header_length_cannot_say() {
+        let header =
+            parse(&[0x45, 0, 0, 20, 0, 0, 0, 0, 64, 17, 0xfa, 0xda, 192, 0, 0, 1, 0, 0, 0, 0]).map(|p| p.header);
+        emit(&header.expect("a plain header"), &[0; 3], &mut [0; 23]);
+    }
+}

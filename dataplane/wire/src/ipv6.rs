@@ -122,3 +122,45 @@ fn address(head: &[u8; HEADER_BYTES], at: Range<usize>) -> Ipv6Addr {
     octets.copy_from_slice(&head[at]);
     Ipv6Addr::from(octets)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn parse_undoes_emit(
+            [src, dst]: [u128; 2], [protocol, hops_left, traffic_class]: [u8; 3], flow_label in 0..=FLOW_LABEL_MAX,
+            payload in prop::collection::vec(any::<u8>(), 0..100), padding in 0usize..50,
+        ) {
+            let header = Header { src: src.into(), dst: dst.into(), protocol, hops_left, traffic_class, flow_label };
+            prop_assume!(protocol != FRAGMENT && !EXTENSIONS.contains(&protocol));
+            let mut packet = vec![0xaa; HEADER_BYTES];
+            packet.extend_from_slice(&payload);
+            emit(&header, &mut packet);
+            for len in 0..packet.len() {
+                prop_assert_eq!(parse(&packet[..len]), Err(Reject::Short));
+            }
+            packet.resize(packet.len() + padding, 0);
+            prop_assert_eq!(parse(&packet), Ok(Ipv6 { header, payload: &payload }));
+        }
+
+        #[test]
+        fn any_bytes_are_an_answer(packet in prop::collection::vec(any::<u8>(), 0..80)) {
+            let _ = parse(&packet);
+        }
+    }
+
+    #[test]
+    fn every_extension_header_is_refused() {
+        let mut packet = [0; HEADER_BYTES];
+        packet[0] = 0x60;
+        for protocol in EXTENSIONS {
+            packet[field::NEXT_HEADER.start] = protocol;
+            assert_eq!(parse(&packet), Err(Reject::Kind), "next header {protocol}");
+        }
+        packet[field::NEXT_HEADER.start] = FRAGMENT;
+        assert_eq!(parse(&packet), Err(Reject::Fragment));
+    }
+}

@@ -16,5 +16,6 @@ pub mod ipv6;
 pub mod quorum;
 mod reject;
 pub mod udp;
+pub mod vectors;
 
 pub use reject::Reject;

@@ -128,3 +128,77 @@ pub fn emit(header: &Header, addresses: &Addresses, checksum: Checksum, datagram
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn addresses() -> impl Strategy<Value = Addresses> {
+        any::<(bool, [u128; 2])>().prop_map(|(v4, [src, dst])| match v4 {
+            true => Addresses::V4 {
+                src: (src as u32).into(),
+                dst: (dst as u32).into(),
+            },
+            false => Addresses::V6 {
+                src: src.into(),
+                dst: dst.into(),
+            },
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn parse_undoes_emit(
+            addresses in addresses(), [src_port, dst_port]: [u16; 2], full: bool, payload in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let checksum = match addresses {
+                Addresses::V4 { .. } if !full => Checksum::None,
+                _ => Checksum::Full,
+            };
+            let header = Header { src_port, dst_port };
+            let mut datagram = vec![0xaa; HEADER_BYTES];
+            datagram.extend_from_slice(&payload);
+            emit(&header, &addresses, checksum, &mut datagram);
+            let expected = Ok(Udp { header, checksum, payload: &payload });
+            prop_assert_eq!(parse(&datagram, &addresses, Verify::Checksum), expected);
+            prop_assert_eq!(parse(&datagram, &addresses, Verify::Nothing), expected);
+            for len in 0..datagram.len() {
+                prop_assert_eq!(parse(&datagram[..len], &addresses, Verify::Checksum), Err(Reject::Short));
+            }
+            datagram.push(0);
+            prop_assert_eq!(parse(&datagram, &addresses, Verify::Checksum), Err(Reject::Long));
+        }
+
+        #[test]
+        fn any_bytes_are_an_answer(addresses in addresses(), datagram in prop::collection::vec(any::<u8>(), 0..40)) {
+            let _ = parse(&datagram, &addresses, Verify::Checksum);
+        }
+
+        /// The address is not in the datagram; the checksum still covers it.
+        #[test]
+        fn a_datagram_for_another_address_is_seen(addresses in addresses(), bit in 0usize..32) {
+            let mut datagram = [7; HEADER_BYTES + 5];
+            emit(&Header { src_port: 1, dst_port: 2 }, &addresses, Checksum::Full, &mut datagram);
+            let other = match addresses {
+                Addresses::V4 { src, dst } => Addresses::V4 { src, dst: (dst.to_bits() ^ 1 << bit).into() },
+                Addresses::V6 { src, dst } => Addresses::V6 { src, dst: (dst.to_bits() ^ 1 << bit).into() },
+            };
+            prop_assert_eq!(parse(&datagram, &other, Verify::Checksum), Err(Reject::PayloadChecksum));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "RFC 8200")]
+    fn emit_refuses_ipv6_without_a_checksum() {
+        let addresses = Addresses::V6 {
+            src: 1.into(),
+            dst: 2.into(),
+        };
+        let header = Header {
+            src_port: 1,
+            dst_port: 2,
+        };
+        emit(&header, &addresses, Checksum::None, &mut [0; HEADER_BYTES]);
+    }
+}

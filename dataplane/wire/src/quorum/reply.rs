@@ -111,9 +111,9 @@ pub enum Outcome<'a> {
 /// Keys with their values, in their encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entries<'a> {
-    count: u16,
-    more: bool,
-    encoded: &'a [u8],
+    pub(crate) count: u16,
+    pub(crate) more: bool,
+    pub(crate) encoded: &'a [u8],
 }
 
 impl<'a> Entries<'a> {
