@@ -6,11 +6,13 @@
 
 mod datagrams;
 mod frames;
-mod quorum;
+mod replies;
+mod requests;
 
 pub use datagrams::DATAGRAMS;
 pub use frames::{ECHOES, FRAMES};
-pub use quorum::{REPLIES, REQUESTS};
+pub use replies::REPLIES;
+pub use requests::REQUESTS;
 
 use crate::Reject;
 
