@@ -1,0 +1,63 @@
+//! Settings of the network stack of the namespace in which the thread stands. /proc/sys/net shows each thread its own.
+
+use crate::NetError;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+/// Whether the kernel runs IPv6 at all (it may be built without, or started with ipv6.disable=1).
+pub(crate) fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6/conf/all").exists()
+}
+
+/// Makes a new namespace quiet and says whether it forwards. To be called before the first interface is made: interfaces copy `default`.
+pub(crate) fn settle(name: &str, forwards: bool, has_ipv6: bool) -> Result<(), NetError> {
+    let forwarding = if forwards { "1" } else { "0" };
+    // IPv4 settings start as a copy of the machine's, which may forward and filter.
+    set(name, "net/ipv4/ip_forward", forwarding)?;
+    set(name, "net/ipv4/conf/all/rp_filter", "0")?;
+    set(name, "net/ipv4/conf/default/rp_filter", "0")?;
+    if has_ipv6 {
+        set(name, "net/ipv6/conf/all/disable_ipv6", "0")?;
+        set(name, "net/ipv6/conf/default/disable_ipv6", "0")?;
+        // An address is usable at once: nobody else can have it.
+        set(name, "net/ipv6/conf/default/accept_dad", "0")?;
+        // No router will answer, so nobody asks: the link carries nothing that was not sent by a measurement.
+        set(name, "net/ipv6/conf/default/accept_ra", "0")?;
+        set(name, "net/ipv6/conf/default/router_solicitations", "0")?;
+        // 1 is IN6_ADDR_GEN_MODE_NONE: no link-local address, which would announce itself to multicast groups.
+        set(name, "net/ipv6/conf/default/addr_gen_mode", "1")?;
+        set(name, "net/ipv6/conf/all/forwarding", forwarding)?;
+    }
+    Ok(())
+}
+
+/// A bridge hands frames to iptables where br_netfilter is loaded; a switch must not.
+pub(crate) fn settle_switch(name: &str) -> Result<(), NetError> {
+    for setting in [
+        "net/bridge/bridge-nf-call-iptables",
+        "net/bridge/bridge-nf-call-ip6tables",
+        "net/bridge/bridge-nf-call-arptables",
+    ] {
+        if Path::new("/proc/sys").join(setting).exists() {
+            set(name, setting, "0")?;
+        }
+    }
+    Ok(())
+}
+
+fn set(name: &str, setting: &str, value: &str) -> Result<(), NetError> {
+    let path = Path::new("/proc/sys").join(setting);
+    // In a container /proc/sys may be read-only and yet hold what is wanted.
+    match fs::write(&path, value) {
+        Ok(()) => Ok(()),
+        Err(_) if fs::read_to_string(&path).is_ok_and(|now| now.trim() == value) => Ok(()),
+        // A kernel older than the setting does not do what it switches off.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(NetError::kernel(
+            "setting",
+            format!("{setting}={value} in {name}"),
+            error,
+        )),
+    }
+}
