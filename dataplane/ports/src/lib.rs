@@ -1,3 +1,9 @@
 //! L2: ways to move frames. Each module is one back end: `probe()` asks the machine, `open()` gives a
 //! [`dataplane_waist::Port`]. No module here knows a protocol.
 #![deny(unsafe_code)]
+
+pub mod loopback;
+pub mod shm;
+#[allow(unsafe_code, reason = "the one place that talks to the kernel and to shared memory")]
+mod sys;
+pub mod udp;

@@ -1,0 +1,118 @@
+//! Every port through the same checks. A new port is one function that opens a link, and one line below.
+
+mod checks;
+
+use std::net::SocketAddr;
+
+use checks::{Link, conform};
+use dataplane_ports::{
+    loopback, shm,
+    udp::{Batching, UdpOptions, UdpPort, WaitHow, probe},
+};
+use dataplane_waist::{Peer, Support};
+
+fn loopback_link() -> Link {
+    let (a, b) = loopback::pair(&loopback::RingOptions::default());
+    Link {
+        a: Box::new(a),
+        a_to_b: Peer(0),
+        b: Box::new(b),
+    }
+}
+
+fn shm_link() -> Link {
+    let region = shm::ShmRegion::create(&shm::RingOptions::default()).expect("region");
+    let same = shm::ShmRegion::open(&region.path_for(std::process::id())).expect("the same region, mapped again");
+    Link {
+        a: Box::new(shm::ShmPort::connect(&region, shm::Side::A).expect("side A")),
+        a_to_b: Peer(0),
+        b: Box::new(shm::ShmPort::connect(&same, shm::Side::B).expect("side B")),
+    }
+}
+
+/// A connected client and a server that learns it.
+fn udp_link(local: &str, wait: WaitHow, batch: Batching) -> Link {
+    let options = UdpOptions {
+        local: local.parse().expect("an address"),
+        wait,
+        batch,
+        // The checks expect a burst of 64 to fit, skb overhead included.
+        recv_buffer_bytes: 1 << 20,
+        ..UdpOptions::default()
+    };
+    let b = UdpPort::open(&UdpOptions {
+        learn_peers_max: 1,
+        ..options.clone()
+    })
+    .expect("server");
+    let a = UdpPort::open(&UdpOptions {
+        peers: vec![b.local_addr()],
+        connect: true,
+        ..options
+    })
+    .expect("client");
+    Link {
+        a: Box::new(a),
+        a_to_b: Peer(0),
+        b: Box::new(b),
+    }
+}
+
+/// Runs the checks, or prints why this machine cannot.
+fn conform_udp(wait: WaitHow, batch: Batching) {
+    match probe(wait, batch) {
+        Ok(Support::Absent { why }) => eprintln!("skipped: {why}"),
+        Ok(_) => conform(&|| udp_link("127.0.0.1:0", wait, batch)),
+        Err(error) => eprintln!("skipped: {error}"),
+    }
+}
+
+#[test]
+fn loopback_conforms() {
+    conform(&loopback_link);
+}
+
+#[test]
+fn shm_conforms() {
+    conform(&shm_link);
+}
+
+#[test]
+fn udp_blocking_conforms() {
+    conform_udp(WaitHow::Blocking, Batching::Single);
+    conform_udp(WaitHow::Blocking, Batching::Multi);
+    conform_udp(WaitHow::Blocking, Batching::Gso);
+}
+
+#[test]
+fn udp_poll_conforms() {
+    conform_udp(WaitHow::Poll, Batching::Single);
+    conform_udp(WaitHow::Poll, Batching::Multi);
+}
+
+#[test]
+fn udp_epoll_conforms() {
+    conform_udp(WaitHow::Epoll, Batching::Single);
+    conform_udp(WaitHow::Epoll, Batching::Gso);
+}
+
+#[test]
+fn udp_spin_conforms() {
+    conform_udp(WaitHow::Spin, Batching::Single);
+    conform_udp(WaitHow::Spin, Batching::Multi);
+    conform_udp(WaitHow::Spin, Batching::Gso);
+}
+
+#[test]
+fn udp_busy_poll_conforms() {
+    conform_udp(WaitHow::BusyPoll { microseconds: 50 }, Batching::Single);
+}
+
+#[test]
+fn udp_over_ipv6_conforms() {
+    let here = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 0));
+    match std::net::UdpSocket::bind(here) {
+        Ok(_) => conform(&|| udp_link("[::1]:0", WaitHow::Blocking, Batching::Single)),
+        Err(error) => eprintln!("skipped: no IPv6 loopback here ({error})"),
+    }
+}
