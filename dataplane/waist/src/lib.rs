@@ -8,6 +8,7 @@ mod clock;
 mod effects;
 mod id;
 mod log;
+pub mod middleware;
 mod node;
 mod port;
 mod protocol;
