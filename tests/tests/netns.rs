@@ -1,12 +1,11 @@
 //! Hosts as network namespaces, on the real kernel: they reach each other, say the truth about themselves, and are gone
 //! afterwards. Without the privilege to make them a test prints the reason and passes.
 
-use dataplane_netns::{Host, Network, NetworkOptions, OffloadState, Privilege, Topology, prepare};
-use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::Duration;
-
-const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
+use dataplane_netns::{Names, Network, NetworkOptions, OffloadState, Offloads, Privilege, Topology, prepare};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::Command;
+use tests::netns::{all_reach_all, interfaces_here, namespace_here, ping};
 
 /// Whether this process may build networks; prints why not.
 fn may_build(test: &str) -> bool {
@@ -23,35 +22,12 @@ fn build(topology: Topology) -> Network {
     Network::build(&NetworkOptions::new(topology)).unwrap()
 }
 
-fn socket_in(host: &Host, address: IpAddr) -> UdpSocket {
-    let socket = host.run(|| UdpSocket::bind((address, 0))).unwrap().unwrap();
-    socket.set_read_timeout(Some(ANSWER_WAIT_MAX)).unwrap();
-    socket
-}
-
-/// Sends `len_bytes` from one to the other and back; the bytes must come back as they were.
-fn ping(from: &Host, from_address: IpAddr, to: &Host, to_address: IpAddr, len_bytes: usize) -> io::Result<()> {
-    let (near, far) = (socket_in(from, from_address), socket_in(to, to_address));
-    let sent: Vec<u8> = (0..len_bytes).map(|at| (at % 251) as u8).collect();
-    let mut buffer = vec![0; 65_536];
-    near.send_to(&sent, far.local_addr()?)?;
-    let (len_bytes, back): (usize, SocketAddr) = far.recv_from(&mut buffer)?;
-    far.send_to(&buffer[..len_bytes], back)?;
-    let len_bytes = near.recv(&mut buffer)?;
-    assert!(buffer[..len_bytes] == sent, "what came back is not what was sent");
-    Ok(())
-}
-
-/// Every host pings every other, by both families.
-fn all_reach_all(network: &Network) {
-    for from in network.hosts() {
-        for to in network.hosts().iter().filter(|to| to.name() != from.name()) {
-            ping(from, from.ipv4().into(), to, to.ipv4().into(), 64).unwrap();
-            let (Some(from_ipv6), Some(to_ipv6)) = (from.ipv6(), to.ipv6()) else {
-                println!("no IPv6 in this kernel");
-                continue;
-            };
-            ping(from, from_ipv6.into(), to, to_ipv6.into(), 64).unwrap();
+fn names_of(network: &Network) -> Vec<PathBuf> {
+    match &network.facts().names {
+        Names::Published(paths) => paths.clone(),
+        Names::Hidden { why } => {
+            println!("no names: {why}");
+            Vec::new()
         }
     }
 }
@@ -62,7 +38,8 @@ fn a_pair_reaches_each_other_and_its_facts_are_read_back() {
         return;
     }
     let network = build(Topology::Pair);
-    all_reach_all(&network);
+    let families_count = if network.facts().has_ipv6 { 2 } else { 1 };
+    assert_eq!(all_reach_all(&network).unwrap(), 2 * families_count);
     let facts = network.facts();
     assert_eq!((facts.driver, facts.mtu_bytes), ("veth", 9000));
     assert_eq!(facts.offloads.len(), 2);
@@ -85,7 +62,7 @@ fn every_host_of_a_star_reaches_every_other() {
     }
     let network = build(Topology::Star { hosts: 4 });
     assert_eq!(network.hosts().len(), 4, "the switch is not a host");
-    all_reach_all(&network);
+    all_reach_all(&network).unwrap();
     assert_eq!(network.facts().offloads.len(), 8, "both ends of four links");
 }
 
@@ -95,6 +72,170 @@ fn the_ends_of_a_chain_reach_each_other_through_the_middle() {
         return;
     }
     let network = build(Topology::Chain { hosts: 3 });
-    all_reach_all(&network);
-    assert_eq!(network.hosts()[1].interfaces().len(), 2);
+    all_reach_all(&network).unwrap();
+    let [_, middle, last] = network.hosts() else {
+        panic!("three hosts")
+    };
+    assert_eq!(middle.interfaces().len(), 2);
+    assert_eq!(last.interfaces().len(), 1);
+}
+
+/// How many IPv4 datagrams this namespace has cut into fragments (RFC 4293, ipFragCreates).
+fn fragments_count_here() -> u64 {
+    let table = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+    let mut lines = table.lines().filter(|line| line.starts_with("Ip:"));
+    let (heads, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let at = heads.split(' ').position(|head| head == "FragCreates").unwrap();
+    values.split(' ').nth(at).unwrap().parse().unwrap()
+}
+
+#[test]
+fn the_largest_datagram_crosses_whole_and_one_byte_more_does_not() {
+    if !may_build("mtu") {
+        return;
+    }
+    let network = build(Topology::Pair);
+    let [near, far] = network.hosts() else {
+        panic!("two hosts")
+    };
+    let ends = ((near, near.ipv4().into()), (far, far.ipv4().into()));
+    ping(ends.0, ends.1, 8972).unwrap();
+    assert_eq!(near.run(fragments_count_here).unwrap(), 0);
+    ping(ends.0, ends.1, 8973).unwrap();
+    assert!(near.run(fragments_count_here).unwrap() > 0, "the counter works");
+}
+
+#[test]
+fn default_offloads_are_read_back_as_what_they_are() {
+    if !may_build("offloads") {
+        return;
+    }
+    let options = NetworkOptions {
+        offloads: Offloads::KernelDefault,
+        ..NetworkOptions::new(Topology::Pair)
+    };
+    let network = Network::build(&options).unwrap();
+    for interface in &network.facts().offloads {
+        let OffloadState::On { features } = &interface.state else {
+            panic!("a veth has offloads unless told otherwise: {interface:?}")
+        };
+        assert!(
+            features.iter().any(|name| name == "tx-checksum-ip-generic"),
+            "{features:?}"
+        );
+    }
+}
+
+#[test]
+fn neighbours_are_permanent_so_nobody_asks() {
+    if !may_build("neighbours") {
+        return;
+    }
+    let network = build(Topology::Star { hosts: 3 });
+    all_reach_all(&network).unwrap();
+    for host in network.hosts() {
+        let table = host
+            .run(|| std::fs::read_to_string("/proc/thread-self/net/arp"))
+            .unwrap()
+            .unwrap();
+        // 0x6 is ATF_COM | ATF_PERM (include/uapi/linux/if_arp.h).
+        let permanent_count = table.lines().skip(1).filter(|line| line.contains(" 0x6 ")).count();
+        assert_eq!(
+            (permanent_count, table.lines().count()),
+            (2, 3),
+            "{}: {table}",
+            host.name()
+        );
+    }
+}
+
+#[test]
+fn two_networks_stand_beside_each_other_and_dropping_one_leaves_the_other() {
+    if !may_build("two networks") {
+        return;
+    }
+    let (first, second) = (build(Topology::Pair), build(Topology::Pair));
+    let (first_names, second_names) = (names_of(&first), names_of(&second));
+    assert!(first_names.iter().all(|name| !second_names.contains(name)));
+    assert!(first_names.iter().chain(&second_names).all(|name| name.exists()));
+    // From another thread, as a Ctrl-C handler would.
+    std::thread::spawn(move || drop(first)).join().unwrap();
+    assert!(first_names.iter().all(|name| !name.exists()), "{first_names:?}");
+    all_reach_all(&second).unwrap();
+    assert!(second_names.iter().all(|name| name.exists()));
+    second.remove().unwrap();
+    assert!(second_names.iter().all(|name| !name.exists()));
+}
+
+#[test]
+fn a_host_that_outlives_its_network_has_no_link() {
+    if !may_build("outlive") {
+        return;
+    }
+    for topology in [Topology::Pair, Topology::Star { hosts: 2 }] {
+        let network = build(topology);
+        let host = network.hosts()[0].clone();
+        assert_eq!(host.run(interfaces_here).unwrap(), ["eth0", "lo"]);
+        network.remove().unwrap();
+        assert_eq!(host.run(interfaces_here).unwrap(), ["lo"]);
+    }
+}
+
+#[test]
+fn a_thread_returns_from_a_host_even_by_panic() {
+    if !may_build("return") {
+        return;
+    }
+    let network = build(Topology::Pair);
+    let host = &network.hosts()[0];
+    let home = namespace_here();
+    let away = host.run(namespace_here).unwrap();
+    assert_ne!(away, home);
+    assert_eq!(namespace_here(), home);
+
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        host.run(|| panic!("on purpose, in {}", namespace_here()))
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(namespace_here(), home, "after a panic");
+
+    let inside = host.enter().unwrap();
+    assert_eq!(namespace_here(), away);
+    let other = network.hosts()[1].run(namespace_here).unwrap();
+    assert!(other != away && other != home);
+    assert_eq!(namespace_here(), away, "back in the outer host");
+    inside.leave().unwrap();
+    assert_eq!(namespace_here(), home);
+}
+
+#[test]
+fn a_child_process_inherits_the_host_and_can_open_it_by_path() {
+    if !may_build("child") {
+        return;
+    }
+    let network = build(Topology::Pair);
+    let host = &network.hosts()[1];
+    let ask = |path: &str| {
+        let mut command = Command::new("stat");
+        command.args(["--dereference", "--format=%i", path]);
+        command
+    };
+    let inode = |output: std::process::Output| String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    let here = host.run(namespace_here).unwrap().to_string();
+    let inherited = host.run(|| ask("/proc/self/ns/net").output()).unwrap().unwrap();
+    assert_eq!(inode(inherited), here);
+    let opened = ask(host.path().to_str().unwrap()).output().unwrap();
+    assert_eq!(inode(opened), here);
+}
+
+#[test]
+fn options_out_of_bounds_are_refused_with_the_bound() {
+    for mtu_bytes in [0, 1279, 65_536, u32::MAX] {
+        let options = NetworkOptions {
+            mtu_bytes,
+            ..NetworkOptions::new(Topology::Pair)
+        };
+        let error = Network::build(&options).unwrap_err().to_string();
+        assert!(error.contains("1280 to 65535"), "{error}");
+    }
 }

@@ -20,8 +20,8 @@ pub const MTU_BYTES_MAX: u32 = 65_535;
 pub const MTU_BYTES_DEFAULT: u32 = 9000;
 
 /// A veth has carrier as soon as both ends are up; the kernel's link watch may take a second to say so.
-const CARRIER_WAIT_MAX: Duration = Duration::from_secs(10);
-const CARRIER_POLL: Duration = Duration::from_millis(1);
+const READY_WAIT_MAX: Duration = Duration::from_secs(10);
+const READY_POLL: Duration = Duration::from_millis(1);
 
 /// What to build.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -271,7 +271,8 @@ impl Builder<'_> {
             wire.up(index, &end.interface)?;
         }
         for end in self.plan.ends() {
-            self.await_carrier(end)?;
+            namespaces[end.space].move_into()?;
+            self.await_ready(end)?;
         }
         // Only now: going down, or losing carrier, would have flushed them.
         for (near, far) in self.plan.veths.iter().filter(|(_, far)| far.addresses.is_none()) {
@@ -297,17 +298,36 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn await_carrier(&self, end: &End) -> Result<(), NetError> {
-        let deadline = Instant::now() + CARRIER_WAIT_MAX;
-        while !self.wires[end.space].link(&end.interface)?.is_running {
+    /// Until the link carries and the host takes what comes for its addresses.
+    fn await_ready(&self, end: &End) -> Result<(), NetError> {
+        let wire = &self.wires[end.space];
+        self.wait("waiting for the carrier of", end, || {
+            Ok(wire.link(&end.interface)?.is_running)
+        })?;
+        match end.addresses {
+            Some(addresses) if self.has_ipv6 => self.wait("waiting for the IPv6 address of", end, || {
+                sysctl::takes_ipv6_for(addresses.ipv6)
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn wait(
+        &self,
+        operation: &'static str,
+        end: &End,
+        mut is_done: impl FnMut() -> Result<bool, NetError>,
+    ) -> Result<(), NetError> {
+        let deadline = Instant::now() + READY_WAIT_MAX;
+        while !is_done()? {
             if Instant::now() >= deadline {
                 return Err(NetError::Late {
-                    operation: "waiting for the carrier of",
+                    operation,
                     object: self.object(end),
-                    waited_ms: CARRIER_WAIT_MAX.as_millis(),
+                    waited_ms: READY_WAIT_MAX.as_millis(),
                 });
             }
-            std::thread::sleep(CARRIER_POLL);
+            std::thread::sleep(READY_POLL);
         }
         Ok(())
     }

@@ -1,8 +1,10 @@
-//! Settings of the network stack of the namespace in which the thread stands. /proc/sys/net shows each thread its own.
+//! Settings and state of the network stack of the namespace in which the thread stands, through /proc, which shows each
+//! thread its own.
 
 use crate::NetError;
 use std::fs;
 use std::io::ErrorKind;
+use std::net::Ipv6Addr;
 use std::path::Path;
 
 /// Whether the kernel runs IPv6 at all (it may be built without, or started with ipv6.disable=1).
@@ -44,6 +46,18 @@ pub(crate) fn settle_switch(name: &str) -> Result<(), NetError> {
         }
     }
     Ok(())
+}
+
+/// Whether datagrams to `address` are delivered here: only then is its /128 in the table of local routes.
+///
+/// An address that skips duplicate detection can be bound at once, and yet the kernel enters its route later, from a work
+/// queue (net/ipv6/addrconf.c, `addrconf_dad_start`, `addrconf_dad_completed`). What comes in between is lost.
+pub(crate) fn takes_ipv6_for(address: Ipv6Addr) -> Result<bool, NetError> {
+    let path = "/proc/thread-self/net/ipv6_route";
+    let routes = fs::read_to_string(path).map_err(|error| NetError::kernel("reading", path, error))?;
+    // Destination and prefix length come first, in hexadecimal without colons.
+    let entry = format!("{:032x} 80 ", address.to_bits());
+    Ok(routes.lines().any(|line| line.starts_with(&entry)))
 }
 
 fn set(name: &str, setting: &str, value: &str) -> Result<(), NetError> {
