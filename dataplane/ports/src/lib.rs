@@ -3,7 +3,9 @@
 #![deny(unsafe_code)]
 
 pub mod loopback;
+mod peer_table;
 pub mod shm;
 #[allow(unsafe_code, reason = "the one place that talks to the kernel and to shared memory")]
 mod sys;
 pub mod udp;
+pub mod uring;

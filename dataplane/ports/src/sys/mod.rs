@@ -2,6 +2,8 @@
 //! makes as we need them. Each file states its invariants; the modules above it are safe code.
 
 pub(crate) mod inet;
+pub(crate) mod mapping;
 pub(crate) mod mmsg;
 pub(crate) mod region;
 pub(crate) mod ring;
+pub(crate) mod uring;

@@ -8,6 +8,7 @@ use checks::{Link, conform};
 use dataplane_ports::{
     loopback, shm,
     udp::{Batching, UdpOptions, UdpPort, WaitHow, probe},
+    uring::{self, UringOptions, UringPort, UringVariant, UringWait},
 };
 use dataplane_waist::{Peer, Support};
 
@@ -115,4 +116,60 @@ fn udp_over_ipv6_conforms() {
         Ok(_) => conform(&|| udp_link("[::1]:0", WaitHow::Blocking, Batching::Single)),
         Err(error) => eprintln!("skipped: no IPv6 loopback here ({error})"),
     }
+}
+
+/// A client and a server that learns it, connected or not, with and without zero-copy.
+fn conform_uring(wait: UringWait) {
+    for zero_copy_send in [false, true] {
+        let variant = UringVariant {
+            zero_copy_send,
+            ..UringVariant::new(wait)
+        };
+        match uring::probe(&variant) {
+            Ok(Support::Absent { why }) => eprintln!("skipped: {why}"),
+            Ok(_) => {
+                conform(&|| uring_link(variant, false));
+                conform(&|| uring_link(variant, true));
+            }
+            Err(error) => eprintln!("skipped: {error}"),
+        }
+    }
+}
+
+fn uring_link(variant: UringVariant, connect: bool) -> Link {
+    let here = SocketAddr::from(([127, 0, 0, 1], 0));
+    let options = UringOptions {
+        learn_peers_max: 1,
+        recv_buffer_bytes: 1 << 20,
+        ..UringOptions::new(here, variant)
+    };
+    let b = UringPort::open(&options).expect("server");
+    let a = UringPort::open(&UringOptions {
+        peers: vec![b.local_addr()],
+        learn_peers_max: 0,
+        variant: UringVariant { connect, ..variant },
+        ..options
+    })
+    .expect("client");
+    Link {
+        a: Box::new(a),
+        a_to_b: Peer(0),
+        b: Box::new(b),
+    }
+}
+
+#[test]
+fn uring_conforms() {
+    conform_uring(UringWait::Enter);
+    conform_uring(UringWait::NapiBusyPoll { microseconds: 20 });
+}
+
+#[test]
+fn uring_spin_conforms() {
+    conform_uring(UringWait::Spin);
+}
+
+#[test]
+fn uring_sqpoll_conforms() {
+    conform_uring(UringWait::SqPoll { idle_ms: 10 });
 }

@@ -1,0 +1,72 @@
+//! Pages from mmap(2): memory whose address the kernel is told, so it must not move and must outlive what the kernel
+//! does with it.
+
+use std::{io, ptr::NonNull};
+
+/// A mapping of whole pages, readable and writable, unmapped on drop.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    addr: NonNull<u8>,
+    len_bytes: usize,
+}
+
+// SAFETY: the mapping is plain memory without thread affinity; `Mapping` hands out only its address, and whoever
+// dereferences it keeps the rules about who may write.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    /// Zeroed private pages, present from the start: no page fault on the data path.
+    ///
+    /// # Errors
+    /// ENOMEM, or EAGAIN above RLIMIT_MEMLOCK.
+    pub(crate) fn anonymous(len_bytes: usize) -> io::Result<Mapping> {
+        Mapping::map(len_bytes, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
+    }
+
+    fn map(len_bytes: usize, flags: libc::c_int, fd: libc::c_int) -> io::Result<Mapping> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping at an address that the kernel chooses; no memory of ours is touched.
+        let addr = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len_bytes,
+                protection,
+                flags | libc::MAP_POPULATE,
+                fd,
+                0,
+            )
+        };
+        if addr == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let addr = NonNull::new(addr.cast()).expect("mmap without MAP_FIXED never returns page 0");
+        Ok(Mapping { addr, len_bytes })
+    }
+
+    /// The first byte.
+    pub(crate) fn as_ptr(&self) -> *mut u8 {
+        self.addr.as_ptr()
+    }
+
+    /// The address of `at_bytes`, from where `len_bytes` lie inside the mapping.
+    ///
+    /// # Panics
+    /// If they do not.
+    pub(crate) fn at(&self, at_bytes: usize, len_bytes: usize) -> *mut u8 {
+        let end_bytes = at_bytes.checked_add(len_bytes);
+        assert!(
+            end_bytes.is_some_and(|end| end <= self.len_bytes),
+            "{at_bytes}+{len_bytes} is outside a mapping of {} bytes",
+            self.len_bytes
+        );
+        // SAFETY: in bounds, by the assertion.
+        unsafe { self.as_ptr().add(at_bytes) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range is ours since `map`. That nobody uses it any more is kept by whoever owns the mapping.
+        unsafe { libc::munmap(self.as_ptr().cast(), self.len_bytes) };
+    }
+}
