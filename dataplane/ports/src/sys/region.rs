@@ -275,3 +275,85 @@ impl Drop for Region {
 fn invalid(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::{
+        sys::memfd::{MFdFlags, memfd_create},
+        unistd::ftruncate,
+    };
+
+    use super::*;
+
+    fn file(bytes: usize) -> std::os::fd::OwnedFd {
+        let file = memfd_create(c"test", MFdFlags::MFD_CLOEXEC).expect("memfd");
+        ftruncate(&file, bytes as i64).expect("room");
+        file
+    }
+
+    #[test]
+    fn slots_lie_apart_and_inside() {
+        for (slots_count, frame_bytes_max) in [(1, 1), (2, 56), (4, 57), (256, 9000), (8, 1 << 16)] {
+            let geometry = Geometry::new(slots_count, frame_bytes_max).expect("valid");
+            let region = Region::private(geometry);
+            let mut begins: Vec<usize> = [Way::AToB, Way::BToA]
+                .iter()
+                .flat_map(|way| (0..slots_count as u64).map(|i| region.slot(*way, i).addr().get()))
+                .collect();
+            begins.sort_unstable();
+            let base = region.base.addr().get();
+            assert!(begins[0] >= base + size_of::<Control>());
+            assert!(
+                begins
+                    .windows(2)
+                    .all(|pair| pair[1] - pair[0] >= SLOT_HEADER_BYTES + frame_bytes_max)
+            );
+            let end = begins.last().expect("slots") + SLOT_HEADER_BYTES + frame_bytes_max;
+            assert!(end <= base + geometry.region_bytes());
+            assert_eq!(region.slot(Way::AToB, 0), region.slot(Way::AToB, slots_count as u64));
+        }
+    }
+
+    #[test]
+    fn sizes_out_of_bounds_are_refused() {
+        for (slots_count, frame_bytes_max) in [(0, 64), (3, 64), (SLOTS_COUNT_MAX * 2, 64), (4, 0), (4, 1 << 17)] {
+            let why = Geometry::new(slots_count, frame_bytes_max).expect_err("out of bounds");
+            assert!(why.contains("must be"), "{why}");
+        }
+    }
+
+    /// Each field of the header, overwritten by a peer, is refused by name.
+    #[test]
+    fn a_header_that_makes_no_sense_is_refused_by_name() {
+        let geometry = Geometry::new(4, 64).expect("valid");
+        for (field, value, complaint) in [
+            (0, 0, "magic"),
+            (1, 2, "version"),
+            (2, 3, "slots_count"),
+            (2, u64::MAX, "slots_count"),
+            (2, 64, "the file has"),
+            (3, 0, "frame_bytes_max"),
+            (3, 1 << 40, "frame_bytes_max"),
+            (3, 9000, "the file has"),
+        ] {
+            let file = file(geometry.region_bytes());
+            let region = Region::shared_create(&file, geometry).expect("region");
+            Region::shared_open(&file, geometry.region_bytes()).expect("a good header");
+            region.control().identity[field].store(value, Ordering::Relaxed);
+            let error = Region::shared_open(&file, geometry.region_bytes()).expect_err("a bad header");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+            assert!(
+                error.to_string().contains(complaint),
+                "field {field} = {value}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_too_short_for_a_header_is_refused() {
+        for bytes in [0, 1, 4095] {
+            let error = Region::shared_open(file(bytes), bytes).expect_err("too short");
+            assert!(error.to_string().contains("too few"), "{error}");
+        }
+    }
+}

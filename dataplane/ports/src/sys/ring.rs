@@ -305,3 +305,6 @@ fn bytes_of_mut(words: &mut [u64]) -> &mut [u8] {
     // SAFETY: as above, and any eight bytes are a valid u64.
     unsafe { slice::from_raw_parts_mut(words.as_mut_ptr().cast(), size_of_val(words)) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -352,3 +352,6 @@ fn name(wait: WaitHow, batch: Batching) -> &'static str {
         (WaitHow::BusyPoll { .. }, Batching::Gso) => "udp-busypoll-gso",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dataplane_waist::{Peer, Port, TxError, Wake};
+use dataplane_waist::{Peer, Port, RxFrame, TxError, Wake};
 
 /// Two ports that reach each other. `a` knows `b`; `b` may learn `a` from its first frame.
 pub struct Link {
@@ -27,6 +27,7 @@ pub fn conform(open: &dyn Fn() -> Link) {
     survives_a_full_queue(open());
     waits_no_longer_than_asked(open());
     survives_the_end_of_its_peer(open());
+    allocates_nothing_per_turn(open());
 }
 
 fn echoes_every_size(mut link: Link) {
@@ -190,6 +191,53 @@ fn survives_the_end_of_its_peer(mut link: Link) {
         link.a.wait(Duration::from_micros(100)).expect("wait");
         link.a.rx_burst(&mut |_| {}).expect("rx");
     }
+}
+
+/// Counted on this thread, by the allocator of the test binary.
+fn allocates_nothing_per_turn(mut link: Link) {
+    let mut buffer = [0u8; 9000];
+    let batch = link.a.caps().batch_frames_max.min(8);
+    let mut turns = |count: u64| {
+        for turn in 0..count {
+            let len_bytes = 64 + (turn as usize % 8) * 200;
+            for _ in 0..batch {
+                let number = &mut |bytes: &mut [u8]| number_frame(bytes, turn);
+                link.a.tx(link.a_to_b, len_bytes, number).expect("tx");
+            }
+            link.a.flush().expect("flush");
+            let (mut heard_count, mut from) = (0, Peer(0));
+            let begin = Instant::now();
+            while heard_count < batch {
+                assert!(begin.elapsed() < PATIENCE, "{heard_count} of {batch} in turn {turn}");
+                link.b.wait(Duration::from_millis(20)).expect("wait");
+                let sink = &mut |frame: RxFrame<'_>| {
+                    buffer[..frame.bytes.len()].copy_from_slice(frame.bytes);
+                    from = frame.from;
+                };
+                heard_count += link.b.rx_burst(sink).expect("rx");
+            }
+            for _ in 0..batch {
+                let reply = &mut |bytes: &mut [u8]| bytes.copy_from_slice(&buffer[..bytes.len()]);
+                link.b.tx(from, len_bytes, reply).expect("tx");
+            }
+            link.b.flush().expect("flush");
+            let mut heard_count = 0;
+            let begin = Instant::now();
+            while heard_count < batch {
+                assert!(
+                    begin.elapsed() < PATIENCE,
+                    "{heard_count} of {batch} replies in turn {turn}"
+                );
+                link.a.wait(Duration::from_millis(20)).expect("wait");
+                let sink = &mut |frame: RxFrame<'_>| assert_eq!(numbered_frame(frame.bytes), turn);
+                heard_count += link.a.rx_burst(sink).expect("rx");
+            }
+            link.a.stats();
+        }
+    };
+    turns(8);
+    let counted = allocation_counter::measure(|| turns(100));
+    assert_eq!(counted.count_total, 0, "{counted:?}");
 }
 
 impl Link {
