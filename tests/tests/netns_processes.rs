@@ -268,7 +268,7 @@ fn preparing_too_late_is_refused_with_the_reason() {
     let output = without_root("late");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
-        said.contains("None") && said.contains("before the first thread, and there are 2"),
+        said.contains("None") && said.contains("before the second thread, where there are 2"),
         "{said}"
     );
 }

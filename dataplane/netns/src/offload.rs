@@ -2,7 +2,8 @@
 //! crosses a veth without ever having one; with segmentation on, one "packet" of 64 kB crosses where a wire carries 45. Both make a
 //! pair of namespaces look better than any network, so they are switched off and read back.
 //!
-//! With checksums off, `UDP_SEGMENT` is refused by the kernel (EIO): it leaves the checksums of the segments to the device.
+//! With checksums off, kernels before 6.11 refuse `UDP_SEGMENT` (EIO), since they leave the segments' checksums to the
+//! device; later ones cut the segments in software before the link. A port has to probe for it either way.
 
 use crate::NetError;
 use crate::genl::{Attributes, Family, attributes, text_of};

@@ -262,7 +262,7 @@ mod tests {
             Topology::Pair,
             Topology::Star { hosts: 5 },
             Topology::Chain { hosts: 3 },
-            Topology::Chain { hosts: HOSTS_COUNT_MAX },
+            Topology::Chain { hosts: 12 },
         ];
         for topology in topologies {
             let plan = Plan::of(topology).unwrap();

@@ -50,7 +50,10 @@ fn try_prepare() -> Result<Privilege, NetError> {
     let threads_count = fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
     if threads_count > 1 {
         return Ok(Privilege::None {
-            why: format!("a user namespace must be made before the first thread, and there are {threads_count}"),
+            why: format!(
+                "not root, and a user namespace must be made before the second thread, where there are {threads_count}: \
+                 run as root, or call prepare() first in main"
+            ),
         });
     }
     // Read before: inside, until they are mapped, both are the overflow ids.
