@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use dataplane_wire::Reject;
 
-use crate::{Clock, Effects, Input, Instant, Log, Port, PortStats, Protocol, Slot, TxError};
+use crate::{Clock, Effects, Input, Instant, Log, Port, PortStats, Protocol, Slot};
 
 /// A participant: a port, a log and a protocol, turned by whoever owns the thread.
 #[derive(Debug)]
@@ -13,6 +13,7 @@ pub struct Node<P, L, M> {
     log: L,
     protocol: M,
     effects: Effects,
+    batch_frames_max: usize,
     /// How far the protocol has been told that the log is safe. Exclusive.
     durable_end: Slot,
     /// How far this node has appended. Exclusive; above `durable_end` while a sync is under way.
@@ -29,7 +30,8 @@ pub struct NodeStats {
     pub rejects: [u64; Reject::ALL.len()],
     /// Effects dropped for want of room in a turn.
     pub refused_count: u64,
-    /// Frames that the port did not take: its queue was full even after a flush, or could never carry them.
+    /// Frames that the port did not take: the other side does not keep up (the port counts these too), or the port
+    /// could never carry them.
     pub unsent_count: u64,
 }
 
@@ -53,6 +55,7 @@ impl<P: Port, L: Log, M: Protocol> Node<P, L, M> {
             log,
             protocol,
             effects: Effects::with_capacity(actions_max, actions_max * caps.frame_bytes_max),
+            batch_frames_max: caps.batch_frames_max,
             durable_end: Slot(0),
             appended_end: Slot(0),
             unsent_count: 0,
@@ -105,7 +108,6 @@ impl<P: Port, L: Log, M: Protocol> Node<P, L, M> {
     /// # Errors
     /// As [`Node::turn`].
     pub fn run(&mut self, clock: &dyn Clock, stop: &mut dyn FnMut() -> bool) -> io::Result<()> {
-        let burst_frames_max = self.port.caps().batch_frames_max;
         let mut burst_was_full = false;
         while !stop() {
             // Behind a full burst more is waiting, as a rule; asking whether it is would cost a system call.
@@ -113,7 +115,7 @@ impl<P: Port, L: Log, M: Protocol> Node<P, L, M> {
                 let rest = self.rest(clock);
                 self.port.wait(rest)?;
             }
-            burst_was_full = self.turn(clock.now())? >= burst_frames_max;
+            burst_was_full = self.turn(clock.now())? >= self.batch_frames_max;
         }
         Ok(())
     }
@@ -163,16 +165,19 @@ impl<P: Port, L: Log, M: Protocol> Node<P, L, M> {
     }
 
     fn send(&mut self) -> io::Result<()> {
+        let mut queued_count = 0;
         for (to, frame) in self.effects.sends() {
-            let fill = &mut |bytes: &mut [u8]| bytes.copy_from_slice(frame);
-            let mut taken = self.port.tx(to, frame.len(), fill);
-            if taken == Err(TxError::Full) {
+            if queued_count == self.batch_frames_max {
                 // Several answers to one frame can be more than one batch.
                 self.port.flush()?;
-                taken = self.port.tx(to, frame.len(), fill);
+                queued_count = 0;
             }
-            // Still full is loss, which every protocol here lives with.
-            self.unsent_count += u64::from(taken.is_err());
+            let fill = &mut |bytes: &mut [u8]| bytes.copy_from_slice(frame);
+            match self.port.tx(to, frame.len(), fill) {
+                Ok(()) => queued_count += 1,
+                // Loss, which every protocol here lives with.
+                Err(_) => self.unsent_count += 1,
+            }
         }
         self.effects.clear();
         self.port.flush()

@@ -32,8 +32,9 @@ pub trait Port: Send {
     /// Queues one frame of `len_bytes` to `to`; `fill` writes all of it, in place. Sent at the latest by `flush`.
     ///
     /// # Errors
-    /// [`TxError::Full`] is ordinary: call `flush` and try once more, or give the frame up. `fill` was then not called,
-    /// and the caller counts what it gives up; [`PortStats`] knows only of frames that were queued.
+    /// `fill` was then not called. [`TxError::Full`] is ordinary: give the frame up, or flush and try again; the port
+    /// counts every refusal for want of room ([`PortStats::tx_dropped_count`]). It never comes to a caller that flushes
+    /// after every `caps().batch_frames_max` frames, unless the other side does not keep up.
     fn tx(&mut self, to: Peer, len_bytes: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), TxError>;
 
     /// Sends what is queued. A frame that the kernel has no room for is dropped and counted
@@ -103,7 +104,7 @@ pub struct PortStats {
     pub rx_frames_count: u64,
     /// Frames given to the kernel, the device or the ring.
     pub tx_frames_count: u64,
-    /// Frames that were queued and could not be sent: no room, or the network said no.
+    /// Frames that could not be sent: no room, or the network said no. A frame tried twice can be counted twice.
     pub tx_dropped_count: u64,
     /// Frames that the receive side lost before us and told us of (ring overflow, SO_RXQ_OVFL, tp_drops).
     pub rx_dropped_count: u64,

@@ -130,7 +130,10 @@ impl Port for TestPort {
         if len_bytes > self.caps.frame_bytes_max {
             return Err(TxError::TooLong);
         }
-        self.batch.push(to, len_bytes, fill).ok_or(TxError::Full)
+        self.batch.push(to, len_bytes, fill).ok_or_else(|| {
+            self.stats.tx_dropped_count += 1;
+            TxError::Full
+        })
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -178,15 +178,21 @@ impl<P: Port, C: Clock + Send> Faults<P, C> {
             return Ok(false);
         }
         let now = self.clock.now();
-        let mut any = false;
+        let batch_frames_max = self.port.caps().batch_frames_max;
+        let mut released_count = 0usize;
         while let Some(frame) = self.tx.held.next_due(now) {
-            any = true;
-            if !send(&mut self.port, frame.peer, frame.bytes)? {
+            if released_count.is_multiple_of(batch_frames_max) {
+                // Behind whatever waits for a flush already, and then after every batch.
+                self.port.flush()?;
+            }
+            released_count += 1;
+            let fill = &mut |bytes: &mut [u8]| bytes.copy_from_slice(frame.bytes);
+            if self.port.tx(frame.peer, frame.bytes.len(), fill).is_err() {
                 self.tx.counts.overflow_count += 1;
             }
             self.tx.held.pop();
         }
-        Ok(any)
+        Ok(released_count > 0)
     }
 
     fn release_and_flush_tx(&mut self) -> io::Result<()> {
@@ -369,18 +375,6 @@ fn receive(rx: &mut Way, now: Instant, frame: RxFrame<'_>, burst: &mut Burst<'_>
             bytes: &rx.scratch[..len_bytes],
         }),
         None => rx.hold(now, frame.from, frame.stamp, len_bytes),
-    }
-}
-
-/// Queues a frame, flushing once if there is no room. `false` if there is none even so.
-fn send(port: &mut dyn Port, to: Peer, frame: &[u8]) -> io::Result<bool> {
-    let fill = &mut |bytes: &mut [u8]| bytes.copy_from_slice(frame);
-    match port.tx(to, frame.len(), fill) {
-        Err(TxError::Full) => {
-            port.flush()?;
-            Ok(port.tx(to, frame.len(), fill).is_ok())
-        }
-        result => Ok(result.is_ok()),
     }
 }
 
