@@ -3,6 +3,8 @@
 
 pub mod claim;
 pub mod environment;
+pub mod load;
+pub mod measure;
 pub mod record;
 pub mod store;
 pub mod table;
