@@ -2,6 +2,7 @@
 //! [`dataplane_waist::Port`]. No module here knows a protocol.
 #![deny(unsafe_code)]
 
+pub mod af_packet;
 pub mod loopback;
 mod peer_table;
 pub mod shm;

@@ -1,7 +1,11 @@
 //! Pages from mmap(2): memory whose address the kernel is told, so it must not move and must outlive what the kernel
 //! does with it.
 
-use std::{io, ptr::NonNull};
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+    ptr::NonNull,
+};
 
 /// A mapping of whole pages, readable and writable, unmapped on drop.
 #[derive(Debug)]
@@ -21,6 +25,14 @@ impl Mapping {
     /// ENOMEM, or EAGAIN above RLIMIT_MEMLOCK.
     pub(crate) fn anonymous(len_bytes: usize) -> io::Result<Mapping> {
         Mapping::map(len_bytes, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
+    }
+
+    /// The ring that a driver or a socket shares through `fd`, from offset 0.
+    ///
+    /// # Errors
+    /// What mmap(2) says.
+    pub(crate) fn shared(fd: BorrowedFd<'_>, len_bytes: usize) -> io::Result<Mapping> {
+        Mapping::map(len_bytes, libc::MAP_SHARED, fd.as_raw_fd())
     }
 
     fn map(len_bytes: usize, flags: libc::c_int, fd: libc::c_int) -> io::Result<Mapping> {

@@ -4,6 +4,7 @@
 pub(crate) mod inet;
 pub(crate) mod mapping;
 pub(crate) mod mmsg;
+pub(crate) mod packet;
 pub(crate) mod region;
 pub(crate) mod ring;
 pub(crate) mod uring;

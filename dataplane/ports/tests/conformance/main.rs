@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use checks::{Link, conform};
 use dataplane_ports::{
+    af_packet::{self, Mac, PacketOptions, PacketPeer, PacketPort, PacketWait},
     loopback, shm,
     udp::{Batching, UdpOptions, UdpPort, WaitHow, probe},
     uring::{self, UringOptions, UringPort, UringVariant, UringWait},
@@ -172,4 +173,40 @@ fn uring_spin_conforms() {
 #[test]
 fn uring_sqpoll_conforms() {
     conform_uring(UringWait::SqPoll { idle_ms: 10 });
+}
+
+fn packet_link(wait: PacketWait) -> Link {
+    let here = SocketAddr::from(([127, 0, 0, 1], 0));
+    let options = PacketOptions {
+        learn_peers_max: 1,
+        frame_bytes_max: 9000,
+        ..PacketOptions::new("lo", here, Mac::default(), wait)
+    };
+    let b = PacketPort::open(&options).expect("server");
+    let a = PacketPort::open(&PacketOptions {
+        peers: vec![PacketPeer {
+            addr: b.local_addr(),
+            mac: Mac::default(),
+        }],
+        learn_peers_max: 0,
+        ..options
+    })
+    .expect("client");
+    Link {
+        a: Box::new(a),
+        a_to_b: Peer(0),
+        b: Box::new(b),
+    }
+}
+
+#[test]
+fn af_packet_conforms() {
+    match af_packet::probe("lo") {
+        Ok(Support::Absent { why }) => eprintln!("skipped: {why}"),
+        Ok(_) => {
+            conform(&|| packet_link(PacketWait::Poll));
+            conform(&|| packet_link(PacketWait::Spin));
+        }
+        Err(error) => eprintln!("skipped: {error}"),
+    }
 }

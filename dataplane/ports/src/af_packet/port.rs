@@ -1,0 +1,493 @@
+//! The port over the rings: headers, peers, bursts, waiting, counters.
+
+use std::{
+    cell::Cell,
+    io,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    os::fd::AsFd,
+    time::Duration,
+};
+
+use dataplane_waist::{Peer, Port, PortCaps, PortStats, RxFrame, TxError, Wake};
+use dataplane_wire::{
+    datagram::{self, Header},
+    internet::Addresses,
+    udp::{Checksum, Verify},
+};
+use nix::{
+    errno::Errno,
+    net::if_::if_nametoindex,
+    poll::{PollFd, PollFlags, ppoll},
+    sys::time::TimeSpec,
+};
+
+use super::{Mac, PacketOptions, PacketWait, filter};
+use crate::{
+    peer_table::PeerTable,
+    sys::{
+        inet,
+        packet::{self, PacketConfig, PacketRings, PacketView, RX_NETWORK_OFFSET_BYTES},
+    },
+};
+
+const RING_FRAMES_MAX: usize = 1 << 16;
+/// One ring is at most this large, as long as the kernel's memory for it cannot be swapped.
+const RING_BYTES_MAX: usize = 1 << 28;
+/// The most frames of one burst.
+const BATCH_FRAMES_MAX: usize = 64;
+
+/// Why a port could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The options contradict each other or the interface.
+    #[error("{0}")]
+    Options(String),
+    /// No such interface in this network namespace.
+    #[error("there is no interface {interface} in this network namespace ({error}); `ip link` lists them")]
+    NoInterface {
+        /// The name that was given.
+        interface: String,
+        /// What the kernel said.
+        #[source]
+        error: io::Error,
+    },
+    /// The kernel said no.
+    #[error("{asked} failed: {error}")]
+    Failed {
+        /// What was tried.
+        asked: &'static str,
+        /// What came back.
+        #[source]
+        error: io::Error,
+    },
+}
+
+/// A UDP endpoint behind a packet socket. Use it from any one thread at a time.
+#[derive(Debug)]
+pub struct PacketPort {
+    rings: PacketRings,
+    /// Keeps the kernel from answering for us; never read. `None` if the address is not one of the host's.
+    _companion: Option<UdpSocket>,
+    caps: PortCaps,
+    spins: bool,
+    endpoint: Endpoint,
+    /// Frames that are marked to be sent and may still be.
+    is_kick_due: bool,
+    stats: PortStats,
+    /// PACKET_STATISTICS forgets when read, so `stats(&self)` must remember.
+    rx_dropped_count: Cell<u64>,
+}
+
+/// Who we are and whom we know: what turns frames into datagrams and back.
+#[derive(Debug)]
+struct Endpoint {
+    local: SocketAddr,
+    local_mac: Mac,
+    frame_bytes_max: usize,
+    peers: PeerTable<SocketAddr>,
+    /// By [`Peer`] number. Has the capacity that `peers` has.
+    macs: Vec<Mac>,
+}
+
+/// What a received frame is.
+enum Heard {
+    /// A datagram of a peer: its payload, as a range of the frame.
+    Frame(Peer, std::ops::Range<usize>),
+    Stranger,
+    Malformed,
+}
+
+impl PacketPort {
+    /// Opens the sockets, makes the rings and binds them.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; [`super::probe`] explains the kernel's.
+    pub fn open(options: &PacketOptions) -> Result<PacketPort, OpenError> {
+        let headers_bytes = match options.local {
+            SocketAddr::V4(_) => datagram::IPV4_HEADER_BYTES,
+            SocketAddr::V6(_) => datagram::IPV6_HEADER_BYTES,
+        };
+        check(options)?;
+        let no_interface = |error| OpenError::NoInterface {
+            interface: options.interface.clone(),
+            error,
+        };
+        let interface_index = if_nametoindex(options.interface.as_str()).map_err(|errno| no_interface(errno.into()))?;
+
+        let (companion, local) = companion(options.local)?;
+        // The ring must hold the longest frame and one byte more, so that a longer one shows as such.
+        let place_bytes = RX_NETWORK_OFFSET_BYTES + headers_bytes + options.frame_bytes_max + 1;
+        let config = PacketConfig {
+            interface_index,
+            ether_type: match local {
+                SocketAddr::V4(_) => libc::ETH_P_IP as u16,
+                SocketAddr::V6(_) => libc::ETH_P_IPV6 as u16,
+            },
+            frame_bytes: place_bytes.next_power_of_two().max(2048),
+            frames_count: options.ring_frames,
+            filter: &filter::only_to(local),
+        };
+        if config.frame_bytes * config.frames_count > RING_BYTES_MAX {
+            return Err(OpenError::Options(format!(
+                "{} frames of {} bytes are a ring of more than {RING_BYTES_MAX} bytes",
+                config.frames_count, config.frame_bytes
+            )));
+        }
+        let rings = PacketRings::open(&config).map_err(|(asked, error)| OpenError::Failed { asked, error })?;
+        let mtu_bytes = packet::interface_mtu_bytes(rings.socket(), &options.interface).map_err(no_interface)?;
+        let packet_bytes = headers_bytes - dataplane_wire::ethernet::HEADER_BYTES + options.frame_bytes_max;
+        if packet_bytes > mtu_bytes {
+            return Err(OpenError::Options(format!(
+                "frames of {} bytes make IP packets of {packet_bytes}, above the MTU of {}, which is {mtu_bytes}; try `ip link set {} mtu {packet_bytes}`",
+                options.frame_bytes_max, options.interface, options.interface
+            )));
+        }
+
+        let addresses: Vec<SocketAddr> = options.peers.iter().map(|peer| normal(peer.addr)).collect();
+        let peers = PeerTable::new(&addresses, options.learn_peers_max);
+        let mut macs = Vec::with_capacity(peers.rows_max());
+        macs.extend(options.peers.iter().map(|peer| peer.mac));
+        Ok(PacketPort {
+            rings,
+            _companion: companion,
+            caps: PortCaps {
+                name: match options.wait {
+                    PacketWait::Poll => "af-packet",
+                    PacketWait::Spin => "af-packet-spin",
+                },
+                frame_bytes_max: options.frame_bytes_max,
+                batch_frames_max: BATCH_FRAMES_MAX.min(options.ring_frames),
+                wake: match options.wait {
+                    PacketWait::Poll => Wake::Sleeps,
+                    PacketWait::Spin => Wake::Spins,
+                },
+            },
+            spins: options.wait == PacketWait::Spin,
+            endpoint: Endpoint {
+                local: normal(local),
+                local_mac: options.local_mac,
+                frame_bytes_max: options.frame_bytes_max,
+                peers,
+                macs,
+            },
+            is_kick_due: false,
+            stats: PortStats::default(),
+            rx_dropped_count: Cell::new(0),
+        })
+    }
+
+    /// The address that the port answers to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.endpoint.local
+    }
+}
+
+impl Endpoint {
+    fn hear(&mut self, view: PacketView<'_>) -> Heard {
+        if view.is_cut || view.is_tagged {
+            return Heard::Malformed;
+        }
+        let verify = match view.skip_checksum {
+            true => Verify::Nothing,
+            false => Verify::Checksum,
+        };
+        let Ok(parsed) = datagram::parse(view.bytes, verify) else {
+            return Heard::Malformed;
+        };
+        let header = parsed.header;
+        let to = SocketAddr::new(destination(&header.addresses), header.dst_port);
+        if to != self.local || header.dst_mac != self.local_mac {
+            return Heard::Stranger;
+        }
+        if parsed.payload.len() > self.frame_bytes_max {
+            return Heard::Malformed;
+        }
+        let from = SocketAddr::new(header.addresses.src(), header.src_port);
+        let Some((peer, is_new)) = self.peers.find_or_learn(from) else {
+            return Heard::Stranger;
+        };
+        if is_new {
+            self.macs.push(header.src_mac);
+        }
+        Heard::Frame(peer, parsed.payload)
+    }
+
+    fn header_to(&self, peer: Peer) -> Option<Header> {
+        let to = *self.peers.get(peer)?;
+        let addresses = match (self.local.ip(), to.ip()) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => Addresses::V4 { src, dst },
+            (IpAddr::V6(src), IpAddr::V6(dst)) => Addresses::V6 { src, dst },
+            (src, dst) => unreachable!("{src} and {dst}: checked at open; learned peers have our family"),
+        };
+        Some(Header {
+            dst_mac: self.macs[peer.0 as usize],
+            src_mac: self.local_mac,
+            vlan: None,
+            addresses,
+            src_port: self.local.port(),
+            dst_port: to.port(),
+        })
+    }
+}
+
+impl Port for PacketPort {
+    fn caps(&self) -> PortCaps {
+        self.caps
+    }
+
+    fn wait(&mut self, max: Duration) -> io::Result<()> {
+        if self.spins || max.is_zero() || self.rings.has_received() {
+            return Ok(());
+        }
+        self.stats.syscalls_count += 1;
+        let mut polled = [PollFd::new(self.rings.socket(), PollFlags::POLLIN)];
+        match ppoll(&mut polled, Some(TimeSpec::from_duration(max)), None) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let has_error = polled[0]
+            .revents()
+            .is_some_and(|events| events.contains(PollFlags::POLLERR));
+        match has_error.then(|| self.rings.take_error()).flatten() {
+            // A link that is down may come up again.
+            None | Some(libc::ENETDOWN) => Ok(()),
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+
+    fn rx_burst(&mut self, sink: &mut dyn FnMut(RxFrame<'_>)) -> io::Result<usize> {
+        let PacketPort {
+            rings, endpoint, stats, ..
+        } = self;
+        let mut frames_count = 0;
+        // A burst is bounded by what it takes in, strangers and malformed frames included.
+        for _ in 0..self.caps.batch_frames_max {
+            let taken = rings.receive(|view| match endpoint.hear(view) {
+                Heard::Frame(from, payload) => {
+                    sink(RxFrame {
+                        from,
+                        bytes: &view.bytes[payload],
+                        stamp: None,
+                    });
+                    frames_count += 1;
+                }
+                Heard::Stranger => stats.strangers_count += 1,
+                Heard::Malformed => stats.malformed_count += 1,
+            });
+            if taken.is_none() {
+                break;
+            }
+        }
+        stats.rx_frames_count += frames_count as u64;
+        Ok(frames_count)
+    }
+
+    fn tx(&mut self, to: Peer, len_bytes: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), TxError> {
+        let Some(header) = self.endpoint.header_to(to) else {
+            return Err(TxError::NoPeer);
+        };
+        if len_bytes > self.caps.frame_bytes_max {
+            return Err(TxError::TooLong);
+        }
+        let start = header.len_bytes();
+        let queued = self.rings.send(start + len_bytes, |frame| {
+            fill(&mut frame[start..]);
+            datagram::emit(&header, Checksum::Full, frame);
+        });
+        if !queued {
+            self.stats.tx_dropped_count += 1;
+            return Err(TxError::Full);
+        }
+        self.is_kick_due = true;
+        self.stats.tx_frames_count += 1;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if !self.is_kick_due {
+            return Ok(());
+        }
+        self.stats.syscalls_count += 1;
+        match self.rings.kick() {
+            Ok(()) => {
+                self.is_kick_due = false;
+                Ok(())
+            }
+            // What the kernel or the device has no room for now stays in the ring for the next flush; a ring that never
+            // empties refuses new frames, and those are counted.
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::ENETDOWN | libc::EINTR) => Ok(()),
+                Some(libc::ENXIO | libc::ENODEV) => Err(io::Error::new(
+                    io::ErrorKind::NotConnected,
+                    "the interface of this packet port is gone",
+                )),
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn stats(&self) -> PortStats {
+        // A socket that cannot be asked has not told us of a loss.
+        let newly_dropped_count = self.rings.take_drops_count().unwrap_or(0);
+        self.rx_dropped_count
+            .set(self.rx_dropped_count.get() + newly_dropped_count);
+        PortStats {
+            rx_dropped_count: self.rx_dropped_count.get(),
+            ..self.stats
+        }
+    }
+}
+
+/// The kernel's own socket for our address, which takes everything and keeps nothing; and the address with its port.
+fn companion(local: SocketAddr) -> Result<(Option<UdpSocket>, SocketAddr), OpenError> {
+    let failed = |asked| move |error| OpenError::Failed { asked, error };
+    let socket = match UdpSocket::bind(local) {
+        Ok(socket) => socket,
+        // Not one of the host's addresses: then its kernel does not answer for it either.
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && local.port() != 0 => {
+            return Ok((None, local));
+        }
+        Err(error) => return Err(failed("binding the kernel's own socket to the address")(error)),
+    };
+    packet::attach_filter(socket.as_fd(), &filter::DROP_ALL)
+        .map_err(failed("making the kernel's own socket drop everything"))?;
+    inet::set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, 0)
+        .map_err(failed("shrinking the kernel's own socket"))?;
+    let local = socket
+        .local_addr()
+        .map_err(failed("asking the kernel's own socket for its address"))?;
+    Ok((Some(socket), local))
+}
+
+/// Without scope and flow label, which a frame does not have.
+fn normal(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip(), address.port())
+}
+
+fn destination(addresses: &Addresses) -> IpAddr {
+    match *addresses {
+        Addresses::V4 { dst, .. } => dst.into(),
+        Addresses::V6 { dst, .. } => dst.into(),
+    }
+}
+
+fn check(options: &PacketOptions) -> Result<(), OpenError> {
+    let refuse = |why: String| Err(OpenError::Options(why));
+    let local = options.local;
+    if let Some(peer) = options.peers.iter().find(|peer| peer.addr.is_ipv4() != local.is_ipv4()) {
+        return refuse(format!("peer {} is not of the family of {local}", peer.addr));
+    }
+    if local.ip().is_unspecified() || local.ip().is_multicast() {
+        return refuse(format!("{local} is not an address that frames can come from"));
+    }
+    // The longest UDP payload; the MTU is checked when the interface is known.
+    if !(1..=65_507).contains(&options.frame_bytes_max) {
+        return refuse(format!(
+            "frame_bytes_max is {}; it must be 1 to 65507",
+            options.frame_bytes_max
+        ));
+    }
+    if !options.ring_frames.is_power_of_two() || !(4..=RING_FRAMES_MAX).contains(&options.ring_frames) {
+        return refuse(format!(
+            "ring_frames is {}; it must be a power of two, 4 to {RING_FRAMES_MAX}",
+            options.ring_frames
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LOCAL_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+    const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
+
+    fn endpoint() -> Endpoint {
+        Endpoint {
+            local: ([10, 0, 0, 1], 7).into(),
+            local_mac: LOCAL_MAC,
+            frame_bytes_max: 20,
+            peers: PeerTable::new(&[([10, 0, 0, 2], 8).into()], 0),
+            macs: vec![PEER_MAC],
+        }
+    }
+
+    /// What the peer would send us.
+    fn frame(payload_bytes: usize) -> (Header, Vec<u8>) {
+        let header = endpoint().header_to(Peer(0)).expect("it is known").reversed();
+        let mut frame = vec![0x5a; header.len_bytes() + payload_bytes];
+        datagram::emit(&header, Checksum::Full, &mut frame);
+        (header, frame)
+    }
+
+    fn view(bytes: &[u8]) -> PacketView<'_> {
+        PacketView {
+            bytes,
+            is_cut: false,
+            is_tagged: false,
+            skip_checksum: false,
+        }
+    }
+
+    #[test]
+    fn hears_its_peer_and_counts_the_rest() {
+        let mut endpoint = endpoint();
+        let (header, whole) = frame(20);
+        let heard = endpoint.hear(view(&whole));
+        assert!(matches!(heard, Heard::Frame(Peer(0), range) if range == (42..62)));
+
+        for odd in [
+            PacketView {
+                is_cut: true,
+                ..view(&whole)
+            },
+            PacketView {
+                is_tagged: true,
+                ..view(&whole)
+            },
+            view(&whole[..50]),
+            view(&frame(21).1),
+        ] {
+            assert!(matches!(endpoint.hear(odd), Heard::Malformed), "{odd:?}");
+        }
+
+        let mut bad_sum = whole.clone();
+        bad_sum[61] ^= 1;
+        assert!(matches!(endpoint.hear(view(&bad_sum)), Heard::Malformed));
+        // Sent on this host and never on a wire: the sum is not made, and the kernel says so.
+        let unmade = PacketView {
+            skip_checksum: true,
+            ..view(&bad_sum)
+        };
+        assert!(matches!(endpoint.hear(unmade), Heard::Frame(..)));
+
+        let mistaken = [
+            Header {
+                dst_mac: PEER_MAC,
+                ..header
+            },
+            Header { dst_port: 9, ..header },
+            Header { src_port: 9, ..header },
+            Header {
+                addresses: header.addresses.reversed(),
+                ..header
+            },
+        ];
+        for header in mistaken {
+            let mut frame = whole.clone();
+            datagram::emit(&header, Checksum::Full, &mut frame);
+            assert!(matches!(endpoint.hear(view(&frame)), Heard::Stranger), "{header:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..200), skip_checksum: bool) {
+            let heard = endpoint().hear(PacketView { skip_checksum, ..view(&bytes) });
+            prop_assert!(!matches!(heard, Heard::Frame(..)), "random bytes are nobody's");
+        }
+    }
+}
