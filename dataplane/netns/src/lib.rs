@@ -22,7 +22,7 @@
 //! ends; names under /run/netns, which root may ask for, are swept by the next run ([`sweep`]). A child process that
 //! outlives us keeps the namespace in which it stands: ending children is their starter's business.
 //!
-//! Absent by design: shaping (see the soft switch), access to any interface of the machine, shelling out to `ip`.
+//! Absent by design: shaping (see the soft switch), changing any interface of the machine, shelling out to `ip`.
 #![forbid(unsafe_code)]
 
 mod error;
@@ -45,7 +45,7 @@ pub use namespace::Entered;
 pub use network::{
     InterfaceOffloads, MTU_BYTES_DEFAULT, MTU_BYTES_MAX, MTU_BYTES_MIN, Names, Network, NetworkFacts, NetworkOptions,
 };
-pub use offload::{OffloadState, Offloads};
+pub use offload::{OffloadState, Offloads, read_offloads};
 pub use plan::HOSTS_COUNT_MAX;
 pub use privilege::{Privilege, prepare};
 

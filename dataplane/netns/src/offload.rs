@@ -112,9 +112,9 @@ pub(crate) fn apply(wanted: Offloads, interface: &str, object: &str) -> Result<(
     ethtool.switch_off(interface, &active).map_err(fail)
 }
 
-/// Reads back; with [`Offloads::Off`] anything but [`OffloadState::Off`] is an error.
-pub(crate) fn verify(wanted: Offloads, interface: &str, object: &str) -> Result<OffloadState, NetError> {
-    let state = match Ethtool::open().and_then(|mut ethtool| ethtool.active(interface)) {
+/// Asks for the offloads of an interface of the namespace in which the thread stands. Changes nothing, needs no privilege.
+pub fn read_offloads(interface: &str) -> OffloadState {
+    match Ethtool::open().and_then(|mut ethtool| ethtool.active(interface)) {
         Ok(features) if features.is_empty() => OffloadState::Off,
         Ok(features) => OffloadState::On { features },
         Err(error) => OffloadState::Unknown {
@@ -122,7 +122,12 @@ pub(crate) fn verify(wanted: Offloads, interface: &str, object: &str) -> Result<
                 "asking ethtool over netlink failed ({error}); it needs Linux 5.6 with CONFIG_ETHTOOL_NETLINK"
             ),
         },
-    };
+    }
+}
+
+/// Reads back; with [`Offloads::Off`] anything but [`OffloadState::Off`] is an error.
+pub(crate) fn verify(wanted: Offloads, interface: &str, object: &str) -> Result<OffloadState, NetError> {
+    let state = read_offloads(interface);
     if wanted == Offloads::Off && state != OffloadState::Off {
         return Err(NetError::NotAsAsked {
             setting: "offloads",
