@@ -88,12 +88,24 @@ pub fn read(machine: &Sysfs, interfaces: &[String]) -> Facts {
     facts
 }
 
-/// The CPUs that this process may use, ascending, as the facts tell; empty when they do not.
-pub fn cpus_allowed(facts: &Facts) -> Vec<usize> {
-    facts
-        .get("cpus_allowed")
-        .and_then(|list| parse::cpu_list(list))
-        .unwrap_or_default()
+/// The CPUs on which this process may measure: the isolated ones first (a process starts beside them, and may be pinned
+/// there), then those it may use anyway. Empty when the facts do not tell.
+pub fn cpus_usable(facts: &Facts) -> Vec<usize> {
+    let of = |name: &str| {
+        facts
+            .get(name)
+            .and_then(|list| parse::cpu_list(list))
+            .unwrap_or_default()
+    };
+    let allowed = of("cpus_allowed");
+    let mut cpus = of("cpus_isolated");
+    cpus.extend(
+        allowed
+            .into_iter()
+            .filter(|cpu| !cpus.contains(cpu))
+            .collect::<Vec<_>>(),
+    );
+    cpus
 }
 
 pub(super) fn put(facts: &mut Facts, name: &str, value: Option<impl Into<String>>) {
@@ -289,7 +301,7 @@ fn control_group(machine: &Sysfs, facts: &mut Facts) {
     let Some(text) = machine.text("/proc/self/cgroup") else {
         return;
     };
-    let mut narrowest: Option<f64> = None;
+    let mut narrowest: Option<(f64, String)> = None;
     for (controllers, path) in parse::cgroups(&text) {
         let roots: &[&str] = match controllers {
             "" => &["/sys/fs/cgroup", "/sys/fs/cgroup/unified"],
@@ -299,8 +311,10 @@ fn control_group(machine: &Sysfs, facts: &mut Facts) {
         };
         for root in roots {
             for folder in upwards(path) {
-                if let Some(cpus) = quota(machine, &format!("{root}{folder}")) {
-                    narrowest = Some(narrowest.map_or(cpus, |least| least.min(cpus)));
+                if let Some((cpus, file)) = quota(machine, &format!("{root}{folder}"))
+                    && narrowest.as_ref().is_none_or(|(least, _)| cpus < *least)
+                {
+                    narrowest = Some((cpus, file));
                 }
             }
             let of = |name: &str| machine.text(&format!("{root}{}/{name}", path.trim_end_matches('/')));
@@ -317,7 +331,10 @@ fn control_group(machine: &Sysfs, facts: &mut Facts) {
             );
         }
     }
-    put(facts, "cgroup_cpu_limit_cpus", narrowest.map(|cpus| cpus.to_string()));
+    if let Some((cpus, file)) = narrowest {
+        put(facts, "cgroup_cpu_limit_cpus", Some(cpus.to_string()));
+        put(facts, "cgroup_cpu_limit_file", Some(file));
+    }
 }
 
 /// `/a/b` gives `/a/b`, `/a` and the root's empty name. A path of another namespace (`/../x`) is not walked.
@@ -334,13 +351,16 @@ fn upwards(path: &str) -> Vec<&str> {
     folders
 }
 
-fn quota(machine: &Sysfs, folder: &str) -> Option<f64> {
-    if let Some(text) = machine.text(&format!("{folder}/cpu.max")) {
+/// The quota of the control group at `folder`, in CPUs, and the file that sets it.
+fn quota(machine: &Sysfs, folder: &str) -> Option<(f64, String)> {
+    let file = format!("{folder}/cpu.max");
+    if let Some(text) = machine.text(&file) {
         let (quota, period) = text.split_once(' ')?;
-        return parse::quota_cpus(quota, period);
+        return Some((parse::quota_cpus(quota, period)?, file));
     }
-    let quota = machine.text(&format!("{folder}/cpu.cfs_quota_us"))?;
-    parse::quota_cpus(&quota, &machine.text(&format!("{folder}/cpu.cfs_period_us"))?)
+    let file = format!("{folder}/cpu.cfs_quota_us");
+    let period = machine.text(&format!("{folder}/cpu.cfs_period_us"))?;
+    Some((parse::quota_cpus(&machine.text(&file)?, &period)?, file))
 }
 
 fn throttled_count(cpu_stat: &str) -> Option<u64> {

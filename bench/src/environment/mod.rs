@@ -57,12 +57,13 @@ pub const HICCUPS_PER_CPU: Duration = Duration::from_millis(200);
 pub const HICCUPS_CPUS_MAX: usize = 8;
 
 /// Looks at this machine: reads the facts, spins [`HICCUPS_PER_CPU`] on up to [`HICCUPS_CPUS_MAX`] of the CPUs that this
-/// process may use, and names the noise. `interfaces` are described beside the physical ones; names that are not there
+/// process may use (isolated ones first), and names the noise. `interfaces` are described beside the physical ones; names that are not there
 /// are left out.
 pub fn capture(interfaces: &[String]) -> Environment {
     let machine = Sysfs::new("/");
     let mut facts = facts::read(&machine, interfaces);
-    let cpus: Vec<usize> = facts::cpus_allowed(&facts).into_iter().take(HICCUPS_CPUS_MAX).collect();
+    nic::offloads(&mut facts);
+    let cpus: Vec<usize> = facts::cpus_usable(&facts).into_iter().take(HICCUPS_CPUS_MAX).collect();
     hiccups::record(
         &hiccups::on_cpus(&cpus, HICCUPS_PER_CPU),
         hiccups::sleep_lateness(hiccups::SLEEPS_COUNT, hiccups::SLEEP),

@@ -1,5 +1,7 @@
 //! Network interfaces, and where the interrupts of devices land.
 
+use dataplane_netns::{OffloadState, read_offloads};
+
 use super::{
     facts::{Facts, put},
     parse,
@@ -34,6 +36,20 @@ pub fn read(machine: &Sysfs, interfaces: &[String], facts: &mut Facts) {
 fn is_interface_name(name: &str) -> bool {
     let odd = |c: char| c == '/' || c == ':' || c.is_whitespace();
     !name.is_empty() && name.len() < 16 && name != "." && name != ".." && !name.contains(odd)
+}
+
+/// The offloads of the interfaces that `facts` know, as ethtool's netlink family tells them to the calling thread.
+pub fn offloads(facts: &mut Facts) {
+    let of_interface = |fact: &String| Some(fact.strip_prefix("nic_")?.strip_suffix("_mtu_bytes")?.to_owned());
+    let names: Vec<String> = facts.keys().filter_map(of_interface).collect();
+    for name in names {
+        let words = match read_offloads(&name) {
+            OffloadState::Off => "none".to_owned(),
+            OffloadState::On { features } => features.join(" "),
+            OffloadState::Unknown { .. } => continue,
+        };
+        put(facts, &format!("nic_{name}_offloads"), Some(words));
+    }
 }
 
 fn interface(machine: &Sysfs, name: &str, facts: &mut Facts) {

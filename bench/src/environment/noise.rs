@@ -4,7 +4,11 @@
 //! is the order of the answer: first what makes figures wrong, then what makes them vary by milliseconds, then by
 //! microseconds, then what only keeps parts of the lab from running. The thresholds are ours.
 
-use super::{NoiseSource, facts::Facts, parse};
+use super::{
+    NoiseSource,
+    facts::{Facts, cpus_usable},
+    parse,
+};
 
 type Source = fn(&Facts) -> Option<NoiseSource>;
 
@@ -76,17 +80,23 @@ fn cpu_quota(facts: &Facts) -> Option<NoiseSource> {
     let limit = number(facts, "cgroup_cpu_limit_cpus")?;
     let throttled = number(facts, "cgroup_throttled_count").filter(|count| *count > 0.0);
     let so_far = throttled.map_or(String::new(), |count| format!(", throttled {count} times so far"));
+    // Version 2 says "max" for no quota, version 1 says -1.
+    let mend = word(facts, "cgroup_cpu_limit_file").map(|file| {
+        let none = if file.ends_with("cpu.max") { "max" } else { "-1" };
+        format!("echo {none} | sudo tee {file}   # on the host, if this is a container")
+    });
     source(
         "cpu_quota",
         format!("the control group may use {limit} CPUs' worth of time{so_far}"),
         "spinning threads use up the quota and are then stopped for the rest of each period, usually 100 ms: \
          stalls of tens of milliseconds that no back end caused",
-        Some("docker update --cpus 0 CONTAINER   # or: echo max > cpu.max in the control group"),
+        mend.as_deref(),
     )
 }
 
 fn few_cpus(facts: &Facts) -> Option<NoiseSource> {
-    let usable = cpus(facts, "cpus_allowed")?;
+    facts.get("cpus_allowed")?;
+    let usable = cpus_usable(facts);
     let online = cpus(facts, "cpus_online").map_or(usable.len(), |online| online.len());
     if usable.len() >= 3 {
         return None;
@@ -137,17 +147,25 @@ fn hiccups(facts: &Facts) -> Option<NoiseSource> {
     if gap_ns_max < 100_000.0 && lost < 0.001 {
         return None;
     }
-    let cpus = word(facts, "hiccups_cpus").unwrap_or("?");
+    let tried = word(facts, "hiccups_cpus").unwrap_or("?");
+    // Two CPUs to measure on, if that leaves two for everything else.
+    let mend = cpus(facts, "cpus_online").filter(|online| online.len() >= 4 && !facts.contains_key("cpus_isolated"));
+    let mend = mend.map(|online| {
+        let [.., a, b] = online[..] else {
+            unreachable!("four or more")
+        };
+        format!("boot with isolcpus={a},{b} nohz_full={a},{b} rcu_nocbs={a},{b}   # then: taskset -c {a},{b} dplab run")
+    });
     source(
         "hiccups",
         format!(
             "a thread that did nothing but read the clock was stopped for up to {:.0} µs and lost {:.2} % of its time \
-             (worst of CPUs {cpus})",
+             (worst of CPUs {tried})",
             gap_ns_max / 1000.0,
             lost * 100.0
         ),
         "every program on this CPU is stopped as long; latencies of this size are the machine's, whatever moved the packets",
-        Some("boot with isolcpus=2,3 nohz_full=2,3 rcu_nocbs=2,3   # then: taskset -c 2,3 dplab run"),
+        mend.as_deref(),
     )
 }
 
@@ -223,7 +241,7 @@ fn idle_states(facts: &Facts) -> Option<NoiseSource> {
 /// Device interrupts on the CPUs to measure on: the isolated ones if there are any, else any two that are free of them.
 fn irq(facts: &Facts) -> Option<NoiseSource> {
     let busy = cpus(facts, "irq_busy_cpus")?;
-    let usable = cpus(facts, "cpus_allowed")?;
+    let usable = cpus_usable(facts);
     let isolated = cpus(facts, "cpus_isolated");
     let hit = match &isolated {
         Some(isolated) => isolated.iter().any(|cpu| busy.contains(cpu)),

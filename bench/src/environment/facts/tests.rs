@@ -106,6 +106,7 @@ fn a_tuned_server() {
         ("memlock_limit_bytes", "unlimited"),
         ("capabilities", "cap_net_admin cap_net_raw cap_sys_nice"),
         ("cgroup_cpu_limit_cpus", "1.5"),
+        ("cgroup_cpu_limit_file", "/sys/fs/cgroup/user.slice/cpu.max"),
         ("cgroup_throttled_count", "3"),
         ("steal_ratio_since_boot", "0.000000"),
         ("nic_eth0_driver", "mlx5_core"),
@@ -118,6 +119,7 @@ fn a_tuned_server() {
     ] {
         assert_eq!(facts.get(name).map(String::as_str), Some(value), "{name}");
     }
+    assert_eq!(cpus_usable(&facts), [2, 3, 0, 1]);
     for name in [
         "hypervisor",
         "hz",
