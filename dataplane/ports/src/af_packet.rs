@@ -9,6 +9,7 @@
 //! an ordinary UDP socket with the same address, whose filter drops everything. ARP and neighbour discovery stay with the
 //! kernel; peers' MAC addresses are given, or learned from their frames.
 
+mod endpoint;
 mod filter;
 mod port;
 mod probe;

@@ -13,6 +13,7 @@
 //! after a signal.
 
 mod address;
+mod open;
 mod port;
 mod probe;
 
@@ -55,7 +56,7 @@ pub struct UringVariant {
     pub connect: bool,
     /// Send with SEND_ZC from registered memory. Each send has two completions, and its slot is free after the second.
     pub zero_copy_send: bool,
-    /// Leave what `flush` should submit to the `wait` that follows, which is one system call less per turn. Sound only
+    /// Leave what `flush` should submit to the `wait` that follows: one system call per turn instead of two. Sound only
     /// for a caller that calls `wait` or `rx_burst` right after `flush`, as `Node::run` does; until then the frames
     /// stay here. For [`UringWait::Enter`] and [`UringWait::NapiBusyPoll`] only.
     pub submit_with_wait: bool,

@@ -500,3 +500,58 @@ fn a_spinning_port_makes_no_system_call_while_nothing_comes() {
     }
     assert_eq!(port.stats().syscalls_count, before);
 }
+
+/// Answers what comes until `turns_count` frames have been answered.
+fn echo(mut port: UringPort, turns_count: usize) {
+    let mut answered_count = 0;
+    let since = Instant::now();
+    while answered_count < turns_count && since.elapsed() < PATIENCE {
+        port.wait(PATIENCE).expect("the port works");
+        let count = port.rx_burst(&mut |_| ()).expect("the port works");
+        for _ in 0..count {
+            send(&mut port, Peer(0), b"pong");
+        }
+        answered_count += count;
+    }
+}
+
+#[test]
+fn merging_saves_one_system_call_of_two() {
+    const TURNS_COUNT: usize = 200;
+    if !exists(&ENTER) {
+        return;
+    }
+    let [separate_count, merged_count] = [false, true].map(|submit_with_wait| {
+        let server = server(ENTER);
+        let mut client = client(
+            UringVariant {
+                submit_with_wait,
+                ..ENTER
+            },
+            server.local_addr(),
+        );
+        client.rx_burst(&mut |_| ()).expect("the port works");
+        let before = client.stats().syscalls_count;
+        let echo = std::thread::spawn(move || echo(server, TURNS_COUNT));
+        for _ in 0..TURNS_COUNT {
+            client
+                .tx(Peer(0), 4, &mut |bytes| bytes.copy_from_slice(b"ping"))
+                .expect("there is room");
+            client.flush().expect("the port works");
+            let since = Instant::now();
+            let mut count = 0;
+            while count == 0 {
+                assert!(since.elapsed() < PATIENCE, "{:?}", client.stats());
+                client.wait(PATIENCE).expect("the port works");
+                count = client.rx_burst(&mut |_| ()).expect("the port works");
+            }
+        }
+        let made_count = client.stats().syscalls_count - before;
+        echo.join().expect("the echo ends");
+        made_count as usize
+    });
+    println!("{TURNS_COUNT} turns: {separate_count} system calls, merged {merged_count}");
+    // An answer that is there before the wait saves the separate wait too, so only the merged count is exact.
+    assert!(merged_count <= TURNS_COUNT + TURNS_COUNT / 10, "{merged_count}");
+    assert!(merged_count < separate_count, "{merged_count} {separate_count}");
+}

@@ -3,17 +3,13 @@
 use std::{
     cell::Cell,
     io,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     os::fd::AsFd,
     time::Duration,
 };
 
 use dataplane_waist::{Peer, Port, PortCaps, PortStats, RxFrame, TxError, Wake};
-use dataplane_wire::{
-    datagram::{self, Header},
-    internet::Addresses,
-    udp::{Checksum, Verify},
-};
+use dataplane_wire::{datagram, udp::Checksum};
 use nix::{
     errno::Errno,
     net::if_::if_nametoindex,
@@ -21,13 +17,14 @@ use nix::{
     sys::time::TimeSpec,
 };
 
-use super::{Mac, PacketOptions, PacketWait, filter};
-use crate::{
-    peer_table::PeerTable,
-    sys::{
-        inet,
-        packet::{self, PacketConfig, PacketRings, PacketView, RX_NETWORK_OFFSET_BYTES},
-    },
+use super::{
+    PacketOptions, PacketWait,
+    endpoint::{Endpoint, Heard},
+    filter,
+};
+use crate::sys::{
+    inet,
+    packet::{self, PacketConfig, PacketRings, RX_NETWORK_OFFSET_BYTES},
 };
 
 const RING_FRAMES_MAX: usize = 1 << 16;
@@ -79,25 +76,6 @@ pub struct PacketPort {
     rx_dropped_count: Cell<u64>,
 }
 
-/// Who we are and whom we know: what turns frames into datagrams and back.
-#[derive(Debug)]
-struct Endpoint {
-    local: SocketAddr,
-    local_mac: Mac,
-    frame_bytes_max: usize,
-    peers: PeerTable<SocketAddr>,
-    /// By [`Peer`] number. Has the capacity that `peers` has.
-    macs: Vec<Mac>,
-}
-
-/// What a received frame is.
-enum Heard {
-    /// A datagram of a peer: its payload, as a range of the frame.
-    Frame(Peer, std::ops::Range<usize>),
-    Stranger,
-    Malformed,
-}
-
 impl PacketPort {
     /// Opens the sockets, makes the rings and binds them.
     ///
@@ -144,10 +122,6 @@ impl PacketPort {
             )));
         }
 
-        let addresses: Vec<SocketAddr> = options.peers.iter().map(|peer| normal(peer.addr)).collect();
-        let peers = PeerTable::new(&addresses, options.learn_peers_max);
-        let mut macs = Vec::with_capacity(peers.rows_max());
-        macs.extend(options.peers.iter().map(|peer| peer.mac));
         Ok(PacketPort {
             rings,
             _companion: companion,
@@ -164,13 +138,7 @@ impl PacketPort {
                 },
             },
             spins: options.wait == PacketWait::Spin,
-            endpoint: Endpoint {
-                local: normal(local),
-                local_mac: options.local_mac,
-                frame_bytes_max: options.frame_bytes_max,
-                peers,
-                macs,
-            },
+            endpoint: Endpoint::new(local, options),
             is_kick_due: false,
             stats: PortStats::default(),
             rx_dropped_count: Cell::new(0),
@@ -179,55 +147,7 @@ impl PacketPort {
 
     /// The address that the port answers to.
     pub fn local_addr(&self) -> SocketAddr {
-        self.endpoint.local
-    }
-}
-
-impl Endpoint {
-    fn hear(&mut self, view: PacketView<'_>) -> Heard {
-        if view.is_cut || view.is_tagged {
-            return Heard::Malformed;
-        }
-        let verify = match view.skip_checksum {
-            true => Verify::Nothing,
-            false => Verify::Checksum,
-        };
-        let Ok(parsed) = datagram::parse(view.bytes, verify) else {
-            return Heard::Malformed;
-        };
-        let header = parsed.header;
-        let to = SocketAddr::new(destination(&header.addresses), header.dst_port);
-        if to != self.local || header.dst_mac != self.local_mac {
-            return Heard::Stranger;
-        }
-        if parsed.payload.len() > self.frame_bytes_max {
-            return Heard::Malformed;
-        }
-        let from = SocketAddr::new(header.addresses.src(), header.src_port);
-        let Some((peer, is_new)) = self.peers.find_or_learn(from) else {
-            return Heard::Stranger;
-        };
-        if is_new {
-            self.macs.push(header.src_mac);
-        }
-        Heard::Frame(peer, parsed.payload)
-    }
-
-    fn header_to(&self, peer: Peer) -> Option<Header> {
-        let to = *self.peers.get(peer)?;
-        let addresses = match (self.local.ip(), to.ip()) {
-            (IpAddr::V4(src), IpAddr::V4(dst)) => Addresses::V4 { src, dst },
-            (IpAddr::V6(src), IpAddr::V6(dst)) => Addresses::V6 { src, dst },
-            (src, dst) => unreachable!("{src} and {dst}: checked at open; learned peers have our family"),
-        };
-        Some(Header {
-            dst_mac: self.macs[peer.0 as usize],
-            src_mac: self.local_mac,
-            vlan: None,
-            addresses,
-            src_port: self.local.port(),
-            dst_port: to.port(),
-        })
+        self.endpoint.local()
     }
 }
 
@@ -360,18 +280,6 @@ fn companion(local: SocketAddr) -> Result<(Option<UdpSocket>, SocketAddr), OpenE
     Ok((Some(socket), local))
 }
 
-/// Without scope and flow label, which a frame does not have.
-fn normal(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip(), address.port())
-}
-
-fn destination(addresses: &Addresses) -> IpAddr {
-    match *addresses {
-        Addresses::V4 { dst, .. } => dst.into(),
-        Addresses::V6 { dst, .. } => dst.into(),
-    }
-}
-
 fn check(options: &PacketOptions) -> Result<(), OpenError> {
     let refuse = |why: String| Err(OpenError::Options(why));
     let local = options.local;
@@ -395,99 +303,4 @@ fn check(options: &PacketOptions) -> Result<(), OpenError> {
         ));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const LOCAL_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
-    const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
-
-    fn endpoint() -> Endpoint {
-        Endpoint {
-            local: ([10, 0, 0, 1], 7).into(),
-            local_mac: LOCAL_MAC,
-            frame_bytes_max: 20,
-            peers: PeerTable::new(&[([10, 0, 0, 2], 8).into()], 0),
-            macs: vec![PEER_MAC],
-        }
-    }
-
-    /// What the peer would send us.
-    fn frame(payload_bytes: usize) -> (Header, Vec<u8>) {
-        let header = endpoint().header_to(Peer(0)).expect("it is known").reversed();
-        let mut frame = vec![0x5a; header.len_bytes() + payload_bytes];
-        datagram::emit(&header, Checksum::Full, &mut frame);
-        (header, frame)
-    }
-
-    fn view(bytes: &[u8]) -> PacketView<'_> {
-        PacketView {
-            bytes,
-            is_cut: false,
-            is_tagged: false,
-            skip_checksum: false,
-        }
-    }
-
-    #[test]
-    fn hears_its_peer_and_counts_the_rest() {
-        let mut endpoint = endpoint();
-        let (header, whole) = frame(20);
-        let heard = endpoint.hear(view(&whole));
-        assert!(matches!(heard, Heard::Frame(Peer(0), range) if range == (42..62)));
-
-        for odd in [
-            PacketView {
-                is_cut: true,
-                ..view(&whole)
-            },
-            PacketView {
-                is_tagged: true,
-                ..view(&whole)
-            },
-            view(&whole[..50]),
-            view(&frame(21).1),
-        ] {
-            assert!(matches!(endpoint.hear(odd), Heard::Malformed), "{odd:?}");
-        }
-
-        let mut bad_sum = whole.clone();
-        bad_sum[61] ^= 1;
-        assert!(matches!(endpoint.hear(view(&bad_sum)), Heard::Malformed));
-        // Sent on this host and never on a wire: the sum is not made, and the kernel says so.
-        let unmade = PacketView {
-            skip_checksum: true,
-            ..view(&bad_sum)
-        };
-        assert!(matches!(endpoint.hear(unmade), Heard::Frame(..)));
-
-        let mistaken = [
-            Header {
-                dst_mac: PEER_MAC,
-                ..header
-            },
-            Header { dst_port: 9, ..header },
-            Header { src_port: 9, ..header },
-            Header {
-                addresses: header.addresses.reversed(),
-                ..header
-            },
-        ];
-        for header in mistaken {
-            let mut frame = whole.clone();
-            datagram::emit(&header, Checksum::Full, &mut frame);
-            assert!(matches!(endpoint.hear(view(&frame)), Heard::Stranger), "{header:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..200), skip_checksum: bool) {
-            let heard = endpoint().hear(PacketView { skip_checksum, ..view(&bytes) });
-            prop_assert!(!matches!(heard, Heard::Frame(..)), "random bytes are nobody's");
-        }
-    }
 }

@@ -8,3 +8,5 @@ pub(crate) mod packet;
 pub(crate) mod region;
 pub(crate) mod ring;
 pub(crate) mod uring;
+mod uring_memory;
+mod uring_setup;

@@ -8,21 +8,23 @@
 //! What is safe to touch follows from two tokens: a transmit slot is written only while it is free, a receive buffer is
 //! read only through a [`Buffer`], which exists from its completion until it is given back.
 
-use std::{
-    io,
-    mem::ManuallyDrop,
-    net::UdpSocket,
-    os::fd::AsRawFd,
-    sync::atomic::{AtomicU16, Ordering},
-    time::Duration,
-};
+use std::{io, mem::ManuallyDrop, net::UdpSocket, os::fd::AsRawFd, time::Duration};
 
 use io_uring::{
     IoUring, cqueue, opcode, squeue,
-    types::{BufRingEntry, CancelBuilder, Fixed, Napi, NapiTracking, RecvMsgOut, SubmitArgs, Timespec},
+    types::{CancelBuilder, Fixed, Napi, NapiTracking, SubmitArgs, Timespec},
 };
 
-use super::mapping::Mapping;
+use super::{
+    uring_memory::{Memory, NO_BUFFER},
+    uring_setup::build,
+};
+
+pub use super::uring_setup::TaskWork;
+pub(crate) use super::{
+    uring_memory::{Buffer, Datagram, RawAddress},
+    uring_setup::RingConfig,
+};
 
 /// The only registered file, and the only group of provided buffers.
 const SOCKET: Fixed = Fixed(0);
@@ -30,10 +32,6 @@ const BUFFER_GROUP: u16 = 0;
 /// `user_data` of the multishot receive; a send carries the index of its slot.
 const RECEIVE: u64 = u64::MAX;
 
-/// Room for the sender's address before a payload. `struct io_uring_recvmsg_out` (include/uapi/linux/io_uring.h) has 16
-/// bytes, so that with 48 more the payload begins at a cache line; sockaddr_in6 needs 28.
-const NAME_BYTES: usize = 48;
-const OUT_HEADER_BYTES: usize = 16;
 /// IORING_NOTIF_USAGE_ZC_COPIED (include/uapi/linux/io_uring.h): the kernel had to copy after all.
 const NOTIF_USAGE_COPIED: u32 = 1 << 31;
 /// IORING_SEND_ZC_REPORT_USAGE (include/uapi/linux/io_uring.h), a flag of the send.
@@ -41,70 +39,6 @@ const SEND_ZC_REPORT_USAGE: u16 = 1 << 3;
 /// How long a closing ring waits for the kernel to let go of its memory, in steps of [`CLOSE_STEP`].
 const CLOSE_STEPS_MAX: u32 = 100;
 const CLOSE_STEP: Duration = Duration::from_millis(1);
-
-/// Who runs the kernel's half of a completion, in order of preference.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TaskWork {
-    /// The submitting thread, when it enters to wait (IORING_SETUP_SINGLE_ISSUER | DEFER_TASKRUN, Linux 6.1).
-    Deferred,
-    /// The submitting thread, at its next system call (IORING_SETUP_COOP_TASKRUN, Linux 5.19).
-    Cooperative,
-    /// The submitting thread, interrupted for it (before Linux 5.19).
-    Interrupting,
-    /// The kernel's own thread (IORING_SETUP_SQPOLL).
-    SubmissionThread,
-}
-
-/// What a ring is made of.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RingConfig {
-    /// Sends that may be queued or in flight; at most 4096.
-    pub(crate) tx_slots_count: u16,
-    /// Receive buffers; a power of two, at most 32768.
-    pub(crate) buffers_count: u16,
-    /// The longest payload that is received or sent whole.
-    pub(crate) payload_bytes_max: usize,
-    /// Rows in the table of addresses.
-    pub(crate) addresses_max: usize,
-    /// The socket is connected: no addresses in or out.
-    pub(crate) connected: bool,
-    /// SEND_ZC from registered memory.
-    pub(crate) zero_copy: bool,
-    /// A kernel thread that polls the submission queue, and sleeps after so many idle milliseconds.
-    pub(crate) sqpoll_idle_ms: Option<u32>,
-    /// Busy polling of the device's queue while waiting.
-    pub(crate) napi_us: Option<u32>,
-}
-
-/// A socket address as the kernel reads it; written once, before its index is ever used.
-#[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct RawAddress {
-    pub(crate) bytes: [u8; 28],
-    pub(crate) len_bytes: u32,
-}
-
-/// The index of no buffer: a plain receive of an empty datagram takes none (and ends the multishot, which takes it for
-/// the end of a stream).
-const NO_BUFFER: u16 = u16::MAX;
-
-/// A receive buffer that the kernel has filled and does not touch until it is given back.
-#[derive(Debug)]
-pub(crate) struct Buffer {
-    index: u16,
-    len_bytes: u32,
-}
-
-/// What a receive buffer holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Datagram<'a> {
-    /// The sender's socket address; empty on a connected socket.
-    pub(crate) name: &'a [u8],
-    /// The payload, as far as it fitted.
-    pub(crate) payload: &'a [u8],
-    /// It did not fit.
-    pub(crate) truncated: bool,
-}
 
 /// One completion.
 #[derive(Debug)]
@@ -116,16 +50,6 @@ pub(crate) enum Done {
     Send(Result<(), i32>),
     /// The kernel no longer reads the memory of a zero-copy send.
     Notification { copied: bool },
-}
-
-/// Everything whose address the kernel knows. Boxed parts do not move when this does.
-struct Memory {
-    /// `buffers_count` entries of 16 bytes: the ring of provided buffers.
-    ring: Mapping,
-    rx: Mapping,
-    tx: Mapping,
-    message: Box<libc::msghdr>,
-    addresses: Box<[RawAddress]>,
 }
 
 /// What the kernel may still do with a transmit slot.
@@ -148,7 +72,6 @@ pub(crate) struct Ring {
     task_work: TaskWork,
     started: bool,
     receive_armed: bool,
-    buffer_tail: u16,
     slots: Box<[Slot]>,
     free: Vec<u16>,
     sends_incomplete_count: u32,
@@ -186,17 +109,7 @@ impl Ring {
         let cq_entries = (buffers_count + 2 * tx_slots_count + 2).next_power_of_two() as u32;
         let (uring, task_work) = build(&config, tx_slots_count as u32 + 1, cq_entries)?;
 
-        let mut memory = Memory {
-            ring: Mapping::anonymous(buffers_count * size_of::<BufRingEntry>())?,
-            rx: Mapping::anonymous(buffers_count * rx_stride_bytes(&config))?,
-            tx: Mapping::anonymous(tx_slots_count * tx_stride_bytes(&config))?,
-            // SAFETY: all zeros is a valid msghdr: null pointers and zero lengths.
-            message: Box::new(unsafe { std::mem::zeroed() }),
-            addresses: vec![RawAddress::default(); config.addresses_max].into_boxed_slice(),
-        };
-        if !config.connected {
-            memory.message.msg_namelen = NAME_BYTES as u32;
-        }
+        let memory = Memory::new(config)?;
 
         let mut ring = Ring {
             uring,
@@ -206,7 +119,6 @@ impl Ring {
             task_work,
             started: false,
             receive_armed: false,
-            buffer_tail: 0,
             slots: vec![Slot::Free; tx_slots_count].into_boxed_slice(),
             free: (0..config.tx_slots_count).rev().collect(),
             sends_incomplete_count: 0,
@@ -223,17 +135,13 @@ impl Ring {
     fn register(&mut self) -> io::Result<()> {
         let submitter = self.uring.submitter();
         submitter.register_files(&[self.socket.as_raw_fd()])?;
-        let ring_addr = self.memory.ring.as_ptr() as u64;
-        // SAFETY: `memory.ring` has `buffers_count` entries and is unmapped only after the ring is closed and nothing is
+        let ring_addr = self.memory.ring_addr();
+        // SAFETY: the ring of provided buffers has `buffers_count` entries and is unmapped only after the ring is closed and nothing is
         // in flight (`drop`).
         unsafe { submitter.register_buf_ring_with_flags(ring_addr, self.config.buffers_count, BUFFER_GROUP, 0)? };
         if self.config.zero_copy {
-            let all_slots = libc::iovec {
-                iov_base: self.memory.tx.as_ptr().cast(),
-                iov_len: usize::from(self.config.tx_slots_count) * tx_stride_bytes(&self.config),
-            };
-            // SAFETY: as above, for `memory.tx`. One registered buffer holds all slots.
-            unsafe { submitter.register_buffers(&[all_slots])? };
+            // SAFETY: as above, for the slots. One registered buffer holds all slots.
+            unsafe { submitter.register_buffers(&[self.memory.tx_slots()])? };
         }
         if let Some(microseconds) = self.config.napi_us {
             let mut napi = Napi::new()
@@ -272,9 +180,7 @@ impl Ring {
 
     /// Writes row `index` of the address table, which must never have been written: a send may be reading the others.
     pub(crate) fn set_address(&mut self, index: usize, address: RawAddress) {
-        let row = &mut self.memory.addresses[index];
-        assert_eq!(row.len_bytes, 0, "row {index} of the address table is in use");
-        *row = address;
+        self.memory.set_address(index, address);
     }
 
     /// Queues a datagram of `len_bytes` to row `to` of the address table (ignored on a connected socket). `false`
@@ -291,18 +197,14 @@ impl Ring {
             return false;
         };
         assert_eq!(self.slots[usize::from(index)], Slot::Free);
-        let stride_bytes = tx_stride_bytes(&self.config);
-        let start = self.memory.tx.at(usize::from(index) * stride_bytes, stride_bytes);
+        let start = self.memory.tx_slot(index);
         // SAFETY: the slot is free, so the kernel does not read it and no other slice of it exists; `len_bytes` is
         // within its stride.
         fill(unsafe { std::slice::from_raw_parts_mut(start, len_bytes) });
 
         let (address, address_bytes) = match self.config.connected {
             true => (std::ptr::null(), 0),
-            false => {
-                let row = &self.memory.addresses[to];
-                (row.bytes.as_ptr().cast::<libc::sockaddr>(), row.len_bytes)
-            }
+            false => self.memory.address(to),
         };
         // A socket buffer that is full refuses at once, as a NIC ring does, instead of holding the slot.
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
@@ -345,7 +247,7 @@ impl Ring {
         }
         let sqe = match self.config.connected {
             true => opcode::RecvMulti::new(SOCKET, BUFFER_GROUP).build(),
-            false => opcode::RecvMsgMulti::new(SOCKET, &*self.memory.message, BUFFER_GROUP).build(),
+            false => opcode::RecvMsgMulti::new(SOCKET, self.memory.message(), BUFFER_GROUP).build(),
         };
         self.receive_armed = true;
         // SAFETY: the message header lives in a box of `memory`, which is freed only when nothing is in flight.
@@ -455,70 +357,12 @@ impl Ring {
 
     /// What `buffer` holds; `None` if the kernel's header does not fit into it.
     pub(crate) fn datagram(&self, buffer: &Buffer) -> Option<Datagram<'_>> {
-        if buffer.index == NO_BUFFER {
-            return Some(Datagram {
-                name: &[],
-                payload: &[],
-                truncated: false,
-            });
-        }
-        let stride_bytes = rx_stride_bytes(&self.config);
-        let len_bytes = (buffer.len_bytes as usize).min(rx_buffer_bytes(&self.config));
-        let start = self
-            .memory
-            .rx
-            .at(usize::from(buffer.index) * stride_bytes, stride_bytes);
-        // SAFETY: a `Buffer` is made by its completion and consumed by `give_back`, so the kernel does not write here
-        // while it exists; `len_bytes` is within the stride.
-        let bytes = unsafe { std::slice::from_raw_parts(start, len_bytes) };
-        if self.config.connected {
-            // A plain receive does not say that it cut; the buffer has one byte more than the longest payload.
-            let truncated = bytes.len() > self.config.payload_bytes_max;
-            return Some(Datagram {
-                name: &[],
-                payload: bytes,
-                truncated,
-            });
-        }
-        let out = RecvMsgOut::parse(bytes, &self.memory.message).ok()?;
-        let truncated = out.is_payload_truncated() || out.incoming_payload_len() as usize > out.payload_data().len();
-        // The parsed parts borrow `bytes`, whose lifetime is that of `self`: return slices of it.
-        let name_start = OUT_HEADER_BYTES;
-        let name_len_bytes = out.name_data().len();
-        let payload_start = OUT_HEADER_BYTES + NAME_BYTES;
-        let payload_len_bytes = out.payload_data().len();
-        Some(Datagram {
-            name: &bytes[name_start..name_start + name_len_bytes],
-            payload: &bytes[payload_start..payload_start + payload_len_bytes],
-            truncated: truncated || payload_len_bytes > self.config.payload_bytes_max,
-        })
+        self.memory.datagram(buffer)
     }
 
     /// Lets the kernel fill `buffer` again.
     pub(crate) fn give_back(&mut self, buffer: Buffer) {
-        if buffer.index == NO_BUFFER {
-            return;
-        }
-        let entries: *mut BufRingEntry = self.memory.ring.as_ptr().cast();
-        let mask = self.config.buffers_count - 1;
-        let stride_bytes = rx_stride_bytes(&self.config);
-        let start = self
-            .memory
-            .rx
-            .at(usize::from(buffer.index) * stride_bytes, stride_bytes);
-        // SAFETY: the index is masked, so the entry is inside the ring of `buffers_count` entries. The kernel reads an
-        // entry only after the tail has passed it, and there are as many entries as buffers, so this one is not being
-        // read. The tail overlays the first entry's reserved field, which the setters leave alone.
-        unsafe {
-            let entry = &mut *entries.add(usize::from(self.buffer_tail & mask));
-            entry.set_addr(start as u64);
-            entry.set_len(rx_buffer_bytes(&self.config) as u32);
-            entry.set_bid(buffer.index);
-        }
-        self.buffer_tail = self.buffer_tail.wrapping_add(1);
-        // SAFETY: the tail is an aligned u16 in our mapping, shared with the kernel, which reads it with acquire.
-        let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(entries).cast_mut()) };
-        tail.store(self.buffer_tail, Ordering::Release);
+        self.memory.provide(buffer);
     }
 
     fn is_idle(&self) -> bool {
@@ -563,57 +407,4 @@ impl Drop for Ring {
         }
         // Otherwise the memory leaks, which is better than the kernel writing into somebody else's.
     }
-}
-
-/// Bytes of a receive buffer that the kernel may fill: one more than the longest payload, so that a cut shows.
-fn rx_buffer_bytes(config: &RingConfig) -> usize {
-    let header_bytes = match config.connected {
-        true => 0,
-        false => OUT_HEADER_BYTES + NAME_BYTES,
-    };
-    header_bytes + config.payload_bytes_max + 1
-}
-
-/// Buffers begin at cache lines.
-fn rx_stride_bytes(config: &RingConfig) -> usize {
-    rx_buffer_bytes(config).next_multiple_of(64)
-}
-
-fn tx_stride_bytes(config: &RingConfig) -> usize {
-    config.payload_bytes_max.next_multiple_of(64).max(64)
-}
-
-/// The best ring that this kernel takes. Older kernels refuse newer flags with EINVAL.
-fn build(config: &RingConfig, sq_entries: u32, cq_entries: u32) -> io::Result<(IoUring, TaskWork)> {
-    let mut builder = IoUring::builder();
-    builder.setup_cqsize(cq_entries).setup_submit_all().setup_r_disabled();
-    if let Some(idle_ms) = config.sqpoll_idle_ms {
-        let uring = builder.setup_sqpoll(idle_ms).build(sq_entries)?;
-        return Ok((uring, TaskWork::SubmissionThread));
-    }
-    let mut deferred = builder.clone();
-    deferred
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_taskrun_flag();
-    let mut without_array = deferred.clone();
-    without_array.setup_no_sqarray();
-    let mut cooperative = builder.clone();
-    cooperative.setup_coop_taskrun().setup_taskrun_flag();
-
-    let ladder = [
-        (without_array, TaskWork::Deferred),
-        (deferred, TaskWork::Deferred),
-        (cooperative, TaskWork::Cooperative),
-        (builder, TaskWork::Interrupting),
-    ];
-    let mut refused = None;
-    for (builder, task_work) in ladder {
-        match builder.build(sq_entries) {
-            Ok(uring) => return Ok((uring, task_work)),
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => refused = Some(error),
-            Err(error) => return Err(error),
-        }
-    }
-    Err(refused.expect("the ladder is not empty"))
 }

@@ -12,6 +12,7 @@ use dataplane_waist::{Peer, Port, PortCaps, PortStats, RxFrame, TxError, Wake};
 use super::{
     TaskWork, UringOptions, UringStats, UringWait,
     address::{from_raw, to_raw},
+    open,
 };
 use crate::{
     peer_table::PeerTable,
@@ -20,9 +21,6 @@ use crate::{
         uring::{Buffer, Done, Ring, RingConfig},
     },
 };
-
-/// The longest UDP payload over IPv4 (RFC 768 length field, minus 28 bytes of headers).
-const PAYLOAD_BYTES_MAX: usize = 65_507;
 
 /// A UDP socket behind an io_uring.
 ///
@@ -57,16 +55,23 @@ impl UringPort {
     /// `InvalidInput` for options out of bounds; what bind(2), connect(2) or io_uring_setup(2) say. [`super::probe`]
     /// explains the latter.
     pub fn open(options: &UringOptions) -> io::Result<UringPort> {
-        check(options)?;
+        open::check(options)?;
         let variant = options.variant;
         let socket = UdpSocket::bind(options.local)?;
-        set_buffers(&socket, options)?;
+        open::set_buffers(&socket, options)?;
         if variant.connect {
             socket.connect(options.peers[0])?;
         }
         let local = socket.local_addr()?;
         let learn_peers_max = if variant.connect { 0 } else { options.learn_peers_max };
-        let peers = PeerTable::new(&options.peers, learn_peers_max);
+        let mut addresses = options.peers.clone();
+        for address in &mut addresses {
+            // A received address has none, and it does not say who it is.
+            if let SocketAddr::V6(v6) = address {
+                v6.set_flowinfo(0);
+            }
+        }
+        let peers = PeerTable::new(&addresses, learn_peers_max);
 
         let config = RingConfig {
             tx_slots_count: options.entries * 2,
@@ -370,55 +375,4 @@ fn socket_drops_count(socket: &UdpSocket) -> u64 {
         Ok((memory_info, _)) => memory_info[DROPS].into(),
         Err(_) => 0,
     }
-}
-
-/// Past `net.core.*mem_max` where CAP_NET_ADMIN allows, up to it otherwise.
-fn set_buffers(socket: &UdpSocket, options: &UringOptions) -> io::Result<()> {
-    let buffers = [
-        (options.recv_buffer_bytes, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
-        (options.send_buffer_bytes, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
-    ];
-    for (bytes, forced, clamped) in buffers {
-        let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
-        if bytes > 0 && inet::set_option(socket, libc::SOL_SOCKET, forced, bytes).is_err() {
-            inet::set_option(socket, libc::SOL_SOCKET, clamped, bytes)?;
-        }
-    }
-    Ok(())
-}
-
-fn check(options: &UringOptions) -> io::Result<()> {
-    let invalid = |what: String| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-    let UringOptions {
-        local, peers, variant, ..
-    } = options;
-    if let Some(peer) = peers.iter().find(|peer| peer.is_ipv4() != local.is_ipv4()) {
-        return invalid(format!("peer {peer} is not of the family of {local}"));
-    }
-    if variant.connect && peers.len() != 1 {
-        return invalid(format!("a connected socket has one peer, not {}", peers.len()));
-    }
-    if !(1..=PAYLOAD_BYTES_MAX).contains(&options.frame_bytes_max) {
-        return invalid(format!(
-            "frame_bytes_max is {}; it must be 1 to {PAYLOAD_BYTES_MAX}",
-            options.frame_bytes_max
-        ));
-    }
-    if !(1..=2048).contains(&options.entries) {
-        return invalid(format!("entries is {}; it must be 1 to 2048", options.entries));
-    }
-    if !options.buffers.is_power_of_two() || options.buffers < options.entries {
-        return invalid(format!(
-            "buffers is {}; it must be a power of two and at least entries, which is {}",
-            options.buffers, options.entries
-        ));
-    }
-    let enters = matches!(variant.wait, UringWait::Enter | UringWait::NapiBusyPoll { .. });
-    if variant.submit_with_wait && !enters {
-        return invalid(format!(
-            "submit_with_wait needs a wait that always enters the kernel; {:?} does not",
-            variant.wait
-        ));
-    }
-    Ok(())
 }
