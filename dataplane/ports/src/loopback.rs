@@ -103,11 +103,17 @@ impl RingPort {
                 name,
                 frame_bytes_max: geometry.frame_bytes_max(),
                 batch_frames_max,
-                wake: Wake::Spins,
+                wake: if geometry.sleeps() { Wake::Sleeps } else { Wake::Spins },
             },
             stats: PortStats::default(),
             ring,
             failed: None,
+        }
+    }
+
+    pub(crate) fn wait(&mut self, max: Duration) {
+        if self.caps.wake == Wake::Sleeps && !max.is_zero() && self.ring.sleep(max) {
+            self.stats.syscalls_count += 1;
         }
     }
 
@@ -142,7 +148,7 @@ impl RingPort {
         }
         self.stats.tx_frames_count += 1;
         if self.ring.unpublished_count() >= self.caps.batch_frames_max {
-            self.ring.publish();
+            self.stats.syscalls_count += u64::from(self.ring.publish());
         }
         Ok(())
     }
@@ -152,7 +158,7 @@ impl RingPort {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
-        self.ring.publish();
+        self.stats.syscalls_count += u64::from(self.ring.publish());
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use dataplane_ports::shm::{RingOptions, ShmPort, ShmRegion, Side};
-use dataplane_waist::{Peer, Port, TxError};
+use dataplane_waist::{Peer, Port, TxError, Wake};
 
 const PATH_VARIABLE: &str = "DPLAB_TEST_SHM_PATH";
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -49,6 +49,14 @@ fn frame(number: u64) -> [u8; 64] {
     frame
 }
 
+fn rest(port: &mut ShmPort) {
+    match port.caps().wake {
+        // Long, so that a lost wake-up shows as a test that runs out of patience.
+        Wake::Sleeps => port.wait(PATIENCE / 2).expect("wait"),
+        _ => thread::yield_now(),
+    }
+}
+
 /// Sends `FRAMES_COUNT` numbered frames and expects each back, in order.
 fn ping_pong(port: &mut ShmPort) {
     let begin = Instant::now();
@@ -70,19 +78,21 @@ fn ping_pong(port: &mut ShmPort) {
             })
             .expect("rx");
         if count == 0 {
-            thread::yield_now();
+            rest(port);
         }
     }
 }
 
 #[test]
 fn a_child_process_answers_and_another_takes_its_place() {
-    let region = ShmRegion::create(&small()).expect("region");
-    let mut port = ShmPort::connect(&region, Side::A).expect("side A");
-    for _ in 0..2 {
-        let child = echo_in_a_child(&region);
-        ping_pong(&mut port);
-        drop(child);
+    for create in [ShmRegion::create, ShmRegion::create_sleeping] {
+        let region = create(&small()).expect("region");
+        let mut port = ShmPort::connect(&region, Side::A).expect("side A");
+        for _ in 0..2 {
+            let child = echo_in_a_child(&region);
+            ping_pong(&mut port);
+            drop(child);
+        }
     }
 }
 
@@ -129,7 +139,7 @@ fn echo_child() {
         }
         port.flush().expect("flush");
         if count == 0 {
-            thread::yield_now();
+            rest(&mut port);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Everything `unsafe` of this crate: memory shared with the kernel or a peer, and system calls that no safe wrapper
 //! makes as we need them. Each file states its invariants; the modules above it are safe code.
 
+pub(crate) mod futex;
 pub(crate) mod inet;
 pub(crate) mod mapping;
 pub(crate) mod mmsg;

@@ -1,12 +1,14 @@
 //! The memory under a pair of rings: our own heap (loopback) or a memfd that two processes map (shm).
 //!
 //! ```text
-//!   0      identity   magic, version, slots, frame bytes          ┐
-//! 128      A→B published   (written by A, read by B)              │ Control: atomics only,
-//! 256      A→B released    (written by B, read by A)              │ one writer per cache line
-//! 384      B→A published                                          │
-//! 512      B→A released                                           ┘
-//! 640      A→B slots: slots × slot bytes
+//!   0      identity   magic, version, slots, frame bytes, wake    ┐
+//! 128      A→B published   (written by A, read by B)              │
+//! 256      A→B released    (written by B, read by A)              │ Control: atomics only,
+//! 384      A→B sleeping    (written by B, read by A)              │ one writer per cache line
+//! 512      B→A published                                          │
+//! 640      B→A released                                           │
+//! 768      B→A sleeping                                           ┘
+//! 896      A→B slots: slots × slot bytes
 //!   …      B→A slots: slots × slot bytes
 //! ```
 
@@ -15,7 +17,7 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd},
     ptr::NonNull,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 use crossbeam::utils::CachePadded;
@@ -41,6 +43,8 @@ pub(crate) struct Geometry {
     /// A power of two.
     slots_count: usize,
     frame_bytes_max: usize,
+    /// Consumers may sleep on a futex, so producers look whether they do.
+    sleeps: bool,
 }
 
 impl Geometry {
@@ -59,7 +63,17 @@ impl Geometry {
         Ok(Geometry {
             slots_count,
             frame_bytes_max,
+            sleeps: false,
         })
+    }
+
+    /// The same rings, for consumers that sleep.
+    pub(crate) fn sleeping(self) -> Geometry {
+        Geometry { sleeps: true, ..self }
+    }
+
+    pub(crate) fn sleeps(self) -> bool {
+        self.sleeps
     }
 
     pub(crate) fn slots_count(self) -> usize {
@@ -89,17 +103,19 @@ impl Geometry {
 /// The first bytes of a region. Atomics only, so that a reference to it stays sound whatever a peer writes.
 #[repr(C)]
 pub(crate) struct Control {
-    identity: CachePadded<[AtomicU64; 4]>,
+    identity: CachePadded<[AtomicU64; 5]>,
     directions: [Direction; 2],
 }
 
-/// The two indices of one ring. They count frames since the region was made and never wrap (2⁶⁴ frames).
+/// The two indices of one ring, and its consumer's bed. The indices count frames since the region was made and never wrap (2⁶⁴ frames).
 #[repr(C)]
 pub(crate) struct Direction {
     /// Exclusive end of the slots that the producer has filled.
     pub(crate) published: CachePadded<AtomicU64>,
     /// Exclusive end of the slots that the consumer has given back.
     pub(crate) released: CachePadded<AtomicU64>,
+    /// 1 while the consumer is about to sleep, or sleeps, on `published`.
+    pub(crate) sleeping: CachePadded<AtomicU32>,
 }
 
 const _: () = assert!(
@@ -161,10 +177,11 @@ impl Region {
     /// Maps a new memfd, which `geometry` must have sized ([`Region::file_bytes`]), and writes its identity.
     pub(crate) fn shared_create(file: impl AsFd, geometry: Geometry) -> io::Result<Region> {
         let region = Region::map(file, geometry)?;
-        let [magic, version, slots_count, frame_bytes_max] = &*region.control().identity;
+        let [magic, version, slots_count, frame_bytes_max, sleeps] = &*region.control().identity;
         version.store(VERSION, Ordering::Relaxed);
         slots_count.store(geometry.slots_count as u64, Ordering::Relaxed);
         frame_bytes_max.store(geometry.frame_bytes_max as u64, Ordering::Relaxed);
+        sleeps.store(geometry.sleeps.into(), Ordering::Relaxed);
         // Last, so that a peer that sees the magic sees the rest.
         magic.store(MAGIC, Ordering::Release);
         Ok(region)
@@ -180,8 +197,8 @@ impl Region {
             return Err(invalid(format!("the file has {file_bytes} bytes, too few for a ring")));
         }
         let probe = Region::map(&file, smallest)?;
-        let [magic, version, slots_count, frame_bytes_max] =
-            [0, 1, 2, 3].map(|i| probe.control().identity[i].load(Ordering::Acquire));
+        let [magic, version, slots_count, frame_bytes_max, sleeps] =
+            [0, 1, 2, 3, 4].map(|i| probe.control().identity[i].load(Ordering::Acquire));
         drop(probe);
         if magic != MAGIC {
             return Err(invalid(format!(
@@ -193,6 +210,11 @@ impl Region {
         }
         // Above the bounds, `as` could only wrap on 32-bit machines; the bounds then refuse, or the size does.
         let geometry = Geometry::new(slots_count as usize, frame_bytes_max as usize).map_err(invalid)?;
+        let geometry = match sleeps {
+            0 => geometry,
+            1 => geometry.sleeping(),
+            other => return Err(invalid(format!("wake is {other}; 0 spins and 1 sleeps"))),
+        };
         if geometry.region_bytes() != file_bytes {
             return Err(invalid(format!(
                 "{slots_count} slots for frames of {frame_bytes_max} bytes need {} bytes; the file has {file_bytes}",
@@ -335,6 +357,7 @@ mod tests {
             (3, 0, "frame_bytes_max"),
             (3, 1 << 40, "frame_bytes_max"),
             (3, 9000, "the file has"),
+            (4, 2, "wake"),
         ] {
             let file = file(geometry.region_bytes());
             let region = Region::shared_create(&file, geometry).expect("region");

@@ -22,11 +22,15 @@ use std::{
     slice,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering, fence},
     },
+    time::Duration,
 };
 
-use super::region::{Region, SLOT_HEADER_BYTES, Way};
+use super::{
+    futex,
+    region::{Region, SLOT_HEADER_BYTES, Way},
+};
 
 /// Above this an index at connection is nonsense: a ring at 10⁹ frames per second gets there after 146 years.
 const INDEX_MAX: u64 = 1 << 62;
@@ -165,14 +169,42 @@ impl RingEnd {
         (self.filled_end - self.published_end) as usize
     }
 
-    /// Gives all written frames to the peer: one store for the whole batch.
+    /// Gives all written frames to the peer: one store for the whole batch. True if a sleeping peer had to be woken,
+    /// which is a system call.
     #[inline]
-    pub(crate) fn publish(&mut self) {
-        if self.published_end != self.filled_end {
-            self.published_end = self.filled_end;
-            let published = &self.region.direction(self.tx_way).published;
-            published.store(self.published_end, Ordering::Release);
+    pub(crate) fn publish(&mut self) -> bool {
+        if self.published_end == self.filled_end {
+            return false;
         }
+        self.published_end = self.filled_end;
+        let direction = self.region.direction(self.tx_way);
+        direction.published.store(self.published_end, Ordering::Release);
+        if !self.region.geometry().sleeps() {
+            return false;
+        }
+        // Either we see the peer's `sleeping`, or it sees our `published` before it sleeps: this fence and the one in
+        // `sleep` order each side's store before its load (Dekker's pattern).
+        fence(Ordering::SeqCst);
+        let wake = direction.sleeping.load(Ordering::Relaxed) != 0;
+        if wake {
+            futex::wake_one(&direction.published);
+        }
+        wake
+    }
+
+    /// Sleeps until the peer publishes, at most `max`. True if it did sleep (or tried to: a system call was made).
+    pub(crate) fn sleep(&mut self, max: Duration) -> bool {
+        let direction = self.region.direction(self.rx_way);
+        direction.sleeping.store(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        // Whatever a hostile peer writes here, we sleep for `max` at most.
+        let published = direction.published.load(Ordering::Acquire);
+        let empty = published == self.taken_end;
+        if empty {
+            futex::wait(&direction.published, published, max);
+        }
+        direction.sleeping.store(0, Ordering::Relaxed);
+        empty
     }
 
     /// Hands up to `frames_max` frames to `sink` and gives their slots back.

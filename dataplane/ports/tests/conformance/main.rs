@@ -22,8 +22,7 @@ fn loopback_link() -> Link {
     }
 }
 
-fn shm_link() -> Link {
-    let region = shm::ShmRegion::create(&shm::RingOptions::default()).expect("region");
+fn shm_link(region: shm::ShmRegion) -> Link {
     let same = shm::ShmRegion::open(&region.path_for(std::process::id())).expect("the same region, mapped again");
     Link {
         a: Box::new(shm::ShmPort::connect(&region, shm::Side::A).expect("side A")),
@@ -76,7 +75,12 @@ fn loopback_conforms() {
 
 #[test]
 fn shm_conforms() {
-    conform(&shm_link);
+    conform(&|| shm_link(shm::ShmRegion::create(&shm::RingOptions::default()).expect("region")));
+}
+
+#[test]
+fn shm_futex_conforms() {
+    conform(&|| shm_link(shm::ShmRegion::create_sleeping(&shm::RingOptions::default()).expect("region")));
 }
 
 #[test]
