@@ -6,5 +6,6 @@ pub mod environment;
 pub mod load;
 pub mod measure;
 pub mod record;
+pub mod report;
 pub mod store;
 pub mod table;

@@ -11,6 +11,7 @@
 
 mod error;
 mod read;
+mod schema;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -20,6 +21,7 @@ use std::{
 
 pub use error::StoreError;
 pub use read::{Damage, Run, read, read_from};
+pub use schema::{SCHEMA_FILE, record_schema};
 
 use crate::record::{Record, Row};
 

@@ -1,0 +1,302 @@
+//! The report for the person at the terminal: verdicts as lines, results as tables of the width that there is.
+
+use std::io::IsTerminal as _;
+
+use comfy_table::{Cell as Column, CellAlignment, ContentArrangement, Table, presets};
+
+use super::{
+    ExperimentText, REFERENCE,
+    markdown::ratio,
+    model::{Cell, Experiment, Summary, point_name, summarize},
+    units, words,
+};
+use crate::{
+    measure::QUANTILES,
+    record::{ModeRecord, Outcome, VerdictRecord},
+    store::Run,
+};
+
+/// What the terminal can show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    /// Characters in a line.
+    pub width_chars: u16,
+    /// May colours be used?
+    pub colour: bool,
+}
+
+impl Style {
+    /// What stdout is: 100 characters and no colour unless it is a terminal; no colour with `NO_COLOR` set
+    /// (<https://no-color.org>) or on a dumb terminal.
+    pub fn of_stdout() -> Style {
+        let is_terminal = std::io::stdout().is_terminal();
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Style {
+            width_chars: Table::new()
+                .width()
+                .filter(|_| is_terminal)
+                .unwrap_or(100)
+                .clamp(60, 160),
+            colour: is_terminal && !set("NO_COLOR") && !is_dumb,
+        }
+    }
+}
+
+/// One or several runs as text for a terminal. `texts` as in [`super::html`].
+pub fn terminal(runs: &[&Run], texts: &[ExperimentText], style: Style) -> String {
+    let summaries: Vec<Summary<'_>> = runs.iter().map(|run| summarize(run, texts)).collect();
+    let mut out = Out {
+        text: String::new(),
+        style,
+    };
+    for summary in &summaries {
+        run(&mut out, summary);
+    }
+    out.line("");
+    out.paragraph("", &words::headline(&summaries));
+    out.text
+}
+
+/// The text so far.
+struct Out {
+    text: String,
+    style: Style,
+}
+
+impl Out {
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line.trim_end());
+        self.text.push('\n');
+    }
+
+    /// Words broken at spaces to fit, each line after `indent`.
+    fn paragraph(&mut self, indent: &str, text: &str) {
+        let room = usize::from(self.style.width_chars).saturating_sub(indent.len()).max(20);
+        let mut line = String::new();
+        for word in visible(text).split_whitespace() {
+            if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > room {
+                self.line(&format!("{indent}{line}"));
+                line.clear();
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        if !line.is_empty() {
+            self.line(&format!("{indent}{line}"));
+        }
+    }
+
+    fn painted(&self, code: &str, text: &str) -> String {
+        if self.style.colour {
+            format!("\u{1b}[{code}m{text}\u{1b}[0m")
+        } else {
+            text.into()
+        }
+    }
+
+    fn bold(&self, text: &str) -> String {
+        self.painted("1", text)
+    }
+}
+
+/// A record's text without control characters: it must not move the cursor.
+fn visible(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn run(out: &mut Out, summary: &Summary<'_>) {
+    let header = &summary.run.header;
+    out.paragraph(
+        "",
+        &format!("{} · {}", header.place, units::utc(header.started_unix_ms)),
+    );
+    if let Some(machine) = words::machine(summary.run) {
+        out.paragraph("", &machine);
+    }
+    out.paragraph(
+        "",
+        &format!("seed {} · dplab {}", header.seed, words::version(summary.run)),
+    );
+    for alarm in &summary.alarms {
+        out.line("");
+        let mark = out.painted("33;1", "!");
+        out.line(&mark);
+        out.paragraph("  ", alarm);
+    }
+    for experiment in &summary.experiments {
+        table(out, experiment);
+    }
+    if !summary.verdicts.is_empty() {
+        out.line("");
+        out.line(&out.bold("Verdicts"));
+    }
+    // The last line is what stays on the screen, so what needs looking at comes last.
+    for verdict in summary.verdicts.iter().rev() {
+        entry(out, verdict);
+    }
+}
+
+fn entry(out: &mut Out, verdict: &VerdictRecord) {
+    let (code, mark) = match verdict.outcome {
+        Outcome::Holds => ("32;1", "✓ holds"),
+        Outcome::Fails => ("31;1", "✗ fails"),
+        Outcome::Inconclusive { .. } => ("33;1", "≈ inconclusive"),
+        Outcome::NotMeasured { .. } => ("2", "– not measured"),
+    };
+    let mark = out.painted(code, mark);
+    out.line(&format!("{mark}  {}", visible(&verdict.claim)));
+    out.paragraph("    ", &verdict.sentence);
+    if let Some(decisive) = verdict.measured.first() {
+        out.paragraph("    ", &format!("{}: {}", decisive.name, words::figure(decisive)));
+    }
+    if let Some(why) = words::why(&verdict.outcome) {
+        out.paragraph("    ", why);
+    }
+}
+
+fn table(out: &mut Out, experiment: &Experiment<'_>) {
+    out.line("");
+    out.line(&out.bold(&visible(experiment.title)));
+    out.paragraph("", experiment.question);
+    let has_ratio = experiment.has_ratio();
+    // p99.99 and the intervals are in the other reports: this one has to fit.
+    let wide = out.style.width_chars >= 100;
+    let quantiles: Vec<f64> = QUANTILES
+        .into_iter()
+        .filter(|q| wide || ![0.9, 0.9999].contains(q))
+        .collect();
+    for (point, cells) in &experiment.points {
+        let mut table = Table::new();
+        table
+            .load_style(presets::NOTHING)
+            .set_content_arrangement(ContentArrangement::Dynamic);
+        table.force_no_tty().set_width(out.style.width_chars);
+        let first = if point.is_empty() {
+            "back end".into()
+        } else {
+            visible(&point_name(point))
+        };
+        let mut titles = vec![Column::new(first)];
+        titles.extend(quantiles.iter().map(|q| right(units::quantile_name(*q))));
+        titles.push(right("lost".into()));
+        if has_ratio {
+            titles.push(right(if wide {
+                format!("p50 ÷ {REFERENCE}")
+            } else {
+                "÷ blocking".into()
+            }));
+        }
+        table.set_header(titles);
+        for cell in cells {
+            table.add_row(row(cell, &quantiles, has_ratio, wide));
+        }
+        out.line("");
+        for line in table.trim_fmt().lines() {
+            out.line(line);
+        }
+        for cell in cells.iter().filter(|cell| !cell.valid) {
+            out.paragraph(
+                "  ",
+                &format!("{} INVALID, not judged: {}", cell.backend, cell.reasons.join("; ")),
+            );
+        }
+    }
+    if let Some(floor) = experiment.noise_floor {
+        out.line("");
+        out.paragraph(
+            "",
+            &format!("noise floor {} % (identical twins)", units::significant(floor * 100.0)),
+        );
+    }
+}
+
+fn row(cell: &Cell<'_>, quantiles: &[f64], has_ratio: bool, wide: bool) -> Vec<Column> {
+    let mut name = visible(cell.backend);
+    match cell.mode {
+        ModeRecord::Native => {}
+        ModeRecord::Emulated { .. } => name.push_str(" (emulated)"),
+        ModeRecord::Simulated => name.push_str(" (simulated)"),
+    }
+    if !cell.valid {
+        name.push_str(" INVALID");
+    }
+    let mut columns = vec![Column::new(name)];
+    columns.extend(quantiles.iter().map(|q| {
+        let quantile = cell.main().and_then(|pooled| pooled.quantile(*q));
+        right(quantile.map_or("–".into(), |quantile| units::quantile(quantile.value)))
+    }));
+    let lost = cell
+        .main()
+        .map_or("–".into(), |pooled| units::count(pooled.distribution.lost_count));
+    columns.push(right(lost));
+    if has_ratio {
+        let whole = ratio(cell);
+        let estimate = whole.split(' ').next().unwrap_or_default().to_string();
+        columns.push(right(if wide { whole } else { estimate }));
+    }
+    columns
+}
+
+fn right(text: String) -> Column {
+    Column::new(text).set_alignment(CellAlignment::Right)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample::{self, TEXTS};
+
+    fn plain(width_chars: u16) -> Style {
+        Style {
+            width_chars,
+            colour: false,
+        }
+    }
+
+    #[test]
+    fn the_sample_in_80_columns() {
+        insta::assert_snapshot!(terminal(&[sample::shared()], TEXTS, plain(80)));
+    }
+
+    #[test]
+    fn the_sample_in_120_columns() {
+        insta::assert_snapshot!(terminal(&[sample::shared()], TEXTS, plain(120)));
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        let run = sample::shared();
+        for width_chars in [60, 80, 100, 120] {
+            let text = terminal(&[run], TEXTS, plain(width_chars));
+            let widest = text.lines().max_by_key(|line| line.chars().count()).unwrap();
+            assert!(
+                widest.chars().count() <= usize::from(width_chars),
+                "{width_chars}: {widest:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn colours_are_escapes_and_their_absence_is_none() {
+        let run = sample::shared();
+        assert!(!terminal(&[run], TEXTS, plain(80)).contains('\u{1b}'));
+        let coloured = Style {
+            colour: true,
+            ..plain(80)
+        };
+        assert!(terminal(&[run], TEXTS, coloured).contains("\u{1b}[31;1m"));
+    }
+
+    #[test]
+    fn a_record_cannot_move_the_cursor() {
+        let mut run = sample::shared().clone();
+        run.header.place = "\u{1b}[2Jgone\r".into();
+        run.rows[0].backend = "\u{1b}[31mred".into();
+        run.verdicts[0].sentence = "\u{7}".into();
+        let text = terminal(&[&run], TEXTS, plain(100));
+        assert!(!text.contains(['\u{1b}', '\r', '\u{7}']), "{text:?}");
+    }
+}
