@@ -12,6 +12,7 @@ use std::{
 };
 
 use serde_json::Value;
+use tests::files::{tracked_files, workspace_root};
 
 /// Every crate of the workspace, by folder, and its layer. A dependency leads to a lower layer; so crates of one layer,
 /// L2's siblings above all, know nothing of each other.
@@ -286,11 +287,6 @@ fn unsafe_lines(text: &str) -> Vec<usize> {
         .collect()
 }
 
-fn workspace_root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().expect("this crate stands in the workspace's root").into()
-}
-
 /// The workspace's crates, as cargo sees them. Asks nothing of the network.
 fn crates() -> Vec<Crate> {
     let output = Command::new(env!("CARGO"))
@@ -337,37 +333,4 @@ fn a_crate(package: &Value, root: &Path) -> Crate {
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("{value} is not a text"))
-}
-
-/// What git keeps or would add, from the root. Without git (a source archive), every file but the build's own.
-fn tracked_files() -> Vec<String> {
-    let root = workspace_root();
-    let git = Command::new("git")
-        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
-        .current_dir(&root)
-        .output();
-    match git {
-        Ok(output) if output.status.success() => {
-            let listed = String::from_utf8(output.stdout).expect("paths in UTF-8");
-            listed.lines().map(String::from).collect()
-        }
-        _ => {
-            let mut files = Vec::new();
-            walk(&root, "", &mut files);
-            files
-        }
-    }
-}
-
-fn walk(folder: &Path, prefix: &str, files: &mut Vec<String>) {
-    for entry in fs::read_dir(folder).expect("a folder of the workspace").flatten() {
-        let name = entry.file_name().into_string().expect("a path in UTF-8");
-        let path = format!("{prefix}{name}");
-        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if !is_folder {
-            files.push(path);
-        } else if name != "target" && !name.starts_with('.') {
-            walk(&entry.path(), &format!("{path}/"), files);
-        }
-    }
 }
