@@ -38,10 +38,13 @@ fn loopback_link() -> Link {
 }
 
 fn shm_link() -> Link {
-    let region = shm::ShmRegion::create(&shm::RingOptions::default()).expect("region");
+    shm_link_over(&shm::ShmRegion::create(&shm::RingOptions::default()).expect("region"))
+}
+
+fn shm_link_over(region: &shm::ShmRegion) -> Link {
     Link {
-        a: Box::new(shm::ShmPort::connect(&region, shm::Side::A).expect("side A")),
-        b: Box::new(shm::ShmPort::connect(&region, shm::Side::B).expect("side B")),
+        a: Box::new(shm::ShmPort::connect(region, shm::Side::A).expect("side A")),
+        b: Box::new(shm::ShmPort::connect(region, shm::Side::B).expect("side B")),
     }
 }
 
@@ -157,6 +160,10 @@ fn two_threads(c: &mut Criterion) {
         ("loopback", loopback_link()),
         ("shm", shm_link()),
         ("udp-spin", udp_link(WaitHow::Spin, Batching::Single)),
+        (
+            "shm-futex",
+            shm_link_over(&shm::ShmRegion::create_sleeping(&shm::RingOptions::default()).expect("region")),
+        ),
         ("udp-blocking", udp_link(WaitHow::Blocking, Batching::Single)),
     ] {
         let Link { mut a, mut b } = link;

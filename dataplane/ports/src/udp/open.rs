@@ -4,6 +4,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     os::fd::AsFd,
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -116,6 +117,7 @@ impl UdpPort {
             peers: PeerTable::new(options.local, &options.peers, options.learn_peers_max, connected),
             rx: Rx::new(options.batch, options.frame_bytes_max, connected),
             tx: Tx::new(options.batch, options.frame_bytes_max),
+            closed: Arc::new(AtomicBool::new(false)),
             failed: None,
             socket,
         })

@@ -66,6 +66,14 @@ impl Rx {
         }
     }
 
+    /// Forgets what was fetched.
+    pub(super) fn clear(&mut self) {
+        match self {
+            Rx::Single { pending, .. } => *pending = None,
+            Rx::Many { fetched_count, .. } => *fetched_count = 0,
+        }
+    }
+
     /// One system call. Nothing there, a timeout, a signal and what ICMP said about frames sent earlier are no errors.
     #[inline]
     pub(super) fn fetch(&mut self, socket: &UdpSocket, flags: c_int, stats: &mut PortStats) -> io::Result<()> {

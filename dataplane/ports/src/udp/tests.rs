@@ -52,7 +52,12 @@ fn turn_until(port: &mut UdpPort, enough: impl Fn(&PortStats) -> bool) -> Vec<(P
 
 #[test]
 fn a_blocking_turn_is_two_system_calls() {
-    let (mut client, mut server) = link(WaitHow::Blocking, Batching::Single, 1);
+    two_system_calls_per_turn(WaitHow::Blocking);
+    two_system_calls_per_turn(WaitHow::Untimed);
+}
+
+fn two_system_calls_per_turn(wait: WaitHow) {
+    let (mut client, mut server) = link(wait, Batching::Single, 1);
     for _ in 0..2 {
         send(&mut client, Peer(0), b"warm");
         turn_until(&mut server, |stats| stats.rx_frames_count > 0);
@@ -298,6 +303,43 @@ fn epoll_without_nanoseconds_still_wakes() {
     );
 }
 
+/// A closed port wakes a sleeper, and what it then reads from the socket are no frames.
+#[test]
+fn a_closer_ends_every_wait() {
+    for batch in ALL_BATCHINGS {
+        let (mut client, mut server) = link(WaitHow::Untimed, batch, 1);
+        send(&mut client, Peer(0), b"ping");
+        turn_until(&mut server, |stats| stats.rx_frames_count == 1);
+        for mut port in [client, server] {
+            let closer = port.closer().expect("a descriptor");
+            let before = port.stats();
+            let sleeper = std::thread::spawn(move || {
+                // Without the closer this would never end.
+                for _ in 0..3 {
+                    port.wait(Duration::from_secs(3600)).expect("wait");
+                    let count = port
+                        .rx_burst(&mut |frame| panic!("{frame:?} from a closed port"))
+                        .expect("rx");
+                    assert_eq!(count, 0);
+                }
+                port
+            });
+            std::thread::sleep(Duration::from_millis(5));
+            closer.close();
+            closer.close();
+            let begin = Instant::now();
+            while !sleeper.is_finished() {
+                assert!(begin.elapsed() < PATIENCE, "{batch:?}: still asleep");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let port = sleeper.join().expect("the sleeper's own checks");
+            let after = port.stats();
+            assert_eq!(after.rx_frames_count, before.rx_frames_count);
+            assert_eq!((after.strangers_count, after.malformed_count), (0, 0));
+        }
+    }
+}
+
 #[test]
 fn loopback_has_no_napi_queue() {
     let (mut client, mut server) = link(WaitHow::Spin, Batching::Single, 1);
@@ -391,6 +433,7 @@ fn options_that_make_no_sense_are_refused() {
 fn every_variant_answers_its_probe() {
     let waits = [
         WaitHow::Blocking,
+        WaitHow::Untimed,
         WaitHow::Poll,
         WaitHow::Epoll,
         WaitHow::Spin,
