@@ -13,11 +13,11 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use super::{
     Batching, EpollSet, FRAME_BYTES_LIMIT, GSO_FRAMES_MAX, MULTI_FRAMES_MAX, PEERS_COUNT_MAX, TrainStats, UdpOptions,
-    UdpPort, WaitHow,
-    options::{name, wake},
+    UdpPort, WaitHow, name,
     peers::{PeerTable, as_family_of},
     rx::Rx,
     tx::Tx,
+    wake,
 };
 use crate::sys::inet::{epoll_wait_one, set_option};
 

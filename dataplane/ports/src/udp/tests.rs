@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{options::name, *};
+use super::*;
 use crate::sys::inet::set_option;
 
 const ALL_BATCHINGS: [Batching; 3] = [Batching::Single, Batching::Multi, Batching::Gso];

@@ -1,0 +1,8 @@
+//! L4: what the lessons share, so that an assignment shows its one idea and little else. No lesson asserts a speed: in a
+//! lesson's tests time is virtual, or what is counted is system calls, context switches and CPU time.
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod link;
+pub mod stall;
+pub mod thread;
