@@ -292,6 +292,9 @@ fn limits(machine: &Sysfs, facts: &mut Facts) {
         put(facts, "cpus_allowed", parse::colon_field(&text, "Cpus_allowed_list"));
         let names = parse::colon_field(&text, "CapEff").and_then(parse::capability_names);
         put(facts, "capabilities", names);
+        let uids = machine.text("/proc/self/uid_map");
+        let uids = uids.map(|map| map.split_ascii_whitespace().collect::<Vec<_>>().join(" "));
+        put(facts, "uid_map", uids);
         put(facts, "seccomp", parse::colon_field(&text, "Seccomp"));
     }
 }

@@ -64,6 +64,14 @@ fn has_capability(facts: &Facts, name: &str) -> Option<bool> {
     Some(facts.get("capabilities")?.split(' ').any(|held| held == name))
 }
 
+/// Held over the machine, not only over what belongs to a user namespace of our own. Scheduling and locked memory ask for
+/// that: capable() in kernel/sched/syscalls.c and mm/mlock.c looks at the first user namespace alone.
+fn has_capability_over_machine(facts: &Facts, name: &str) -> Option<bool> {
+    // The first user namespace maps every id to itself (man 7 user_namespaces).
+    let is_first = word(facts, "uid_map").is_none_or(|map| map == "0 0 4294967295");
+    Some(has_capability(facts, name)? && is_first)
+}
+
 fn debug_build(facts: &Facts) -> Option<NoiseSource> {
     if word(facts, "build_profile")? != "debug" {
         return None;
@@ -351,7 +359,10 @@ fn capability(facts: &Facts) -> Option<NoiseSource> {
     ];
     let mut missing = Vec::new();
     for (name, gives) in needed {
-        let given = has_capability(facts, name)? || (name == "cap_sys_nice" && real_time_allowed);
+        let given = match name {
+            "cap_sys_nice" => has_capability_over_machine(facts, name)? || real_time_allowed,
+            _ => has_capability(facts, name)?,
+        };
         if !given {
             missing.push(format!("{name} ({gives})"));
         }
@@ -372,7 +383,7 @@ const MEMLOCK_WANTED_BYTES: f64 = (64 << 20) as f64;
 
 fn memlock(facts: &Facts) -> Option<NoiseSource> {
     let limit = number(facts, "memlock_limit_bytes").filter(|limit| *limit < MEMLOCK_WANTED_BYTES)?;
-    if has_capability(facts, "cap_ipc_lock")? {
+    if has_capability_over_machine(facts, "cap_ipc_lock")? {
         return None;
     }
     source(

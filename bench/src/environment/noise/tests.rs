@@ -136,6 +136,12 @@ fn what_would_help_is_asked_of_the_facts() {
 }
 
 #[test]
+fn root_of_a_user_namespace_is_not_root_of_the_machine() {
+    assert!(quiet_but(&[("uid_map", "0 0 4294967295")]).is_empty());
+    assert_eq!(quiet_but(&[("uid_map", "0 1000 1")]), ["capability", "memlock"]);
+}
+
+#[test]
 fn a_real_time_limit_stands_in_for_the_capability() {
     assert!(
         quiet_but(&[
