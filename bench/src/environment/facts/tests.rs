@@ -32,6 +32,7 @@ fn tuned_server() -> FakeMachine {
             "/proc/self/status",
             "CapEff:\t0000000000803000\nCpus_allowed_list:\t0-3\n",
         ),
+        ("/proc/self/uid_map", "         0          0 4294967295\n"),
         (
             "/proc/self/limits",
             "Max locked memory         unlimited            unlimited            bytes\n",
@@ -104,6 +105,7 @@ fn a_tuned_server() {
         ("thp", "madvise"),
         ("memory_total", "24684092 kB"),
         ("memlock_limit_bytes", "unlimited"),
+        ("uid_map", "0 0 4294967295"),
         ("capabilities", "cap_net_admin cap_net_raw cap_sys_nice"),
         ("cgroup_cpu_limit_cpus", "1.5"),
         ("cgroup_cpu_limit_file", "/sys/fs/cgroup/user.slice/cpu.max"),
