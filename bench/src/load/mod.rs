@@ -4,10 +4,12 @@
 //! latency counts from the *intended* send time, so a server that stops cannot stop the questions. Closed loop is
 //! there for contrast and for saturation.
 
+pub mod calibrate;
 pub mod closed;
 mod flight;
 pub mod open;
 mod outcome;
+pub mod saturate;
 pub mod schedule;
 mod series;
 pub mod thread;

@@ -1,9 +1,148 @@
 //! The thread that measures: where it runs, with which priority, and what it has used.
+//!
+//! Each setting says what really happened, in words that a record keeps: a measurement that asked to be pinned and was
+//! not is another measurement.
 
 use nix::{
-    sys::resource::{UsageWho, getrusage},
+    errno::Errno,
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    sys::{
+        prctl,
+        resource::{UsageWho, getrusage},
+    },
     time::{ClockId, clock_gettime},
+    unistd::Pid,
 };
+use thread_priority::{
+    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
+};
+
+/// The SCHED_FIFO priority: above every ordinary thread, below the kernel's own threads (50 and 99).
+const FIFO_PRIORITY: u8 = 10;
+
+/// What became of a wish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Was it granted?
+    pub done: bool,
+    /// What is so now, or why it is not.
+    pub fact: String,
+}
+
+impl Setting {
+    fn done(fact: String) -> Setting {
+        Setting { done: true, fact }
+    }
+
+    fn refused(fact: String) -> Setting {
+        Setting { done: false, fact }
+    }
+}
+
+/// The CPUs that the calling thread may run on, in order. Empty if the kernel would not say.
+pub fn usable_cpus() -> Vec<usize> {
+    let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else {
+        return Vec::new();
+    };
+    (0..CpuSet::count())
+        .filter(|&cpu| set.is_set(cpu).unwrap_or(false))
+        .collect()
+}
+
+/// Pins the calling thread to one CPU.
+pub fn pin(cpu: usize) -> Setting {
+    let mut set = CpuSet::new();
+    let pinned = set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+    match pinned {
+        Ok(()) => Setting::done(format!("pinned to CPU {cpu}")),
+        Err(error) => Setting::refused(format!(
+            "not pinned to CPU {cpu} ({error}); the usable CPUs are {:?}",
+            usable_cpus()
+        )),
+    }
+}
+
+/// What a thread does with its CPU, as far as SCHED_FIFO is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuUse {
+    /// It never sleeps ([`dataplane_waist::Wake::Spins`]).
+    pub spins: bool,
+    /// The other end, or anything else that the measurement needs, runs on the same CPU.
+    pub is_shared: bool,
+}
+
+/// Gives the calling thread SCHED_FIFO, where that is allowed and does no harm.
+///
+/// A spinning FIFO thread never lets another one run: one that shares its CPU with the server, or the only CPU with the
+/// rest of the system, would measure that (sockperf's sender starves its own receiver so). That is refused.
+pub fn fifo(cpu_use: CpuUse) -> Setting {
+    if let Some(why) = fifo_harm(cpu_use, online_cpus_count()) {
+        return Setting::refused(format!("SCHED_OTHER: {why}"));
+    }
+    let priority = ThreadPriorityValue::try_from(FIFO_PRIORITY).expect("10 is below 100");
+    let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
+    let set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Crossplatform(priority), policy);
+    match set {
+        Ok(()) => Setting::done(format!("SCHED_FIFO {FIFO_PRIORITY}{}", throttling())),
+        Err(thread_priority::Error::OS(code)) => Setting::refused(format!(
+            "SCHED_OTHER: SCHED_FIFO was refused ({}); it takes root, CAP_SYS_NICE or `ulimit -r {FIFO_PRIORITY}`",
+            Errno::from_raw(code)
+        )),
+        Err(error) => Setting::refused(format!("SCHED_OTHER: SCHED_FIFO was refused ({error:?})")),
+    }
+}
+
+/// Why SCHED_FIFO would do harm, if it would, on a machine with so many CPUs.
+fn fifo_harm(cpu_use: CpuUse, online_count: usize) -> Option<String> {
+    if !cpu_use.spins {
+        return None;
+    }
+    if cpu_use.is_shared {
+        return Some("a spinning SCHED_FIFO thread would starve the other end, which shares its CPU".into());
+    }
+    (online_count < 2).then(|| "a spinning SCHED_FIFO thread would starve the whole machine, which has one CPU".into())
+}
+
+/// The machine's CPUs that are online; 1 when the kernel would not say.
+fn online_cpus_count() -> usize {
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    count_cpu_list(online.trim()).unwrap_or(1)
+}
+
+/// How many CPUs a list like `0-3,8` names (`Documentation/admin-guide/cputopology.rst`).
+fn count_cpu_list(list: &str) -> Option<usize> {
+    let count = |range: &str| match range.split_once('-') {
+        None => range.parse::<usize>().ok().map(|_| 1),
+        Some((first, last)) => last
+            .parse::<usize>()
+            .ok()?
+            .checked_sub(first.parse().ok()?)?
+            .checked_add(1),
+    };
+    list.split(',').map(count).sum()
+}
+
+/// The kernel takes a part of each period away from real-time threads, unless it is told not to.
+fn throttling() -> String {
+    match std::fs::read_to_string("/proc/sys/kernel/sched_rt_runtime_us") {
+        Ok(text) if text.trim() == "-1" => String::new(),
+        Ok(text) => format!(
+            " (throttled to {} µs of each period; sysctl kernel.sched_rt_runtime_us=-1 lifts that)",
+            text.trim()
+        ),
+        Err(_) => String::new(),
+    }
+}
+
+/// Lets timers of the calling thread expire within 1 ns of their time instead of the usual 50 µs
+/// (PR_SET_TIMERSLACK, prctl(2)).
+pub fn tighten_timers() -> Setting {
+    match prctl::set_timerslack(1) {
+        Ok(()) => Setting::done("timer slack 1 ns".into()),
+        Err(error) => Setting::refused(format!("timer slack as inherited, usually 50 µs ({error})")),
+    }
+}
 
 /// What a thread has used so far. Zero where the kernel would not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,5 +181,81 @@ impl ThreadUsage {
                 .involuntary_switches_count
                 .saturating_sub(before.involuntary_switches_count),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spinning_fifo_thread_must_have_a_cpu_that_nobody_needs() {
+        let cpu_use = |spins, is_shared| CpuUse { spins, is_shared };
+        assert!(
+            fifo_harm(cpu_use(true, true), 8)
+                .expect("it starves the server")
+                .contains("other end")
+        );
+        assert!(
+            fifo_harm(cpu_use(true, false), 1)
+                .expect("it starves everything")
+                .contains("one CPU")
+        );
+        assert_eq!(fifo_harm(cpu_use(true, false), 2), None);
+        assert_eq!(
+            fifo_harm(cpu_use(false, true), 1),
+            None,
+            "a sleeping one lets others run"
+        );
+    }
+
+    #[test]
+    fn a_refused_wish_says_so() {
+        let refused = fifo(CpuUse {
+            spins: true,
+            is_shared: true,
+        });
+        assert!(!refused.done && refused.fact.starts_with("SCHED_OTHER"), "{refused:?}");
+    }
+
+    #[test]
+    fn a_thread_is_pinned_where_it_may_run_and_nowhere_else() {
+        // A thread of its own: the affinity dies with it.
+        let checked = std::thread::spawn(|| {
+            let cpus = usable_cpus();
+            let last = *cpus.last().expect("this thread runs somewhere");
+            let pinned = pin(last);
+            assert!(pinned.done, "{pinned:?}");
+            assert_eq!(usable_cpus(), [last]);
+            for absent in [CpuSet::count() - 1, CpuSet::count(), usize::MAX] {
+                let refused = pin(absent);
+                assert!(!refused.done && refused.fact.contains("usable CPUs"), "{refused:?}");
+            }
+            assert!(tighten_timers().done);
+        });
+        checked.join().expect("the checks hold");
+    }
+
+    #[test]
+    fn cpu_lists_are_counted() {
+        for (list, count) in [
+            ("0", Some(1)),
+            ("0-1", Some(2)),
+            ("0-3,8,10-11", Some(7)),
+            ("", None),
+            ("3-1", None),
+        ] {
+            assert_eq!(count_cpu_list(list), count, "{list}");
+        }
+    }
+
+    #[test]
+    fn usage_grows_with_use() {
+        let before = ThreadUsage::now();
+        let mut sum = 0u64;
+        while ThreadUsage::now().cpu_ns == before.cpu_ns {
+            sum = std::hint::black_box(sum + 1);
+        }
+        assert!(ThreadUsage::now().since(&before).cpu_ns > 0);
     }
 }
