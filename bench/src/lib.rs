@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod claim;
+pub mod compare;
 pub mod environment;
 pub mod load;
 pub mod measure;

@@ -20,6 +20,7 @@ mod ratio;
 pub(crate) mod sample;
 mod svg;
 mod terminal;
+pub(crate) mod text;
 pub mod units;
 mod words;
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::{
     ExperimentText, REFERENCE,
     model::{Cell, Experiment, Summary, mode_name, summarize},
+    text::markdown_text,
     units, words,
 };
 use crate::{
@@ -27,16 +28,17 @@ pub fn markdown(runs: &[&Run], texts: &[ExperimentText]) -> String {
 fn run(out: &mut String, summary: &Summary<'_>) -> std::fmt::Result {
     let header = &summary.run.header;
     let began = units::utc(header.started_unix_ms);
-    let machine = words::machine(summary.run).map_or(String::new(), |machine| format!(" · {}", plain(&machine)));
+    let machine =
+        words::machine(summary.run).map_or(String::new(), |machine| format!(" · {}", markdown_text(&machine)));
     writeln!(
         out,
         "\n{}{machine} · {began} · seed {} · dplab {}\n",
-        plain(&header.place),
+        markdown_text(&header.place),
         header.seed,
         words::version(summary.run)
     )?;
     for alarm in &summary.alarms {
-        writeln!(out, "> **Note:** {}\n>", plain(alarm))?;
+        writeln!(out, "> **Note:** {}\n>", markdown_text(alarm))?;
     }
     if !summary.alarms.is_empty() {
         writeln!(out)?;
@@ -55,10 +57,10 @@ fn run(out: &mut String, summary: &Summary<'_>) -> std::fmt::Result {
             out,
             "| **{}** | {} (`{}`) | {} | {} |",
             words::outcome(&verdict.outcome),
-            plain(&verdict.sentence),
-            plain(&verdict.claim),
-            plain(&measured.join("; ")),
-            plain(&verdict.source)
+            markdown_text(&verdict.sentence),
+            markdown_text(&verdict.claim),
+            markdown_text(&measured.join("; ")),
+            markdown_text(&verdict.source)
         )?;
     }
     for experiment in &summary.experiments {
@@ -72,7 +74,7 @@ fn run(out: &mut String, summary: &Summary<'_>) -> std::fmt::Result {
             SupportRecord::Absent { why } => format!("absent: {why}"),
             SupportRecord::Unknown { why } => format!("could not ask: {why}"),
         };
-        writeln!(out, "| {} | {} |", plain(&backend.name), plain(&here))?;
+        writeln!(out, "| {} | {} |", markdown_text(&backend.name), markdown_text(&here))?;
     }
     if !header.environment.noise.is_empty() {
         writeln!(out, "\n## What made it noisy\n")?;
@@ -81,26 +83,31 @@ fn run(out: &mut String, summary: &Summary<'_>) -> std::fmt::Result {
         let mend = source
             .mend
             .as_ref()
-            .map_or(String::new(), |mend| format!(" Try: {}", plain(mend)));
-        writeln!(out, "- **{}**: {}.{mend}", plain(&source.name), plain(&source.seen))?;
+            .map_or(String::new(), |mend| format!(" Try: {}", markdown_text(mend)));
+        writeln!(
+            out,
+            "- **{}**: {}.{mend}",
+            markdown_text(&source.name),
+            markdown_text(&source.seen)
+        )?;
     }
     writeln!(out, "\nAgain: `{}`", words::command_line(summary.run).replace('`', "'"))
 }
 
 fn table(out: &mut String, experiment: &Experiment<'_>) -> std::fmt::Result {
-    writeln!(out, "\n## {}\n", plain(experiment.title))?;
+    writeln!(out, "\n## {}\n", markdown_text(experiment.title))?;
     if !experiment.question.is_empty() {
-        writeln!(out, "{}\n", plain(experiment.question))?;
+        writeln!(out, "{}\n", markdown_text(experiment.question))?;
     }
     let cpu = experiment.cpu_metrics();
     let has_ratio = experiment.has_ratio();
-    let mut titles: Vec<String> = experiment.axes.iter().map(|axis| plain(axis)).collect();
+    let mut titles: Vec<String> = experiment.axes.iter().map(|axis| markdown_text(axis)).collect();
     titles.extend(["back end".into(), "mode".into()]);
     let words_count = titles.len();
     titles.extend(QUANTILES.map(units::quantile_name));
     titles.push("lost".into());
     titles.extend(has_ratio.then(|| format!("p50 ÷ {REFERENCE}")));
-    titles.extend(cpu.iter().map(|name| plain(&words::metric_title(name))));
+    titles.extend(cpu.iter().map(|name| markdown_text(&words::metric_title(name))));
     let aligned = (0..titles.len()).map(|index| if index < words_count { "---" } else { "--:" });
     writeln!(
         out,
@@ -115,9 +122,9 @@ fn table(out: &mut String, experiment: &Experiment<'_>) -> std::fmt::Result {
                 experiment
                     .axes
                     .iter()
-                    .map(|axis| point.get(*axis).map_or("–".into(), |value| plain(value))),
+                    .map(|axis| point.get(*axis).map_or("–".into(), |value| markdown_text(value))),
             );
-            columns.push(plain(cell.backend));
+            columns.push(markdown_text(cell.backend));
             columns.push(format!(
                 "{}{}",
                 mode_name(cell.mode),
@@ -140,9 +147,9 @@ fn table(out: &mut String, experiment: &Experiment<'_>) -> std::fmt::Result {
         writeln!(
             out,
             "\nNot judged: {} ({}): {}",
-            plain(cell.backend),
+            markdown_text(cell.backend),
             point_of(cell),
-            plain(&cell.reasons.join("; "))
+            markdown_text(&cell.reasons.join("; "))
         )?;
     }
     match experiment.noise_floor {
@@ -156,7 +163,7 @@ fn table(out: &mut String, experiment: &Experiment<'_>) -> std::fmt::Result {
 }
 
 fn point_of(cell: &Cell<'_>) -> String {
-    plain(&super::model::point_name(&cell.rows[0].axis))
+    markdown_text(&super::model::point_name(&cell.rows[0].axis))
 }
 
 /// A quantile, the median with its interval.
@@ -188,24 +195,6 @@ pub(super) fn ratio(cell: &Cell<'_>) -> String {
     }
 }
 
-/// Text that stays text in a table cell: no new cell, no new line, no HTML, no image, no link.
-fn plain(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '|' => safe.push_str("\\|"),
-            '<' => safe.push_str("&lt;"),
-            '[' | ']' | '*' | '_' => {
-                safe.push('\\');
-                safe.push(c);
-            }
-            c if c.is_control() => safe.push(' '),
-            c => safe.push(c),
-        }
-    }
-    safe
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,7 +218,7 @@ mod tests {
     #[test]
     fn text_does_not_leave_its_cell() {
         assert_eq!(
-            plain("a|b\n<img src=x> [x](y) *z*"),
+            markdown_text("a|b\n<img src=x> [x](y) *z*"),
             "a\\|b &lt;img src=x> \\[x\\](y) \\*z\\*"
         );
     }

@@ -8,6 +8,7 @@ use super::{
     ExperimentText, REFERENCE,
     markdown::ratio,
     model::{Cell, Experiment, Summary, point_name, summarize},
+    text::{Out, visible},
     units, words,
 };
 use crate::{
@@ -46,65 +47,13 @@ impl Style {
 /// One or several runs as text for a terminal. `texts` as in [`super::html`].
 pub fn terminal(runs: &[&Run], texts: &[ExperimentText], style: Style) -> String {
     let summaries: Vec<Summary<'_>> = runs.iter().map(|run| summarize(run, texts)).collect();
-    let mut out = Out {
-        text: String::new(),
-        style,
-    };
+    let mut out = Out::new(style);
     for summary in &summaries {
         run(&mut out, summary);
     }
     out.line("");
     out.paragraph("", &words::headline(&summaries));
-    out.text
-}
-
-/// The text so far.
-struct Out {
-    text: String,
-    style: Style,
-}
-
-impl Out {
-    fn line(&mut self, line: &str) {
-        self.text.push_str(line.trim_end());
-        self.text.push('\n');
-    }
-
-    /// Words broken at spaces to fit, each line after `indent`.
-    fn paragraph(&mut self, indent: &str, text: &str) {
-        let room = usize::from(self.style.width_chars).saturating_sub(indent.len()).max(20);
-        let mut line = String::new();
-        for word in visible(text).split_whitespace() {
-            if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > room {
-                self.line(&format!("{indent}{line}"));
-                line.clear();
-            }
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-        if !line.is_empty() {
-            self.line(&format!("{indent}{line}"));
-        }
-    }
-
-    fn painted(&self, code: &str, text: &str) -> String {
-        if self.style.colour {
-            format!("\u{1b}[{code}m{text}\u{1b}[0m")
-        } else {
-            text.into()
-        }
-    }
-
-    fn bold(&self, text: &str) -> String {
-        self.painted("1", text)
-    }
-}
-
-/// A record's text without control characters: it must not move the cursor.
-fn visible(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    out.into_string()
 }
 
 fn run(out: &mut Out, summary: &Summary<'_>) {
