@@ -219,6 +219,22 @@ mod tests {
     }
 
     #[test]
+    fn fifo_is_granted_or_says_what_it_takes() {
+        // A thread of its own: the priority dies with it.
+        let sleeping = CpuUse {
+            spins: false,
+            is_shared: true,
+        };
+        let setting = std::thread::spawn(move || fifo(sleeping))
+            .join()
+            .expect("it does not panic");
+        match setting.done {
+            true => assert!(setting.fact.starts_with("SCHED_FIFO 10"), "{setting:?}"),
+            false => assert!(setting.fact.contains("CAP_SYS_NICE"), "{setting:?}"),
+        }
+    }
+
+    #[test]
     fn a_thread_is_pinned_where_it_may_run_and_nowhere_else() {
         // A thread of its own: the affinity dies with it.
         let checked = std::thread::spawn(|| {
