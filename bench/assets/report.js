@@ -69,10 +69,11 @@
   const columns = (lines) => uPlot.join(lines.map((points) => [points.map((p) => p[0]), points.map((p) => p[1])]));
 
   class Chart {
-    constructor(host, experiment) {
+    constructor(host, experiment, backends) {
       this.host = host;
       this.experiment = experiment;
-      this.names = [...new Set(experiment.cells.map((cell) => cell.backend))];
+      // One colour per back end in the whole report.
+      this.names = [...new Set([...backends, ...experiment.cells.map((cell) => cell.backend)])];
       this.points = [];
       for (const cell of experiment.cells) {
         const name = Object.entries(cell.axis).map(([axis, value]) => `${axis} ${value}`).join(", ");
@@ -295,7 +296,7 @@
       return {
         width, height: width < 560 ? 260 : 340, legend: { show: false },
         scales: { x: xScale, y: { distr: logY ? 3 : 1, range: view.y === "time" ? range : [0, 1.02] } },
-        axes: [x, y], series: [{}, ...series], padding: [10, 18, 0, 0],
+        axes: [x, y], series: [{}, ...series], padding: [10, 28, 0, 0],
         cursor: { drag: { x: false, y: false }, y: false, points: { size: 7 } },
         hooks: { setCursor: [(u) => this.read(u, view)], draw: [(u) => this.marks(u, view)] },
       };
@@ -349,7 +350,7 @@
         const to = { ArrowLeft: at - step, ArrowRight: at + step, Home: 0, End: width - 1 }[event.key];
         if (to === undefined) return;
         event.preventDefault();
-        this.plot.setCursor({ left: Math.min(width - 1, Math.max(0, to)), top: 1 });
+        this.plot.setCursor({ left: Math.min(width - 1, Math.max(0, to)), top: 1 }, true);
       });
     }
 
@@ -363,7 +364,7 @@
   for (const host of document.querySelectorAll(".chart")) {
     const run = data.runs[Number(host.dataset.run)];
     const experiment = run.experiments.find((one) => one.id === host.dataset.experiment);
-    const chart = new Chart(host, experiment);
+    const chart = new Chart(host, experiment, run.backends);
     if (chart.quantities.length === 0) { host.remove(); continue; }
     chart.draw();
     charts.push(chart);

@@ -18,11 +18,7 @@ pub fn terminal(comparison: &Comparison, style: Style) -> String {
     }
     if !comparison.pairs.is_empty() {
         let titles = ["", "", "A", "B", "B ÷ A", ""];
-        let rows: Vec<[String; 6]> = comparison
-            .pairs
-            .iter()
-            .map(|pair| columns(pair, "no evidence of change"))
-            .collect();
+        let rows: Vec<[String; 6]> = comparison.pairs.iter().map(columns).collect();
         out.table(&table(&titles, &rows, &[2, 3, 4], style.width_chars));
         out.line("");
     }
@@ -45,7 +41,7 @@ pub fn markdown(comparison: &Comparison) -> String {
         text.push_str("\n| What | Quantity | A | B | B ÷ A | p | Change |\n|---|---|--:|--:|--:|--:|---|\n");
     }
     for pair in &comparison.pairs {
-        let [what, quantity, a, b, ratio, change] = columns(pair, "no evidence of change");
+        let [what, quantity, a, b, ratio, change] = columns(pair);
         let change = match pair.change {
             Change::Worse | Change::Better => format!("**{change}**"),
             Change::NoEvidence | Change::TooFewRounds => change,
@@ -53,7 +49,7 @@ pub fn markdown(comparison: &Comparison) -> String {
         let cells = [what, quantity, a, b, ratio]
             .map(|cell| markdown_text(&cell))
             .join(" | ");
-        text.push_str(&format!("| {cells} | {:.3} | {change} |\n", pair.p_value));
+        text.push_str(&format!("| {cells} | {} | {change} |\n", p_value(pair.p_value)));
     }
     for (run, only) in [("A", &comparison.only_in_a), ("B", &comparison.only_in_b)] {
         for name in only {
@@ -85,7 +81,11 @@ fn summary(comparison: &Comparison) -> String {
     )
 }
 
-fn columns(pair: &Pair, no_evidence: &str) -> [String; 6] {
+fn p_value(p: f64) -> String {
+    if p < 0.001 { "< 0.001".into() } else { format!("{p:.3}") }
+}
+
+fn columns(pair: &Pair) -> [String; 6] {
     let point = pair.axis.iter().map(|(axis, value)| format!(" {axis} {value}"));
     let value = |value: Option<f64>| value.map_or("lost".into(), |value| units::with_unit(value, &pair.unit));
     let mut ratio = pair.ratio.map_or("–".into(), units::significant);
@@ -95,7 +95,7 @@ fn columns(pair: &Pair, no_evidence: &str) -> [String; 6] {
     let change = match pair.change {
         Change::Worse => "worse",
         Change::Better => "better",
-        Change::NoEvidence => no_evidence,
+        Change::NoEvidence => "no evidence of change",
         Change::TooFewRounds => "too few rounds",
     };
     let what = format!("{} {}{}", pair.experiment, pair.backend, point.collect::<String>());

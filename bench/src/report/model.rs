@@ -260,7 +260,7 @@ fn experiment<'a>(
                 .copied()
                 .filter(|row| row.axis == *point && !row.twin)
                 .collect();
-            let mut cells = cells(&here, problems);
+            let mut cells = cells(&here, run.header.seed, problems);
             // Unknown back ends (`None`) last.
             cells.sort_by_key(|cell| (rank(cell.backend).unwrap_or(usize::MAX), !cell.valid));
             (point, cells)
@@ -274,7 +274,7 @@ fn experiment<'a>(
         how: text.map_or("", |text| text.how),
         axes,
         points,
-        noise_floor: noise_floor(&rows),
+        noise_floor: noise_floor(&rows, run.header.seed),
     })
 }
 
@@ -303,7 +303,7 @@ fn compare_points(a: &Point, b: &Point) -> Ordering {
 }
 
 /// The cells of the rows of one point.
-fn cells<'a>(rows: &[&'a Row], problems: &mut Vec<String>) -> Vec<Cell<'a>> {
+fn cells<'a>(rows: &[&'a Row], seed: u64, problems: &mut Vec<String>) -> Vec<Cell<'a>> {
     let same =
         |a: &Row, b: &Row| a.backend == b.backend && a.mode == b.mode && a.validity.is_valid() == b.validity.is_valid();
     let mut groups: Vec<Vec<&Row>> = Vec::new();
@@ -320,7 +320,7 @@ fn cells<'a>(rows: &[&'a Row], problems: &mut Vec<String>) -> Vec<Cell<'a>> {
         .flat_map(|cell| medians_by_round(&cell.rows))
         .collect();
     for cell in cells.iter_mut().filter(|cell| cell.valid && cell.backend != REFERENCE) {
-        cell.ratio = ratio(&medians_by_round(&cell.rows), &reference);
+        cell.ratio = ratio(&medians_by_round(&cell.rows), &reference, seed);
     }
     cells
 }
@@ -379,7 +379,7 @@ fn cell<'a>(rows: Vec<&'a Row>, problems: &mut Vec<String>) -> Cell<'a> {
 }
 
 /// Of sorted values, at least one.
-pub(crate) fn median(sorted: &[f64]) -> f64 {
+fn median(sorted: &[f64]) -> f64 {
     let middle = sorted.len() / 2;
     if sorted.len() % 2 == 1 {
         sorted[middle]

@@ -166,6 +166,15 @@ pub(crate) fn strip(cell: &Cell<'_>, range: (f64, f64)) -> Option<Picture> {
     picture.line("thin", vec![(x(p99), middle), (x(p999), middle)]);
     picture.line("thick", vec![(x(p50), middle), (x(p99), middle)]);
     picture.dot("value", (x(p50), middle), 3.5);
+    let is_lost = |q| {
+        cell.main()
+            .and_then(|pooled| pooled.quantile(q))
+            .is_some_and(|q| q.value == QuantileValue::Lost)
+    };
+    if is_lost(0.999) {
+        // It goes on beyond any time.
+        picture.line("beyond", vec![(x(p999), middle), (width, middle)]);
+    }
     Some(picture)
 }
 

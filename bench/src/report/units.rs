@@ -19,7 +19,9 @@ pub fn quantile(value: QuantileValue) -> String {
 /// An interval of quantiles: "14.3–14.8 µs"; empty when it has no end that says something.
 pub fn quantile_interval(low: QuantileValue, high: QuantileValue) -> String {
     match (low, high) {
-        (QuantileValue::Unsupported, QuantileValue::Unsupported) => String::new(),
+        (QuantileValue::Unsupported, QuantileValue::Unsupported) | (QuantileValue::Lost, QuantileValue::Lost) => {
+            String::new()
+        }
         (QuantileValue::Ns(low), QuantileValue::Ns(high)) => interval(&duration(low as f64), &duration(high as f64)),
         (low, high) => format!("{}–{}", quantile(low), quantile(high)),
     }
@@ -208,6 +210,7 @@ mod tests {
         assert_eq!(quantile_interval(Ns(980), Ns(1020)), "980 ns–1.02 µs");
         assert_eq!(quantile_interval(Ns(980), Lost), "980 ns–lost");
         assert_eq!(quantile_interval(Unsupported, Unsupported), "");
+        assert_eq!(quantile_interval(Lost, Lost), "");
         let names: Vec<String> = [0.5, 0.9, 0.99, 0.999, 0.9999, 0.1].map(quantile_name).into();
         assert_eq!(names, ["p50", "p90", "p99", "p99.9", "p99.99", "p10"]);
     }
