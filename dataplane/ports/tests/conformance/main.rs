@@ -1,6 +1,7 @@
 //! Every port through the same checks. A new port is one function that opens a link, and one line below.
 
 mod checks;
+mod starvation;
 
 use std::net::SocketAddr;
 
@@ -11,7 +12,8 @@ use dataplane_ports::{
     udp::{Batching, UdpOptions, UdpPort, WaitHow, probe},
     uring::{self, UringOptions, UringPort, UringVariant, UringWait},
 };
-use dataplane_waist::{Peer, Support};
+use dataplane_waist::{Peer, Port, Support};
+use starvation::overrun;
 
 fn loopback_link() -> Link {
     let (a, b) = loopback::pair(&loopback::RingOptions::default());
@@ -210,6 +212,105 @@ fn af_packet_conforms() {
         Ok(_) => {
             conform(&|| packet_link(PacketWait::Poll));
             conform(&|| packet_link(PacketWait::Spin));
+        }
+        Err(error) => eprintln!("skipped: {error}"),
+    }
+}
+
+/// A receiver with room for a burst or so.
+fn udp_receiver(wait: WaitHow, batch: Batching) -> (Box<dyn Port + Send>, SocketAddr) {
+    let port = UdpPort::open(&UdpOptions {
+        wait,
+        batch,
+        learn_peers_max: 1,
+        recv_buffer_bytes: 64 << 10,
+        ..UdpOptions::default()
+    })
+    .expect("server");
+    let address = port.local_addr();
+    (Box::new(port), address)
+}
+
+#[test]
+fn udp_is_overrun_and_goes_on() {
+    for (wait, batch) in [
+        (WaitHow::Blocking, Batching::Single),
+        (WaitHow::Poll, Batching::Multi),
+        (WaitHow::Epoll, Batching::Gso),
+        (WaitHow::Spin, Batching::Multi),
+    ] {
+        match probe(wait, batch) {
+            Ok(Support::Absent { why }) => eprintln!("skipped: {why}"),
+            Ok(_) => overrun(&|| udp_receiver(wait, batch)),
+            Err(error) => eprintln!("skipped: {error}"),
+        }
+    }
+}
+
+/// Few buffers, so that the multishot receive ends all the time.
+fn uring_receiver(variant: UringVariant, entries: u16, buffers: u16) -> (Box<dyn Port + Send>, SocketAddr) {
+    let here = SocketAddr::from(([127, 0, 0, 1], 0));
+    let port = UringPort::open(&UringOptions {
+        learn_peers_max: 1,
+        recv_buffer_bytes: 64 << 10,
+        entries,
+        buffers,
+        ..UringOptions::new(here, variant)
+    })
+    .expect("server");
+    let address = port.local_addr();
+    (Box::new(port), address)
+}
+
+/// Every way to end and to begin again: more buffers than the socket holds frames, fewer, and one per frame of a burst.
+fn overrun_uring(variant: UringVariant) {
+    match uring::probe(&variant) {
+        Ok(Support::Absent { why }) => eprintln!("skipped: {why}"),
+        Ok(_) => {
+            for (entries, buffers) in [(32, 128), (4, 8), (1, 1)] {
+                overrun(&|| uring_receiver(variant, entries, buffers));
+            }
+        }
+        Err(error) => eprintln!("skipped: {error}"),
+    }
+}
+
+#[test]
+fn uring_is_overrun_and_goes_on() {
+    for (zero_copy_send, submit_with_wait) in [(false, false), (false, true), (true, false)] {
+        overrun_uring(UringVariant {
+            zero_copy_send,
+            submit_with_wait,
+            ..UringVariant::new(UringWait::Enter)
+        });
+    }
+}
+
+#[test]
+fn uring_spin_and_sqpoll_are_overrun_and_go_on() {
+    overrun_uring(UringVariant::new(UringWait::Spin));
+    overrun_uring(UringVariant::new(UringWait::SqPoll { idle_ms: 2 }));
+}
+
+fn packet_receiver(wait: PacketWait) -> (Box<dyn Port + Send>, SocketAddr) {
+    let here = SocketAddr::from(([127, 0, 0, 1], 0));
+    let port = PacketPort::open(&PacketOptions {
+        learn_peers_max: 1,
+        ring_frames: 64,
+        ..PacketOptions::new("lo", here, Mac::default(), wait)
+    })
+    .expect("server");
+    let address = port.local_addr();
+    (Box::new(port), address)
+}
+
+#[test]
+fn af_packet_is_overrun_and_goes_on() {
+    match af_packet::probe("lo") {
+        Ok(Support::Absent { why }) => eprintln!("skipped: {why}"),
+        Ok(_) => {
+            overrun(&|| packet_receiver(PacketWait::Poll));
+            overrun(&|| packet_receiver(PacketWait::Spin));
         }
         Err(error) => eprintln!("skipped: {error}"),
     }
