@@ -375,6 +375,7 @@ impl Flight {
             tx_full_count: self.counts.tx_full,
             evicted_count: self.counts.evicted,
             rejects: self.counts.rejects,
+            start_ns: self.start_ns,
             elapsed: Duration::from_nanos(elapsed_ns),
             offered_rate_per_s: scheduled.map_or(sent_rate_per_s, |(requests_count, span)| {
                 requests_count as f64 / span.as_secs_f64().max(1e-9)

@@ -41,6 +41,8 @@ pub struct LoadResult {
     pub evicted_count: u64,
     /// Frames that are no reply to this client, by [`Reject::index`].
     pub rejects: [u64; Reject::ALL.len()],
+    /// When the schedule's time zero was, on the clock of the run.
+    pub start_ns: u64,
     /// From the start to the last reply or time-out.
     pub elapsed: Duration,
     /// Requests per second that the schedule asked for; in a closed loop, as sent.

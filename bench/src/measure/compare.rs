@@ -54,6 +54,19 @@ pub struct RatioEstimate {
     pub rounds_count: u64,
 }
 
+/// How much longer the other takes, with a 95 % interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct DifferenceEstimate {
+    /// The estimate; NaN without any round.
+    pub value: f64,
+    /// Lower end of the interval; −∞ where so few rounds bound nothing.
+    pub low: f64,
+    /// Upper end of the interval; ∞ where so few rounds bound nothing.
+    pub high: f64,
+    /// Rounds behind it.
+    pub rounds_count: u64,
+}
+
 /// Which of two it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -100,15 +113,49 @@ pub fn ratio(a: &[f64], b: &[f64], seed: u64) -> RatioEstimate {
     if logs.is_empty() {
         return RatioEstimate::NOTHING;
     }
-    let mut means = pairwise_means(&logs);
+    let (estimate, bounds) = estimate(&logs, seed);
+    finish(estimate, bounds, logs.len())
+}
+
+/// How much longer `b` takes than `a`, in their own unit, from values paired by round.
+///
+/// The estimate and the interval are those of [`ratio`], of differences instead of log-ratios. Pairs with a value that is
+/// not finite are left out.
+///
+/// # Panics
+/// If the two have different lengths.
+pub fn difference(a: &[f64], b: &[f64], seed: u64) -> DifferenceEstimate {
+    assert_eq!(a.len(), b.len(), "rounds are pairs");
+    let differences: Vec<f64> = a
+        .iter()
+        .zip(b)
+        .map(|(a, b)| b - a)
+        .filter(|value| value.is_finite())
+        .collect();
+    let (estimate, bounds) = estimate(&differences, seed);
+    let (low, high) = bounds.unwrap_or((f64::NEG_INFINITY, f64::INFINITY));
+    DifferenceEstimate {
+        value: estimate,
+        low,
+        high,
+        rounds_count: differences.len() as u64,
+    }
+}
+
+/// The median of all pairwise means of what each round gave, and its 95 % interval where the rounds are enough for one.
+fn estimate(rounds: &[f64], seed: u64) -> (f64, Option<(f64, f64)>) {
+    if rounds.is_empty() {
+        return (f64::NAN, None);
+    }
+    let mut means = pairwise_means(rounds);
     let estimate = median(&mut means);
     means.sort_unstable_by(f64::total_cmp);
-    let bounds = ranks::signed_rank_outside(logs.len()).map(|outside| {
+    let bounds = ranks::signed_rank_outside(rounds.len()).map(|outside| {
         let exact = (means[outside], means[means.len() - 1 - outside]);
-        let resampled = bootstrap(&logs, seed);
+        let resampled = bootstrap(rounds, seed);
         (exact.0.min(resampled.0), exact.1.max(resampled.1))
     });
-    finish(estimate, bounds, logs.len())
+    (estimate, bounds)
 }
 
 /// How many times as long the runs of `b` take as those of `a`, which are not paired: two recorded runs, a value per

@@ -56,6 +56,15 @@ pub enum Observation {
         /// Over which time.
         elapsed: Duration,
     },
+    /// How long an end that has a CPU to itself could have run and was not let.
+    Contention {
+        /// "client" or "server".
+        end: &'static str,
+        /// Time on the run queue.
+        waited: Duration,
+        /// Over which time.
+        elapsed: Duration,
+    },
     /// Is the sample large enough for the quantile that will be judged?
     Samples {
         /// The quantile, 0 to 1.
@@ -103,6 +112,8 @@ pub struct Limits {
     /// Involuntary switches per second: 100 is the slowest scheduler tick (CONFIG_HZ=100), so above it another thread
     /// shares the CPU all the time.
     pub involuntary_per_s_max: f64,
+    /// Time on the run queue over elapsed time. At 1 % another thread alone may own p99.
+    pub waited_ratio_max: f64,
     /// Steps between clocks, in nanoseconds. Two clocks are read one after the other; 100 µs is a bad interrupt in
     /// between.
     pub clock_step_ns_max: u64,
@@ -121,6 +132,7 @@ impl Default for Limits {
             steal_ratio_max: 0.01,
             steal_ticks_min: 3,
             involuntary_per_s_max: 100.0,
+            waited_ratio_max: 0.01,
             clock_step_ns_max: 100_000,
             slew_ratio_max: 500e-6,
             overflow_is_measured: false,
@@ -252,6 +264,16 @@ pub fn reason(observation: &Observation, limits: &Limits) -> Option<String> {
                     "the {end}'s rings overflowed: {rx_dropped_count} frames lost on receipt, {tx_dropped_count} on sending; \
                      this loss is the ring's and not the path's; lower the rate or raise the ring (net.core.rmem_max, \
                      net.core.wmem_max)"
+                )
+            })
+        }
+        Observation::Contention { end, waited, elapsed } => {
+            let ratio = waited.as_secs_f64() / elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
+            (ratio > limits.waited_ratio_max).then(|| {
+                format!(
+                    "the {end} could have run and was kept waiting for its CPU for {:.1} % of the time; others' work is in \
+                     its latencies; stop what else runs here, or give the ends CPUs of their own (isolcpus, taskset)",
+                    ratio * 100.0
                 )
             })
         }
@@ -427,6 +449,13 @@ mod tests {
 
     #[test]
     fn a_pinned_end_must_keep_its_cpu() {
+        let kept_waiting = |waited_ms| Observation::Contention {
+            end: "server",
+            waited: Duration::from_millis(waited_ms),
+            elapsed: Duration::from_secs(1),
+        };
+        assert_eq!(reason(&kept_waiting(9), &Limits::default()), None);
+        assert!(reason(&kept_waiting(50), &Limits::default()).is_some_and(|why| why.contains("5.0 %")));
         let switches = |involuntary_count| Observation::Switches {
             end: "client",
             involuntary_count,
