@@ -116,7 +116,7 @@ fn table(out: &mut String, experiment: &Experiment<'_>) -> std::fmt::Result {
         aligned.collect::<Vec<_>>().join("|")
     )?;
     for (point, cells) in &experiment.points {
-        for cell in cells {
+        for cell in cells.iter().filter(|cell| !cell.sidelined) {
             let mut columns: Vec<String> = Vec::new();
             columns.extend(
                 experiment

@@ -45,8 +45,10 @@ pub(crate) struct Cell<'a> {
     pub mode: &'a ModeRecord,
     /// May it be judged?
     pub valid: bool,
-    /// Why not, each reason once.
-    pub reasons: Vec<&'a str>,
+    /// Not to be judged, and rounds of the same back end at the same point are: a note is enough.
+    pub sidelined: bool,
+    /// Why not: each kind of reason once, with the number of rounds that have it.
+    pub reasons: Vec<String>,
     pub rows: Vec<&'a Row>,
     pub latency: Option<Pooled>,
     pub service: Option<Pooled>,
@@ -319,26 +321,47 @@ fn cells<'a>(rows: &[&'a Row], seed: u64, problems: &mut Vec<String>) -> Vec<Cel
         .filter(|cell| cell.valid && cell.backend == REFERENCE)
         .flat_map(|cell| medians_by_round(&cell.rows))
         .collect();
+    let judged: Vec<(&str, &ModeRecord)> = cells
+        .iter()
+        .filter(|cell| cell.valid)
+        .map(|cell| (cell.backend, cell.mode))
+        .collect();
+    for cell in cells.iter_mut().filter(|cell| !cell.valid) {
+        cell.sidelined = judged.contains(&(cell.backend, cell.mode));
+    }
     for cell in cells.iter_mut().filter(|cell| cell.valid && cell.backend != REFERENCE) {
         cell.ratio = ratio(&medians_by_round(&cell.rows), &reference, seed);
     }
     cells
 }
 
+/// Reasons that differ in their numbers alone are of one kind; the first of each kind stands for it.
+fn reasons(rows: &[&Row]) -> Vec<String> {
+    let mut kinds: Vec<(String, &str, usize)> = Vec::new();
+    for row in rows {
+        let Validity::Invalid { reasons } = &row.validity else {
+            continue;
+        };
+        for reason in reasons {
+            let kind: String = reason.chars().filter(|c| !c.is_ascii_digit() && *c != '.').collect();
+            match kinds.iter_mut().find(|(known, ..)| *known == kind) {
+                Some((.., count)) => *count += 1,
+                None => kinds.push((kind, reason, 1)),
+            }
+        }
+    }
+    let rounds_count = rows.len();
+    let tell = |(_, first, count): (String, &str, usize)| match rounds_count {
+        1 => first.to_owned(),
+        _ => format!("{first} (so in {count} of {rounds_count} rounds that were left out)"),
+    };
+    kinds.into_iter().map(tell).collect()
+}
+
 fn cell<'a>(rows: Vec<&'a Row>, problems: &mut Vec<String>) -> Cell<'a> {
-    let mut reasons: Vec<&str> = Vec::new();
     let mut facts: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let mut values: BTreeMap<&str, (Vec<f64>, &Metric)> = BTreeMap::new();
     for row in &rows {
-        if let Validity::Invalid { reasons: these } = &row.validity {
-            for reason in these
-                .iter()
-                .filter(|reason| !reasons.contains(&reason.as_str()))
-                .collect::<Vec<_>>()
-            {
-                reasons.push(reason);
-            }
-        }
         for (name, value) in &row.facts {
             let seen = facts.entry(name).or_default();
             if !seen.contains(&value.as_str()) {
@@ -367,7 +390,8 @@ fn cell<'a>(rows: Vec<&'a Row>, problems: &mut Vec<String>) -> Cell<'a> {
         backend: &rows[0].backend,
         mode: &rows[0].mode,
         valid: rows[0].validity.is_valid(),
-        reasons,
+        sidelined: false,
+        reasons: reasons(&rows),
         latency: pool(rows.iter().filter_map(|row| row.latency.as_ref()), problems),
         service: pool(rows.iter().filter_map(|row| row.service.as_ref()), problems),
         schedule_lag: pool(rows.iter().filter_map(|row| row.schedule_lag.as_ref()), problems),

@@ -139,7 +139,7 @@ fn table(out: &mut Out, experiment: &Experiment<'_>) {
             }));
         }
         table.set_header(titles);
-        for cell in cells {
+        for cell in cells.iter().filter(|cell| !cell.sidelined) {
             table.add_row(row(cell, &quantiles, has_ratio, wide));
         }
         out.line("");

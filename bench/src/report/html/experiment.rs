@@ -84,13 +84,20 @@ fn table(page: &mut Page, experiment: &Experiment<'_>) {
         }
         let range = svg::range_ns(cells);
         for cell in cells {
-            row(page, cell, &columns, range);
+            if !cell.sidelined {
+                row(page, cell, &columns, range);
+            }
             if !cell.valid {
-                page.element(
-                    "<tr class=\"reason\"><td colspan=\"",
-                    columns_count,
-                    "\"><span>Not judged: ",
-                );
+                page.element("<tr class=\"reason\"><td colspan=\"", columns_count, "\"><span>");
+                if cell.sidelined {
+                    page.text(format!(
+                        "{}: {} left out. ",
+                        cell.backend,
+                        words::counted(cell.rows.len(), "INVALID round")
+                    ));
+                } else {
+                    page.text("Not judged: ");
+                }
                 page.prose(&cell.reasons.join("; ")).raw("</span></td></tr>\n");
             }
         }
