@@ -1,0 +1,293 @@
+//! The command as a user meets it: right words, wrong words, folders that cannot be written, an interrupt.
+#![forbid(unsafe_code)]
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
+use tests::{Scratch, dplab, run, stderr, stdout};
+
+/// A run that is over within seconds.
+const SHORT: &[&str] = &[
+    "run",
+    "rtt-ladder",
+    "--backend",
+    "loopback,udp-blocking",
+    "--axis",
+    "frame_bytes=64",
+    "--axis",
+    "cpus=two",
+];
+
+#[test]
+fn help_names_every_command() {
+    let output = run(&["--help"]);
+    assert!(output.status.success());
+    for word in [
+        "list",
+        "probe",
+        "run",
+        "verify",
+        "compare",
+        "report",
+        "explain",
+        "completions",
+        "man",
+    ] {
+        assert!(stdout(&output).contains(word), "--help does not name {word}");
+    }
+    for verb in ["run", "report", "compare", "explain"] {
+        assert!(run(&[verb, "--help"]).status.success());
+    }
+}
+
+#[test]
+fn wrong_words_end_with_2_and_the_nearest_name() {
+    for (args, near) in [
+        (vec!["run", "rtt-lader"], "rtt-ladder"),
+        (vec!["run", "--backend", "udp-sping"], "udp-spin"),
+        (vec!["run", "rtt-ladder", "--axis", "frame_bits=64"], "frame_bytes"),
+        (vec!["run", "rtt-ladder", "--axis", "frame_bytes=1"], "44"),
+        (vec!["run", "load-latency", "--axis", "load_ratio=0"], "0.01"),
+        (vec!["run", "--budget", "0s"], "1s"),
+        (vec!["explain", "co-ordinated-omission"], "coordinated-omission"),
+        (vec!["rum"], "run"),
+    ] {
+        let output = run(&args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(stderr(&output).contains(near), "{args:?} says {}", stderr(&output));
+        assert!(stdout(&output).is_empty(), "{args:?} printed on stdout");
+    }
+}
+
+#[test]
+fn list_probe_explain_tell_without_measuring() {
+    let list = run(&["list"]);
+    assert!(list.status.success() && stdout(&list).contains("coordinated-omission"));
+    let list: serde_json::Value = serde_json::from_str(&stdout(&run(&["list", "--json"]))).expect("JSON");
+    assert!(
+        list["experiments"]
+            .as_array()
+            .is_some_and(|experiments| experiments.len() >= 5)
+    );
+    let probe = run(&["doctor"]);
+    assert!(
+        probe.status.success() && stdout(&probe).contains("udp-blocking"),
+        "{}",
+        stderr(&probe)
+    );
+    let probe: serde_json::Value = serde_json::from_str(&stdout(&run(&["probe", "--json"]))).expect("JSON");
+    assert_eq!(probe["backends"][0]["support"]["is"], "native");
+    let explained = run(&["explain", "client-bias"]);
+    assert!(stdout(&explained).contains("Lancet"));
+    assert!(stdout(&run(&["completions", "bash"])).contains("dplab"));
+    assert!(stdout(&run(&["man"])).contains(".TH"));
+}
+
+#[test]
+fn a_short_run_leaves_records_and_a_report() {
+    let scratch = Scratch::new();
+    let out = scratch.join("run");
+    let output = run(&[SHORT, &["--budget", "3s", "--seed", "7", "--out", &out]].concat());
+    assert!(matches!(output.status.code(), Some(0 | 1 | 3)), "{}", stderr(&output));
+    assert!(stdout(&output).contains("report.html"));
+    let records = fs::read_to_string(format!("{out}/records.jsonl")).expect("records");
+    let lines: Vec<serde_json::Value> = records
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("every line is JSON"))
+        .collect();
+    assert_eq!(lines[0]["record"], "run");
+    assert_eq!(lines[0]["seed"], 7);
+    assert_eq!(lines.last().expect("lines")["record"], "end");
+    let rows: Vec<_> = lines.iter().filter(|line| line["record"] == "row").collect();
+    assert!(rows.iter().any(|row| row["backend"] == "loopback"));
+    assert!(
+        rows.iter()
+            .any(|row| row["backend"] == "udp-blocking" && row["twin"] == true)
+    );
+    for row in &rows {
+        assert!(
+            row["latency"]["samples_count"]
+                .as_u64()
+                .is_some_and(|count| count > 100),
+            "a row without samples"
+        );
+        assert!(row["mode"]["is"].is_string());
+    }
+    assert!(fs::read_dir(format!("{out}/histograms")).expect("histograms").count() >= rows.len());
+    assert!(
+        fs::read_to_string(format!("{out}/report.html"))
+            .expect("a report")
+            .contains("udp-blocking")
+    );
+
+    // The same run again: the folder is taken, and nothing in it is touched.
+    let again = run(&[SHORT, &["--budget", "3s", "--out", &out]].concat());
+    assert_eq!(again.status.code(), Some(2));
+    assert_eq!(
+        fs::read_to_string(format!("{out}/records.jsonl")).expect("records"),
+        records
+    );
+
+    // Reports and comparisons need no measuring.
+    assert!(run(&["report", &out, "--format", "terminal"]).status.success());
+    assert!(run(&["report", &out, "--format", "markdown"]).status.success());
+    let compared = run(&["compare", &out, &out, "--format", "json"]);
+    assert!(compared.status.success(), "{}", stderr(&compared));
+}
+
+#[test]
+fn json_puts_records_and_nothing_else_on_stdout() {
+    let scratch = Scratch::new();
+    let output = run(&[SHORT, &["--budget", "2s", "--json", "--out", &scratch.join("run")]].concat());
+    let text = stdout(&output);
+    assert!(!text.is_empty(), "{}", stderr(&output));
+    for line in text.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect("every line of stdout is JSON");
+        assert!(line["record"].is_string());
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_named() {
+    let scratch = Scratch::new();
+    let file = scratch.join("file");
+    fs::write(&file, "in the way").expect("a file");
+    let output = run(&[SHORT, &["--out", &format!("{file}/run")]].concat());
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains(&file), "{}", stderr(&output));
+}
+
+#[test]
+fn a_newer_record_is_refused_and_a_torn_one_is_read() {
+    let scratch = Scratch::new();
+    let out = scratch.join("run");
+    run(&[SHORT, &["--budget", "2s", "--out", &out]].concat());
+    let file = format!("{out}/records.jsonl");
+    let records = fs::read_to_string(&file).expect("records");
+    fs::write(&file, &records[..records.len() - 40]).expect("a torn file");
+    let report = run(&["report", &out, "--format", "terminal"]);
+    assert!(report.status.success(), "{}", stderr(&report));
+    let newer = records.replacen("\"schema_version\":1", "\"schema_version\":99", 1);
+    assert_ne!(newer, records);
+    fs::write(&file, &newer).expect("a newer file");
+    let report = run(&["report", &out]);
+    assert_eq!(report.status.code(), Some(2));
+    assert!(stderr(&report).contains("99"), "{}", stderr(&report));
+    assert_eq!(fs::read_to_string(&file).expect("records"), newer);
+}
+
+#[test]
+fn ctrl_c_keeps_the_rows_so_far() {
+    let scratch = Scratch::new();
+    let out = scratch.join("run");
+    let mut child = Command::new(dplab())
+        .args([SHORT, &["--budget", "60s", "--out", &out]].concat())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("dplab starts");
+    let file = format!("{out}/records.jsonl");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let rows = || {
+        fs::read_to_string(&file)
+            .unwrap_or_default()
+            .matches("\"record\":\"row\"")
+            .count()
+    };
+    while rows() < 2 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    signal::kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("it runs");
+    let status = child.wait().expect("it ends");
+    assert!(status.code().is_some(), "it ended by itself: {status}");
+    let records = fs::read_to_string(&file).expect("records");
+    let end: serde_json::Value = serde_json::from_str(records.lines().last().expect("lines")).expect("JSON");
+    assert_eq!(end["record"], "end");
+    assert_eq!(end["interrupted"], true);
+    let report = fs::read_to_string(format!("{out}/report.html")).expect("a report");
+    assert!(report.to_lowercase().contains("interrupted"));
+}
+
+/// Kills runs at random moments, then looks for what is left. `DPLAB_KILLS` sets how many (the soak takes 50).
+#[test]
+fn kill_9_leaves_nothing_that_the_next_start_does_not_sweep() {
+    let kills_count: u64 = std::env::var("DPLAB_KILLS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(4);
+    let program = dplab();
+    let scratch = Scratch::new();
+    for kill in 0..kills_count {
+        let out = scratch.join(&format!("run-{kill}"));
+        let mut child = Command::new(&program)
+            .args([SHORT, &["--budget", "20s", "--out", &out]].concat())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("dplab starts");
+        // Spread over start-up and the first trials, the same on every run of the test.
+        std::thread::sleep(Duration::from_millis(20 + kill * 7919 % 1500));
+        signal::kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL).expect("it runs");
+        child.wait().expect("it is gone");
+        wait_for_no_server(child.id());
+        if let Ok(records) = fs::read_to_string(format!("{out}/records.jsonl")) {
+            let torn = records
+                .lines()
+                .filter(|line| serde_json::from_str::<serde_json::Value>(line).is_err())
+                .count();
+            assert!(torn <= 1, "only the last line may be torn");
+            if records
+                .lines()
+                .next()
+                .is_some_and(|line| serde_json::from_str::<serde_json::Value>(line).is_ok())
+            {
+                let report = run(&["report", &out, "--format", "terminal"]);
+                assert!(report.status.success(), "kill {kill}: {}", stderr(&report));
+            }
+        }
+        let probe = run(&["probe"]);
+        assert!(probe.status.success(), "kill {kill}: {}", stderr(&probe));
+        assert_eq!(
+            names_of(child.id()),
+            Vec::<String>::new(),
+            "kill {kill}: names are left"
+        );
+    }
+}
+
+/// Names under /run/netns that belong to that process.
+fn names_of(pid: u32) -> Vec<String> {
+    let prefix = format!("dplab-{pid}-");
+    fs::read_dir("/run/netns")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name.starts_with(&prefix))
+        .collect()
+}
+
+/// The servers of a killed run die with it (PR_SET_PDEATHSIG); the kernel needs a moment.
+fn wait_for_no_server(parent_pid: u32) {
+    let wanted = format!("\"parent_pid\":{parent_pid}");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let left = fs::read_dir("/proc")
+            .expect("/proc")
+            .flatten()
+            .filter(|entry| fs::read_to_string(entry.path().join("cmdline")).is_ok_and(|line| line.contains(&wanted)))
+            .count();
+        if left == 0 {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{left} servers outlive their run");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
