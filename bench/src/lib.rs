@@ -1,12 +1,24 @@
 //! L3: the load generator, the measurements, the claims, the experiments, the records and the reports behind `dplab`.
 #![forbid(unsafe_code)]
 
+pub mod backends;
 pub mod claim;
+pub mod cli;
+pub mod commands;
 pub mod compare;
 pub mod environment;
+pub mod experiment;
+pub mod experiments;
+pub mod host;
 pub mod load;
 pub mod measure;
+pub mod oracle;
+pub mod place;
 pub mod record;
+pub mod registry;
 pub mod report;
+pub mod run;
+pub mod server;
 pub mod store;
 pub mod table;
+pub mod trial;

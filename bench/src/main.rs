@@ -1,3 +1,62 @@
 //! The `dplab` command.
 #![forbid(unsafe_code)]
-fn main() {}
+
+use std::{io::Write, process::ExitCode};
+
+use bench::{
+    cli::{Cli, Command},
+    commands, run,
+    run::Exit,
+    server,
+};
+use clap::{CommandFactory, Parser};
+
+fn main() -> ExitCode {
+    match dispatch(Cli::parse()) {
+        Ok(exit) => ExitCode::from(exit as u8),
+        // A reader that has seen enough (`dplab list | head`) is no error of ours.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dplab: {error:#}");
+            ExitCode::from(Exit::Error as u8)
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
+    let mut out = std::io::stdout().lock();
+    match cli.command {
+        Command::Run(args) => {
+            return {
+                drop(out);
+                run::run(&args)
+            };
+        }
+        Command::Verify { seed, out: folder } => {
+            return {
+                drop(out);
+                run::verify(seed, folder)
+            };
+        }
+        Command::ServeEcho { config } => {
+            drop(out);
+            server::main(&config)?
+        }
+        Command::List { json } => out.write_all(commands::list(json)?.as_bytes())?,
+        Command::Probe { json } => out.write_all(commands::probe(json)?.as_bytes())?,
+        Command::Compare { a, b, format } => out.write_all(commands::compare(&a, &b, format)?.as_bytes())?,
+        Command::Report { folders, format } => out.write_all(commands::report(&folders, format)?.as_bytes())?,
+        Command::Explain { id } => out.write_all(commands::explain(&id)?.as_bytes())?,
+        Command::Schema => out.write_all(commands::schema()?.as_bytes())?,
+        Command::Completions { shell } => clap_complete::generate(shell, &mut Cli::command(), "dplab", &mut out),
+        Command::Man => clap_mangen::Man::new(Cli::command()).render(&mut out)?,
+    }
+    Ok(Exit::Holds)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}

@@ -1,17 +1,127 @@
-//! The rows of one experiment, as claims look at them.
+//! The rows of one experiment, as claims look at them: by arm, paired by round, merged by histogram.
 
-use crate::record::Row;
+use crate::{
+    measure::{
+        Recorder,
+        compare::{self, RatioEstimate},
+    },
+    record::{Distribution, QuantileValue, Row},
+};
 
 /// Rows in the order they were measured.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     /// The rows, invalid ones included; [`Table::valid`] leaves those out.
     pub rows: Vec<Row>,
+    /// Seeds every resampling, so that a verdict can be repeated.
+    pub seed: u64,
+}
+
+/// Which rows: a back end and some of its axis values.
+#[derive(Clone, Copy, Debug)]
+pub struct Arm<'a> {
+    /// The back end's name.
+    pub backend: &'a str,
+    /// Axis values that a row must have.
+    pub axis: &'a [(&'a str, &'a str)],
+    /// The second of an A/A pair?
+    pub twin: bool,
+}
+
+impl<'a> Arm<'a> {
+    /// The first of its pair, at these axis values.
+    pub fn of(backend: &'a str, axis: &'a [(&'a str, &'a str)]) -> Arm<'a> {
+        Arm {
+            backend,
+            axis,
+            twin: false,
+        }
+    }
+
+    fn has(&self, row: &Row) -> bool {
+        row.backend == self.backend
+            && row.twin == self.twin
+            && self
+                .axis
+                .iter()
+                .all(|(name, value)| row.axis.get(*name).is_some_and(|have| have == value))
+    }
 }
 
 impl Table {
     /// Rows that may be judged.
     pub fn valid(&self) -> impl Iterator<Item = &Row> {
         self.rows.iter().filter(|row| row.validity.is_valid())
+    }
+
+    /// The valid rows of an arm, in the order of their rounds.
+    pub fn arm(&self, arm: Arm<'_>) -> Vec<&Row> {
+        let mut rows: Vec<&Row> = self.valid().filter(|row| arm.has(row)).collect();
+        rows.sort_by_key(|row| row.round);
+        rows
+    }
+
+    /// Why an arm has no valid row: never measured, or every row invalid.
+    pub fn why_empty(&self, arm: Arm<'_>) -> String {
+        match self.rows.iter().filter(|row| arm.has(row)).count() {
+            0 => format!("{} was not measured in this run", arm.backend),
+            count => format!("all {count} rows of {} are INVALID", arm.backend),
+        }
+    }
+
+    /// Is there a back end and point of the axes at which every row is INVALID?
+    pub fn has_wholly_invalid_arm(&self) -> bool {
+        self.rows.iter().any(|row| {
+            !self
+                .valid()
+                .any(|other| (&other.backend, &other.axis, other.twin) == (&row.backend, &row.axis, row.twin))
+        })
+    }
+
+    /// `metric` of both arms in the rounds that both have, paired.
+    pub fn paired(&self, a: Arm<'_>, b: Arm<'_>, metric: impl Fn(&Row) -> Option<f64>) -> (Vec<f64>, Vec<f64>) {
+        let b_rows = self.arm(b);
+        self.arm(a)
+            .iter()
+            .filter_map(|a_row| {
+                let b_row = b_rows.iter().find(|b_row| b_row.round == a_row.round)?;
+                Some((metric(a_row)?, metric(b_row)?))
+            })
+            .unzip()
+    }
+
+    /// The ratio a ÷ b of a metric over the rounds both have; `None` below [`ROUNDS_MIN`].
+    pub fn ratio(&self, a: Arm<'_>, b: Arm<'_>, metric: impl Fn(&Row) -> Option<f64>) -> Option<RatioEstimate> {
+        let (a, b) = self.paired(a, b, metric);
+        (a.len() >= ROUNDS_MIN).then(|| compare::ratio(&b, &a, self.seed))
+    }
+
+    /// One histogram of an arm's valid rows; `None` when there are none, or one cannot be read.
+    pub fn merged(&self, arm: Arm<'_>, which: impl Fn(&Row) -> Option<&Distribution>) -> Option<Recorder> {
+        let mut rows = self.arm(arm).into_iter().filter_map(which);
+        let mut merged = Recorder::from_distribution(rows.next()?).ok()?;
+        for distribution in rows {
+            merged.merge(&Recorder::from_distribution(distribution).ok()?);
+        }
+        Some(merged)
+    }
+}
+
+/// Fewer pairs have no 95 % interval (see [`compare::ratio`]).
+pub const ROUNDS_MIN: usize = 6;
+
+/// A quantile of a row's latency, in nanoseconds; `None` when it is lost or cannot be said.
+pub fn latency_ns(q: f64) -> impl Fn(&Row) -> Option<f64> {
+    move |row| {
+        let quantile = row
+            .latency
+            .as_ref()?
+            .quantiles
+            .iter()
+            .find(|quantile| quantile.q == q)?;
+        match quantile.value {
+            QuantileValue::Ns(ns) => Some(ns as f64),
+            QuantileValue::Lost | QuantileValue::Unsupported => None,
+        }
     }
 }

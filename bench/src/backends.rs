@@ -1,0 +1,345 @@
+//! Every back end, and the one place where ports, addresses and names meet. The ladder of an experiment is a slice of
+//! [`BACKENDS`], in the order of the documentation: from no network at all to the kernel's fastest path.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use anyhow::Context;
+use dataplane_ports::{
+    af_packet::{self, Mac, PacketOptions, PacketPeer, PacketPort, PacketWait},
+    shm::{ShmPort, ShmRegion, Side},
+    udp::{self, Batching, UdpCloser, UdpOptions, UdpPort, WaitHow},
+    uring::{self, UringOptions, UringPort, UringVariant, UringWait},
+};
+use dataplane_waist::{Port, ProbeError, Support};
+use serde::{Deserialize, Serialize};
+
+use crate::place::Endpoint;
+
+/// One way of moving frames, as users name it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BackEnd {
+    /// Short, kebab-case, unique.
+    pub name: &'static str,
+    /// What moves the frames and how it waits, in one sentence.
+    pub summary: &'static str,
+    /// How it is opened.
+    pub kind: Kind,
+}
+
+/// The mechanism behind a name.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// Two threads of one process and a ring.
+    Loopback,
+    /// Two processes and a shared ring.
+    Shm,
+    /// A UDP socket through system calls.
+    Udp(WaitHow, Batching),
+    /// A UDP socket through io_uring.
+    Uring(UringWait, ZeroCopy),
+    /// A memory-mapped packet socket under our own UDP.
+    Packet(PacketWait),
+}
+
+/// Does io_uring send with SEND_ZC?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZeroCopy {
+    /// Yes.
+    On,
+    /// No.
+    Off,
+}
+
+/// How long SO_BUSY_POLL and io_uring's NAPI poll look before they sleep: the value that the kernel's own
+/// documentation recommends for a start (Documentation/networking/napi.rst names 50 µs as the sysctl's example).
+const BUSY_POLL_MICROSECONDS: u32 = 50;
+
+/// All back ends. The order matters: it is the order of lists, tables and ladders.
+pub const BACKENDS: &[BackEnd] = &[
+    BackEnd {
+        name: "loopback",
+        summary: "a ring between two threads of one process; no kernel at all: the floor of everything else",
+        kind: Kind::Loopback,
+    },
+    BackEnd {
+        name: "shm",
+        summary: "a ring in memory shared by two processes; both spin",
+        kind: Kind::Shm,
+    },
+    BackEnd {
+        name: "udp-blocking",
+        summary: "UDP sockets, blocking recv and send, one system call a message: what most programs do",
+        kind: Kind::Udp(WaitHow::Blocking, Batching::Single),
+    },
+    BackEnd {
+        name: "udp-poll",
+        summary: "UDP sockets, ppoll(2) before each receive",
+        kind: Kind::Udp(WaitHow::Poll, Batching::Single),
+    },
+    BackEnd {
+        name: "udp-epoll",
+        summary: "UDP sockets, epoll and recvmmsg/sendmmsg in batches of up to 32",
+        kind: Kind::Udp(WaitHow::Epoll, Batching::Multi),
+    },
+    BackEnd {
+        name: "udp-busy-poll",
+        summary: "UDP sockets that poll the device inside the system call before they sleep (SO_BUSY_POLL)",
+        kind: Kind::Udp(
+            WaitHow::BusyPoll {
+                microseconds: BUSY_POLL_MICROSECONDS,
+            },
+            Batching::Single,
+        ),
+    },
+    BackEnd {
+        name: "udp-spin",
+        summary: "UDP sockets, non-blocking receive in a loop: never sleeps",
+        kind: Kind::Udp(WaitHow::Spin, Batching::Single),
+    },
+    BackEnd {
+        name: "udp-mmsg",
+        summary: "UDP sockets, recvmmsg/sendmmsg in a loop: never sleeps",
+        kind: Kind::Udp(WaitHow::Spin, Batching::Multi),
+    },
+    BackEnd {
+        name: "udp-gso",
+        summary: "UDP sockets with segmentation and receive offload (UDP_SEGMENT, UDP_GRO), in a loop",
+        kind: Kind::Udp(WaitHow::Spin, Batching::Gso),
+    },
+    BackEnd {
+        name: "uring",
+        summary: "io_uring: multishot receive into a buffer ring, sleeping in io_uring_enter",
+        kind: Kind::Uring(UringWait::Enter, ZeroCopy::Off),
+    },
+    BackEnd {
+        name: "uring-spin",
+        summary: "io_uring as above, never sleeping",
+        kind: Kind::Uring(UringWait::Spin, ZeroCopy::Off),
+    },
+    BackEnd {
+        name: "uring-zc",
+        summary: "io_uring sending from registered buffers without a copy (SEND_ZC), sleeping",
+        kind: Kind::Uring(UringWait::Enter, ZeroCopy::On),
+    },
+    BackEnd {
+        name: "uring-sqpoll",
+        summary: "io_uring with a kernel thread that polls for submissions (SQPOLL); burns a CPU of its own",
+        kind: Kind::Uring(UringWait::SqPoll { idle_ms: 100 }, ZeroCopy::Off),
+    },
+    BackEnd {
+        name: "uring-napi",
+        summary: "io_uring that polls the device before it sleeps (REGISTER_NAPI)",
+        kind: Kind::Uring(
+            UringWait::NapiBusyPoll {
+                microseconds: BUSY_POLL_MICROSECONDS,
+            },
+            ZeroCopy::Off,
+        ),
+    },
+    BackEnd {
+        name: "af-packet",
+        summary: "a memory-mapped AF_PACKET ring under our own Ethernet, IP and UDP; sleeping in ppoll(2)",
+        kind: Kind::Packet(PacketWait::Poll),
+    },
+    BackEnd {
+        name: "af-packet-spin",
+        summary: "the AF_PACKET ring, never sleeping",
+        kind: Kind::Packet(PacketWait::Spin),
+    },
+];
+
+/// The back end of that name.
+pub fn by_name(name: &str) -> Option<&'static BackEnd> {
+    BACKENDS.iter().find(|backend| backend.name == name)
+}
+
+/// Room for frames that wait to be received. A stalled server's requests wait there; what does not fit is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Room {
+    /// Frames of the size under test.
+    pub frames_count: usize,
+}
+
+/// Everything that one end needs to open its port, as it is handed to the server's process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Wiring {
+    /// This end.
+    pub local: Endpoint,
+    /// The other end; `None` for a server that learns its clients.
+    pub remote: Option<Endpoint>,
+    /// The largest frame.
+    pub frame_bytes_max: usize,
+    /// Room to receive.
+    pub room: Room,
+    /// Where the shared-memory region can be opened ([`Kind::Shm`]).
+    pub region: Option<PathBuf>,
+}
+
+/// The most clients a server learns.
+const CLIENTS_MAX: usize = 16;
+
+impl BackEnd {
+    /// Do its ends sleep while they wait? Two ends that spin need a CPU each.
+    pub fn sleeps(&self) -> bool {
+        match self.kind {
+            Kind::Loopback | Kind::Shm => false,
+            Kind::Udp(wait, _) => wait != WaitHow::Spin,
+            Kind::Uring(wait, _) => !matches!(wait, UringWait::Spin | UringWait::SqPoll { .. }),
+            Kind::Packet(wait) => wait != PacketWait::Spin,
+        }
+    }
+
+    /// Asks the machine, in the namespace of the calling thread.
+    ///
+    /// # Errors
+    /// [`ProbeError`] when it could not be asked.
+    pub fn probe(&self, interface: &str) -> Result<Support, ProbeError> {
+        match self.kind {
+            Kind::Loopback => Ok(Support::Native),
+            Kind::Shm => dataplane_ports::shm::probe(),
+            Kind::Udp(wait, batch) => udp::probe(wait, batch),
+            Kind::Uring(wait, zero_copy) => uring::probe(&variant(wait, zero_copy, false)),
+            Kind::Packet(_) => af_packet::probe(interface),
+        }
+    }
+
+    /// Opens one end. [`Kind::Loopback`] has no ends that could be opened apart: see
+    /// [`dataplane_ports::loopback::pair`].
+    ///
+    /// # Errors
+    /// What the port said, with its name.
+    ///
+    /// # Panics
+    /// For [`Kind::Loopback`].
+    pub fn open(&self, wiring: &Wiring) -> anyhow::Result<Opened> {
+        let is_client = wiring.remote.is_some();
+        let peers: Vec<SocketAddr> = wiring.remote.iter().map(|remote| remote.addr).collect();
+        let learn_peers_max = if is_client { 0 } else { CLIENTS_MAX };
+        let context = || format!("opening {} at {}", self.name, wiring.local.addr);
+        match self.kind {
+            Kind::Loopback => panic!("the loopback ring's ends are made together"),
+            Kind::Shm => {
+                let path = wiring.region.as_ref().context("a shared-memory end needs its region")?;
+                let region = ShmRegion::open(path).with_context(context)?;
+                let side = if is_client { Side::A } else { Side::B };
+                let port = ShmPort::connect(&region, side).with_context(context)?;
+                Ok(Opened {
+                    port: Box::new(port),
+                    addr: None,
+                    closer: None,
+                })
+            }
+            Kind::Udp(wait, batch) => {
+                let buffer_bytes = wiring.room.socket_bytes(wiring.frame_bytes_max);
+                // A time-out arms a timer at every sleep. A server needs none: it is closed when it is to end.
+                let wait = if wait == WaitHow::Blocking && !is_client {
+                    WaitHow::Untimed
+                } else {
+                    wait
+                };
+                let options = UdpOptions {
+                    local: wiring.local.addr,
+                    connect: is_client,
+                    peers,
+                    learn_peers_max,
+                    wait,
+                    batch,
+                    recv_buffer_bytes: buffer_bytes,
+                    send_buffer_bytes: 0,
+                    frame_bytes_max: wiring.frame_bytes_max,
+                };
+                let port = UdpPort::open(&options).with_context(context)?;
+                let addr = Some(port.local_addr());
+                let closer = port.closer().with_context(context)?;
+                Ok(Opened {
+                    port: Box::new(port),
+                    addr,
+                    closer: Some(closer),
+                })
+            }
+            Kind::Uring(wait, zero_copy) => {
+                let options = UringOptions {
+                    peers,
+                    learn_peers_max,
+                    frame_bytes_max: wiring.frame_bytes_max,
+                    recv_buffer_bytes: wiring.room.socket_bytes(wiring.frame_bytes_max),
+                    ..UringOptions::new(wiring.local.addr, variant(wait, zero_copy, is_client))
+                };
+                let port = UringPort::open(&options).with_context(context)?;
+                let addr = Some(port.local_addr());
+                Ok(Opened {
+                    port: Box::new(port),
+                    addr,
+                    closer: None,
+                })
+            }
+            Kind::Packet(wait) => {
+                let options = PacketOptions {
+                    interface: wiring.local.interface.clone(),
+                    local: wiring.local.addr,
+                    local_mac: Mac(wiring.local.mac),
+                    peers: wiring
+                        .remote
+                        .iter()
+                        .map(|remote| PacketPeer {
+                            addr: remote.addr,
+                            mac: Mac(remote.mac),
+                        })
+                        .collect(),
+                    learn_peers_max,
+                    wait,
+                    frame_bytes_max: wiring.frame_bytes_max,
+                    ring_frames: wiring.room.frames_count.next_power_of_two(),
+                };
+                let port = PacketPort::open(&options).with_context(context)?;
+                Ok(Opened {
+                    port: Box::new(port),
+                    addr: Some(wiring.local.addr),
+                    closer: None,
+                })
+            }
+        }
+    }
+}
+
+fn variant(wait: UringWait, zero_copy: ZeroCopy, connect: bool) -> UringVariant {
+    UringVariant {
+        connect,
+        zero_copy_send: zero_copy == ZeroCopy::On,
+        ..UringVariant::new(wait)
+    }
+}
+
+/// An opened end.
+pub struct Opened {
+    /// The port.
+    pub port: Box<dyn Port>,
+    /// The UDP address it has, where it has one.
+    pub addr: Option<SocketAddr>,
+    /// Ends a wait that has no time-out.
+    pub closer: Option<UdpCloser>,
+}
+
+impl Room {
+    /// What the kernel charges for that many frames: `truesize`, the socket buffer's own memory and not only the data.
+    /// A small UDP frame costs up to 1280 bytes on x86-64 (include/linux/skbuff.h, SKB_TRUESIZE: data rounded up to the
+    /// slab's size, `struct skb_shared_info`, `struct sk_buff`), a large one its pages.
+    fn socket_bytes(self, frame_bytes: usize) -> usize {
+        const OVERHEAD_BYTES: usize = 1280;
+        // The kernel doubles what it is asked for, "to allow space for bookkeeping overhead" (socket(7), SO_RCVBUF).
+        self.frames_count * (OVERHEAD_BYTES + frame_bytes.next_power_of_two()) / 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = BACKENDS.iter().map(|backend| backend.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), BACKENDS.len());
+    }
+}

@@ -1,0 +1,186 @@
+//! The commands that measure nothing: each gives the text that it prints.
+
+use std::{fmt::Write, path::PathBuf};
+
+use anyhow::bail;
+
+use crate::{
+    backends::BACKENDS,
+    cli::{CompareFormat, ReportFormat},
+    compare, environment,
+    experiment::{Allowed, Experiment},
+    place::Place,
+    registry::{self, EXPERIMENTS},
+    report, run, store,
+};
+
+/// `dplab list`.
+///
+/// # Errors
+/// When JSON cannot be written.
+pub fn list(json: bool) -> anyhow::Result<String> {
+    if json {
+        let experiments: Vec<_> = EXPERIMENTS
+            .iter()
+            .map(|experiment| {
+                serde_json::json!({
+                    "id": experiment.id(),
+                    "title": experiment.title(),
+                    "question": experiment.question(),
+                    "axes": experiment.axes().iter().map(|axis| serde_json::json!({
+                        "name": axis.name, "meaning": axis.meaning, "values": axis.full,
+                    })).collect::<Vec<_>>(),
+                    "backends": experiment.backends(),
+                    "claims": experiment.claims().iter().map(|claim| serde_json::json!({
+                        "id": claim.id, "sentence": claim.sentence, "source": claim.source.to_string(),
+                    })).collect::<Vec<_>>(),
+                })
+            })
+            .collect();
+        let backends: Vec<_> = BACKENDS
+            .iter()
+            .map(|backend| serde_json::json!({ "name": backend.name, "summary": backend.summary }))
+            .collect();
+        let all = serde_json::json!({ "experiments": experiments, "backends": backends });
+        return Ok(serde_json::to_string_pretty(&all)? + "\n");
+    }
+    let mut text = String::from("Experiments (dplab run ID)\n");
+    for experiment in EXPERIMENTS {
+        writeln!(text, "\n  {}\n      {}", experiment.id(), experiment.question())?;
+        for axis in experiment.axes() {
+            writeln!(text, "      --axis {}={}", axis.name, axis.full.join(","))?;
+        }
+        for claim in experiment.claims() {
+            writeln!(text, "      claim {}", claim.id)?;
+        }
+    }
+    text.push_str("\nBack ends (--backend NAME; dplab probe says which exist here)\n\n");
+    for backend in BACKENDS {
+        writeln!(text, "  {:16} {}", backend.name, backend.summary)?;
+    }
+    Ok(text)
+}
+
+/// `dplab probe`.
+///
+/// # Errors
+/// When hosts may be made here and yet cannot.
+pub fn probe(json: bool) -> anyhow::Result<String> {
+    let privilege = dataplane_netns::prepare();
+    dataplane_netns::sweep()?;
+    let place = Place::prepare(&privilege)?;
+    let backends = run::probe(&place)?;
+    let environment = environment::capture(&[]);
+    if json {
+        let all = serde_json::json!({
+            "place": place.describe(), "backends": backends, "environment": environment,
+        });
+        return Ok(serde_json::to_string_pretty(&all)? + "\n");
+    }
+    Ok(format!(
+        "Packets would go through {}.\n\n{}",
+        place.describe(),
+        environment::render_probe(&environment, &backends)
+    ))
+}
+
+/// `dplab explain`.
+///
+/// # Errors
+/// When nothing is called that.
+pub fn explain(id: &str) -> anyhow::Result<String> {
+    if let Some((experiment, claim)) = registry::claim(id) {
+        let mut text = format!("{}\n\n{}\n\nSource: {}\n\n", claim.id, claim.sentence, claim.source);
+        writeln!(text, "What decides it\n  {}\n", claim.invariant)?;
+        writeln!(
+            text,
+            "Judged by {}: {}\n  {}\n",
+            experiment.id(),
+            experiment.question(),
+            experiment.how()
+        )?;
+        writeln!(text, "Try it\n  dplab run {}", experiment.id())?;
+        return Ok(text);
+    }
+    if let Some(experiment) = registry::experiment(id) {
+        return Ok(explain_experiment(experiment)?);
+    }
+    let known = EXPERIMENTS.iter().flat_map(|experiment| {
+        experiment
+            .claims()
+            .iter()
+            .map(|claim| claim.id)
+            .chain([experiment.id()])
+    });
+    match registry::nearest(id, known.clone()).as_slice() {
+        [] => bail!(
+            "no claim or experiment is called {id:?}; known: {}",
+            known.collect::<Vec<_>>().join(", ")
+        ),
+        near => bail!(
+            "no claim or experiment is called {id:?}; did you mean {}?",
+            near.join(" or ")
+        ),
+    }
+}
+
+fn explain_experiment(experiment: &dyn Experiment) -> Result<String, std::fmt::Error> {
+    let mut text = format!(
+        "{}: {}\n\n{}\n\n",
+        experiment.id(),
+        experiment.question(),
+        experiment.how()
+    );
+    for axis in experiment.axes() {
+        let allowed = match axis.allowed {
+            Allowed::Number(low, high) => format!("a number from {low} to {high}"),
+            Allowed::Words => axis.full.join(" or "),
+        };
+        writeln!(text, "  --axis {}: {} ({allowed})", axis.name, axis.meaning)?;
+    }
+    text.push('\n');
+    for claim in experiment.claims() {
+        writeln!(text, "  claim {}: {}", claim.id, claim.sentence)?;
+    }
+    Ok(text)
+}
+
+/// `dplab compare`.
+///
+/// # Errors
+/// When a run cannot be read.
+pub fn compare(a: &std::path::Path, b: &std::path::Path, format: CompareFormat) -> anyhow::Result<String> {
+    let comparison = compare::compare(&store::read(a)?, &store::read(b)?);
+    Ok(match format {
+        CompareFormat::Terminal => compare::terminal(&comparison, report::Style::of_stdout()),
+        CompareFormat::Markdown => compare::markdown(&comparison),
+        CompareFormat::Json => serde_json::to_string_pretty(&comparison)? + "\n",
+    })
+}
+
+/// `dplab report`.
+///
+/// # Errors
+/// When a run cannot be read, or the report cannot be written beside it.
+pub fn report(folders: &[PathBuf], format: ReportFormat) -> anyhow::Result<String> {
+    let runs = folders.iter().map(store::read).collect::<Result<Vec<_>, _>>()?;
+    let runs: Vec<&store::Run> = runs.iter().collect();
+    let texts: Vec<_> = EXPERIMENTS.iter().map(|experiment| run::text_of(*experiment)).collect();
+    let write = |name: &str, text: String| -> anyhow::Result<String> {
+        let path = store::write_beside(&folders[0], name.as_ref(), text.as_bytes())?;
+        Ok(format!("Report: {}\n", path.display()))
+    };
+    match format {
+        ReportFormat::Html => write("report.html", report::html(&runs, &texts)),
+        ReportFormat::Markdown => write("report.md", report::markdown(&runs, &texts)),
+        ReportFormat::Terminal => Ok(report::terminal(&runs, &texts, report::Style::of_stdout())),
+    }
+}
+
+/// `dplab schema`.
+///
+/// # Errors
+/// When JSON cannot be written.
+pub fn schema() -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(&store::record_schema())? + "\n")
+}

@@ -1,0 +1,247 @@
+//! What an experiment is, and what it may ask of the lab while it runs.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+
+use crate::{
+    backends::BackEnd,
+    claim::Claim,
+    place::Place,
+    record::{Record, Row, SupportRecord},
+    store::RunFolder,
+    table::Table,
+};
+
+/// One experiment: a question, axes, and the claims it can judge. One file each under `experiments/`, one line each in
+/// [`crate::registry`].
+pub trait Experiment: Sync {
+    /// Short, kebab-case, unique.
+    fn id(&self) -> &'static str;
+    /// A few words for headings.
+    fn title(&self) -> &'static str;
+    /// What a reader learns, as a question.
+    fn question(&self) -> &'static str;
+    /// What is done to answer it, for a stranger.
+    fn how(&self) -> &'static str;
+    /// What can be varied.
+    fn axes(&self) -> &'static [Axis];
+    /// The back ends it compares, by name; the order is that of the tables.
+    fn backends(&self) -> Vec<&'static str>;
+    /// Those that the tour measures.
+    fn tour_backends(&self) -> Vec<&'static str> {
+        self.backends()
+    }
+    /// The claims it judges.
+    fn claims(&self) -> &'static [Claim];
+    /// This experiment's share of the tour, relative to the others'; 0 for one that runs only when it is asked for.
+    fn tour_weight(&self) -> f64;
+    /// Measures, and records each row as soon as it has it.
+    ///
+    /// # Errors
+    /// What ended it early; rows recorded so far stay.
+    fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()>;
+}
+
+/// Something that is varied.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Axis {
+    /// Name, unit last: `frame_bytes`.
+    pub name: &'static str,
+    /// What it is, in a few words.
+    pub meaning: &'static str,
+    /// Values of a full run.
+    pub full: &'static [&'static str],
+    /// Values of the tour.
+    pub tour: &'static [&'static str],
+    /// The value of `verify`.
+    pub smallest: &'static str,
+    /// What a user may ask for.
+    pub allowed: Allowed,
+}
+
+/// The values of an axis that make sense.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Allowed {
+    /// A number from the first to the second, both included.
+    Number(f64, f64),
+    /// One of the full run's words.
+    Words,
+}
+
+impl Axis {
+    /// Is `value` one that makes sense?
+    ///
+    /// # Errors
+    /// A sentence with the bound.
+    pub fn check(&self, value: &str) -> Result<(), String> {
+        match self.allowed {
+            Allowed::Words if self.full.contains(&value) => Ok(()),
+            Allowed::Words => Err(format!(
+                "axis {} takes {}, not {value:?}",
+                self.name,
+                self.full.join(", ")
+            )),
+            Allowed::Number(low, high) => match value.parse::<f64>() {
+                Ok(number) if (low..=high).contains(&number) => Ok(()),
+                _ => Err(format!(
+                    "axis {} takes a number from {low} to {high}, not {value:?}",
+                    self.name
+                )),
+            },
+        }
+    }
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Every experiment a little.
+    Tour,
+    /// What was asked for, wholly.
+    Full,
+    /// The smallest axis, once: does it work?
+    Smallest,
+}
+
+/// What the user chose, already checked against the registry.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    /// How much.
+    pub depth: Depth,
+    /// Only these back ends, if any were named.
+    pub backends: Option<Vec<&'static str>>,
+    /// Values of axes, if any were given.
+    pub axes: BTreeMap<String, Vec<String>>,
+    /// Decides every schedule, order and resampling.
+    pub seed: u64,
+}
+
+/// What an experiment may ask of the lab.
+#[derive(Debug)]
+pub struct Lab<'run> {
+    /// What the user chose.
+    pub choice: &'run Choice,
+    /// Where the packets go.
+    pub place: &'run Place,
+    /// Time for this experiment.
+    pub budget: Duration,
+    /// Set by Ctrl-C.
+    pub stop: &'run AtomicBool,
+    /// What each back end is here.
+    pub supports: &'run BTreeMap<&'static str, SupportRecord>,
+    /// The run's folder.
+    pub folder: &'run mut RunFolder,
+    /// Rows also go to stdout (--json).
+    pub echo_rows: bool,
+    /// Tells the person at the terminal.
+    pub progress: &'run indicatif::ProgressBar,
+    /// When the run began.
+    pub run_started: Instant,
+    /// Rows so far.
+    pub table: Table,
+}
+
+impl Lab<'_> {
+    /// The values of an axis for this run.
+    pub fn values(&self, axis: &Axis) -> Vec<String> {
+        if let Some(values) = self.choice.axes.get(axis.name) {
+            return values.clone();
+        }
+        match self.choice.depth {
+            Depth::Tour => axis.tour.iter().map(ToString::to_string).collect(),
+            Depth::Full => axis.full.iter().map(ToString::to_string).collect(),
+            Depth::Smallest => vec![axis.smallest.to_owned()],
+        }
+    }
+
+    /// The values of a numeric axis.
+    ///
+    /// # Panics
+    /// If the axis has values that are not numbers: they were checked when the command line was read.
+    pub fn numbers(&self, axis: &Axis) -> Vec<f64> {
+        self.values(axis)
+            .iter()
+            .map(|value| value.parse().expect("axis values are checked beforehand"))
+            .collect()
+    }
+
+    /// The back ends of `experiment` that were asked for and exist here.
+    pub fn backends(&self, experiment: &dyn Experiment) -> Vec<&'static BackEnd> {
+        let wanted = match (&self.choice.backends, self.choice.depth) {
+            (Some(named), _) => named.clone(),
+            (None, Depth::Full) => experiment.backends(),
+            (None, Depth::Tour | Depth::Smallest) => experiment.tour_backends(),
+        };
+        experiment
+            .backends()
+            .into_iter()
+            .filter(|name| wanted.contains(name))
+            .filter(|name| {
+                matches!(
+                    self.supports.get(name),
+                    Some(SupportRecord::Native | SupportRecord::Emulated { .. })
+                )
+            })
+            .filter_map(crate::backends::by_name)
+            .collect()
+    }
+
+    /// Has the user had enough?
+    pub fn interrupted(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Keeps a row: on disk at once, and for the claims.
+    ///
+    /// # Errors
+    /// When it could not be written; what was written before stays.
+    pub fn record(&mut self, row: Row) -> anyhow::Result<()> {
+        let record = Record::Row(Box::new(row));
+        self.folder.append(&record).context("writing a row")?;
+        if self.echo_rows {
+            println!("{}", serde_json::to_string(&record)?);
+        }
+        if let Record::Row(row) = record {
+            self.table.rows.push(*row);
+        }
+        Ok(())
+    }
+
+    /// Divides the budget: `arms_count` trials a round, each of at least `trial_min`. A trial takes a few tens of
+    /// milliseconds more than it measures, for starting its two ends.
+    pub fn plan(&self, arms_count: usize, trial_min: Duration) -> Plan {
+        const ROUNDS_MIN: u32 = crate::table::ROUNDS_MIN as u32;
+        const ROUNDS_MAX: u32 = 15;
+        const TRIAL_MAX: Duration = Duration::from_secs(2);
+        const OVERHEAD: Duration = Duration::from_millis(60);
+        if self.choice.depth == Depth::Smallest {
+            return Plan {
+                rounds_count: 1,
+                trial: trial_min,
+            };
+        }
+        let arms_count = arms_count.max(1) as u32;
+        let round_min = (trial_min + OVERHEAD) * arms_count;
+        let rounds_count = (self.budget.as_secs_f64() / round_min.as_secs_f64()) as u32;
+        let rounds_count = rounds_count.clamp(ROUNDS_MIN, ROUNDS_MAX);
+        let trial = (self.budget / (rounds_count * arms_count)).saturating_sub(OVERHEAD);
+        Plan {
+            rounds_count,
+            trial: trial.clamp(trial_min, TRIAL_MAX.max(trial_min)),
+        }
+    }
+}
+
+/// How often and how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Rounds; each measures every arm once.
+    pub rounds_count: u32,
+    /// Duration of each measurement.
+    pub trial: Duration,
+}

@@ -1,0 +1,11 @@
+//! One file per experiment; [`crate::registry`] lists them.
+
+pub mod client_bias;
+pub mod coordinated_omission;
+pub mod load_latency;
+pub mod loss_exclusion;
+pub mod peers;
+pub mod rtt_ladder;
+pub mod self_test;
+
+mod judge;

@@ -1,0 +1,235 @@
+//! `rtt-ladder`: one request and its reply over every way of moving frames, from a ring in memory to the kernel's own
+//! bypass. Ping-pong, one request in flight: what is measured is the path and the wake-up, not queueing.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    backends::{self, Room},
+    claim::{Claim, Judgement, Source},
+    experiment::{Allowed, Axis, Experiment, Lab},
+    experiments::judge::{measured_ratio, ratio_at_most},
+    measure::rounds,
+    record::{Outcome, Row},
+    table::{Arm, Table, latency_ns},
+    trial::{self, Cpus, Load, Position, Trial},
+};
+
+/// See the module.
+#[derive(Debug)]
+pub struct RttLadder;
+
+const FRAME_BYTES: Axis = Axis {
+    name: "frame_bytes",
+    meaning: "size of request and reply: our header and payload, without UDP, IP and Ethernet",
+    full: &["64", "256", "1024", "1472", "4096", "8972"],
+    tour: &["64"],
+    smallest: "64",
+    allowed: Allowed::Number(44.0, 8972.0),
+};
+
+const CPUS: Axis = Axis {
+    name: "cpus",
+    meaning: "one: both ends share a CPU (path length, sleeping back ends only); two: a CPU each",
+    full: &["two", "one"],
+    tour: &["two"],
+    smallest: "two",
+    allowed: Allowed::Words,
+};
+
+/// The rung that every other is compared with, and the one that is measured twice a round.
+const REFERENCE: &str = "udp-blocking";
+
+/// Long enough that a request is lost and not late.
+const TIMEOUT: Duration = Duration::from_millis(500);
+
+impl Experiment for RttLadder {
+    fn id(&self) -> &'static str {
+        "rtt-ladder"
+    }
+
+    fn title(&self) -> &'static str {
+        "The RTT ladder"
+    }
+
+    fn question(&self) -> &'static str {
+        "What does one request and its reply cost over each way of moving frames, and what of that is the wake-up?"
+    }
+
+    fn how(&self) -> &'static str {
+        "An echo server in a process of its own answers one request at a time (ping-pong). Every back end is measured \
+         once per round, in an order shuffled by the seed; udp-blocking is measured twice per round, and the difference \
+         between these two identical arms is the noise floor. CPU time is what the kernel charged to each end."
+    }
+
+    fn axes(&self) -> &'static [Axis] {
+        &[FRAME_BYTES, CPUS]
+    }
+
+    fn backends(&self) -> Vec<&'static str> {
+        backends::BACKENDS.iter().map(|backend| backend.name).collect()
+    }
+
+    fn claims(&self) -> &'static [Claim] {
+        CLAIMS
+    }
+
+    fn tour_weight(&self) -> f64 {
+        3.5
+    }
+
+    fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
+        let ladder = lab.backends(self);
+        let mut points = Vec::new();
+        for cpus in lab.values(&CPUS) {
+            for frame_bytes in lab.numbers(&FRAME_BYTES) {
+                points.push((cpus.clone(), frame_bytes as usize));
+            }
+        }
+        let mut arms = Vec::new();
+        for (cpus, frame_bytes) in &points {
+            for backend in &ladder {
+                // Two spinning ends on one CPU measure the scheduler's time slice.
+                if cpus == "one" && !backend.sleeps() {
+                    continue;
+                }
+                arms.push((cpus.as_str(), *frame_bytes, *backend, false));
+                if backend.name == REFERENCE {
+                    arms.push((cpus.as_str(), *frame_bytes, *backend, true));
+                }
+            }
+        }
+        let plan = lab.plan(arms.len(), Duration::from_millis(100));
+        let orders = rounds::order(arms.len(), plan.rounds_count as usize, lab.choice.seed);
+        lab.progress.set_length(orders.len() as u64 * arms.len() as u64);
+        for (round, order) in orders.iter().enumerate() {
+            for index in order {
+                if lab.interrupted() {
+                    return Ok(());
+                }
+                let (cpus, frame_bytes, backend, twin) = arms[*index];
+                lab.progress
+                    .set_message(format!("{}, {frame_bytes} bytes, round {}", backend.name, round + 1));
+                let trial = Trial {
+                    backend,
+                    client_backend: None,
+                    frame_bytes,
+                    cpus: if cpus == "one" { Cpus::One } else { Cpus::Two },
+                    load: Load::Closed { duration: plan.trial },
+                    timeout: TIMEOUT,
+                    stall: None,
+                    service_spin: Duration::ZERO,
+                    room: Room { frames_count: 64 },
+                    overflow_is_measured: false,
+                };
+                let client_id = (round * arms.len() + index) as u32;
+                let outcome = trial::run(lab, &trial, client_id)?;
+                let position = Position {
+                    experiment: self.id(),
+                    axis: BTreeMap::from([
+                        (FRAME_BYTES.name.to_owned(), frame_bytes.to_string()),
+                        (CPUS.name.to_owned(), cpus.to_owned()),
+                    ]),
+                    round: round as u32,
+                    twin,
+                    seed: lab.choice.seed,
+                };
+                lab.record(outcome.into_row(&trial, position))?;
+                lab.progress.inc(1);
+            }
+        }
+        Ok(())
+    }
+}
+
+const CLAIMS: &[Claim] = &[
+    Claim {
+        id: "bypass-ladder",
+        sentence: "RTT falls rung by rung: sockets, busy polling, io_uring, AF_XDP, XDP in the driver, DPDK, RDMA",
+        source: Source::Published {
+            work: "the usual account of kernel bypass, as in \"Distributed Systems\", chapter 8.5",
+            place: "SmartNICs and DPUs",
+        },
+        invariant: "Each rung's median is below the one before it, measured in the same rounds. All seven rungs are \
+                    needed: a ladder with missing rungs is not judged.",
+        judge: bypass_ladder,
+    },
+    Claim {
+        id: "wakeup-dominates",
+        sentence: "With a CPU for each end, not sleeping alone cuts the RTT of a plain UDP socket to half or less",
+        source: Source::Ours {
+            seen: "the wake-up costs more than the network stack on virtual machines",
+        },
+        invariant: "Only the wait differs between the two arms (udp-spin and udp-blocking): same socket, same calls to \
+                    send, same size. Decided by the paired ratio of medians at 64 bytes.",
+        judge: wakeup_dominates,
+    },
+    Claim {
+        id: "uring-no-shortcut",
+        sentence: "For a ping-pong that sleeps, io_uring is not faster than a blocking socket: at least 0.9 of its RTT",
+        source: Source::Ours {
+            seen: "liburing's own users report it as \"io_uring is slower than epoll\"",
+        },
+        invariant: "Same payload, both ends sleeping, both over one UDP socket. Decided by the paired ratio of medians.",
+        judge: uring_no_shortcut,
+    },
+];
+
+const SMALL: &[(&str, &str)] = &[("frame_bytes", "64"), ("cpus", "two")];
+
+fn p50(row: &Row) -> Option<f64> {
+    latency_ns(0.5)(row)
+}
+
+fn bypass_ladder(table: &Table) -> Judgement {
+    let reference = Arm::of(REFERENCE, SMALL);
+    let measured = ["udp-busy-poll", "udp-spin", "uring", "af-packet-spin"]
+        .into_iter()
+        .filter_map(|rung| {
+            let ratio = table.ratio(Arm::of(rung, SMALL), reference, p50)?;
+            Some(measured_ratio(
+                &format!("p50 of {rung} ÷ p50 of {REFERENCE}"),
+                &ratio,
+                "falls rung by rung",
+            ))
+        })
+        .collect();
+    let why = "the rungs AF_XDP, XDP, DPDK and RDMA are not part of this version; the figures show the rungs that are";
+    Judgement {
+        outcome: Outcome::NotMeasured { why: why.to_owned() },
+        measured,
+    }
+}
+
+fn wakeup_dominates(table: &Table) -> Judgement {
+    let what = "p50 of udp-spin ÷ p50 of udp-blocking, 64 bytes";
+    if !two_cpus(table) {
+        return Judgement::not_measured("both ends share a CPU on this machine; two spinning ends need two");
+    }
+    ratio_at_most(
+        table,
+        what,
+        Arm::of("udp-spin", SMALL),
+        Arm::of(REFERENCE, SMALL),
+        p50,
+        0.5,
+    )
+}
+
+fn uring_no_shortcut(table: &Table) -> Judgement {
+    let what = "p50 of udp-blocking ÷ p50 of uring, 64 bytes";
+    ratio_at_most(
+        table,
+        what,
+        Arm::of(REFERENCE, SMALL),
+        Arm::of("uring", SMALL),
+        p50,
+        1.0 / 0.9,
+    )
+}
+
+/// Did the two ends of the small rows really run on different CPUs?
+fn two_cpus(table: &Table) -> bool {
+    table
+        .valid()
+        .all(|row| row.facts.get("client_cpu") != row.facts.get("server_cpu"))
+}

@@ -1,0 +1,132 @@
+//! Our own processes and threads: put on their CPUs, and what the kernel has counted about them (/proc).
+
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::load::thread::{self, CpuUse};
+
+/// Where an end of a trial is to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seat {
+    /// The CPU to stay on, where CPUs can be chosen.
+    pub cpu: Option<usize>,
+    /// The end never sleeps.
+    pub spins: bool,
+    /// The other end has the same CPU.
+    pub is_shared: bool,
+}
+
+/// Puts the calling thread on its seat; says what really happened, as facts of a row: `client_cpu`, `client_scheduler`.
+///
+/// An end that sleeps gets SCHED_FIFO where that is allowed, so that being woken is the kernel's work and not the luck
+/// of the run queue. One that spins does not: the kernel takes 5 % of each second away from spinning real-time threads
+/// (sched_rt_runtime_us), in one piece.
+pub fn settle(end: &str, seat: Seat) -> BTreeMap<String, String> {
+    let mut facts = BTreeMap::new();
+    if let Some(cpu) = seat.cpu {
+        let pinned = thread::pin(cpu);
+        facts.insert(
+            format!("{end}_cpu"),
+            if pinned.done { cpu.to_string() } else { pinned.fact },
+        );
+    }
+    let scheduler = match seat.spins {
+        true => "SCHED_OTHER: it spins".to_owned(),
+        false => {
+            thread::fifo(CpuUse {
+                spins: false,
+                is_shared: seat.is_shared,
+            })
+            .fact
+        }
+    };
+    facts.insert(format!("{end}_scheduler"), scheduler);
+    let timers = thread::tighten_timers();
+    if !timers.done {
+        facts.insert(format!("{end}_timers"), timers.fact);
+    }
+    facts
+}
+
+/// What a thread, or all threads of a process, have used of their CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunTime {
+    /// Time on a CPU.
+    pub on_cpu: Duration,
+    /// Time in which it could have run and another thread had the CPU.
+    pub waited: Duration,
+}
+
+impl RunTime {
+    /// What was used since `earlier`.
+    pub fn since(self, earlier: RunTime) -> RunTime {
+        RunTime {
+            on_cpu: self.on_cpu.saturating_sub(earlier.on_cpu),
+            waited: self.waited.saturating_sub(earlier.waited),
+        }
+    }
+}
+
+/// A process so far: all its threads, io_uring's SQPOLL threads included.
+///
+/// `None` when it is gone, or the kernel keeps no such count (CONFIG_SCHED_INFO).
+pub fn process_run_time(pid: u32) -> Option<RunTime> {
+    let mut total = RunTime::default();
+    for entry in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+        let thread = schedstat(&format!("{}/schedstat", entry.ok()?.path().display()))?;
+        total.on_cpu += thread.on_cpu;
+        total.waited += thread.waited;
+    }
+    Some(total)
+}
+
+/// One of our own threads so far.
+pub fn thread_run_time(tid: i32) -> Option<RunTime> {
+    schedstat(&format!("/proc/self/task/{tid}/schedstat"))
+}
+
+/// CPU time so far of the kernel threads that io_uring runs for this process (SQPOLL; their names begin with "iou-").
+pub fn io_uring_threads_cpu_time() -> Duration {
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else {
+        return Duration::ZERO;
+    };
+    tasks
+        .flatten()
+        .filter(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("iou-")))
+        .filter_map(|task| schedstat(&task.path().join("schedstat").display().to_string()))
+        .map(|thread| thread.on_cpu)
+        .sum()
+}
+
+/// The first two fields of a schedstat file, in nanoseconds (Documentation/scheduler/sched-stats.rst).
+fn schedstat(path: &str) -> Option<RunTime> {
+    let text = fs::read_to_string(path).ok()?;
+    let mut fields = text
+        .split_whitespace()
+        .map(|field| field.parse().map(Duration::from_nanos));
+    Some(RunTime {
+        on_cpu: fields.next()?.ok()?,
+        waited: fields.next()?.ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_time_grows() {
+        let before = process_run_time(std::process::id()).expect("a live process");
+        let mut sum = 0u64;
+        while process_run_time(std::process::id())
+            .expect("a live process")
+            .since(before)
+            .on_cpu
+            .is_zero()
+        {
+            sum = std::hint::black_box(sum + 1);
+        }
+        assert!(process_run_time(u32::MAX).is_none());
+    }
+}

@@ -1,0 +1,90 @@
+//! Every experiment. The order matters: it is the order of the tour, of `dplab list` and of the documentation.
+
+use crate::{
+    claim::Claim,
+    experiment::Experiment,
+    experiments::{
+        client_bias::ClientBias, coordinated_omission::CoordinatedOmission, load_latency::LoadLatency,
+        loss_exclusion::LossExclusion, peers::Peers, rtt_ladder::RttLadder, self_test::SelfTest,
+    },
+};
+
+/// All experiments.
+pub const EXPERIMENTS: &[&dyn Experiment] = &[
+    &RttLadder,
+    &LoadLatency,
+    &CoordinatedOmission,
+    &LossExclusion,
+    &ClientBias,
+    &Peers,
+    &SelfTest,
+];
+
+/// The experiment of that id.
+pub fn experiment(id: &str) -> Option<&'static dyn Experiment> {
+    EXPERIMENTS.iter().copied().find(|experiment| experiment.id() == id)
+}
+
+/// The claim of that id, with the experiment that judges it.
+pub fn claim(id: &str) -> Option<(&'static dyn Experiment, &'static Claim)> {
+    EXPERIMENTS
+        .iter()
+        .flat_map(|experiment| experiment.claims().iter().map(|claim| (*experiment, claim)))
+        .find(|(_, claim)| claim.id == id)
+}
+
+/// The names most like `wanted`, best first, for "did you mean".
+pub fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut scored: Vec<(f64, &str)> = known
+        .map(|name| (strsim::jaro_winkler(wanted, name), name))
+        .filter(|(score, _)| *score > 0.6)
+        .collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    scored.into_iter().take(3).map(|(_, name)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::backends;
+
+    #[test]
+    fn ids_are_unique_and_back_ends_exist() {
+        let mut seen = BTreeSet::new();
+        for experiment in EXPERIMENTS {
+            assert!(seen.insert(experiment.id()), "{} twice", experiment.id());
+            for claim in experiment.claims() {
+                assert!(
+                    seen.insert(claim.id) || claim.id == experiment.id(),
+                    "{} twice",
+                    claim.id
+                );
+            }
+            for name in experiment.backends().iter().chain(&experiment.tour_backends()) {
+                assert!(
+                    backends::by_name(name).is_some(),
+                    "{} compares {name}, which is no back end",
+                    experiment.id()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_axis_allows_its_own_values() {
+        for axis in EXPERIMENTS.iter().flat_map(|experiment| experiment.axes()) {
+            for value in axis.full.iter().chain(axis.tour).chain([&axis.smallest]) {
+                assert_eq!(axis.check(value), Ok(()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_typo_finds_its_name() {
+        let known = EXPERIMENTS.iter().map(|experiment| experiment.id());
+        assert_eq!(nearest("rtt-lader", known.clone())[0], "rtt-ladder");
+        assert!(nearest("zzzz", known).is_empty());
+    }
+}

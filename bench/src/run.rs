@@ -1,0 +1,334 @@
+//! `dplab run`: prepare the place, run each experiment, judge its claims, leave records and reports.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::{
+    backends::BACKENDS,
+    cli::{RunArgs, Selection},
+    environment::{self, CpuTimes},
+    experiment::{Choice, Depth, Experiment, Lab},
+    load::calibrate,
+    measure::{
+        Recorder,
+        hdr_files::{self, Interval},
+    },
+    place::{End, Place},
+    record::{BackEndRecord, Outcome, Record, RunEnd, RunHeader, SCHEMA_VERSION, SupportRecord, VerdictRecord},
+    registry::EXPERIMENTS,
+    report,
+    store::{self, RunFolder},
+    table::Table,
+};
+
+/// What a finished run means to a script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Every claim holds, or could not be decided here.
+    Holds = 0,
+    /// A claim fails.
+    Fails = 1,
+    /// Something could not be run.
+    Error = 2,
+    /// A claim could not be judged because its rows are INVALID.
+    Invalid = 3,
+}
+
+/// `dplab run`.
+///
+/// # Errors
+/// What kept it from measuring at all. An experiment that ends early is recorded, and the others still run.
+pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
+    let selection = args.select()?;
+    measure(selection, args.out.clone(), args.json)
+}
+
+/// `dplab verify`.
+///
+/// # Errors
+/// As [`run`].
+pub fn verify(seed: Option<u64>, out: Option<PathBuf>) -> anyhow::Result<Exit> {
+    let args = RunArgs {
+        seed: seed.or(Some(1)),
+        out: out.clone(),
+        ..RunArgs::default()
+    };
+    let mut selection = args.select()?;
+    selection.choice.depth = Depth::Smallest;
+    selection.choice.backends = Some(BACKENDS.iter().map(|backend| backend.name).collect());
+    match measure(selection, out, false)? {
+        // Without repetition nothing can be judged, so a verdict says nothing: it works, or it does not.
+        Exit::Error => Ok(Exit::Error),
+        Exit::Holds | Exit::Fails | Exit::Invalid => Ok(Exit::Holds),
+    }
+}
+
+fn measure(selection: Selection, out: Option<PathBuf>, json: bool) -> anyhow::Result<Exit> {
+    // A user namespace can only be entered while there is one thread, so this comes first.
+    let privilege = dataplane_netns::prepare();
+    let stop = interrupts()?;
+    let started = Instant::now();
+    let cpu_before = CpuTimes::read();
+    let started_at = SystemTime::now();
+    let started_unix_ms = started_at
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64);
+    if let Err(error) = dataplane_netns::sweep() {
+        eprintln!("warning: what an earlier run left could not be swept: {error}");
+    }
+    let place = Place::prepare(&privilege)?;
+
+    let Selection {
+        experiments,
+        choice,
+        budget,
+    } = selection;
+    let path = out.unwrap_or_else(|| default_folder(started_unix_ms, choice.seed));
+    let mut folder = RunFolder::create(&path)?;
+    let backends = probe(&place)?;
+    let header = RunHeader {
+        schema_version: SCHEMA_VERSION,
+        version: environment::build::version().to_owned(),
+        git_commit: environment::build::git_commit().map(str::to_owned),
+        build_profile: environment::build::profile().to_owned(),
+        command: std::env::args().collect(),
+        seed: choice.seed,
+        started_unix_ms,
+        budget_s: Some(budget.as_secs_f64()),
+        place: place.describe(),
+        environment: environment::capture(&[]),
+        backends: backends.clone(),
+        generator: Some(calibrate::calibrate()),
+    };
+    let mut sink = Sink {
+        folder: &mut folder,
+        json,
+    };
+    sink.append(Record::Run(Box::new(header)))?;
+
+    let progress = progress_bar(json);
+    progress.println(format!("Measuring in {}, seed {}.", place.describe(), choice.seed));
+    let supports: BTreeMap<&'static str, SupportRecord> = BACKENDS
+        .iter()
+        .map(|backend| backend.name)
+        .zip(backends.into_iter().map(|record| record.support))
+        .collect();
+    let weight: f64 = experiments.iter().map(|experiment| experiment.tour_weight()).sum();
+    let mut state = State::default();
+    for experiment in &experiments {
+        if stop.load(std::sync::atomic::Ordering::Relaxed) {
+            break;
+        }
+        progress.reset();
+        progress.set_prefix(experiment.title());
+        let share = match choice.depth {
+            Depth::Tour => experiment.tour_weight() / weight,
+            Depth::Full | Depth::Smallest => 1.0 / experiments.len() as f64,
+        };
+        let mut lab = Lab {
+            choice: &choice,
+            place: &place,
+            budget: budget.mul_f64(share),
+            stop: &stop,
+            supports: &supports,
+            folder: sink.folder,
+            echo_rows: json,
+            progress: &progress,
+            run_started: started,
+            table: Table {
+                rows: Vec::new(),
+                seed: choice.seed,
+            },
+        };
+        if let Err(error) = experiment.run(&mut lab) {
+            let message = format!("{}: {error:#}", experiment.id());
+            progress.println(format!("error: {message}"));
+            state.errors.push(message);
+        }
+        let table = lab.table;
+        state.rows_count += table.rows.len() as u64;
+        judge(*experiment, &table, &choice, &mut sink, &mut state)?;
+        write_histograms(&table, started_at, sink.folder)?;
+    }
+    progress.finish_and_clear();
+
+    let interrupted = stop.load(std::sync::atomic::Ordering::Relaxed);
+    sink.append(Record::End(RunEnd {
+        elapsed_s: started.elapsed().as_secs_f64(),
+        rows_count: state.rows_count,
+        interrupted,
+        steal_ratio: CpuTimes::read()
+            .zip(cpu_before)
+            .map_or(0.0, |(after, before)| environment::steal_ratio(&before, &after)),
+        errors: state.errors.clone(),
+    }))?;
+    let exit = state.exit();
+    let run = store::read(&path)?;
+    let texts: Vec<report::ExperimentText> = EXPERIMENTS.iter().map(|experiment| text_of(*experiment)).collect();
+    let html = folder.write_file("report.html", report::html(&[&run], &texts).as_bytes())?;
+    folder.write_file("report.md", report::markdown(&[&run], &texts).as_bytes())?;
+    if !json {
+        print!("{}", report::terminal(&[&run], &texts, report::Style::of_stdout()));
+        if interrupted {
+            println!("Interrupted: the rows so far are kept.");
+        }
+        println!("Report: {}", html.display());
+    }
+    Ok(exit)
+}
+
+/// The description of an experiment, as reports print it.
+pub fn text_of(experiment: &dyn Experiment) -> report::ExperimentText {
+    report::ExperimentText {
+        id: experiment.id(),
+        title: experiment.title(),
+        question: experiment.question(),
+        how: experiment.how(),
+    }
+}
+
+/// What the experiments have come to so far.
+#[derive(Debug, Default)]
+struct State {
+    rows_count: u64,
+    errors: Vec<String>,
+    any_fails: bool,
+    any_invalid: bool,
+}
+
+impl State {
+    fn exit(&self) -> Exit {
+        match self {
+            State { errors, .. } if !errors.is_empty() => Exit::Error,
+            State { any_fails: true, .. } => Exit::Fails,
+            State { any_invalid: true, .. } => Exit::Invalid,
+            _ => Exit::Holds,
+        }
+    }
+}
+
+/// Where records go: the folder, and stdout with --json.
+struct Sink<'a> {
+    folder: &'a mut RunFolder,
+    json: bool,
+}
+
+impl Sink<'_> {
+    fn append(&mut self, record: Record) -> anyhow::Result<()> {
+        self.folder.append(&record)?;
+        if self.json {
+            println!("{}", serde_json::to_string(&record)?);
+        }
+        Ok(())
+    }
+}
+
+fn judge(
+    experiment: &dyn Experiment,
+    table: &Table,
+    choice: &Choice,
+    sink: &mut Sink<'_>,
+    state: &mut State,
+) -> anyhow::Result<()> {
+    for claim in experiment.claims() {
+        let mut judgement = match choice.depth {
+            Depth::Smallest => crate::claim::Judgement::not_measured("verify runs everything once and judges nothing"),
+            Depth::Tour | Depth::Full => (claim.judge)(table),
+        };
+        if table.rows.is_empty() {
+            judgement = crate::claim::Judgement::not_measured("no row was measured");
+        }
+        state.any_fails |= judgement.outcome == Outcome::Fails;
+        let undecided = matches!(
+            judgement.outcome,
+            Outcome::NotMeasured { .. } | Outcome::Inconclusive { .. }
+        );
+        state.any_invalid |= undecided && table.has_wholly_invalid_arm();
+        sink.append(Record::Verdict(VerdictRecord {
+            claim: claim.id.to_owned(),
+            experiment: experiment.id().to_owned(),
+            sentence: claim.sentence.to_owned(),
+            source: claim.source.to_string(),
+            outcome: judgement.outcome,
+            measured: judgement.measured,
+        }))?;
+    }
+    Ok(())
+}
+
+/// Each row's latency as files that other tools read.
+fn write_histograms(table: &Table, started: SystemTime, folder: &RunFolder) -> anyhow::Result<()> {
+    for row in &table.rows {
+        let Some(latency) = &row.latency else { continue };
+        let recorder = Recorder::from_distribution(latency).context("reading back a row's histogram")?;
+        let stem = store::histogram_stem(row);
+        let (mut hlog, mut hgrm) = (Vec::new(), Vec::new());
+        let interval = Interval {
+            tag: &stem,
+            recorder: &recorder,
+            start: Duration::from_secs_f64(row.at_s),
+            duration: Duration::from_secs_f64(row.elapsed_s),
+        };
+        hdr_files::write_hlog(&mut hlog, started, &[interval]).context("writing a row's histogram")?;
+        hdr_files::write_hgrm(&mut hgrm, &recorder).context("writing a row's histogram")?;
+        folder.write_file(format!("{}/{stem}.hlog", store::HISTOGRAMS_FOLDER), &hlog)?;
+        folder.write_file(format!("{}/{stem}.hgrm", store::HISTOGRAMS_FOLDER), &hgrm)?;
+    }
+    Ok(())
+}
+
+/// Asks about every back end, from inside the client's host.
+///
+/// # Errors
+/// When the client's host could not be entered.
+pub fn probe(place: &Place) -> anyhow::Result<Vec<BackEndRecord>> {
+    let interface = place.endpoint(End::Client).interface;
+    place.inside(End::Client, || {
+        BACKENDS
+            .iter()
+            .map(|backend| BackEndRecord {
+                name: backend.name.to_owned(),
+                summary: backend.summary.to_owned(),
+                support: backend.probe(&interface).into(),
+            })
+            .collect()
+    })
+}
+
+/// Ctrl-C and SIGTERM: the first lets the running trial end and keeps everything; the second ends at once.
+fn interrupts() -> anyhow::Result<Arc<AtomicBool>> {
+    use signal_hook::{consts, flag};
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [consts::SIGINT, consts::SIGTERM] {
+        flag::register_conditional_shutdown(signal, 128 + signal, stop.clone()).context("handling Ctrl-C")?;
+        flag::register(signal, stop.clone()).context("handling Ctrl-C")?;
+    }
+    Ok(stop)
+}
+
+fn default_folder(started_unix_ms: u64, seed: u64) -> PathBuf {
+    let time = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(started_unix_ms));
+    let time = time.to_string().replace([':', 'Z'], "");
+    PathBuf::from("dplab-runs").join(format!("{time}-{:08x}", seed as u32))
+}
+
+fn progress_bar(json: bool) -> ProgressBar {
+    let progress = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+    if json {
+        progress.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    let style = ProgressStyle::with_template("{prefix:>24} [{bar:30}] {pos}/{len} {wide_msg}");
+    progress.set_style(
+        style
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("=> "),
+    );
+    progress
+}

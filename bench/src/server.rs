@@ -1,0 +1,381 @@
+//! The answering end: an echo node in a process of its own (so that it can be stopped, killed and charged for its CPU
+//! time), or in a thread where the back end has no second process.
+//!
+//! The process is this same program under a hidden name. It reads its wiring from its first argument, opens its port,
+//! drops every privilege, says "ready" on stdout, and turns until its stdin closes. It dies with its parent
+//! (PR_SET_PDEATHSIG), also when the parent is killed, also while it is stopped.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Read, Write},
+    net::SocketAddr,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use dataplane_echo::EchoServer;
+use dataplane_waist::{Clock, Effects, Input, Instant, MemoryLog, MonotonicClock, Node, NodeStats, Port, Protocol};
+use dataplane_wire::Reject;
+use nix::{
+    sys::{
+        prctl,
+        signal::{self, Signal},
+    },
+    unistd::Pid,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    backends::{self, Opened, Wiring},
+    host::{self, RunTime, Seat},
+};
+
+/// The hidden subcommand.
+pub const SUBCOMMAND: &str = "serve-echo";
+
+/// What the server's process is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServerConfig {
+    /// Who starts it; it ends when that process does.
+    pub parent_pid: u32,
+    /// Name in [`backends::BACKENDS`].
+    pub backend: String,
+    /// How to open the port.
+    pub wiring: Wiring,
+    /// Where it is to run.
+    pub seat: Seat,
+    /// Time burnt for each request before it is answered.
+    pub service_spin: Duration,
+}
+
+/// The first line on the server's stdout.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ready {
+    /// The UDP address it really has, where it has one.
+    addr: Option<SocketAddr>,
+    /// How it runs: pinned where, which scheduler.
+    facts: BTreeMap<String, String>,
+}
+
+/// The last line on the server's stdout.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerReport {
+    /// Frames received and answered.
+    pub rx_frames_count: u64,
+    /// Frames that the receive side lost and told us of.
+    pub rx_dropped_count: u64,
+    /// Replies that could not be sent.
+    pub tx_dropped_count: u64,
+    /// Frames not understood, by reason; only reasons that occurred.
+    pub rejects: BTreeMap<String, u64>,
+}
+
+impl From<NodeStats> for ServerReport {
+    fn from(stats: NodeStats) -> ServerReport {
+        let rejects = Reject::ALL
+            .iter()
+            .map(|reason| (reason.name().to_owned(), stats.rejects[reason.index()]))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        ServerReport {
+            rx_frames_count: stats.port.rx_frames_count,
+            rx_dropped_count: stats.port.rx_dropped_count,
+            tx_dropped_count: stats.port.tx_dropped_count + stats.refused_count,
+            rejects,
+        }
+    }
+}
+
+/// A running server, whichever way it runs. Dropping it ends it.
+#[derive(Debug)]
+pub enum Server {
+    /// A child process.
+    Process {
+        /// The child; `None` once it was waited for.
+        child: Child,
+        /// Open as long as the server is to run.
+        stdin: Option<ChildStdin>,
+        /// Its report comes from here.
+        stdout: BufReader<ChildStdout>,
+        /// The address it has.
+        addr: Option<SocketAddr>,
+        /// How it runs.
+        facts: BTreeMap<String, String>,
+    },
+    /// A thread of this process.
+    Thread {
+        /// Its thread; `None` once it was joined.
+        handle: Option<JoinHandle<anyhow::Result<ServerReport>>>,
+        /// Tells it to end.
+        stop: Arc<AtomicBool>,
+        /// Tells it to rest: what SIGSTOP does to a process.
+        pause: Arc<AtomicBool>,
+        /// Its thread id.
+        tid: i32,
+        /// How it runs.
+        facts: BTreeMap<String, String>,
+    },
+}
+
+impl Server {
+    /// Starts a process. Call it inside the server's namespace, from a thread that outlives the server.
+    ///
+    /// # Errors
+    /// When it could not be started or did not become ready; with what it printed.
+    pub fn spawn(config: &ServerConfig) -> anyhow::Result<Server> {
+        use std::os::unix::process::CommandExt;
+        let program = std::env::current_exe().context("finding this program's own file")?;
+        let mut child = Command::new(program)
+            .arg(SUBCOMMAND)
+            .arg(serde_json::to_string(config)?)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            // A group of its own: Ctrl-C at the terminal is the parent's to handle.
+            .process_group(0)
+            .spawn()
+            .context("starting the server's process")?;
+        let stdin = child.stdin.take();
+        let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let mut line = String::new();
+        let read = stdout.read_line(&mut line);
+        let ready: Ready = match read
+            .map_err(anyhow::Error::from)
+            .and_then(|_| Ok(serde_json::from_str(&line)?))
+        {
+            Ok(ready) => ready,
+            Err(_) => {
+                // Its own words are on stderr already.
+                let _ = child.kill();
+                let status = child.wait().context("waiting for the server's process")?;
+                bail!("the server of {} did not become ready ({status})", config.backend);
+            }
+        };
+        Ok(Server::Process {
+            child,
+            stdin,
+            stdout,
+            addr: ready.addr,
+            facts: ready.facts,
+        })
+    }
+
+    /// Starts a thread around `port`.
+    ///
+    /// # Errors
+    /// When the system has no room for a thread.
+    pub fn start_thread(port: Box<dyn Port>, config: &ServerConfig) -> anyhow::Result<Server> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let pause = Arc::new(AtomicBool::new(false));
+        let (tell, told) = std::sync::mpsc::channel();
+        let (thread_stop, thread_pause, config) = (stop.clone(), pause.clone(), config.clone());
+        let handle = thread::Builder::new()
+            .name("dplab-server".to_owned())
+            .spawn(move || -> anyhow::Result<ServerReport> {
+                let facts = host::settle("server", config.seat);
+                let _ = tell.send((nix::unistd::gettid().as_raw(), facts));
+                serve(port, config.service_spin, &thread_stop, &thread_pause)
+            })
+            .context("starting the server's thread")?;
+        let (tid, facts) = told.recv().context("the server's thread ended at once")?;
+        Ok(Server::Thread {
+            handle: Some(handle),
+            stop,
+            pause,
+            tid,
+            facts,
+        })
+    }
+
+    /// The UDP address it has, where it has one.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        match self {
+            Server::Process { addr, .. } => *addr,
+            Server::Thread { .. } => None,
+        }
+    }
+
+    /// How it runs.
+    pub fn facts(&self) -> &BTreeMap<String, String> {
+        match self {
+            Server::Process { facts, .. } | Server::Thread { facts, .. } => facts,
+        }
+    }
+
+    /// What it has used of its CPU so far, all its threads and its io_uring workers together.
+    pub fn run_time(&self) -> Option<RunTime> {
+        match self {
+            Server::Process { child, .. } => host::process_run_time(child.id()),
+            Server::Thread { tid, .. } => host::thread_run_time(*tid),
+        }
+    }
+
+    /// Stops it in its tracks, or lets it go on: SIGSTOP and SIGCONT for a process; a thread rests by itself.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn pause(&self, paused: bool) -> anyhow::Result<()> {
+        match self {
+            Server::Process { child, .. } => {
+                let signal = if paused { Signal::SIGSTOP } else { Signal::SIGCONT };
+                signal::kill(Pid::from_raw(child.id() as i32), signal).with_context(|| format!("sending {signal}"))
+            }
+            Server::Thread { pause, .. } => {
+                pause.store(paused, Ordering::Release);
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends it and takes its report.
+    ///
+    /// # Errors
+    /// When it had died before, or its port had failed.
+    pub fn finish(mut self) -> anyhow::Result<ServerReport> {
+        match &mut self {
+            Server::Process {
+                child, stdin, stdout, ..
+            } => {
+                drop(stdin.take());
+                let mut line = String::new();
+                stdout
+                    .take(REPORT_BYTES_MAX)
+                    .read_to_string(&mut line)
+                    .context("reading the server's report")?;
+                let status = child.wait().context("waiting for the server's process")?;
+                serde_json::from_str(&line).with_context(|| format!("the server ended early ({status})"))
+            }
+            Server::Thread { handle, stop, .. } => {
+                stop.store(true, Ordering::Release);
+                let handle = handle.take().expect("finish is called once");
+                handle.join().unwrap_or_else(|_| bail!("the server's thread panicked"))
+            }
+        }
+    }
+}
+
+/// The longest report that is read from a server.
+const REPORT_BYTES_MAX: u64 = 64 * 1024;
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        match self {
+            Server::Process { child, .. } => {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+            Server::Thread { handle, stop, .. } => {
+                stop.store(true, Ordering::Release);
+                if let Some(handle) = handle.take() {
+                    let _ = handle.join();
+                }
+            }
+        }
+    }
+}
+
+/// The server's process: everything behind [`SUBCOMMAND`].
+///
+/// # Errors
+/// A configuration that cannot be read, a port that cannot be opened or that fails.
+pub fn main(config: &str) -> anyhow::Result<()> {
+    let config: ServerConfig = serde_json::from_str(config).context("reading the server's configuration")?;
+    prctl::set_pdeathsig(Signal::SIGKILL).context("asking to die with the parent")?;
+    if nix::unistd::getppid().as_raw() as u32 != config.parent_pid {
+        bail!("the parent is gone already");
+    }
+    let backend = backends::by_name(&config.backend).with_context(|| format!("no back end {:?}", config.backend))?;
+    let Opened { port, addr, closer } = backend.open(&config.wiring)?;
+    let mut facts = host::settle("server", config.seat);
+    facts.insert("privileges".to_owned(), drop_privileges());
+
+    println!("{}", serde_json::to_string(&Ready { addr, facts })?);
+    std::io::stdout().flush()?;
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let on_eof = stop.clone();
+    thread::spawn(move || {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        on_eof.store(true, Ordering::Release);
+        if let Some(closer) = closer {
+            closer.close();
+        }
+    });
+    let report = serve(port, config.service_spin, &stop, &AtomicBool::new(false))?;
+    println!("{}", serde_json::to_string(&report)?);
+    Ok(())
+}
+
+/// Gives up every capability: from here on only frames are handled, and nobody's frame needs them.
+fn drop_privileges() -> String {
+    let sets = [
+        caps::CapSet::Effective,
+        caps::CapSet::Permitted,
+        caps::CapSet::Inheritable,
+    ];
+    for set in sets {
+        if let Err(error) = caps::clear(None, set) {
+            return format!("kept: {error}");
+        }
+    }
+    match prctl::set_no_new_privs() {
+        Ok(()) => "dropped".to_owned(),
+        Err(error) => format!("dropped, but new ones could be gained: {error}"),
+    }
+}
+
+fn serve(
+    port: Box<dyn Port>,
+    service_spin: Duration,
+    stop: &AtomicBool,
+    pause: &AtomicBool,
+) -> anyhow::Result<ServerReport> {
+    let clock = MonotonicClock::new();
+    let protocol = Working {
+        inner: EchoServer,
+        clock,
+        work: service_spin,
+    };
+    let mut node = Node::new(port, MemoryLog::new(), protocol, 1);
+    node.run(&clock, &mut || {
+        while pause.load(Ordering::Acquire) && !stop.load(Ordering::Acquire) {
+            thread::sleep(PAUSE_STEP);
+        }
+        stop.load(Ordering::Acquire)
+    })
+    .context("the server's port failed")?;
+    Ok(node.stats().into())
+}
+
+/// How exactly a paused thread notices that it may go on.
+const PAUSE_STEP: Duration = Duration::from_micros(100);
+
+/// A protocol that burns CPU time before it answers: work of a known length.
+#[derive(Debug)]
+struct Working<P> {
+    inner: P,
+    clock: MonotonicClock,
+    work: Duration,
+}
+
+impl<P: Protocol> Protocol for Working<P> {
+    fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Effects) {
+        if !self.work.is_zero() && matches!(input, Input::Frame { .. }) {
+            let end = self.clock.now() + self.work;
+            while self.clock.now() < end {
+                std::hint::spin_loop();
+            }
+        }
+        self.inner.handle(now, input, out);
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        self.inner.wake_at()
+    }
+}
