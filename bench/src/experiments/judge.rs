@@ -7,14 +7,48 @@ use crate::{
     table::{Arm, Table},
 };
 
-/// "a ÷ b is at most `limit`", decided by the whole interval: an interval that straddles the limit decides nothing.
-pub fn ratio_at_most(
+/// What a ratio is held against.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bound {
+    /// The ratio is at most this.
+    AtMost(f64),
+    /// The ratio is at least this.
+    AtLeast(f64),
+}
+
+impl Bound {
+    /// Decided by the whole interval: one that straddles the bound decides nothing.
+    fn judge(self, ratio: &RatioEstimate) -> Outcome {
+        let (holds, fails) = match self {
+            Bound::AtMost(limit) => (ratio.high <= limit, ratio.low > limit),
+            Bound::AtLeast(limit) => (ratio.low >= limit, ratio.high < limit),
+        };
+        match (holds, fails) {
+            (true, _) => Outcome::Holds,
+            (_, true) => Outcome::Fails,
+            _ => Outcome::Inconclusive {
+                why: "the interval straddles the bound; more rounds (--budget) may decide it".to_owned(),
+            },
+        }
+    }
+}
+
+impl std::fmt::Display for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Bound::AtMost(limit) => write!(f, "≤ {limit}"),
+            Bound::AtLeast(limit) => write!(f, "≥ {limit}"),
+        }
+    }
+}
+
+/// Holds the paired ratio a ÷ b of a metric against a bound.
+pub fn ratio(
     table: &Table,
     what: &str,
-    a: Arm<'_>,
-    b: Arm<'_>,
+    (a, b): (Arm<'_>, Arm<'_>),
     metric: impl Fn(&Row) -> Option<f64>,
-    limit: f64,
+    bound: Bound,
 ) -> Judgement {
     for arm in [a, b] {
         if table.arm(arm).is_empty() {
@@ -22,20 +56,13 @@ pub fn ratio_at_most(
         }
     }
     let Some(ratio) = table.ratio(a, b, metric) else {
-        return Judgement::not_measured("fewer than six rounds have both rows; give it a longer --budget");
-    };
-    let outcome = if ratio.high <= limit {
-        Outcome::Holds
-    } else if ratio.low > limit {
-        Outcome::Fails
-    } else {
-        Outcome::Inconclusive {
-            why: "the interval straddles the limit; more rounds (--budget) may decide it".to_owned(),
-        }
+        return Judgement::not_measured(
+            "fewer than six rounds have both of them valid; give it a longer --budget, or a quieter machine",
+        );
     };
     Judgement {
-        outcome,
-        measured: vec![measured_ratio(what, &ratio, &format!("≤ {limit}"))],
+        outcome: bound.judge(&ratio),
+        measured: vec![measured_ratio(what, &ratio, &bound.to_string())],
     }
 }
 

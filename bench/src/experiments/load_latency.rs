@@ -8,13 +8,13 @@ use crate::{
     backends::{BackEnd, Room},
     claim::{Claim, Judgement, Source},
     experiment::{Allowed, Axis, Depth, Experiment, Lab},
-    experiments::judge::{measured, measured_ratio},
+    experiments::judge::{self, Bound, measured},
     load::{
         saturate::{self, Objective, Probe, Search},
         schedule::Schedule,
     },
     measure::rounds,
-    record::{Outcome, QuantileValue},
+    record::QuantileValue,
     table::{Arm, Table, latency_ns},
     trial::{self, Cpus, Load, Position, Trial},
 };
@@ -243,39 +243,18 @@ const CLAIMS: &[Claim] = &[Claim {
 fn hockey_stick(table: &Table) -> Judgement {
     let low = Arm::of("udp-spin", &[("load_ratio", "0.3"), ("frame_bytes", "64")]);
     let high = Arm::of("udp-spin", &[("load_ratio", "0.9"), ("frame_bytes", "64")]);
-    for arm in [low, high] {
-        if table.arm(arm).is_empty() {
-            return Judgement::not_measured(table.why_empty(arm));
-        }
-    }
-    let Some(ratio) = table.ratio(high, low, latency_ns(0.99)) else {
-        return Judgement::not_measured("fewer than six rounds have a p99 at both loads; give it a longer --budget");
-    };
-    let outcome = if ratio.low >= 2.0 {
-        Outcome::Holds
-    } else if ratio.high < 2.0 {
-        Outcome::Fails
-    } else {
-        Outcome::Inconclusive {
-            why: "the interval straddles 2; more rounds (--budget) may decide it".to_owned(),
-        }
-    };
-    let mut figures = vec![measured_ratio(
-        "p99 at 0.9 of capacity ÷ p99 at 0.3, udp-spin",
-        &ratio,
-        "≥ 2",
-    )];
+    let what = "p99 at 0.9 of capacity ÷ p99 at 0.3, udp-spin";
+    let mut judgement = judge::ratio(table, what, (high, low), latency_ns(0.99), Bound::AtLeast(2.0));
     for (name, arm) in [("p99 at 0.3", low), ("p99 at 0.9", high)] {
         if let Some(merged) = table.merged(arm, |row| row.latency.as_ref()) {
             let value = match merged.quantile(0.99) {
                 QuantileValue::Ns(ns) => Some(ns as f64),
                 QuantileValue::Lost | QuantileValue::Unsupported => None,
             };
-            figures.push(measured(name, value, "ns", "", merged.total_count()));
+            judgement
+                .measured
+                .push(measured(name, value, "ns", "", merged.total_count()));
         }
     }
-    Judgement {
-        outcome,
-        measured: figures,
-    }
+    judgement
 }

@@ -15,7 +15,7 @@ use crate::{
     backends::{self, Room},
     claim::{Claim, Source},
     experiment::{Axis, Experiment, Lab},
-    experiments::judge::ratio_at_most,
+    experiments::judge::{self, Bound},
     host::{self, Seat},
     measure::rounds,
     place::End,
@@ -280,7 +280,13 @@ const CLAIMS: &[Claim] = &[Claim {
     judge: |table: &Table| {
         let p50 = |row: &Row| row.metrics.get(P50).map(|metric| metric.value);
         let what = "p50 of udp-blocking ÷ p50 of sockperf, one CPU";
-        ratio_at_most(table, what, Arm::of(OURS, &[]), Arm::of("sockperf", &[]), p50, 1.0)
+        judge::ratio(
+            table,
+            what,
+            (Arm::of(OURS, &[]), Arm::of("sockperf", &[])),
+            p50,
+            Bound::AtMost(1.0),
+        )
     },
 }];
 

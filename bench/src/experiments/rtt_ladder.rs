@@ -7,7 +7,7 @@ use crate::{
     backends::{self, Room},
     claim::{Claim, Judgement, Source},
     experiment::{Allowed, Axis, Experiment, Lab},
-    experiments::judge::{measured_ratio, ratio_at_most},
+    experiments::judge::{self, Bound, measured_ratio},
     measure::rounds,
     record::{Outcome, Row},
     table::{Arm, Table, latency_ns},
@@ -189,7 +189,7 @@ fn bypass_ladder(table: &Table) -> Judgement {
             Some(measured_ratio(
                 &format!("p50 of {rung} ÷ p50 of {REFERENCE}"),
                 &ratio,
-                "falls rung by rung",
+                "",
             ))
         })
         .collect();
@@ -205,25 +205,23 @@ fn wakeup_dominates(table: &Table) -> Judgement {
     if !two_cpus(table) {
         return Judgement::not_measured("both ends share a CPU on this machine; two spinning ends need two");
     }
-    ratio_at_most(
+    judge::ratio(
         table,
         what,
-        Arm::of("udp-spin", SMALL),
-        Arm::of(REFERENCE, SMALL),
+        (Arm::of("udp-spin", SMALL), Arm::of(REFERENCE, SMALL)),
         p50,
-        0.5,
+        Bound::AtMost(0.5),
     )
 }
 
 fn uring_no_shortcut(table: &Table) -> Judgement {
-    let what = "p50 of udp-blocking ÷ p50 of uring, 64 bytes";
-    ratio_at_most(
+    let what = "p50 of uring ÷ p50 of udp-blocking, 64 bytes";
+    judge::ratio(
         table,
         what,
-        Arm::of(REFERENCE, SMALL),
-        Arm::of("uring", SMALL),
+        (Arm::of("uring", SMALL), Arm::of(REFERENCE, SMALL)),
         p50,
-        1.0 / 0.9,
+        Bound::AtLeast(0.9),
     )
 }
 
@@ -231,5 +229,6 @@ fn uring_no_shortcut(table: &Table) -> Judgement {
 fn two_cpus(table: &Table) -> bool {
     table
         .valid()
+        .filter(|row| row.axis.get(CPUS.name).is_some_and(|cpus| cpus == "two"))
         .all(|row| row.facts.get("client_cpu") != row.facts.get("server_cpu"))
 }

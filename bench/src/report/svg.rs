@@ -116,15 +116,28 @@ fn colour_class(colour: Option<usize>) -> &'static str {
     colour.map_or("", |index| CLASSES[index % CLASSES.len()])
 }
 
+/// The number of a limit like "≤ 5 ms", in the unit of the figure; `None` for a limit in words.
+fn limit_of(measured: &Measured) -> Option<f64> {
+    let text = measured.limit.trim_start_matches(['≤', '≥', '<', '>', ' ']);
+    if text.len() == measured.limit.len() {
+        return None;
+    }
+    let end = text.find(|c: char| !"0123456789.-".contains(c)).unwrap_or(text.len());
+    let number: f64 = text[..end].parse().ok()?;
+    let factor = match (measured.unit.as_str(), text[end..].trim()) {
+        ("ns", "µs") => 1e3,
+        ("ns", "ms") => 1e6,
+        ("ns", "s") => 1e9,
+        (_, "") => 1.0,
+        (unit, same) if unit == same => 1.0,
+        _ => return None,
+    };
+    Some(number * factor)
+}
+
 /// The figure with its interval beside the limit; `None` when there is no number to compare with.
 pub(crate) fn interval_scale(measured: &Measured) -> Option<Picture> {
-    let digits = |c: char| c.is_ascii_digit() || c == '-';
-    let from = measured.limit.find(digits)?;
-    let number: String = measured.limit[from..]
-        .chars()
-        .take_while(|c| "0123456789.-".contains(*c))
-        .collect();
-    let limit: f64 = number.parse().ok()?;
+    let limit = limit_of(measured)?;
     let value = measured.value?;
     let (low, high) = (measured.low.unwrap_or(value), measured.high.unwrap_or(value));
     let (min, max) = (low.min(limit).min(value), high.max(limit).max(value));
