@@ -13,7 +13,7 @@ use dataplane_ports::{
 use dataplane_waist::{Port, ProbeError, Support};
 use serde::{Deserialize, Serialize};
 
-use crate::place::Endpoint;
+use crate::place::{End, Endpoint};
 
 /// One way of moving frames, as users name it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -163,14 +163,20 @@ pub struct Room {
 /// Everything that one end needs to open its port, as it is handed to the server's process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Wiring {
+    /// Which end this is.
+    pub end: End,
     /// This end.
     pub local: Endpoint,
-    /// The other end; `None` for a server that learns its clients.
+    /// The other end, where its address is known beforehand: frames of anybody else are then the kernel's to drop, and
+    /// every frame's route is known. `None` for a server that learns its clients.
     pub remote: Option<Endpoint>,
     /// The largest frame.
     pub frame_bytes_max: usize,
     /// Room to receive.
     pub room: Room,
+    /// A blocking receive has no time-out, as in most programs: a time-out arms a timer at every sleep, which is 2 to 4 %
+    /// of a round trip. Whoever opens such an end closes it when it is to end ([`Opened::closer`]).
+    pub untimed: bool,
     /// Where the shared-memory region can be opened ([`Kind::Shm`]).
     pub region: Option<PathBuf>,
 }
@@ -212,16 +218,19 @@ impl BackEnd {
     /// # Panics
     /// For [`Kind::Loopback`].
     pub fn open(&self, wiring: &Wiring) -> anyhow::Result<Opened> {
-        let is_client = wiring.remote.is_some();
+        let knows_peer = wiring.remote.is_some();
         let peers: Vec<SocketAddr> = wiring.remote.iter().map(|remote| remote.addr).collect();
-        let learn_peers_max = if is_client { 0 } else { CLIENTS_MAX };
+        let learn_peers_max = if knows_peer { 0 } else { CLIENTS_MAX };
         let context = || format!("opening {} at {}", self.name, wiring.local.addr);
         match self.kind {
             Kind::Loopback => panic!("the loopback ring's ends are made together"),
             Kind::Shm => {
                 let path = wiring.region.as_ref().context("a shared-memory end needs its region")?;
                 let region = ShmRegion::open(path).with_context(context)?;
-                let side = if is_client { Side::A } else { Side::B };
+                let side = match wiring.end {
+                    End::Client => Side::A,
+                    End::Server => Side::B,
+                };
                 let port = ShmPort::connect(&region, side).with_context(context)?;
                 Ok(Opened {
                     port: Box::new(port),
@@ -231,15 +240,13 @@ impl BackEnd {
             }
             Kind::Udp(wait, batch) => {
                 let buffer_bytes = wiring.room.socket_bytes(wiring.frame_bytes_max);
-                // A time-out arms a timer at every sleep. A server needs none: it is closed when it is to end.
-                let wait = if wait == WaitHow::Blocking && !is_client {
-                    WaitHow::Untimed
-                } else {
-                    wait
+                let wait = match wait {
+                    WaitHow::Blocking if wiring.untimed => WaitHow::Untimed,
+                    wait => wait,
                 };
                 let options = UdpOptions {
                     local: wiring.local.addr,
-                    connect: is_client,
+                    connect: knows_peer,
                     peers,
                     learn_peers_max,
                     wait,
@@ -263,7 +270,7 @@ impl BackEnd {
                     learn_peers_max,
                     frame_bytes_max: wiring.frame_bytes_max,
                     recv_buffer_bytes: wiring.room.socket_bytes(wiring.frame_bytes_max),
-                    ..UringOptions::new(wiring.local.addr, variant(wait, zero_copy, is_client))
+                    ..UringOptions::new(wiring.local.addr, variant(wait, zero_copy, knows_peer))
                 };
                 let port = UringPort::open(&options).with_context(context)?;
                 let addr = Some(port.local_addr());

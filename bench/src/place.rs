@@ -28,7 +28,7 @@ enum Ground {
 }
 
 /// Which end of a trial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum End {
     /// Asks.
     Client,
@@ -107,6 +107,11 @@ impl Place {
                 mac: [0; 6],
             },
         }
+    }
+
+    /// Are addresses known before the ends are opened? On loopback the kernel chooses ports.
+    pub fn has_fixed_addresses(&self) -> bool {
+        matches!(self.ground, Ground::Namespaces(_))
     }
 
     /// Runs `f` on this thread inside the namespace of `end`; sockets and children made there stay there.

@@ -307,6 +307,7 @@ pub fn main(config: &str) -> anyhow::Result<()> {
             closer.close();
         }
     });
+    host::own_files();
     let report = serve(port, config.service_spin, &stop, &AtomicBool::new(false))?;
     println!("{}", serde_json::to_string(&report)?);
     Ok(())

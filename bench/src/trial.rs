@@ -3,7 +3,11 @@
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
@@ -12,6 +16,7 @@ use anyhow::Context;
 use dataplane_ports::{
     loopback::{self, RingOptions},
     shm::ShmRegion,
+    udp::UdpCloser,
 };
 use dataplane_waist::{Clock, MonotonicClock, Peer, Port, Wake};
 
@@ -133,26 +138,21 @@ pub fn run(lab: &Lab<'_>, trial: &Trial<'_>, client_id: u32) -> anyhow::Result<O
         client_seat,
     } = ends;
     let client_backend = trial.client_backend.unwrap_or(trial.backend);
-    let (done, started) = (AtomicBool::new(false), AtomicBool::new(false));
+    // What the threads of this trial tell each other.
+    let signals = Signals::default();
+    let (tell, told) = mpsc::channel();
     let (measured, stalls_ns) = thread::scope(|scope| {
-        let staller = trial.stall.map(|stall| {
-            let (server, done, started) = (&server, &done, &started);
-            scope.spawn(move || stall_again_and_again(server, stall, clock, started, done))
-        });
-        let client = scope.spawn(|| {
-            let measured = client(
-                lab,
-                trial,
-                client_port,
-                client_seat,
-                client_id,
-                &clock,
-                &server,
-                &started,
-            );
-            done.store(true, Ordering::Release);
+        let (server, signals) = (&server, &signals);
+        let staller = trial
+            .stall
+            .map(|stall| scope.spawn(move || stall_again_and_again(server, stall, clock, signals)));
+        let client = scope.spawn(move || {
+            let measured = client(lab, trial, client_port, client_seat, client_id, &clock, server, signals);
+            signals.done.store(true, Ordering::Release);
+            let _ = tell.send(());
             measured
         });
+        supervise(lab, trial, &told, signals);
         let measured = client
             .join()
             .unwrap_or_else(|_| Err(anyhow::anyhow!("the client's thread panicked")));
@@ -349,10 +349,12 @@ impl Ends {
             parent_pid: std::process::id(),
             backend: trial.backend.name.to_owned(),
             wiring: Wiring {
+                end: End::Server,
                 local: lab.place.endpoint(End::Server),
-                remote: None,
+                remote: lab.place.has_fixed_addresses().then(|| lab.place.endpoint(End::Client)),
                 frame_bytes_max: trial.frame_bytes,
                 room: trial.room,
+                untimed: true,
                 region: None,
             },
             seat: Seat {
@@ -389,9 +391,12 @@ impl Ends {
                     remote.addr = addr;
                 }
                 let wiring = Wiring {
+                    end: End::Client,
                     local: lab.place.endpoint(End::Client),
                     remote: Some(remote),
                     region: config.wiring.region.clone(),
+                    // An open loop waits for the next send, too, and needs its time-outs.
+                    untimed: matches!(trial.load, Load::Closed { .. }),
                     ..config.wiring
                 };
                 Ok(Ends {
@@ -404,6 +409,42 @@ impl Ends {
                     client_seat,
                 })
             }
+        }
+    }
+}
+
+/// What the threads of a trial tell each other.
+#[derive(Default)]
+struct Signals {
+    /// The load begins.
+    started: AtomicBool,
+    /// The client is done.
+    done: AtomicBool,
+    /// The load is to end early.
+    stop: AtomicBool,
+    /// Wakes a client that waits without a time-out.
+    closer: OnceLock<UdpCloser>,
+    /// It had to be woken: a reply was lost, and it waited for it.
+    hung: AtomicBool,
+}
+
+/// Waits for the client, hands Ctrl-C on to it, and ends a wait that would be endless.
+fn supervise(lab: &Lab<'_>, trial: &Trial<'_>, told: &mpsc::Receiver<()>, signals: &Signals) {
+    const LOOK: Duration = Duration::from_millis(100);
+    const GRACE: Duration = Duration::from_secs(1);
+    let load = match trial.load {
+        Load::Closed { duration } => duration,
+        Load::Open(schedule) => schedule.duration(),
+    };
+    let deadline = std::time::Instant::now() + WARM_UP + load + trial.timeout + GRACE;
+    while told.recv_timeout(LOOK) == Err(mpsc::RecvTimeoutError::Timeout) {
+        let is_over = std::time::Instant::now() > deadline;
+        if lab.interrupted() || is_over {
+            signals.stop.store(true, Ordering::Release);
+        }
+        if is_over && let Some(closer) = signals.closer.get() {
+            signals.hung.store(true, Ordering::Release);
+            closer.close();
         }
     }
 }
@@ -427,7 +468,7 @@ fn client(
     client_id: u32,
     clock: &MonotonicClock,
     server: &Server,
-    started: &AtomicBool,
+    signals: &Signals,
 ) -> anyhow::Result<Measured> {
     let mut facts = host::settle("client", seat);
     let (mut port, _region) = match port {
@@ -438,7 +479,11 @@ fn client(
                 wiring,
                 region,
             } = *to_open;
-            (lab.place.inside(End::Client, || backend.open(&wiring))??.port, region)
+            let opened = lab.place.inside(End::Client, || backend.open(&wiring))??;
+            if let Some(closer) = opened.closer.filter(|_| wiring.untimed) {
+                let _ = signals.closer.set(closer);
+            }
+            (opened.port, region)
         }
     };
     let caps = port.caps();
@@ -453,12 +498,12 @@ fn client(
         client_id: client_id ^ WARM_UP_ID_BIT,
         ..ClosedOptions::default()
     };
-    closed::closed(&mut *port, to, clock, &warm_up, lab.stop).context("warming up")?;
+    closed::closed(&mut *port, to, clock, &warm_up, &signals.stop).context("warming up")?;
 
     let own_tid = nix::unistd::gettid().as_raw();
     let (server_before, client_before) = (server.run_time(), host::thread_run_time(own_tid));
     let uring_before = host::io_uring_threads_cpu_time();
-    started.store(true, Ordering::Release);
+    signals.started.store(true, Ordering::Release);
     let load = match trial.load {
         Load::Closed { duration } => {
             let options = ClosedOptions {
@@ -468,7 +513,7 @@ fn client(
                 client_id,
                 ..ClosedOptions::default()
             };
-            closed::closed(&mut *port, to, clock, &options, lab.stop)
+            closed::closed(&mut *port, to, clock, &options, &signals.stop)
         }
         Load::Open(schedule) => {
             let options = OpenOptions {
@@ -477,7 +522,7 @@ fn client(
                 client_id,
                 ..OpenOptions::default()
             };
-            open::open(&mut *port, to, clock, schedule, &options, lab.stop)
+            open::open(&mut *port, to, clock, schedule, &options, &signals.stop)
         }
     }?;
     let server_used = server
@@ -491,6 +536,11 @@ fn client(
 
     // Two ends on one CPU wait for each other, which is the measurement; a thread with a CPU to itself waits for nobody.
     let mut contention = Vec::new();
+    if signals.hung.load(Ordering::Acquire) {
+        contention.push(Observation::Silence {
+            sent_count: load.sent_count,
+        });
+    }
     if trial.cpus == Cpus::Two && lab.place.cpus().len() > 1 {
         for (end, used) in [("client", client_used), ("server", server_used)] {
             if let Some(used) = used {
@@ -516,13 +566,8 @@ fn client(
 const WARM_UP_ID_BIT: u32 = 1 << 31;
 
 /// Stops the server for the last part of every period, at absolute times, until `done`; says when it really did.
-fn stall_again_and_again(
-    server: &Server,
-    stall: Stall,
-    clock: MonotonicClock,
-    started: &AtomicBool,
-    done: &AtomicBool,
-) -> Vec<(u64, u64)> {
+fn stall_again_and_again(server: &Server, stall: Stall, clock: MonotonicClock, signals: &Signals) -> Vec<(u64, u64)> {
+    let Signals { started, done, .. } = signals;
     const STEP: Duration = Duration::from_micros(200);
     let _ = nix::sys::prctl::set_timerslack(1);
     while !started.load(Ordering::Acquire) {
