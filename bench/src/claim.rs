@@ -53,14 +53,30 @@ pub struct Judgement {
     pub outcome: Outcome,
     /// The figures, the decisive one first.
     pub measured: Vec<Measured>,
+    /// It would have been decided, had the rows it needs been valid.
+    pub is_invalid: bool,
 }
 
 impl Judgement {
+    /// A verdict and the figures it rests on.
+    pub fn new(outcome: Outcome, measured: Vec<Measured>) -> Judgement {
+        Judgement {
+            outcome,
+            measured,
+            is_invalid: false,
+        }
+    }
+
     /// Nothing was measured, because…
     pub fn not_measured(why: impl Into<String>) -> Judgement {
+        Judgement::new(Outcome::NotMeasured { why: why.into() }, Vec::new())
+    }
+
+    /// Rows that it needs were measured and are INVALID.
+    pub fn invalid(why: impl Into<String>) -> Judgement {
         Judgement {
-            outcome: Outcome::NotMeasured { why: why.into() },
-            measured: Vec::new(),
+            is_invalid: true,
+            ..Judgement::not_measured(why)
         }
     }
 }

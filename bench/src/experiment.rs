@@ -216,7 +216,7 @@ impl Lab<'_> {
     /// milliseconds more than it measures, for starting its two ends.
     pub fn plan(&self, arms_count: usize, trial_min: Duration) -> Plan {
         const ROUNDS_MIN: u32 = crate::table::ROUNDS_MIN as u32;
-        const ROUNDS_MAX: u32 = 15;
+        const ROUNDS_MAX: u32 = 20;
         const TRIAL_MAX: Duration = Duration::from_secs(2);
         const OVERHEAD: Duration = Duration::from_millis(60);
         if self.choice.depth == Depth::Smallest {

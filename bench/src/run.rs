@@ -246,11 +246,7 @@ fn judge(
             judgement = crate::claim::Judgement::not_measured("no row was measured");
         }
         state.any_fails |= judgement.outcome == Outcome::Fails;
-        let undecided = matches!(
-            judgement.outcome,
-            Outcome::NotMeasured { .. } | Outcome::Inconclusive { .. }
-        );
-        state.any_invalid |= undecided && table.has_wholly_invalid_arm();
+        state.any_invalid |= judgement.is_invalid;
         sink.append(Record::Verdict(VerdictRecord {
             claim: claim.id.to_owned(),
             experiment: experiment.id().to_owned(),

@@ -1,6 +1,7 @@
 //! The rows of one experiment, as claims look at them: by arm, paired by round, merged by histogram.
 
 use crate::{
+    claim::Judgement,
     measure::{
         Recorder,
         compare::{self, RatioEstimate},
@@ -61,21 +62,21 @@ impl Table {
         rows
     }
 
-    /// Why an arm has no valid row: never measured, or every row invalid.
-    pub fn why_empty(&self, arm: Arm<'_>) -> String {
-        match self.rows.iter().filter(|row| arm.has(row)).count() {
-            0 => format!("{} was not measured in this run", arm.backend),
-            count => format!("all {count} rows of {} are INVALID", arm.backend),
+    /// What can be said of a claim when an arm that it needs has no valid row, or too few: never measured, or INVALID.
+    pub fn lacking(&self, arm: Arm<'_>) -> Judgement {
+        let measured_count = self.rows.iter().filter(|row| arm.has(row)).count();
+        let valid_count = self.arm(arm).len();
+        let name = arm.backend;
+        match (measured_count, measured_count - valid_count) {
+            (0, _) => Judgement::not_measured(format!("{name} was not measured in this run")),
+            (_, 0) => Judgement::not_measured(format!(
+                "{valid_count} rounds of {name} are too few (it takes {ROUNDS_MIN}); give it a longer --budget"
+            )),
+            (_, invalid_count) => Judgement::invalid(format!(
+                "{invalid_count} of {measured_count} rounds of {name} are INVALID, and the rest too few; the report says why, \
+                 and what to try"
+            )),
         }
-    }
-
-    /// Is there a back end and point of the axes at which every row is INVALID?
-    pub fn has_wholly_invalid_arm(&self) -> bool {
-        self.rows.iter().any(|row| {
-            !self
-                .valid()
-                .any(|other| (&other.backend, &other.axis, other.twin) == (&row.backend, &row.axis, row.twin))
-        })
     }
 
     /// `metric` of both arms in the rounds that both have, paired.

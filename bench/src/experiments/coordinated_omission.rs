@@ -234,7 +234,7 @@ fn closed_loop_hides(table: &Table) -> Judgement {
     const TRUE_P99_NS: f64 = 190e6;
     let closed = Arm::of("udp-blocking", &[("loop", "closed")]);
     let Some(merged) = table.merged(closed, |row| row.latency.as_ref()) else {
-        return Judgement::not_measured(table.why_empty(closed));
+        return table.lacking(closed);
     };
     let value = match merged.quantile(0.99) {
         QuantileValue::Ns(ns) => Some(ns as f64),
@@ -243,16 +243,16 @@ fn closed_loop_hides(table: &Table) -> Judgement {
     };
     let hides = value.is_some_and(|ns| ns < TRUE_P99_NS / 100.0);
     let limit = "truth: 190 ms; hidden when < 1.9 ms";
-    Judgement {
-        outcome: if hides { Outcome::Holds } else { Outcome::Fails },
-        measured: vec![measured(
+    Judgement::new(
+        if hides { Outcome::Holds } else { Outcome::Fails },
+        vec![measured(
             "p99 of the closed loop, udp-blocking",
             value,
             "ns",
             limit,
             merged.total_count(),
         )],
-    }
+    )
 }
 
 fn open_loop_sees(table: &Table) -> Judgement {
@@ -262,7 +262,14 @@ fn open_loop_sees(table: &Table) -> Judgement {
         .filter(|row| row.axis.get("loop").is_some_and(|kind| kind == "open"))
         .collect();
     if rows.is_empty() {
-        return Judgement::not_measured("no valid open-loop row in this run");
+        return match table
+            .rows
+            .iter()
+            .any(|row| row.axis.get("loop").is_some_and(|kind| kind == "open"))
+        {
+            true => Judgement::invalid("every open-loop row is INVALID; the report says why, and what to try"),
+            false => Judgement::not_measured("no open-loop row in this run"),
+        };
     }
     let mut worst: Option<(f64, String, Option<f64>)> = None;
     for row in &rows {
@@ -290,15 +297,15 @@ fn open_loop_sees(table: &Table) -> Judgement {
     };
     let error = error_ns.is_finite().then_some(error_ns);
     let samples_count = rows.len() as u64;
-    Judgement {
-        outcome: if error_ns <= TOLERANCE_NS {
+    Judgement::new(
+        if error_ns <= TOLERANCE_NS {
             Outcome::Holds
         } else {
             Outcome::Fails
         },
-        measured: vec![
+        vec![
             measured("largest distance from the truth", error, "ns", "≤ 5 ms", samples_count),
             measured(what, seen, "ns", "", samples_count),
         ],
-    }
+    )
 }

@@ -50,20 +50,14 @@ pub fn ratio(
     metric: impl Fn(&Row) -> Option<f64>,
     bound: Bound,
 ) -> Judgement {
-    for arm in [a, b] {
-        if table.arm(arm).is_empty() {
-            return Judgement::not_measured(table.why_empty(arm));
-        }
-    }
     let Some(ratio) = table.ratio(a, b, metric) else {
-        return Judgement::not_measured(
-            "fewer than six rounds have both of them valid; give it a longer --budget, or a quieter machine",
-        );
+        let fewer = if table.arm(a).len() <= table.arm(b).len() { a } else { b };
+        return table.lacking(fewer);
     };
-    Judgement {
-        outcome: bound.judge(&ratio),
-        measured: vec![measured_ratio(what, &ratio, &bound.to_string())],
-    }
+    Judgement::new(
+        bound.judge(&ratio),
+        vec![measured_ratio(what, &ratio, &bound.to_string())],
+    )
 }
 
 /// A ratio as a figure that a verdict rests on.

@@ -160,7 +160,7 @@ fn without_lost(recorder: &Recorder, q: f64) -> QuantileValue {
 fn exclusion_flatters(table: &Table) -> Judgement {
     let arm = Arm::of("udp-blocking", &[]);
     let Some(merged) = table.merged(arm, |row| row.latency.as_ref()) else {
-        return Judgement::not_measured(table.why_empty(arm));
+        return table.lacking(arm);
     };
     let total_count = merged.total_count();
     let lost_ratio = merged.lost_count() as f64 / total_count.max(1) as f64;
@@ -195,8 +195,5 @@ fn exclusion_flatters(table: &Table) -> Judgement {
         (QuantileValue::Ns(with), QuantileValue::Ns(without)) if without.saturating_mul(1000) <= with => Outcome::Holds,
         _ => Outcome::Fails,
     };
-    Judgement {
-        outcome,
-        measured: figures,
-    }
+    Judgement::new(outcome, figures)
 }

@@ -206,18 +206,18 @@ fn count_differences(
     if compared < wanted_count {
         return Judgement::not_measured(format!("{compared} of {wanted_count} comparisons were made"));
     }
-    Judgement {
-        outcome: if holds(found, compared) {
+    Judgement::new(
+        if holds(found, compared) {
             Outcome::Holds
         } else {
             Outcome::Fails
         },
-        measured: vec![measured(
+        vec![measured(
             "differences found",
             Some(found as f64),
             "count",
             limit,
             compared as u64,
         )],
-    }
+    )
 }
