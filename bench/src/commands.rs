@@ -135,6 +135,7 @@ fn explain_experiment(experiment: &dyn Experiment) -> Result<String, std::fmt::E
         let allowed = match axis.allowed {
             Allowed::Number(low, high) => format!("a number from {low} to {high}"),
             Allowed::Words => axis.full.join(" or "),
+            Allowed::WordsOrFile(words) => format!("{} or a file", words.join(", ")),
         };
         writeln!(text, "  --axis {}: {} ({allowed})", axis.name, axis.meaning)?;
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -71,6 +72,8 @@ pub enum Allowed {
     Number(f64, f64),
     /// One of the full run's words.
     Words,
+    /// One of these words, or the path of a file.
+    WordsOrFile(&'static [&'static str]),
 }
 
 impl Axis {
@@ -81,6 +84,12 @@ impl Axis {
     pub fn check(&self, value: &str) -> Result<(), String> {
         match self.allowed {
             Allowed::Words if self.full.contains(&value) => Ok(()),
+            Allowed::WordsOrFile(words) if words.contains(&value) || Path::new(value).is_file() => Ok(()),
+            Allowed::WordsOrFile(words) => Err(format!(
+                "axis {} takes {} or a file, not {value:?}",
+                self.name,
+                words.join(", ")
+            )),
             Allowed::Words => Err(format!(
                 "axis {} takes {}, not {value:?}",
                 self.name,
@@ -142,6 +151,8 @@ pub struct Lab<'run> {
     pub progress: &'run indicatif::ProgressBar,
     /// When the run began.
     pub run_started: Instant,
+    /// When this experiment began.
+    pub started: Instant,
     /// Rows so far.
     pub table: Table,
 }
@@ -212,6 +223,31 @@ impl Lab<'_> {
         Ok(())
     }
 
+    /// Measures and keeps a row, and again while it is INVALID and there is time: gates see the machine and the generator,
+    /// never the result, so a repetition selects nothing. INVALID rows stay in the record.
+    ///
+    /// # Errors
+    /// The measurement's, or as [`Lab::record`].
+    pub fn record_until_valid(
+        &mut self,
+        mut measure: impl FnMut(&Lab<'_>) -> anyhow::Result<Row>,
+    ) -> anyhow::Result<()> {
+        const ATTEMPTS_MAX: usize = 3;
+        for attempt in 1..=ATTEMPTS_MAX {
+            let row = measure(self)?;
+            let is_last = row.validity.is_valid()
+                || attempt == ATTEMPTS_MAX
+                || self.choice.depth == Depth::Smallest
+                || self.started.elapsed() > self.budget
+                || self.interrupted();
+            self.record(row)?;
+            if is_last {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Divides the budget: `arms_count` trials a round, each of at least `trial_min`. A trial takes a few tens of
     /// milliseconds more than it measures, for starting its two ends.
     pub fn plan(&self, arms_count: usize, trial_min: Duration) -> Plan {
@@ -219,6 +255,8 @@ impl Lab<'_> {
         const ROUNDS_MAX: u32 = 20;
         const TRIAL_MAX: Duration = Duration::from_secs(2);
         const OVERHEAD: Duration = Duration::from_millis(60);
+        /// The rest is for measuring INVALID rows again.
+        const PLANNED_RATIO: f64 = 0.8;
         if self.choice.depth == Depth::Smallest {
             return Plan {
                 rounds_count: 1,
@@ -226,10 +264,11 @@ impl Lab<'_> {
             };
         }
         let arms_count = arms_count.max(1) as u32;
+        let budget = self.budget.mul_f64(PLANNED_RATIO);
         let round_min = (trial_min + OVERHEAD) * arms_count;
-        let rounds_count = (self.budget.as_secs_f64() / round_min.as_secs_f64()) as u32;
+        let rounds_count = (budget.as_secs_f64() / round_min.as_secs_f64()) as u32;
         let rounds_count = rounds_count.clamp(ROUNDS_MIN, ROUNDS_MAX);
-        let trial = (self.budget / (rounds_count * arms_count)).saturating_sub(OVERHEAD);
+        let trial = (budget / (rounds_count * arms_count)).saturating_sub(OVERHEAD);
         Plan {
             rounds_count,
             trial: trial.clamp(trial_min, TRIAL_MAX.max(trial_min)),

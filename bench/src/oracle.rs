@@ -1,6 +1,6 @@
 //! What a perfect observer would have seen: the reply times of a server that stands still now and then, computed from
-//! the schedule, the moments at which it really was stopped, and the CPU time it needs per request. It knows nothing of
-//! the load generator's clocks or histograms, so it can judge them.
+//! the schedule, the moments at which it really was stopped, and the time that a request takes it. It knows nothing of the
+//! load generator's clocks or histograms, so it can judge them.
 
 use crate::record::QuantileValue;
 

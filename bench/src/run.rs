@@ -142,6 +142,7 @@ fn measure(selection: Selection, out: Option<PathBuf>, json: bool) -> anyhow::Re
             echo_rows: json,
             progress: &progress,
             run_started: started,
+            started: Instant::now(),
             table: Table {
                 rows: Vec::new(),
                 seed: choice.seed,

@@ -7,7 +7,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::SocketAddr,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{
@@ -20,7 +20,10 @@ use std::{
 
 use anyhow::{Context, bail};
 use dataplane_echo::EchoServer;
-use dataplane_waist::{Clock, Effects, Input, Instant, MemoryLog, MonotonicClock, Node, NodeStats, Port, Protocol};
+use dataplane_waist::{
+    Clock, Effects, Input, Instant, MemoryLog, MonotonicClock, Node, NodeStats, Peer, Port, PortCaps, PortStats,
+    Protocol, RxFrame, TxError,
+};
 use dataplane_wire::Reject;
 use nix::{
     sys::{
@@ -34,6 +37,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     backends::{self, Opened, Wiring},
     host::{self, RunTime, Seat},
+    measure::Recorder,
+    record::QuantileValue,
 };
 
 /// The hidden subcommand.
@@ -52,6 +57,8 @@ pub struct ServerConfig {
     pub seat: Seat,
     /// Time burnt for each request before it is answered.
     pub service_spin: Duration,
+    /// Time each turn ([`ServerReport::service_ns`]); costs two clock reads a turn.
+    pub times_turns: bool,
 }
 
 /// The first line on the server's stdout.
@@ -74,6 +81,8 @@ pub struct ServerReport {
     pub tx_dropped_count: u64,
     /// Frames not understood, by reason; only reasons that occurred.
     pub rejects: BTreeMap<String, u64>,
+    /// What one request takes when others wait behind it, by the server's own clock ([`Gaps`]); if it was asked for.
+    pub service_ns: Option<u64>,
 }
 
 impl From<NodeStats> for ServerReport {
@@ -88,6 +97,7 @@ impl From<NodeStats> for ServerReport {
             rx_dropped_count: stats.port.rx_dropped_count,
             tx_dropped_count: stats.port.tx_dropped_count + stats.refused_count,
             rejects,
+            service_ns: None,
         }
     }
 }
@@ -180,7 +190,7 @@ impl Server {
             .spawn(move || -> anyhow::Result<ServerReport> {
                 let facts = host::settle("server", config.seat);
                 let _ = tell.send((nix::unistd::gettid().as_raw(), facts));
-                serve(port, config.service_spin, &thread_stop, &thread_pause)
+                serve(port, &config, &thread_stop, &thread_pause)
             })
             .context("starting the server's thread")?;
         let (tid, facts) = told.recv().context("the server's thread ended at once")?;
@@ -308,7 +318,7 @@ pub fn main(config: &str) -> anyhow::Result<()> {
         }
     });
     host::own_files();
-    let report = serve(port, config.service_spin, &stop, &AtomicBool::new(false))?;
+    let report = serve(port, &config, &stop, &AtomicBool::new(false))?;
     println!("{}", serde_json::to_string(&report)?);
     Ok(())
 }
@@ -333,7 +343,7 @@ fn drop_privileges() -> String {
 
 fn serve(
     port: Box<dyn Port>,
-    service_spin: Duration,
+    config: &ServerConfig,
     stop: &AtomicBool,
     pause: &AtomicBool,
 ) -> anyhow::Result<ServerReport> {
@@ -341,17 +351,94 @@ fn serve(
     let protocol = Working {
         inner: EchoServer,
         clock,
-        work: service_spin,
+        work: config.service_spin,
     };
-    let mut node = Node::new(port, MemoryLog::new(), protocol, 1);
-    node.run(&clock, &mut || {
+    let mut stop = || {
         while pause.load(Ordering::Acquire) && !stop.load(Ordering::Acquire) {
             thread::sleep(PAUSE_STEP);
         }
         stop.load(Ordering::Acquire)
+    };
+    if !config.times_turns {
+        let mut node = Node::new(port, MemoryLog::new(), protocol, 1);
+        node.run(&clock, &mut stop).context("the server's port failed")?;
+        return Ok(node.stats().into());
+    }
+    let mut node = Node::new(Gaps::new(port, clock), MemoryLog::new(), protocol, 1);
+    node.run(&clock, &mut stop).context("the server's port failed")?;
+    let report = ServerReport::from(node.stats());
+    let (gaps, ..) = node.into_parts();
+    Ok(ServerReport {
+        service_ns: gaps.service_ns(),
+        ..report
     })
-    .context("the server's port failed")?;
-    Ok(node.stats().into())
+}
+
+/// Times the gaps between one batch of replies and the next. While requests wait, one follows the other at once, so the
+/// shortest gaps are what a request takes.
+struct Gaps {
+    port: Box<dyn Port>,
+    clock: MonotonicClock,
+    per_frame: Recorder,
+    frames_count: usize,
+    last: Option<Instant>,
+}
+
+impl Gaps {
+    fn new(port: Box<dyn Port>, clock: MonotonicClock) -> Gaps {
+        Gaps {
+            port,
+            clock,
+            per_frame: Recorder::new(),
+            frames_count: 0,
+            last: None,
+        }
+    }
+
+    /// One in twenty gaps is this short or shorter: a server that was stopped for a fifth of the time finds at least
+    /// that many requests waiting.
+    fn service_ns(&self) -> Option<u64> {
+        match self.per_frame.quantile_of_sample(0.05) {
+            QuantileValue::Ns(ns) => Some(ns),
+            QuantileValue::Lost | QuantileValue::Unsupported => None,
+        }
+    }
+}
+
+impl Port for Gaps {
+    fn caps(&self) -> PortCaps {
+        self.port.caps()
+    }
+
+    fn wait(&mut self, max: Duration) -> io::Result<()> {
+        self.port.wait(max)
+    }
+
+    fn rx_burst(&mut self, sink: &mut dyn FnMut(RxFrame<'_>)) -> io::Result<usize> {
+        self.frames_count = self.port.rx_burst(sink)?;
+        Ok(self.frames_count)
+    }
+
+    fn tx(&mut self, to: Peer, len_bytes: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), TxError> {
+        self.port.tx(to, len_bytes, fill)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.port.flush()?;
+        if self.frames_count > 0 {
+            let now = self.clock.now();
+            if let Some(last) = self.last {
+                self.per_frame
+                    .record((now - last).as_nanos() as u64 / self.frames_count as u64);
+            }
+            self.last = Some(now);
+        }
+        Ok(())
+    }
+
+    fn stats(&self) -> PortStats {
+        self.port.stats()
+    }
 }
 
 /// How exactly a paused thread notices that it may go on.

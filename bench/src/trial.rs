@@ -168,6 +168,11 @@ pub fn run(lab: &Lab<'_>, trial: &Trial<'_>, client_id: u32) -> anyhow::Result<O
 
     let mut seen = watch.end();
     seen.extend(gates::observe(&measured.load, JUDGED_QUANTILE));
+    seen.push(Observation::RingOverflow {
+        end: "server",
+        rx_dropped_count: server.rx_dropped_count,
+        tx_dropped_count: server.tx_dropped_count,
+    });
     seen.extend(measured.contention);
     let limits = Limits {
         overflow_is_measured: trial.overflow_is_measured,
@@ -363,6 +368,7 @@ impl Ends {
                 is_shared,
             },
             service_spin: trial.service_spin,
+            times_turns: trial.stall.is_some(),
         };
         let ring = RingOptions {
             slots_count: trial.room.frames_count.next_power_of_two(),

@@ -111,18 +111,20 @@ impl Experiment for ClientBias {
                     room: Room { frames_count: 1024 },
                     overflow_is_measured: false,
                 };
-                let outcome = trial::run(lab, &trial, (round * arms.len() + index) as u32)?;
-                let position = Position {
-                    experiment: self.id(),
-                    axis: BTreeMap::from([
-                        (CLIENT.name.to_owned(), client.clone()),
-                        (RATE.name.to_owned(), format!("{rate_per_s}")),
-                    ]),
-                    round: round as u32,
-                    twin: false,
-                    seed,
-                };
-                lab.record(outcome.into_row(&trial, position))?;
+                lab.record_until_valid(|lab| {
+                    let outcome = trial::run(lab, &trial, (round * arms.len() + index) as u32)?;
+                    let position = Position {
+                        experiment: self.id(),
+                        axis: BTreeMap::from([
+                            (CLIENT.name.to_owned(), client.clone()),
+                            (RATE.name.to_owned(), format!("{rate_per_s}")),
+                        ]),
+                        round: round as u32,
+                        twin: false,
+                        seed,
+                    };
+                    Ok(outcome.into_row(&trial, position))
+                })?;
                 lab.progress.inc(1);
             }
         }

@@ -68,7 +68,8 @@ impl Experiment for CoordinatedOmission {
         "The server is stopped for 200 ms of every second (SIGSTOP for a process; a gate in its loop for the loopback \
          ring's thread). An open loop sends on schedule whatever happens; a closed loop waits for each reply, as ping and \
          most benchmark tools do. The oracle computes what every scheduled request had to wait, from the moments at which \
-         the server was really stopped and the CPU time it needs per request; it never looks at the generator's clocks."
+         the server was really stopped and the time that a request takes at the server when others wait behind it, by the \
+         server's own clock; it never looks at the generator's clocks."
     }
 
     fn axes(&self) -> &'static [Axis] {
@@ -165,10 +166,7 @@ fn measure(
     let mut truths = Vec::new();
     if let Some(schedule) = &schedule {
         axis.insert(RATE.name.to_owned(), format!("{rate_per_s}"));
-        let received_count = outcome.load.received_count.max(1);
-        let service_ns = outcome
-            .server_cpu
-            .map_or(0, |cpu| cpu.as_nanos() as u64 / received_count);
+        let service_ns = outcome.server.service_ns.unwrap_or(0);
         let replies = oracle::reply_times_ns(schedule.offsets_ns(), &outcome.stalls_ns, service_ns);
         for (name, q) in [("truth_p90", 0.9), ("truth_p99", 0.99)] {
             if let QuantileValue::Ns(ns) = oracle::quantile(&replies, 0, q) {

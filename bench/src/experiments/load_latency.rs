@@ -1,6 +1,6 @@
 //! `load-latency`: how long a reply takes as more is asked for, up to and past the point where the server cannot follow.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::Context;
 
@@ -11,10 +11,10 @@ use crate::{
     experiments::judge::{self, Bound, measured},
     load::{
         saturate::{self, Objective, Probe, Search},
-        schedule::Schedule,
+        schedule::{BurstArrivals, Bursts, Schedule},
     },
     measure::rounds,
-    record::QuantileValue,
+    record::{Better, Metric, QuantileValue},
     table::{Arm, Table, latency_ns},
     trial::{self, Cpus, Load, Position, Trial},
 };
@@ -27,7 +27,7 @@ const LOAD_RATIO: Axis = Axis {
     name: "load_ratio",
     meaning: "offered load as a share of the highest load that keeps the objective (p99 ≤ 1 ms, at most 1 in 1000 lost)",
     full: &["0.1", "0.3", "0.5", "0.7", "0.8", "0.9", "1.0", "1.1"],
-    tour: &["0.3", "0.7", "0.9", "1.1"],
+    tour: &["0.3", "0.9", "1.1"],
     smallest: "0.3",
     allowed: Allowed::Number(0.01, 2.0),
 };
@@ -40,6 +40,34 @@ const FRAME_BYTES: Axis = Axis {
     smallest: "64",
     allowed: Allowed::Number(44.0, 8972.0),
 };
+
+const ARRIVALS: Axis = Axis {
+    name: "arrivals",
+    meaning: "when requests leave: poisson; uniform; bursty (32 at once, the bursts Poisson); or a file of times to replay, one \
+              a line, in ns or with a point in seconds, whose own rate counts",
+    full: &["poisson"],
+    tour: &["poisson"],
+    smallest: "poisson",
+    allowed: Allowed::WordsOrFile(&["poisson", "uniform", "bursty"]),
+};
+
+/// Requests of a burst: as many as one batched system call takes.
+const BURST: Bursts = Bursts {
+    requests_count: 32,
+    spacing: Duration::ZERO,
+    arrivals: BurstArrivals::Poisson,
+};
+
+/// The schedule of one trial.
+fn schedule(arrivals: &str, rate_per_s: f64, duration: Duration, seed: u64) -> anyhow::Result<Schedule> {
+    match arrivals {
+        "poisson" => Schedule::poisson(rate_per_s, duration, seed),
+        "uniform" => Schedule::uniform(rate_per_s, duration),
+        "bursty" => Schedule::bursty(rate_per_s, duration, BURST, seed),
+        file => Schedule::replay_file(Path::new(file)),
+    }
+    .with_context(|| format!("planning {arrivals} arrivals"))
+}
 
 const TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -76,7 +104,7 @@ impl Experiment for LoadLatency {
     }
 
     fn axes(&self) -> &'static [Axis] {
-        &[LOAD_RATIO, FRAME_BYTES]
+        &[LOAD_RATIO, ARRIVALS, FRAME_BYTES]
     }
 
     fn backends(&self) -> Vec<&'static str> {
@@ -106,31 +134,8 @@ impl Experiment for LoadLatency {
     }
 
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
-        let backends = lab.backends(self);
-        let mut arms = Vec::new();
-        for frame_bytes in lab.numbers(&FRAME_BYTES) {
-            for backend in &backends {
-                let capacity_per_s = match lab.choice.depth {
-                    // One point of a known, small load: does it work?
-                    Depth::Smallest => 10_000.0,
-                    Depth::Tour | Depth::Full => match capacity(lab, backend, frame_bytes as usize)? {
-                        Some(capacity_per_s) => capacity_per_s,
-                        None => {
-                            lab.progress.println(format!(
-                                "{} does not keep p99 ≤ 1 ms at any load here, so shares of its capacity mean nothing and it \
-                                 is left out; is something else using the CPUs?",
-                                backend.name
-                            ));
-                            continue;
-                        }
-                    },
-                };
-                for load_ratio in lab.values(&LOAD_RATIO) {
-                    arms.push((*backend, frame_bytes as usize, load_ratio, capacity_per_s));
-                }
-            }
-        }
-        let plan = lab.plan(arms.len(), Duration::from_millis(150));
+        let arms = arms(self, lab)?;
+        let plan = lab.plan(arms.len(), Duration::from_millis(120));
         let orders = rounds::order(arms.len(), plan.rounds_count as usize, lab.choice.seed);
         lab.progress.set_length(orders.len() as u64 * arms.len() as u64);
         lab.progress.set_position(0);
@@ -139,45 +144,97 @@ impl Experiment for LoadLatency {
                 if lab.interrupted() {
                     return Ok(());
                 }
-                let (backend, frame_bytes, load_ratio, capacity_per_s) = &arms[*index];
-                let rate_per_s =
-                    capacity_per_s * load_ratio.parse::<f64>().expect("axis values are checked beforehand");
-                lab.progress
-                    .set_message(format!("{} at {rate_per_s:.0}/s, round {}", backend.name, round + 1));
+                let arm = &arms[*index];
+                let rate_per_s = arm.capacity_per_s
+                    * arm
+                        .load_ratio
+                        .parse::<f64>()
+                        .expect("axis values are checked beforehand");
+                lab.progress.set_message(format!(
+                    "{} at {rate_per_s:.0}/s, round {}",
+                    arm.backend.name,
+                    round + 1
+                ));
                 let seed = lab.choice.seed ^ ((round as u64) << 32 | *index as u64);
-                let schedule = Schedule::poisson(rate_per_s, plan.trial, seed).context("planning the load")?;
+                let schedule = schedule(&arm.arrivals, rate_per_s, plan.trial, seed)?;
                 let trial = Trial {
                     load: Load::Open(&schedule),
-                    ..trial_of(backend, *frame_bytes)
+                    ..trial_of(arm.backend, arm.frame_bytes)
                 };
-                let outcome = trial::run(lab, &trial, *index as u32)?;
-                let position = Position {
-                    experiment: self.id(),
-                    axis: BTreeMap::from([
-                        (LOAD_RATIO.name.to_owned(), load_ratio.clone()),
-                        (FRAME_BYTES.name.to_owned(), frame_bytes.to_string()),
-                    ]),
-                    round: round as u32,
-                    twin: false,
-                    seed,
-                };
-                let mut row = outcome.into_row(&trial, position);
-                row.metrics.insert(
-                    "offered_rate".to_owned(),
-                    crate::record::Metric {
-                        value: rate_per_s,
+                lab.record_until_valid(|lab| {
+                    let outcome = trial::run(lab, &trial, *index as u32)?;
+                    let position = Position {
+                        experiment: self.id(),
+                        axis: BTreeMap::from([
+                            (LOAD_RATIO.name.to_owned(), arm.load_ratio.clone()),
+                            (ARRIVALS.name.to_owned(), arm.arrivals.clone()),
+                            (FRAME_BYTES.name.to_owned(), arm.frame_bytes.to_string()),
+                        ]),
+                        round: round as u32,
+                        twin: false,
+                        seed,
+                    };
+                    let mut row = outcome.into_row(&trial, position);
+                    let offered = Metric {
+                        value: schedule.offered_rate_per_s(),
                         unit: "1/s".to_owned(),
-                        better: crate::record::Better::Neither,
-                    },
-                );
-                row.facts
-                    .insert("capacity_per_s".to_owned(), format!("{capacity_per_s:.0}"));
-                lab.record(row)?;
+                        better: Better::Neither,
+                    };
+                    row.metrics.insert("offered_rate".to_owned(), offered);
+                    row.facts
+                        .insert("capacity_per_s".to_owned(), format!("{:.0}", arm.capacity_per_s));
+                    Ok(row)
+                })?;
                 lab.progress.inc(1);
             }
         }
         Ok(())
     }
+}
+
+/// One point of the experiment.
+struct LoadArm {
+    backend: &'static BackEnd,
+    frame_bytes: usize,
+    arrivals: String,
+    load_ratio: String,
+    capacity_per_s: f64,
+}
+
+/// Every point, with the capacity that its load is a share of.
+fn arms(experiment: &LoadLatency, lab: &Lab<'_>) -> anyhow::Result<Vec<LoadArm>> {
+    let mut arms = Vec::new();
+    for frame_bytes in lab.numbers(&FRAME_BYTES) {
+        let frame_bytes = frame_bytes as usize;
+        for backend in lab.backends(experiment) {
+            let capacity_per_s = match lab.choice.depth {
+                // One point of a known, small load: does it work?
+                Depth::Smallest => Some(10_000.0),
+                Depth::Tour | Depth::Full => capacity(lab, backend, frame_bytes)?,
+            };
+            let Some(capacity_per_s) = capacity_per_s else {
+                lab.progress.println(format!(
+                    "{} does not keep p99 ≤ 1 ms at any load here, so shares of its capacity mean nothing and it is left out; \
+                     is something else using the CPUs?",
+                    backend.name
+                ));
+                continue;
+            };
+            for arrivals in lab.values(&ARRIVALS) {
+                for load_ratio in lab.values(&LOAD_RATIO) {
+                    let arrivals = arrivals.clone();
+                    arms.push(LoadArm {
+                        backend,
+                        frame_bytes,
+                        arrivals,
+                        load_ratio,
+                        capacity_per_s,
+                    });
+                }
+            }
+        }
+    }
+    Ok(arms)
 }
 
 fn trial_of(backend: &BackEnd, frame_bytes: usize) -> Trial<'_> {
@@ -241,8 +298,14 @@ const CLAIMS: &[Claim] = &[Claim {
 }];
 
 fn hockey_stick(table: &Table) -> Judgement {
-    let low = Arm::of("udp-spin", &[("load_ratio", "0.3"), ("frame_bytes", "64")]);
-    let high = Arm::of("udp-spin", &[("load_ratio", "0.9"), ("frame_bytes", "64")]);
+    let low = Arm::of(
+        "udp-spin",
+        &[("load_ratio", "0.3"), ("arrivals", "poisson"), ("frame_bytes", "64")],
+    );
+    let high = Arm::of(
+        "udp-spin",
+        &[("load_ratio", "0.9"), ("arrivals", "poisson"), ("frame_bytes", "64")],
+    );
     let what = "p90 at 0.9 of capacity ÷ p90 at 0.3, udp-spin";
     let mut judgement = judge::ratio(table, what, (high, low), latency_ns(0.9), Bound::AtLeast(2.0));
     for (name, arm) in [("p90 at 0.3", low), ("p90 at 0.9", high)] {

@@ -130,18 +130,20 @@ impl Experiment for RttLadder {
                     overflow_is_measured: false,
                 };
                 let client_id = (round * arms.len() + index) as u32;
-                let outcome = trial::run(lab, &trial, client_id)?;
-                let position = Position {
-                    experiment: self.id(),
-                    axis: BTreeMap::from([
-                        (FRAME_BYTES.name.to_owned(), frame_bytes.to_string()),
-                        (CPUS.name.to_owned(), cpus.to_owned()),
-                    ]),
-                    round: round as u32,
-                    twin,
-                    seed: lab.choice.seed,
-                };
-                lab.record(outcome.into_row(&trial, position))?;
+                lab.record_until_valid(|lab| {
+                    let outcome = trial::run(lab, &trial, client_id)?;
+                    let position = Position {
+                        experiment: self.id(),
+                        axis: BTreeMap::from([
+                            (FRAME_BYTES.name.to_owned(), frame_bytes.to_string()),
+                            (CPUS.name.to_owned(), cpus.to_owned()),
+                        ]),
+                        round: round as u32,
+                        twin,
+                        seed: lab.choice.seed,
+                    };
+                    Ok(outcome.into_row(&trial, position))
+                })?;
                 lab.progress.inc(1);
             }
         }

@@ -124,10 +124,10 @@ impl Experiment for SelfTest {
                     }
                     lab.progress
                         .set_message(format!("{kind} planted, comparison {}", index + 1));
-                    let twin = *arm == 1;
+                    let second = *arm == 1;
                     let trial = Trial {
                         load: Load::Closed { duration },
-                        service_spin: if twin { spin } else { Duration::ZERO },
+                        service_spin: if second { spin } else { Duration::ZERO },
                         ..trial.clone()
                     };
                     let outcome = trial::run(lab, &trial, (round * 2 + arm) as u32)?;
@@ -136,9 +136,11 @@ impl Experiment for SelfTest {
                         axis: BTreeMap::from([
                             (KIND.name.to_owned(), kind.clone()),
                             ("comparison".to_owned(), format!("{index:03}")),
+                            ("arm".to_owned(), if second { "b" } else { "a" }.to_owned()),
                         ]),
                         round: round as u32,
-                        twin,
+                        // A slowed arm is nobody's twin.
+                        twin: second && spin.is_zero(),
                         seed,
                     };
                     lab.record(outcome.into_row(&trial, position))?;
@@ -190,14 +192,18 @@ fn count_differences(
     let mut found = 0;
     for index in 0..wanted_count {
         let index = format!("{index:03}");
-        let axis = [("planted", kind), ("comparison", index.as_str())];
-        let arm = Arm::of(BACKEND, &axis);
-        let (base, twin) = table.paired(arm, Arm { twin: true, ..arm }, latency_ns(0.5));
+        let axis = |arm| [("planted", kind), ("comparison", index.as_str()), ("arm", arm)];
+        let (base, second) = (axis("a"), axis("b"));
+        let second = Arm {
+            twin: kind == "nothing",
+            ..Arm::of(BACKEND, &second)
+        };
+        let (base, second) = table.paired(Arm::of(BACKEND, &base), second, latency_ns(0.5));
         if base.len() < ROUNDS_MIN {
             continue;
         }
         compared += 1;
-        let difference = compare::verdict(&compare::ratio(&base, &twin, table.seed), None);
+        let difference = compare::verdict(&compare::ratio(&base, &second, table.seed), None);
         found += usize::from(match kind {
             "slower" => difference == Difference::Slower,
             _ => difference != Difference::Inconclusive,

@@ -379,8 +379,8 @@ mod tests {
             lag_p99_ns,
             latency_p99_ns,
         };
-        missed(lag(12_000, Some(15_000)), "12.0 µs");
-        passed(lag(9_000, Some(15_000)));
+        missed(lag(22_000, Some(25_000)), "22.0 µs");
+        passed(lag(19_000, Some(25_000)));
         passed(lag(100_000, Some(190_000_000)));
         missed(lag(30_000_000, Some(190_000_000)), "30000.0 µs");
         passed(lag(100_000, None));
