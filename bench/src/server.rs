@@ -395,7 +395,7 @@ impl Gaps {
         }
     }
 
-    /// One in twenty gaps is this short or shorter: a server that was stopped for a fifth of the time finds at least
+    /// One frame in twenty came after a gap this short or shorter: a server that was stopped for a fifth of the time finds at least
     /// that many requests waiting.
     fn service_ns(&self) -> Option<u64> {
         match self.per_frame.quantile_of_sample(0.05) {
@@ -428,8 +428,9 @@ impl Port for Gaps {
         if self.frames_count > 0 {
             let now = self.clock.now();
             if let Some(last) = self.last {
-                self.per_frame
-                    .record((now - last).as_nanos() as u64 / self.frames_count as u64);
+                // Each frame counts once: a backlog comes in few, large bursts.
+                let per_frame_ns = (now - last).as_nanos() as u64 / self.frames_count as u64;
+                (0..self.frames_count).for_each(|_| self.per_frame.record(per_frame_ns));
             }
             self.last = Some(now);
         }
