@@ -598,8 +598,10 @@ fn stall_again_and_again(server: &Server, stall: Stall, clock: MonotonicClock, s
         }
         let stopped_ns = clock.now().as_ns();
         let went_on = wait_until(go);
+        // Before the call: the server, once let go, may take this thread's CPU until its backlog is served.
+        let resumed_ns = clock.now().as_ns();
         let resumed = server.pause(false);
-        stalls.push((stopped_ns, clock.now().as_ns()));
+        stalls.push((stopped_ns, resumed_ns));
         if !went_on || resumed.is_err() {
             break;
         }
