@@ -132,7 +132,7 @@ pub struct RunArgs {
     /// Decides every schedule and order [default: random, and recorded]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Folder for records and reports [default: dplab-runs/<time>-<seed>]
+    /// Folder for records and reports [default: dplab-runs/TIME-SEED]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Print the records on stdout as they are measured, and nothing else

@@ -81,7 +81,7 @@ pub struct ServerReport {
     pub tx_dropped_count: u64,
     /// Frames not understood, by reason; only reasons that occurred.
     pub rejects: BTreeMap<String, u64>,
-    /// What one request takes when others wait behind it, by the server's own clock ([`Gaps`]); if it was asked for.
+    /// What one request takes when others wait behind it, by the server's own clock; if it was asked for.
     pub service_ns: Option<u64>,
 }
 
