@@ -1,6 +1,10 @@
 //! A trial: one server, one client, one load, one row. The request's whole path on the measuring side is here:
 //! schedule → client → port … server … port → client → histogram → row.
 
+mod ends;
+mod row;
+mod stall;
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -13,15 +17,11 @@ use std::{
 };
 
 use anyhow::Context;
-use dataplane_ports::{
-    loopback::{self, RingOptions},
-    shm::ShmRegion,
-    udp::UdpCloser,
-};
-use dataplane_waist::{Clock, MonotonicClock, Peer, Port, Wake};
+use dataplane_ports::udp::UdpCloser;
+use dataplane_waist::{MonotonicClock, Peer, Wake};
 
 use crate::{
-    backends::{BackEnd, Kind, Room, Wiring},
+    backends::{BackEnd, Room},
     experiment::Lab,
     host::{self, Seat},
     load::{
@@ -31,13 +31,16 @@ use crate::{
         schedule::Schedule,
     },
     measure::{
-        QUANTILES, Recorder, Watch,
+        Watch,
         gates::{self, Limits, Observation},
     },
     place::End,
-    record::{Better, Distribution, Metric, ModeRecord, Row, SupportRecord, Validity},
-    server::{Server, ServerConfig, ServerReport},
+    record::{ModeRecord, SupportRecord, Validity},
+    server::{Server, ServerReport},
 };
+use ends::{ClientPort, Ends, ToOpen};
+pub use row::Position;
+use stall::stall_again_and_again;
 
 /// What a trial does.
 #[derive(Clone, Debug)]
@@ -200,225 +203,6 @@ pub fn run(lab: &Lab<'_>, trial: &Trial<'_>, client_id: u32) -> anyhow::Result<O
     })
 }
 
-/// Where a row stands in its experiment.
-#[derive(Clone, Debug)]
-pub struct Position {
-    /// The experiment's id.
-    pub experiment: &'static str,
-    /// The row's axis values.
-    pub axis: BTreeMap<String, String>,
-    /// The round.
-    pub round: u32,
-    /// The second of an A/A pair.
-    pub twin: bool,
-    /// Decided the schedule.
-    pub seed: u64,
-}
-
-impl Outcome {
-    /// The row of this trial.
-    pub fn into_row(self, trial: &Trial<'_>, position: Position) -> Row {
-        let load = &self.load;
-        let mut metrics = BTreeMap::new();
-        let mut put = |name: &str, value: f64, unit: &str, better: Better| {
-            metrics.insert(
-                name.to_owned(),
-                Metric {
-                    value,
-                    unit: unit.to_owned(),
-                    better,
-                },
-            );
-        };
-        put("sent", load.sent_count as f64, "count", Better::Neither);
-        put("received", load.received_count as f64, "count", Better::Neither);
-        put("late", load.late_count as f64, "count", Better::Lower);
-        put("duplicates", load.duplicate_count as f64, "count", Better::Lower);
-        put("tx_full", load.tx_full_count as f64, "count", Better::Lower);
-        put("achieved_rate", load.achieved_rate_per_s, "1/s", Better::Higher);
-        put(
-            "goodput",
-            load.received_count as f64 / load.elapsed.as_secs_f64(),
-            "1/s",
-            Better::Higher,
-        );
-        put(
-            "server_rx_dropped",
-            self.server.rx_dropped_count as f64,
-            "count",
-            Better::Lower,
-        );
-        put(
-            "voluntary_switches",
-            load.voluntary_switches_count as f64,
-            "count",
-            Better::Neither,
-        );
-        put(
-            "involuntary_switches",
-            load.involuntary_switches_count as f64,
-            "count",
-            Better::Lower,
-        );
-        if load.received_count > 0 {
-            let per_op = |cpu: Duration| cpu.as_nanos() as f64 / load.received_count as f64;
-            put("client_cpu_per_op", per_op(self.client_cpu), "ns", Better::Lower);
-            if let Some(cpu) = self.server_cpu {
-                put("server_cpu_per_op", per_op(cpu), "ns", Better::Lower);
-            }
-        }
-        for (reason, count) in &self.server.rejects {
-            put(
-                &format!("server_reject_{reason}"),
-                *count as f64,
-                "count",
-                Better::Lower,
-            );
-        }
-        let mut facts = self.facts;
-        if let Some(stall) = trial.stall {
-            facts.insert(
-                "stall".to_owned(),
-                format!(
-                    "server stopped {} ms of every {} ms",
-                    stall.stopped.as_millis(),
-                    stall.period.as_millis()
-                ),
-            );
-        }
-        if !trial.service_spin.is_zero() {
-            facts.insert("service_spin_ns".to_owned(), trial.service_spin.as_nanos().to_string());
-        }
-        Row {
-            experiment: position.experiment.to_owned(),
-            backend: trial.backend.name.to_owned(),
-            mode: self.mode,
-            axis: position.axis,
-            round: position.round,
-            twin: position.twin,
-            seed: position.seed,
-            at_s: self.at_s,
-            elapsed_s: load.elapsed.as_secs_f64(),
-            latency: distribution(&load.latency),
-            service: distribution(&load.service),
-            schedule_lag: distribution(&load.schedule_lag),
-            metrics,
-            series: load.series.clone(),
-            facts,
-            validity: self.validity,
-        }
-    }
-}
-
-/// What a record keeps of a histogram; nothing of one that nothing was recorded in.
-fn distribution(recorder: &Recorder) -> Option<Distribution> {
-    (recorder.total_count() > 0).then(|| recorder.distribution(&QUANTILES))
-}
-
-/// The two ends, wired together.
-struct Ends {
-    server: Server,
-    /// The client's end, where both ends are made together; otherwise it is opened on the client's thread.
-    client_port: ClientPort,
-    client_seat: Seat,
-}
-
-/// What it takes to open the client's end.
-struct ToOpen {
-    backend: BackEnd,
-    wiring: Wiring,
-    /// Kept until both ends have opened it.
-    region: Option<ShmRegion>,
-}
-
-enum ClientPort {
-    Made(Box<dyn Port>),
-    ToOpen(Box<ToOpen>),
-}
-
-impl Ends {
-    fn start(lab: &Lab<'_>, trial: &Trial<'_>) -> anyhow::Result<Ends> {
-        let (client_cpu, server_cpu) = match (trial.cpus, lab.place.cpus()) {
-            (_, []) => (None, None),
-            (Cpus::Two, [first, second, ..]) => (Some(*first), Some(*second)),
-            (_, [first, ..]) => (Some(*first), Some(*first)),
-        };
-        let is_shared = client_cpu == server_cpu;
-        let client_backend = trial.client_backend.unwrap_or(trial.backend);
-        let client_seat = Seat {
-            cpu: client_cpu,
-            spins: !client_backend.sleeps(),
-            is_shared,
-        };
-        let mut config = ServerConfig {
-            parent_pid: std::process::id(),
-            backend: trial.backend.name.to_owned(),
-            wiring: Wiring {
-                end: End::Server,
-                local: lab.place.endpoint(End::Server),
-                remote: lab.place.has_fixed_addresses().then(|| lab.place.endpoint(End::Client)),
-                frame_bytes_max: trial.frame_bytes,
-                room: trial.room,
-                untimed: true,
-                region: None,
-            },
-            seat: Seat {
-                cpu: server_cpu,
-                spins: !trial.backend.sleeps(),
-                is_shared,
-            },
-            service_spin: trial.service_spin,
-            times_turns: trial.stall.is_some(),
-        };
-        let ring = RingOptions {
-            slots_count: trial.room.frames_count.next_power_of_two(),
-            frame_bytes_max: trial.frame_bytes,
-            ..RingOptions::default()
-        };
-        match trial.backend.kind {
-            Kind::Loopback => {
-                let (client, server) = loopback::pair(&ring);
-                let server = Server::start_thread(Box::new(server), &config)?;
-                Ok(Ends {
-                    server,
-                    client_port: ClientPort::Made(Box::new(client)),
-                    client_seat,
-                })
-            }
-            _ => {
-                let region = match trial.backend.kind {
-                    Kind::Shm => Some(ShmRegion::create(&ring).context("making the shared-memory region")?),
-                    _ => None,
-                };
-                config.wiring.region = region.as_ref().map(|region| region.path_for(std::process::id()));
-                let server = lab.place.inside(End::Server, || Server::spawn(&config))??;
-                let mut remote = config.wiring.local.clone();
-                if let Some(addr) = server.addr() {
-                    remote.addr = addr;
-                }
-                let wiring = Wiring {
-                    end: End::Client,
-                    local: lab.place.endpoint(End::Client),
-                    remote: Some(remote),
-                    region: config.wiring.region.clone(),
-                    // An open loop waits for the next send, too, and needs its time-outs.
-                    untimed: matches!(trial.load, Load::Closed { .. }),
-                    ..config.wiring
-                };
-                Ok(Ends {
-                    server,
-                    client_port: ClientPort::ToOpen(Box::new(ToOpen {
-                        backend: *client_backend,
-                        wiring,
-                        region,
-                    })),
-                    client_seat,
-                })
-            }
-        }
-    }
-}
-
 /// What the threads of a trial tell each other.
 #[derive(Default)]
 struct Signals {
@@ -570,41 +354,3 @@ fn client(
 
 /// Marks the ids of warm-ups.
 const WARM_UP_ID_BIT: u32 = 1 << 31;
-
-/// Stops the server for the last part of every period, at absolute times, until `done`; says when it really did.
-fn stall_again_and_again(server: &Server, stall: Stall, clock: MonotonicClock, signals: &Signals) -> Vec<(u64, u64)> {
-    let Signals { started, done, .. } = signals;
-    const STEP: Duration = Duration::from_micros(200);
-    let _ = nix::sys::prctl::set_timerslack(1);
-    while !started.load(Ordering::Acquire) {
-        if done.load(Ordering::Acquire) {
-            return Vec::new();
-        }
-        thread::sleep(STEP);
-    }
-    let start = clock.now();
-    let mut stalls = Vec::new();
-    let wait_until = |at| {
-        while clock.now() < at && !done.load(Ordering::Acquire) {
-            thread::sleep(at.saturating_since(clock.now()).min(Duration::from_millis(10)));
-        }
-        !done.load(Ordering::Acquire)
-    };
-    for index in 1.. {
-        let go = start + stall.period * index;
-        let stop = start + (stall.period * index - stall.stopped);
-        if !wait_until(stop) || server.pause(true).is_err() {
-            break;
-        }
-        let stopped_ns = clock.now().as_ns();
-        let went_on = wait_until(go);
-        // Before the call: the server, once let go, may take this thread's CPU until its backlog is served.
-        let resumed_ns = clock.now().as_ns();
-        let resumed = server.pause(false);
-        stalls.push((stopped_ns, resumed_ns));
-        if !went_on || resumed.is_err() {
-            break;
-        }
-    }
-    stalls
-}
