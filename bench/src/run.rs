@@ -57,7 +57,6 @@ pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
 pub fn verify(seed: Option<u64>, out: Option<PathBuf>) -> anyhow::Result<Exit> {
     let args = RunArgs {
         seed: seed.or(Some(1)),
-        out: out.clone(),
         ..RunArgs::default()
     };
     let mut selection = args.select()?;

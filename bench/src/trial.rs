@@ -327,7 +327,7 @@ fn client(
     // Two ends on one CPU wait for each other, which is the measurement; a thread with a CPU to itself waits for nobody.
     let mut contention = Vec::new();
     if signals.hung.load(Ordering::Acquire) {
-        contention.push(Observation::Silence {
+        contention.push(Observation::Hung {
             sent_count: load.sent_count,
         });
     }

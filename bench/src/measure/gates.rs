@@ -33,6 +33,11 @@ pub enum Observation {
         /// Requests sent.
         sent_count: u64,
     },
+    /// A client that waits without a time-out had to be woken: a reply never came.
+    Hung {
+        /// Requests sent.
+        sent_count: u64,
+    },
     /// Requests given up because the generator's own table was full.
     Evicted {
         /// How many.
@@ -244,6 +249,11 @@ pub fn reason(observation: &Observation, limits: &Limits) -> Option<String> {
                 )
             })
         }
+        Observation::Hung { sent_count } => Some(format!(
+            "after {sent_count} requests a reply never came, and the client, which waits without a time-out, had to be woken; \
+             the rest of the row was not measured; find out who loses frames on this path, or use a back end with time-outs \
+             (udp-poll)"
+        )),
         Observation::Silence { sent_count } => Some(format!(
             "none of {sent_count} requests was answered; nothing was measured but silence; check that the server runs \
              and that no firewall drops its port"
@@ -473,6 +483,7 @@ mod tests {
         missed(samples(0.99, 367), "p99 ");
         missed(samples(0.9999, 1_000), "p99.99 ");
         missed(Observation::Silence { sent_count: 5 }, "none of 5");
+        missed(Observation::Hung { sent_count: 7 }, "after 7 requests");
     }
 
     #[test]
