@@ -112,11 +112,12 @@ fn a_short_run_leaves_records_and_a_report() {
             .any(|row| row["backend"] == "udp-blocking" && row["twin"] == true)
     );
     for row in &rows {
+        // Two spinning ends that must share their CPUs with others may manage a handful of round trips: such a row is
+        // kept, but never as a valid one.
+        let samples_count = row["latency"]["samples_count"].as_u64().expect("a count");
         assert!(
-            row["latency"]["samples_count"]
-                .as_u64()
-                .is_some_and(|count| count > 100),
-            "a row without samples"
+            samples_count > 100 || row["validity"]["is"] == "invalid",
+            "a valid row of {samples_count} samples: {row}"
         );
         assert!(row["mode"]["is"].is_string());
     }
