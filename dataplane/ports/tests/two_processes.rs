@@ -13,8 +13,9 @@ use dataplane_ports::shm::{RingOptions, ShmPort, ShmRegion, Side};
 use dataplane_waist::{Peer, Port, TxError, Wake};
 
 const PATH_VARIABLE: &str = "DPLAB_TEST_SHM_PATH";
+/// How long nothing may happen. On a busy machine each frame can cost a time slice of whoever else runs.
 const PATIENCE: Duration = Duration::from_secs(10);
-const FRAMES_COUNT: u64 = 20_000;
+const FRAMES_COUNT: u64 = 5_000;
 
 /// Kills the child when the test ends, however it ends.
 struct Reaped(Child);
@@ -59,10 +60,10 @@ fn rest(port: &mut ShmPort) {
 
 /// Sends `FRAMES_COUNT` numbered frames and expects each back, in order.
 fn ping_pong(port: &mut ShmPort) {
-    let begin = Instant::now();
+    let mut last_heard_at = Instant::now();
     let (mut sent, mut heard) = (0, 0);
     while heard < FRAMES_COUNT {
-        assert!(begin.elapsed() < PATIENCE, "{heard} of {sent} came back");
+        assert!(last_heard_at.elapsed() < PATIENCE, "{heard} of {sent} came back");
         if sent < FRAMES_COUNT {
             match port.tx(Peer(0), 64, &mut |bytes| bytes.copy_from_slice(&frame(sent))) {
                 Ok(()) => sent += 1,
@@ -79,6 +80,8 @@ fn ping_pong(port: &mut ShmPort) {
             .expect("rx");
         if count == 0 {
             rest(port);
+        } else {
+            last_heard_at = Instant::now();
         }
     }
 }
@@ -127,13 +130,13 @@ fn echo_child() {
     let mut port = ShmPort::connect(&region, Side::B).expect("side B");
     let begin = Instant::now();
     let mut burst: Vec<Vec<u8>> = Vec::new();
-    while begin.elapsed() < 2 * PATIENCE {
+    while begin.elapsed() < 6 * PATIENCE {
         let count = port
             .rx_burst(&mut |frame| burst.push(frame.bytes.to_vec()))
             .expect("rx");
         for frame in burst.drain(..) {
             while let Err(TxError::Full) = port.tx(Peer(0), frame.len(), &mut |bytes| bytes.copy_from_slice(&frame)) {
-                assert!(begin.elapsed() < 2 * PATIENCE, "the parent does not listen");
+                assert!(begin.elapsed() < 6 * PATIENCE, "the parent does not listen");
                 thread::yield_now();
             }
         }
