@@ -18,6 +18,7 @@ use tests::files::{tracked_files, workspace_root};
 /// L2's siblings above all, know nothing of each other.
 const LAYERS: &[(&str, u32)] = &[
     ("dataplane/wire", 0),
+    ("ebpf/abi", 0),
     ("dataplane/waist", 1),
     ("dataplane/echo", 2),
     ("dataplane/netns", 2),

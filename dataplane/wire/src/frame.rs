@@ -12,7 +12,10 @@
 
 use core::ops::Range;
 
-use crate::{Reject, checksum::crc32c};
+use crate::{
+    Reject,
+    checksum::{crc32c, crc32c_const},
+};
 
 /// Where each field stands.
 pub mod field {
@@ -166,6 +169,17 @@ pub fn emit_with_crc(header: &Header, payload_crc: u32, frame: &mut [u8]) {
     frame[field::HEADER_CRC].copy_from_slice(&header_crc.to_be_bytes());
 }
 
+/// What changes in the header's checksum when its kind alone changes: new checksum = old checksum XOR this. A CRC is
+/// linear, so the difference depends on the difference of the bytes and not on what stands around it; a program in the
+/// kernel can turn a request into a reply without reading the other 35 bytes.
+pub const fn kind_crc_delta(from: Kind, to: Kind) -> u32 {
+    let mut old = [0; field::HEADER_CRC.start];
+    let mut new = old;
+    old[field::KIND.start] = from as u8;
+    new[field::KIND.start] = to as u8;
+    crc32c_const(&old) ^ crc32c_const(&new)
+}
+
 fn array<const N: usize>(head: &[u8; HEADER_BYTES], at: Range<usize>) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(&head[at]);
@@ -232,6 +246,17 @@ mod tests {
             for len in 0..bytes.len() {
                 prop_assert_eq!(parse(&bytes[..len]), Err(Reject::Short));
             }
+        }
+
+        #[test]
+        fn a_kind_can_be_changed_by_its_difference(header in headers(), to in 1u8..=4) {
+            let to = Kind::from_u8(to).expect("1 to 4 are kinds");
+            let mut bytes = emitted(&header, b"payload");
+            let crc = u32::from_be_bytes(bytes[field::HEADER_CRC].try_into().expect("four bytes"));
+            bytes[field::KIND.start] = to as u8;
+            let crc = crc ^ kind_crc_delta(header.kind, to);
+            bytes[field::HEADER_CRC].copy_from_slice(&crc.to_be_bytes());
+            prop_assert_eq!(bytes, emitted(&Header { kind: to, ..header }, b"payload"));
         }
 
         #[test]

@@ -15,6 +15,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod quorum;
 mod reject;
+pub mod trace;
 pub mod udp;
 pub mod vectors;
 

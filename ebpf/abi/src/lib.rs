@@ -1,0 +1,155 @@
+//! L0: what the XDP programs (`ebpf/programs`) and the process that loads them (`ebpf/host`) agree on: names of
+//! programs, maps and settings, and what a program counts. Byte layouts of frames are in `dataplane-wire`.
+//!
+//! Every program takes from the wire only frames of the lab: whole UDP datagrams to [`setting::LOCAL_PORT`] whose payload
+//! begins with the magic and the version of `dataplane_wire::frame` and has one of [`setting::KINDS`]. Everything else is
+//! passed up the stack untouched and counted by reason, so a program on an interface that carries somebody's SSH
+//! session disturbs nothing.
+#![no_std]
+#![forbid(unsafe_code)]
+
+/// The programs. Each is an object file of this name with a function of this name in it, and a second function
+/// `NAME_frags` that accepts frames of several buffers (`xdp.frags`, Linux 5.18): what an MTU above a page needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Program {
+    /// Passes everything. The peer of a native XDP_TX or redirect over veth needs a program, and this one will do.
+    Pass,
+    /// Drops our frames and counts them: what a frame costs before it has an skb.
+    CountDrop,
+    /// Answers our echo requests out of the driver (XDP_TX).
+    Echo,
+    /// Hands our frames to the AF_XDP socket of their receive queue ([`map::SOCKETS`]).
+    Steer,
+    /// Writes when the driver saw a frame into its trailer (`dataplane_wire::trace`) and passes it.
+    Stamp,
+}
+
+impl Program {
+    /// All of them.
+    pub const ALL: [Program; 5] = [
+        Program::Pass,
+        Program::CountDrop,
+        Program::Echo,
+        Program::Steer,
+        Program::Stamp,
+    ];
+
+    /// Name of the object and of its function for frames of one buffer.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Program::Pass => "pass",
+            Program::CountDrop => "count_drop",
+            Program::Echo => "echo",
+            Program::Steer => "steer",
+            Program::Stamp => "stamp",
+        }
+    }
+
+    /// Name of the function for frames of several buffers.
+    pub const fn name_frags(self) -> &'static str {
+        match self {
+            Program::Pass => "pass_frags",
+            Program::CountDrop => "count_drop_frags",
+            Program::Echo => "echo_frags",
+            Program::Steer => "steer_frags",
+            Program::Stamp => "stamp_frags",
+        }
+    }
+}
+
+/// Read-only globals of a program, set before it is loaded; the verifier then knows their values. `pass` has none.
+pub mod setting {
+    /// `u16`, host byte order: the UDP destination port of the frames to take.
+    pub const LOCAL_PORT: &str = "LOCAL_PORT";
+    /// `u32`: bit n is set if frames of kind n (`dataplane_wire::frame::Kind`) are to be taken. `echo` takes echo
+    /// requests only, whatever this says.
+    pub const KINDS: &str = "KINDS";
+    /// `u32`, `stamp` only: which stamp of the trailer to write, an index into `dataplane_wire::trace`'s stamps.
+    pub const STAMP_INDEX: &str = "STAMP_INDEX";
+}
+
+/// Maps of a program.
+pub mod map {
+    /// A per-CPU array of `u64`, one for each [`super::Count`]. Every program but `pass` has it.
+    pub const COUNTS: &str = "COUNTS";
+    /// An XSKMAP from receive queue to AF_XDP socket; `steer` only.
+    pub const SOCKETS: &str = "SOCKETS";
+    /// Receive queues that [`SOCKETS`] has room for.
+    pub const SOCKETS_MAX: u32 = 64;
+}
+
+/// What a program counts: an index into [`map::COUNTS`]. A frame is counted once, as taken or by the reason why it was
+/// passed up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum Count {
+    /// The program did with a frame what it is for.
+    Taken = 0,
+    /// Passed: neither IPv4 nor IPv6 behind at most two VLAN tags, or cut before its end.
+    NotIp = 1,
+    /// Passed: another protocol than UDP, or IPv6 extension headers in front of it.
+    NotUdp = 2,
+    /// Passed: a fragment, whose port cannot be known.
+    Fragment = 3,
+    /// Passed: IPv4 options, which no frame of ours has.
+    IpOptions = 4,
+    /// Passed: UDP to another port.
+    OtherPort = 5,
+    /// Passed: our port, but not our magic and version, or too short for them.
+    NotOurs = 6,
+    /// Passed: ours, of a kind that was not asked for.
+    OtherKind = 7,
+    /// Passed: ours, but lengths of IP, UDP and frame disagree with each other or with what came.
+    Length = 8,
+    /// Passed: `steer` found no socket on this receive queue.
+    NoSocket = 9,
+    /// Passed: the checksum was left to be made by a device and the frame has more than one buffer or is longer than
+    /// a program may sum up; or `stamp` found no trailer.
+    Unfit = 10,
+}
+
+impl Count {
+    /// All of them, in the order of the map.
+    pub const ALL: [Count; 11] = [
+        Count::Taken,
+        Count::NotIp,
+        Count::NotUdp,
+        Count::Fragment,
+        Count::IpOptions,
+        Count::OtherPort,
+        Count::NotOurs,
+        Count::OtherKind,
+        Count::Length,
+        Count::NoSocket,
+        Count::Unfit,
+    ];
+
+    /// A name for records and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Count::Taken => "taken",
+            Count::NotIp => "not_ip",
+            Count::NotUdp => "not_udp",
+            Count::Fragment => "fragment",
+            Count::IpOptions => "ip_options",
+            Count::OtherPort => "other_port",
+            Count::NotOurs => "not_ours",
+            Count::OtherKind => "other_kind",
+            Count::Length => "length",
+            Count::NoSocket => "no_socket",
+            Count::Unfit => "unfit",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_stand_in_the_order_of_the_map() {
+        for (index, count) in Count::ALL.into_iter().enumerate() {
+            assert_eq!(count as usize, index, "{}", count.name());
+        }
+    }
+}
