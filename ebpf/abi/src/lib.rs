@@ -1,10 +1,11 @@
 //! L0: what the XDP programs (`ebpf/programs`) and the process that loads them (`ebpf/host`) agree on: names of
 //! programs, maps and settings, and what a program counts. Byte layouts of frames are in `dataplane-wire`.
 //!
-//! Every program takes from the wire only frames of the lab: whole UDP datagrams to [`setting::LOCAL_PORT`] whose payload
-//! begins with the magic and the version of `dataplane_wire::frame` and has one of [`setting::KINDS`]. Everything else is
-//! passed up the stack untouched and counted by reason, so a program on an interface that carries somebody's SSH
-//! session disturbs nothing.
+//! Every program takes from the wire only frames of the lab: whole UDP datagrams to this host's own addresses and to
+//! [`setting::LOCAL_PORT`], whose payload begins with the magic and the version of `dataplane_wire::frame` and has one of
+//! [`setting::KINDS`]. Everything else is passed up the stack untouched and counted by reason, so a program on an
+//! interface that carries somebody's SSH session disturbs nothing. A program checks lengths and not checksums: those are
+//! for whoever reads the frame in the end.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -59,6 +60,12 @@ impl Program {
 
 /// Read-only globals of a program, set before it is loaded; the verifier then knows their values. `pass` has none.
 pub mod setting {
+    /// `[u8; 6]`: the interface's own MAC address; frames to another are a stranger's, also where a switch floods them.
+    pub const LOCAL_MAC: &str = "LOCAL_MAC";
+    /// `[u8; 4]`: this host's IPv4 address, or zeros for none.
+    pub const LOCAL_IPV4: &str = "LOCAL_IPV4";
+    /// `[u8; 16]`: this host's IPv6 address, or zeros for none.
+    pub const LOCAL_IPV6: &str = "LOCAL_IPV6";
     /// `u16`, host byte order: the UDP destination port of the frames to take.
     pub const LOCAL_PORT: &str = "LOCAL_PORT";
     /// `u32`: bit n is set if frames of kind n (`dataplane_wire::frame::Kind`) are to be taken. `echo` takes echo
@@ -78,39 +85,42 @@ pub mod map {
     pub const SOCKETS_MAX: u32 = 64;
 }
 
-/// What a program counts: an index into [`map::COUNTS`]. A frame is counted once, as taken or by the reason why it was
-/// passed up.
+/// What a program counts: an index into [`map::COUNTS`]. A frame is counted once, as taken or by the first reason found
+/// why it is passed up, in this order: `NotIp`, `IpOptions`, `NotUdp`, `Fragment`, a UDP header that was cut (`Length`),
+/// `OtherPort`, `Stranger`, `NotOurs`, `OtherKind`, `Length`, `NoSocket` or `Unfit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u32)]
 pub enum Count {
     /// The program did with a frame what it is for.
     Taken = 0,
-    /// Passed: neither IPv4 nor IPv6 behind at most two VLAN tags, or cut before its end.
+    /// Passed: neither IPv4 nor IPv6 behind at most two VLAN tags, or cut before the end of the IP header.
     NotIp = 1,
     /// Passed: another protocol than UDP, or IPv6 extension headers in front of it.
     NotUdp = 2,
     /// Passed: a fragment, whose port cannot be known.
     Fragment = 3,
-    /// Passed: IPv4 options, which no frame of ours has.
+    /// Passed: an IPv4 header of another length than five words: options, which no frame of ours has, or nonsense.
     IpOptions = 4,
     /// Passed: UDP to another port.
     OtherPort = 5,
-    /// Passed: our port, but not our magic and version, or too short for them.
+    /// Passed: our port, but not our magic and version, or cut before the end of our header.
     NotOurs = 6,
     /// Passed: ours, of a kind that was not asked for.
     OtherKind = 7,
-    /// Passed: ours, but lengths of IP, UDP and frame disagree with each other or with what came.
+    /// Passed: the lengths of IP, UDP and our header disagree with each other, or more is announced than came.
     Length = 8,
     /// Passed: `steer` found no socket on this receive queue.
     NoSocket = 9,
     /// Passed: the checksum was left to be made by a device and the frame has more than one buffer or is longer than
     /// a program may sum up; or `stamp` found no trailer.
     Unfit = 10,
+    /// Passed: our port, on another host: not our MAC address, or not our IP address.
+    Stranger = 11,
 }
 
 impl Count {
     /// All of them, in the order of the map.
-    pub const ALL: [Count; 11] = [
+    pub const ALL: [Count; 12] = [
         Count::Taken,
         Count::NotIp,
         Count::NotUdp,
@@ -122,6 +132,7 @@ impl Count {
         Count::Length,
         Count::NoSocket,
         Count::Unfit,
+        Count::Stranger,
     ];
 
     /// A name for records and reports.
@@ -138,6 +149,7 @@ impl Count {
             Count::Length => "length",
             Count::NoSocket => "no_socket",
             Count::Unfit => "unfit",
+            Count::Stranger => "stranger",
         }
     }
 }
