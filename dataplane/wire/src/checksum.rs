@@ -46,6 +46,17 @@ pub const fn crc32c_const(bytes: &[u8]) -> u32 {
     !crc
 }
 
+/// How a difference of `bytes`, somewhere in a longer message, changes that message's CRC-32C if nothing but zeros (no
+/// difference) stands before it: `behind` carries on from an earlier call, 0 at first. A CRC is linear: the checksums of
+/// two messages of one length differ by this function of how the messages differ.
+pub fn crc32c_difference(behind: u32, bytes: &[u8]) -> u32 {
+    let mut crc = behind;
+    for &byte in bytes {
+        crc = (crc >> 8) ^ TABLES[0][((crc ^ byte as u32) & 0xff) as usize];
+    }
+    crc
+}
+
 /// Reversed Castagnoli polynomial, RFC 3720 §12.1 (0x11EDC6F41 without its top bit, bit-reversed).
 const POLYNOMIAL: u32 = 0x82F6_3B78;
 
@@ -107,6 +118,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_difference_of_bytes_is_a_difference_of_checksums(
+            mut bytes in prop::collection::vec(any::<u8>(), 1..100), mask in prop::collection::vec(any::<u8>(), 100),
+        ) {
+            let before = crc32c(&bytes);
+            for (byte, bits) in bytes.iter_mut().zip(&mask) {
+                *byte ^= bits;
+            }
+            prop_assert_eq!(before ^ crc32c(&bytes), crc32c_difference(0, &mask[..bytes.len()]));
+        }
+
         /// The instruction and the tables must agree, or an XDP program would refuse what user space sends.
         #[test]
         fn tables_are_the_instruction(bytes in prop::collection::vec(any::<u8>(), 0..300)) {

@@ -9,7 +9,7 @@
 
 use core::ops::Range;
 
-use crate::checksum::{crc32c, crc32c_const};
+use crate::checksum::crc32c_difference;
 
 /// Stamps in a trailer.
 pub const STAMPS_COUNT: usize = 8;
@@ -75,18 +75,20 @@ pub fn set_stamp(trailer: &mut [u8; TRAILER_BYTES], station: Station, at_ns: u64
 /// What changes in the payload's checksum when one stamp changes: new checksum = old checksum XOR this, for payloads of
 /// any length (a CRC is linear, and what stands before the trailer does not change).
 pub fn payload_crc_delta(stamp_index: usize, old: [u8; STAMP_BYTES], new: [u8; STAMP_BYTES]) -> u32 {
-    const CRC_OF_ZEROS: u32 = crc32c_const(&[0; TRAILER_BYTES]);
-    let mut difference = [0; TRAILER_BYTES];
-    let at = (stamp_index % STAMPS_COUNT) * STAMP_BYTES;
+    let mut crc = 0;
     for index in 0..STAMP_BYTES {
-        difference[at + index] = old[index] ^ new[index];
+        crc = crc32c_difference(crc, &[old[index] ^ new[index]]);
     }
-    crc32c(&difference) ^ CRC_OF_ZEROS
+    for _ in stamp_index % STAMPS_COUNT + 1..STAMPS_COUNT {
+        crc = crc32c_difference(crc, &[0; STAMP_BYTES]);
+    }
+    crc
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checksum::crc32c;
     use proptest::prelude::*;
 
     const STATIONS: [Station; STAMPS_COUNT] = [
