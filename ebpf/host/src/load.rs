@@ -1,0 +1,360 @@
+//! One program in the kernel: loaded, so verified; run on single packets; asked what it counted.
+
+use std::{
+    io,
+    num::NonZeroU32,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader, TestRun as _, TestRunOptions,
+    maps::{MapError, PerCpuArray, XskMap},
+    programs::{ProgramError, Xdp},
+};
+use ebpf_abi::{Count, Program, map, setting};
+use nix::errno::Errno;
+
+use crate::{
+    Counts, HostError, Settings,
+    error::{errno, io_error},
+    objects::object,
+};
+
+/// The shortest frame that the kernel runs a program on: an Ethernet header (bpf_test_init, net/bpf/test_run.c).
+pub const FRAME_BYTES_MIN: usize = 14;
+
+/// How much of the end of a verifier's log is kept: the last lines say what was refused.
+const LOG_TAIL_LINES: usize = 20;
+
+/// A program that the verifier has accepted. Dropping it frees it with its maps.
+#[derive(Debug)]
+pub struct Loaded {
+    pub(crate) ebpf: Ebpf,
+    program: Program,
+    function: &'static str,
+    frags: bool,
+}
+
+/// What a program says shall become of a frame (include/uapi/linux/bpf.h, enum xdp_action).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// An error in the program: dropped, and the xdp_exception tracepoint fires.
+    Aborted,
+    /// Dropped.
+    Drop,
+    /// Goes up the stack.
+    Pass,
+    /// Goes out of the interface by which it came.
+    Tx,
+    /// Goes where the program said: for `steer`, to an AF_XDP socket.
+    Redirect,
+    /// A number that is no verdict; the kernel drops such a frame.
+    Other(u32),
+}
+
+impl Verdict {
+    const fn new(action: u32) -> Verdict {
+        match action {
+            0 => Verdict::Aborted,
+            1 => Verdict::Drop,
+            2 => Verdict::Pass,
+            3 => Verdict::Tx,
+            4 => Verdict::Redirect,
+            other => Verdict::Other(other),
+        }
+    }
+}
+
+/// What a program made of one frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestRun {
+    /// What shall become of it.
+    pub verdict: Verdict,
+    /// The frame as the program left it.
+    pub data: Vec<u8>,
+}
+
+impl Loaded {
+    /// Tells `program` its settings and loads the one function of it that they ask for: what accepts several buffers is
+    /// unknown to kernels before 5.18, and they never see it unless it is asked for.
+    ///
+    /// # Errors
+    /// No BPF, not allowed, refused by the verifier, an object that does not fit.
+    pub fn load(program: Program, settings: &Settings) -> Result<Loaded, HostError> {
+        let function = match settings.frags {
+            true => program.name_frags(),
+            false => program.name(),
+        };
+        let mac = settings.local_mac.0;
+        let ipv4 = settings.local_ipv4.map_or([0; 4], |address| address.octets());
+        let ipv6 = settings.local_ipv6.map_or([0; 16], |address| address.octets());
+        let mut loader = EbpfLoader::new();
+        if program != Program::Pass {
+            loader
+                .override_global(setting::LOCAL_MAC, &mac, true)
+                .override_global(setting::LOCAL_IPV4, &ipv4, true)
+                .override_global(setting::LOCAL_IPV6, &ipv6, true)
+                .override_global(setting::LOCAL_PORT, &settings.local_port, true)
+                .override_global(setting::KINDS, &settings.kinds, true);
+        }
+        if program == Program::Stamp {
+            loader.override_global(setting::STAMP_INDEX, &settings.stamp_index, true);
+        }
+        let ebpf = loader.load(object(program)).map_err(|error| opening(program, &error))?;
+        let mut loaded = Loaded {
+            ebpf,
+            program,
+            function,
+            frags: settings.frags,
+        };
+        loaded
+            .xdp_mut()?
+            .load()
+            .map_err(|error| verifying(function, settings.frags, error))?;
+        Ok(loaded)
+    }
+
+    /// Which program this is.
+    pub const fn program(&self) -> Program {
+        self.program
+    }
+
+    /// Whether it accepts frames of several buffers.
+    pub const fn frags(&self) -> bool {
+        self.frags
+    }
+
+    /// The kernel's number for it, as `bpftool prog` and `ip link` show it.
+    ///
+    /// # Errors
+    /// The kernel would not say.
+    pub fn program_id(&self) -> Result<u32, HostError> {
+        let info = self.xdp()?.info();
+        info.map(|info| info.id())
+            .map_err(|error| HostError::kernel(format!("asking for the id of {}", self.function), io_error(&error)))
+    }
+
+    /// Runs the program once on a copy of `frame`, as if it had come in by queue 0 of `lo`. Needs no interface.
+    ///
+    /// # Errors
+    /// [`HostError::FrameLength`] below [`FRAME_BYTES_MIN`] and above what fits one buffer (or, for several, what fits
+    /// 17 pages); what the kernel says otherwise.
+    pub fn test_run(&self, frame: &[u8]) -> Result<TestRun, HostError> {
+        let mut data = vec![0; frame.len()];
+        let result = self.run(frame, &mut data, NonZeroU32::MIN)?;
+        data.truncate(result.data_size_out as usize);
+        Ok(TestRun {
+            verdict: Verdict::new(result.return_value),
+            data,
+        })
+    }
+
+    /// Runs the program `repeat` times on **the same copy** of `frame` and says how long one run took on average, in
+    /// nanoseconds, as the kernel measured it. A program that alters the frame sees its own alterations from the second
+    /// run on: `echo` finds its own reply, for example, and passes it.
+    ///
+    /// # Errors
+    /// As [`Loaded::test_run`].
+    pub fn run_cost_ns(&self, frame: &[u8], repeat: NonZeroU32) -> Result<u64, HostError> {
+        let mut data = vec![0; frame.len()];
+        let result = self.run(frame, &mut data, repeat)?;
+        Ok(u64::try_from(result.duration.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    fn run(&self, frame: &[u8], data: &mut [u8], repeat: NonZeroU32) -> Result<aya::TestRunResult, HostError> {
+        if frame.len() < FRAME_BYTES_MIN {
+            // Newer kernels take this as an answer too, older ones read on: asked of none.
+            return Err(HostError::FrameLength {
+                frame_bytes: frame.len(),
+            });
+        }
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(data),
+            repeat: repeat.get(),
+            ..TestRunOptions::new()
+        };
+        self.xdp()?.test_run(options).map_err(|error| {
+            let error = io_error(&error);
+            match errno(&error) {
+                Some(Errno::EINVAL | Errno::ENOMEM | Errno::E2BIG) => HostError::FrameLength {
+                    frame_bytes: frame.len(),
+                },
+                _ => HostError::kernel(format!("running {} on a frame", self.function), error),
+            }
+        })
+    }
+
+    /// What the program counted since it was loaded, summed over CPUs.
+    ///
+    /// # Errors
+    /// [`HostError::CountsNothing`] for `pass`.
+    pub fn counts(&self) -> Result<Counts, HostError> {
+        let map = self
+            .ebpf
+            .map(map::COUNTS)
+            .ok_or(HostError::CountsNothing { program: self.program })?;
+        let per_cpu = PerCpuArray::<_, u64>::try_from(map).map_err(|error| self.unfit(&error))?;
+        let mut counts = Counts::default();
+        for count in Count::ALL {
+            let values = per_cpu.get(&(count as u32), 0).map_err(|error| match error {
+                MapError::OutOfBounds { .. } => self.unfit(&error),
+                error => HostError::kernel(format!("reading the counters of {}", self.function), io_error(&error)),
+            })?;
+            counts.set(count, values.iter().sum());
+        }
+        Ok(counts)
+    }
+
+    /// Hands the frames of receive queue `queue` to an AF_XDP socket from now on. The kernel keeps the socket alive only as
+    /// long as somebody holds its file.
+    ///
+    /// # Errors
+    /// [`HostError::TakesNoSocket`] for any program but `steer`; [`HostError::Queue`]; what the kernel says about the
+    /// socket: EOPNOTSUPP if it is none of AF_XDP.
+    pub fn set_socket(&mut self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), HostError> {
+        let set = self.sockets(queue)?.set(queue, socket.as_raw_fd(), 0);
+        set.map_err(|error| {
+            HostError::kernel(
+                format!("giving steer the socket of receive queue {queue}"),
+                io_error(&error),
+            )
+        })
+    }
+
+    /// Passes the frames of receive queue `queue` up the stack again. No error if there was no socket.
+    ///
+    /// # Errors
+    /// As [`Loaded::set_socket`].
+    pub fn clear_socket(&mut self, queue: u32) -> Result<(), HostError> {
+        let cleared = self.sockets(queue)?.unset(queue);
+        let Err(error) = cleared.map_err(|error| io_error(&error)) else {
+            return Ok(());
+        };
+        match errno(&error) {
+            Some(Errno::ENOENT) => Ok(()),
+            _ => Err(HostError::kernel(
+                format!("taking the socket of receive queue {queue} from steer"),
+                error,
+            )),
+        }
+    }
+
+    fn sockets(&mut self, queue: u32) -> Result<XskMap<&mut aya::maps::MapData>, HostError> {
+        let program = self.program;
+        let map = self
+            .ebpf
+            .map_mut(map::SOCKETS)
+            .ok_or(HostError::TakesNoSocket { program })?;
+        if queue >= map::SOCKETS_MAX {
+            return Err(HostError::Queue { queue });
+        }
+        XskMap::try_from(map).map_err(|error| HostError::Object {
+            program,
+            why: error.to_string(),
+        })
+    }
+
+    fn xdp(&self) -> Result<&Xdp, HostError> {
+        let found = self.ebpf.program(self.function);
+        found
+            .and_then(|program| program.try_into().ok())
+            .ok_or_else(|| self.no_function())
+    }
+
+    pub(crate) fn xdp_mut(&mut self) -> Result<&mut Xdp, HostError> {
+        let missing = self.no_function();
+        let found = self.ebpf.program_mut(self.function);
+        found.and_then(|program| program.try_into().ok()).ok_or(missing)
+    }
+
+    fn no_function(&self) -> HostError {
+        HostError::Object {
+            program: self.program,
+            why: format!("it has no XDP function {}", self.function),
+        }
+    }
+
+    fn unfit(&self, error: &MapError) -> HostError {
+        HostError::Object {
+            program: self.program,
+            why: format!("its map of counters: {error}"),
+        }
+    }
+}
+
+/// What stopped us before the verifier: maps are made here.
+fn opening(program: Program, error: &EbpfError) -> HostError {
+    let io = io_error(error);
+    match errno(&io) {
+        Some(_) => HostError::kernel(format!("making the maps of {}", program.name()), io),
+        None => HostError::Object {
+            program,
+            why: io.to_string(),
+        },
+    }
+}
+
+/// What BPF_PROG_LOAD said.
+fn verifying(function: &'static str, frags: bool, error: ProgramError) -> HostError {
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
+        return HostError::kernel(format!("loading {function}"), io_error(&error));
+    };
+    refusal(function, frags, io_error, &verifier_log.to_string())
+}
+
+fn refusal(function: &'static str, frags: bool, io_error: io::Error, log: &str) -> HostError {
+    let log_is_empty = log.trim().is_empty();
+    match errno(&io_error) {
+        // An unknown flag is refused before the verifier writes a word.
+        Some(Errno::EINVAL) if frags && log_is_empty => HostError::OldKernel {
+            what: "programs for frames of several buffers (xdp.frags)",
+            since: "5.18",
+            here: kernel_release(),
+        },
+        _ if log_is_empty => HostError::kernel(format!("loading {function}"), io_error),
+        _ => HostError::Refused {
+            function,
+            error: io_error,
+            log_tail: tail(log),
+        },
+    }
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
+}
+
+pub(crate) fn kernel_release() -> String {
+    match nix::sys::utsname::uname() {
+        Ok(name) => name.release().to_string_lossy().into_owned(),
+        Err(errno) => io::Error::from(errno).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_carries_the_end_of_the_log() {
+        let log: String = (0..100).map(|line| format!("line {line}\n\n")).collect();
+        let text = refusal("echo", false, Errno::EACCES.into(), &log).to_string();
+        assert!(
+            text.contains("loading echo") && text.ends_with("line 98\nline 99"),
+            "{text}"
+        );
+        assert!(!text.contains("line 79\n"), "{text}");
+    }
+
+    #[test]
+    fn a_refusal_without_a_log_is_not_the_verifiers() {
+        let error = refusal("echo", false, Errno::EPERM.into(), "");
+        assert!(matches!(error, HostError::NotAllowed { .. }), "{error}");
+        let error = refusal("echo_frags", true, Errno::EINVAL.into(), "\n");
+        assert!(matches!(error, HostError::OldKernel { .. }), "{error}");
+        let error = refusal("echo", false, Errno::ENOSYS.into(), "");
+        assert!(matches!(error, HostError::NoBpf { .. }), "{error}");
+    }
+}
