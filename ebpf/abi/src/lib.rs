@@ -111,8 +111,8 @@ pub enum Count {
     Length = 8,
     /// Passed: `steer` found no socket on this receive queue.
     NoSocket = 9,
-    /// Passed: the checksum was left to be made by a device and the frame has more than one buffer or is longer than
-    /// a program may sum up; or `stamp` found no trailer.
+    /// Passed: the checksum looks as if it were left to a device, and is over more than a program may sum up (4,096 bytes, or
+    /// 9,216 in several buffers); or `stamp` found no trailer in the first buffer.
     Unfit = 10,
     /// Passed: our port, on another host: not our MAC address, or not our IP address.
     Stranger = 11,

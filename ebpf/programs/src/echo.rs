@@ -31,12 +31,8 @@ impl<const FRAGS: bool> Act for Echo<FRAGS> {
         if head[frame::field::KIND.start] != Kind::EchoRequest as u8 {
             return Err(Count::OtherKind);
         }
-        let holds = sum::holds(ctx, ours)?;
         // The one thing that can fail comes before the first change.
-        let whole = match holds {
-            Holds::Partial => sum::whole(ctx, ours)?,
-            Holds::Nothing | Holds::Checksum => 0,
-        };
+        let holds = sum::holds::<FRAGS>(ctx, ours)?;
         let old_crc = crc_of(ctx, ours)?;
         let new_crc = old_crc ^ KIND_CRC_DELTA;
 
@@ -51,7 +47,7 @@ impl<const FRAGS: bool> Act for Echo<FRAGS> {
         let udp: &mut [u8; udp::HEADER_BYTES] = at_mut(ctx, ours.udp_at).ok_or(Count::Length)?;
         let before = match holds {
             Holds::Nothing => 0,
-            Holds::Partial => whole,
+            Holds::Partial { whole } => whole,
             Holds::Checksum => be16_of(udp, udp::field::CHECKSUM.start),
         };
         if holds != Holds::Nothing {

@@ -4,76 +4,96 @@
 //! include/linux/skbuff.h). A frame that goes out again by XDP_TX has lost the note that says so, and would arrive broken: so
 //! a program that answers such a frame makes the sum itself.
 
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::{helpers::generated::bpf_xdp_load_bytes, programs::XdpContext};
 use dataplane_wire::{internet, udp};
 use ebpf_abi::Count;
 
 use crate::{Ours, at, be16_of};
 
-/// The longest datagram that [`whole`] sums up: the loop's bound, which the verifier walks.
-pub const SUMMED_BYTES_MAX: usize = 2048;
+/// The longest datagram of one buffer that is summed up: no buffer is longer than a page.
+const ONE_BUFFER_BYTES_MAX: usize = 4096;
+/// The longest of several buffers: a jumbo frame. These are the bounds of loops, which the verifier walks to their end.
+const FRAGS_BYTES_MAX: usize = 9216;
 
 /// What the checksum field of a datagram holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Holds {
     /// Zero over IPv4: the sender made none.
     Nothing,
-    /// The sum of the pseudo-header only.
-    Partial,
+    /// The sum of the pseudo-header only; what the checksum is to be.
+    Partial { whole: u16 },
     /// A checksum.
     Checksum,
 }
 
-/// What the field of `ours` holds. One in 65,536 whole checksums looks like a partial one: it is then made anew, to the same
-/// value if it was right.
+/// What the field of `ours` holds. One in 65,536 checksums looks like a partial one, so what looks like one is summed up.
 #[inline(always)]
-pub fn holds(ctx: &XdpContext, ours: Ours) -> Result<Holds, Count> {
+pub fn holds<const FRAGS: bool>(ctx: &XdpContext, ours: Ours) -> Result<Holds, Count> {
     let udp: &[u8; udp::HEADER_BYTES] = at(ctx, ours.udp_at).ok_or(Count::Length)?;
     let field = be16_of(udp, udp::field::CHECKSUM.start);
     if field == 0 && !ours.is_ipv6 {
         return Ok(Holds::Nothing);
     }
-    if field == fold(pseudo_header(ctx, ours)?) {
-        return Ok(Holds::Partial);
+    if field != fold(pseudo_header(ctx, ours)?) {
+        return Ok(Holds::Checksum);
     }
-    Ok(Holds::Checksum)
+    let whole = whole::<FRAGS>(ctx, ours)?;
+    Ok(if whole == field {
+        Holds::Checksum
+    } else {
+        Holds::Partial { whole }
+    })
 }
 
-/// The checksum of the whole datagram.
+/// The checksum of the whole datagram; `FRAGS` as for [`crate::Act`].
 #[inline(always)]
-pub fn whole(ctx: &XdpContext, ours: Ours) -> Result<u16, Count> {
-    let bytes = ours.udp_bytes;
-    if bytes > SUMMED_BYTES_MAX {
-        return Err(Count::Unfit);
-    }
+fn whole<const FRAGS: bool>(ctx: &XdpContext, ours: Ours) -> Result<u16, Count> {
     let udp: &[u8; udp::HEADER_BYTES] = at(ctx, ours.udp_at).ok_or(Count::Length)?;
     let field = be16_of(udp, udp::field::CHECKSUM.start);
-    // Without the field itself. A sum of 16-bit words may be taken in words of any width and order (RFC 1071 §2), so the
-    // loop takes sixteen bytes a turn, as they come, and the bytes change places once at the end.
-    let mut native: u64 = 0;
+    // A sum of 16-bit words may be taken in words of any width and order (RFC 1071 §2): it is taken of the words as they lie
+    // there, and its bytes change places once at the end. The field itself is in it, and is taken out again.
+    let native = if FRAGS {
+        over_buffers(ctx, ours)?
+    } else {
+        over_one_buffer(ctx, ours)?
+    };
+    let native = (native & 0xffff_ffff) + (native >> 32);
+    let native = (native & 0xffff_ffff) + (native >> 32);
+    let sum = u32::from(fold(native as u32).swap_bytes()) + u32::from(!field);
+    Ok(not_zero(!fold(sum + pseudo_header(ctx, ours)?)))
+}
+
+/// Where the packet has one buffer: read in place, sixteen bytes a turn.
+#[inline(always)]
+fn over_one_buffer(ctx: &XdpContext, ours: Ours) -> Result<u64, Count> {
+    const CHUNK_BYTES: usize = 16;
+    let bytes = ours.udp_bytes;
+    if bytes > ONE_BUFFER_BYTES_MAX {
+        return Err(Count::Unfit);
+    }
+    let mut sum = 0;
     let start = ctx.data() + ours.udp_at;
-    for chunk in 0..SUMMED_BYTES_MAX / CHUNK_BYTES {
+    for chunk in 0..ONE_BUFFER_BYTES_MAX / CHUNK_BYTES {
         if chunk >= bytes / CHUNK_BYTES {
             break;
         }
         let from = start + chunk * CHUNK_BYTES;
         if from + CHUNK_BYTES > ctx.data_end() {
-            // The rest stands in another buffer.
             return Err(Count::Unfit);
         }
         for word in 0..CHUNK_BYTES / 2 {
-            native += word_at(from + 2 * word);
+            sum += word_at(from + 2 * word);
         }
     }
     // From the length and not from where the loop stopped: the verifier then need not follow each stop to the end.
-    let mut from = start + (bytes & (2 * SUMMED_BYTES_MAX - CHUNK_BYTES));
+    let mut from = start + (bytes & (2 * ONE_BUFFER_BYTES_MAX - CHUNK_BYTES));
     for size in [8, 4, 2] {
         if bytes & size != 0 {
             if from + size > ctx.data_end() {
                 return Err(Count::Unfit);
             }
             for word in 0..size / 2 {
-                native += word_at(from + 2 * word);
+                sum += word_at(from + 2 * word);
             }
             from += size;
         }
@@ -83,12 +103,9 @@ pub fn whole(ctx: &XdpContext, ours: Ours) -> Result<u16, Count> {
             return Err(Count::Unfit);
         }
         // SAFETY: inside the packet, as just checked. The half word is filled up with a zero behind it.
-        native += u64::from(u16::from_ne_bytes([unsafe { *(from as *const u8) }, 0]));
+        sum += u64::from(u16::from_ne_bytes([unsafe { *(from as *const u8) }, 0]));
     }
-    native = (native & 0xffff_ffff) + (native >> 32);
-    native = (native & 0xffff_ffff) + (native >> 32);
-    let sum = u32::from(fold(native as u32).swap_bytes()) + u32::from(!field);
-    Ok(not_zero(!fold(sum + pseudo_header(ctx, ours)?)))
+    Ok(sum)
 }
 
 /// Two bytes of the packet as they lie there. The caller has checked that they do.
@@ -99,8 +116,53 @@ fn word_at(at: usize) -> u64 {
     u64::from(unsafe { *(at as *const u16) })
 }
 
-/// What a turn of [`whole`] takes.
-const CHUNK_BYTES: usize = 16;
+/// Where it may have several: copied out piece by piece.
+#[inline(always)]
+fn over_buffers(ctx: &XdpContext, ours: Ours) -> Result<u64, Count> {
+    const CHUNK_BYTES: usize = 64;
+    let bytes = ours.udp_bytes;
+    if bytes > FRAGS_BYTES_MAX {
+        return Err(Count::Unfit);
+    }
+    let mut sum = 0;
+    let mut words = [0u16; CHUNK_BYTES / 2];
+    for chunk in 0..FRAGS_BYTES_MAX / CHUNK_BYTES {
+        if chunk >= bytes / CHUNK_BYTES {
+            break;
+        }
+        load(ctx, ours.udp_at + chunk * CHUNK_BYTES, &mut words, CHUNK_BYTES)?;
+        for word in words {
+            sum += u64::from(word);
+        }
+    }
+    let rest_bytes = bytes % CHUNK_BYTES;
+    if rest_bytes != 0 {
+        words = [0; CHUNK_BYTES / 2];
+        load(
+            ctx,
+            ours.udp_at + bytes / CHUNK_BYTES * CHUNK_BYTES,
+            &mut words,
+            rest_bytes,
+        )?;
+        for word in words {
+            sum += u64::from(word);
+        }
+    }
+    Ok(sum)
+}
+
+/// Copies `bytes`, which are 1 to the size of `words`, from `offset` of the packet.
+#[inline(always)]
+fn load<const WORDS: usize>(
+    ctx: &XdpContext,
+    offset: usize,
+    words: &mut [u16; WORDS],
+    bytes: usize,
+) -> Result<(), Count> {
+    // SAFETY: the kernel writes `bytes` bytes, which the callers bound by the array's size, or nothing.
+    let said = unsafe { bpf_xdp_load_bytes(ctx.ctx, offset as u32, words.as_mut_ptr().cast(), bytes as u32) };
+    if said < 0 { Err(Count::Unfit) } else { Ok(()) }
+}
 
 /// The checksum after one 16-bit word of what it covers has changed.
 #[inline(always)]
