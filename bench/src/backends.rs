@@ -1,6 +1,8 @@
 //! Every back end, and the one place where ports, addresses and names meet. The ladder of an experiment is a slice of
 //! [`BACKENDS`], in the order of the documentation: from no network at all to the kernel's fastest path.
 
+pub mod xdp;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::Context;
@@ -11,6 +13,7 @@ use dataplane_ports::{
     uring::{self, UringOptions, UringPort, UringVariant, UringWait},
 };
 use dataplane_waist::{Port, ProbeError, Support};
+use ebpf_host::{Attachment, Mode, Program};
 use serde::{Deserialize, Serialize};
 
 use crate::place::{End, Endpoint};
@@ -39,6 +42,8 @@ pub enum Kind {
     Uring(UringWait, ZeroCopy),
     /// A memory-mapped packet socket under our own UDP.
     Packet(PacketWait),
+    /// The server is a program in the driver, or in the stack's first step; the client is the back end of that name.
+    XdpEcho(Mode, &'static str),
 }
 
 /// Does io_uring send with SEND_ZC?
@@ -146,6 +151,21 @@ pub const BACKENDS: &[BackEnd] = &[
         summary: "the AF_PACKET ring, never sleeping",
         kind: Kind::Packet(PacketWait::Spin),
     },
+    BackEnd {
+        name: "xdp-echo",
+        summary: "the server is an XDP program in the driver (XDP_TX); the client is a blocking UDP socket",
+        kind: Kind::XdpEcho(Mode::Native, "udp-blocking"),
+    },
+    BackEnd {
+        name: "xdp-echo-spin",
+        summary: "the server is an XDP program in the driver (XDP_TX); the client is a UDP socket that never sleeps",
+        kind: Kind::XdpEcho(Mode::Native, "udp-spin"),
+    },
+    BackEnd {
+        name: "xdp-echo-generic",
+        summary: "the server is an XDP program run on socket buffers (generic mode); the client is a blocking UDP socket",
+        kind: Kind::XdpEcho(Mode::Generic, "udp-blocking"),
+    },
 ];
 
 /// The back end of that name.
@@ -192,6 +212,7 @@ impl BackEnd {
             Kind::Udp(wait, _) => wait != WaitHow::Spin,
             Kind::Uring(wait, _) => !matches!(wait, UringWait::Spin | UringWait::SqPoll { .. }),
             Kind::Packet(wait) => wait != PacketWait::Spin,
+            Kind::XdpEcho(_, client) => client_of(client).sleeps(),
         }
     }
 
@@ -206,6 +227,12 @@ impl BackEnd {
             Kind::Udp(wait, batch) => udp::probe(wait, batch),
             Kind::Uring(wait, zero_copy) => uring::probe(&variant(wait, zero_copy, false)),
             Kind::Packet(_) => af_packet::probe(interface),
+            Kind::XdpEcho(..) if interface == "lo" => Ok(Support::Absent {
+                why: "the answers of a program on lo would be for lo's own address, which the kernel drops; \
+                      namespaces are needed, and they need root"
+                    .to_owned(),
+            }),
+            Kind::XdpEcho(mode, _) => ebpf_host::probe(Some(interface), mode),
         }
     }
 
@@ -216,7 +243,7 @@ impl BackEnd {
     /// What the port said, with its name.
     ///
     /// # Panics
-    /// For [`Kind::Loopback`].
+    /// For [`Kind::Loopback`], and for the server of [`Kind::XdpEcho`]: see [`xdp::attach`].
     pub fn open(&self, wiring: &Wiring) -> anyhow::Result<Opened> {
         let knows_peer = wiring.remote.is_some();
         let peers: Vec<SocketAddr> = wiring.remote.iter().map(|remote| remote.addr).collect();
@@ -236,6 +263,7 @@ impl BackEnd {
                     port: Box::new(port),
                     addr: None,
                     closer: None,
+                    keeps: None,
                 })
             }
             Kind::Udp(wait, batch) => {
@@ -262,6 +290,7 @@ impl BackEnd {
                     port: Box::new(port),
                     addr,
                     closer: Some(closer),
+                    keeps: None,
                 })
             }
             Kind::Uring(wait, zero_copy) => {
@@ -278,6 +307,7 @@ impl BackEnd {
                     port: Box::new(port),
                     addr,
                     closer: None,
+                    keeps: None,
                 })
             }
             Kind::Packet(wait) => {
@@ -303,10 +333,31 @@ impl BackEnd {
                     port: Box::new(port),
                     addr: Some(wiring.local.addr),
                     closer: None,
+                    keeps: None,
                 })
+            }
+            Kind::XdpEcho(mode, client) => {
+                assert_eq!(
+                    wiring.end,
+                    End::Client,
+                    "the server of {} is a program, not a port",
+                    self.name
+                );
+                let opened = client_of(client).open(wiring)?;
+                // What a native program sends back over a veth arrives only where the peer has a program, too.
+                let keeps = match mode {
+                    Mode::Native => Some(xdp::attach(Program::Pass, wiring, mode)?),
+                    Mode::Generic => None,
+                };
+                Ok(Opened { keeps, ..opened })
             }
         }
     }
+}
+
+/// The client of an [`Kind::XdpEcho`].
+fn client_of(name: &str) -> &'static BackEnd {
+    by_name(name).expect("a test looks every client up")
 }
 
 fn variant(wait: UringWait, zero_copy: ZeroCopy, connect: bool) -> UringVariant {
@@ -325,6 +376,8 @@ pub struct Opened {
     pub addr: Option<SocketAddr>,
     /// Ends a wait that has no time-out.
     pub closer: Option<UdpCloser>,
+    /// The program without which the port would not get its frames; goes after the port.
+    pub keeps: Option<Attachment>,
 }
 
 impl Room {
@@ -348,5 +401,14 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), BACKENDS.len());
+    }
+
+    #[test]
+    fn the_client_of_a_program_is_a_back_end_with_ports() {
+        for backend in BACKENDS {
+            if let Kind::XdpEcho(_, client) = backend.kind {
+                assert!(!matches!(client_of(client).kind, Kind::XdpEcho(..)), "{}", backend.name);
+            }
+        }
     }
 }

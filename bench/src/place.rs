@@ -10,6 +10,9 @@ const CLIENT_PORT: u16 = 7001;
 /// The server's UDP port inside its own namespace.
 const SERVER_PORT: u16 = 7000;
 
+/// Of `lo` on every kernel (drivers/net/loopback.c).
+const LOOPBACK_MTU_BYTES: u32 = 65_536;
+
 /// Two ends and what lies between them.
 #[derive(Debug)]
 pub struct Place {
@@ -45,6 +48,8 @@ pub struct Endpoint {
     pub interface: String,
     /// The interface's MAC address (zero on loopback).
     pub mac: [u8; 6],
+    /// The interface's MTU: the longest IP packet.
+    pub mtu_bytes: u32,
 }
 
 impl Place {
@@ -99,12 +104,14 @@ impl Place {
                     addr: SocketAddr::new(IpAddr::V4(host.ipv4()), port),
                     interface: host.interface().name.clone(),
                     mac: host.mac(),
+                    mtu_bytes: network.facts().mtu_bytes,
                 }
             }
             Ground::Loopback { .. } => Endpoint {
                 addr: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
                 interface: "lo".to_owned(),
                 mac: [0; 6],
+                mtu_bytes: LOOPBACK_MTU_BYTES,
             },
         }
     }

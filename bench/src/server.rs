@@ -19,12 +19,14 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use caps::{CapSet, Capability, CapsHashSet};
 use dataplane_echo::EchoServer;
 use dataplane_waist::{
     Clock, Effects, Input, Instant, MemoryLog, MonotonicClock, Node, NodeStats, Peer, Port, PortCaps, PortStats,
     Protocol, RxFrame, TxError,
 };
 use dataplane_wire::Reject;
+use ebpf_host::{Count, Mode, Program};
 use nix::{
     sys::{
         prctl,
@@ -35,7 +37,7 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    backends::{self, Opened, Wiring},
+    backends::{self, Kind, Opened, Wiring, xdp},
     host::{self, RunTime, Seat},
     measure::Recorder,
     record::QuantileValue,
@@ -301,12 +303,18 @@ pub fn main(config: &str) -> anyhow::Result<()> {
         bail!("the parent is gone already");
     }
     let backend = backends::by_name(&config.backend).with_context(|| format!("no back end {:?}", config.backend))?;
-    let Opened { port, addr, closer } = backend.open(&config.wiring)?;
+    if let Kind::XdpEcho(mode, _) = backend.kind {
+        return serve_in_driver(&config, mode);
+    }
+    let Opened {
+        port,
+        addr,
+        closer,
+        keeps: _program,
+    } = backend.open(&config.wiring)?;
     let mut facts = host::settle("server", config.seat);
     facts.insert("privileges".to_owned(), drop_privileges());
-
-    println!("{}", serde_json::to_string(&Ready { addr, facts })?);
-    std::io::stdout().flush()?;
+    say(&Ready { addr, facts })?;
 
     let stop = Arc::new(AtomicBool::new(false));
     let on_eof = stop.clone();
@@ -319,24 +327,64 @@ pub fn main(config: &str) -> anyhow::Result<()> {
     });
     host::own_files();
     let report = serve(port, &config, &stop, &AtomicBool::new(false))?;
-    println!("{}", serde_json::to_string(&report)?);
-    Ok(())
+    say(&report)
+}
+
+/// The server is a program in the kernel: this process only holds it, and reads its counters in the end. It cannot be
+/// stopped (a stall does nothing to it), burns no time per request, and drops nothing that it could tell of.
+fn serve_in_driver(config: &ServerConfig, mode: Mode) -> anyhow::Result<()> {
+    let attachment = xdp::attach(Program::Echo, &config.wiring, mode)?;
+    let mut facts = BTreeMap::from([("server_program".to_owned(), format!("{}, {mode}", Program::Echo.name()))]);
+    // Before Linux 6.0 a map may be read with this capability only (kernel/bpf/syscall.c, `__sys_bpf`).
+    let kept = CapsHashSet::from([Capability::CAP_BPF]);
+    facts.insert("privileges".to_owned(), keep_privileges(&kept));
+    say(&Ready {
+        addr: Some(config.wiring.local.addr),
+        facts,
+    })?;
+    io::stdin()
+        .read_to_end(&mut Vec::new())
+        .context("waiting to be ended")?;
+    let counts = attachment.counts().context("reading what the program counted")?;
+    let rejects = counts
+        .non_zero()
+        .filter(|(count, _)| *count != Count::Taken)
+        .map(|(count, frames_count)| (count.name().to_owned(), frames_count))
+        .collect();
+    say(&ServerReport {
+        rx_frames_count: counts.get(Count::Taken),
+        rejects,
+        ..ServerReport::default()
+    })
+}
+
+/// One line for the parent.
+fn say(line: &impl Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(line)?);
+    io::stdout().flush().context("telling the parent")
 }
 
 /// Gives up every capability: from here on only frames are handled, and nobody's frame needs them.
 fn drop_privileges() -> String {
-    let sets = [
-        caps::CapSet::Effective,
-        caps::CapSet::Permitted,
-        caps::CapSet::Inheritable,
-    ];
-    for set in sets {
-        if let Err(error) = caps::clear(None, set) {
+    keep_privileges(&CapsHashSet::new())
+}
+
+/// Gives up every capability but `kept`.
+fn keep_privileges(kept: &CapsHashSet) -> String {
+    let none = CapsHashSet::new();
+    // What is permitted bounds what is effective, so it goes last.
+    for (set, kept) in [
+        (CapSet::Inheritable, &none),
+        (CapSet::Effective, kept),
+        (CapSet::Permitted, kept),
+    ] {
+        if let Err(error) = caps::set(None, set, kept) {
             return format!("kept: {error}");
         }
     }
     match prctl::set_no_new_privs() {
-        Ok(()) => "dropped".to_owned(),
+        Ok(()) if kept.is_empty() => "dropped".to_owned(),
+        Ok(()) => format!("dropped, but for {kept:?}"),
         Err(error) => format!("dropped, but new ones could be gained: {error}"),
     }
 }

@@ -261,8 +261,8 @@ fn client(
     signals: &Signals,
 ) -> anyhow::Result<Measured> {
     let mut facts = host::settle("client", seat);
-    let (mut port, _region) = match port {
-        ClientPort::Made(port) => (port, None),
+    let (mut port, _region, _program) = match port {
+        ClientPort::Made(port) => (port, None, None),
         ClientPort::ToOpen(to_open) => {
             let ToOpen {
                 backend,
@@ -273,7 +273,7 @@ fn client(
             if let Some(closer) = opened.closer.filter(|_| wiring.untimed) {
                 let _ = signals.closer.set(closer);
             }
-            (opened.port, region)
+            (opened.port, region, opened.keeps)
         }
     };
     let caps = port.caps();
