@@ -13,6 +13,9 @@ const SERVER_PORT: u16 = 7000;
 /// Of `lo` on every kernel (drivers/net/loopback.c).
 const LOOPBACK_MTU_BYTES: u32 = 65_536;
 
+/// What must stand beside every figure of a veth pair.
+pub const VETH_CAVEAT: &str = "a veth pair is memory, not a card and a wire: no figure here is a NIC's";
+
 /// Two ends and what lies between them.
 #[derive(Debug)]
 pub struct Place {
@@ -84,7 +87,7 @@ impl Place {
                     Some(InterfaceOffloads { interface, state, .. }) => format!("offloads of {interface}: {state:?}"),
                 };
                 format!(
-                    "two network namespaces on this machine, joined by one veth pair (MTU {}, {offloads})",
+                    "two network namespaces on this machine, joined by one veth pair (MTU {}, {offloads}); {VETH_CAVEAT}",
                     facts.mtu_bytes
                 )
             }
