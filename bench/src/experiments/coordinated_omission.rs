@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::Context;
 
 use crate::{
-    backends::{self, BackEnd, Room},
+    backends::{self, BackEnd, Kind, Room},
     claim::{Claim, Judgement, Source},
     experiment::{Allowed, Axis, Depth, Experiment, Lab},
     experiments::judge::measured,
@@ -77,7 +77,13 @@ impl Experiment for CoordinatedOmission {
     }
 
     fn backends(&self) -> Vec<&'static str> {
-        backends::BACKENDS.iter().map(|backend| backend.name).collect()
+        // A program in the kernel cannot be stopped as a process can.
+        let has_server = |backend: &&BackEnd| !matches!(backend.kind, Kind::XdpEcho(..));
+        backends::BACKENDS
+            .iter()
+            .filter(has_server)
+            .map(|backend| backend.name)
+            .collect()
     }
 
     fn tour_backends(&self) -> Vec<&'static str> {
