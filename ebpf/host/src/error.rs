@@ -60,8 +60,8 @@ pub enum HostError {
     },
     /// The driver cannot run programs.
     #[error(
-        "attaching to {interface} in native mode: {error}: its driver does not run XDP programs; generic mode runs them in the \
-         network stack, after the socket buffer is made"
+        "attaching to {interface} in native mode: {error}: its driver does not run XDP programs (a few drivers say this of an MTU \
+         too large for one buffer as well); generic mode runs them in the network stack, after the socket buffer is made"
     )]
     NoNative {
         /// Where.
@@ -137,7 +137,7 @@ pub enum HostError {
     /// A frame that the kernel does not run a program on.
     #[error(
         "running a program on a frame of {frame_bytes} bytes: the kernel takes an Ethernet header (14 bytes) at least, and at \
-         most what fits one buffer (about 3,500 bytes), or a program for several (Settings::frags)"
+         most 18 buffers of a page each (before Linux 5.18 one, which holds about 3,500 bytes)"
     )]
     FrameLength {
         /// Of the frame.
@@ -209,14 +209,14 @@ impl HostError {
                 interface,
                 mode: mode.other(),
             },
-            // veth says ERANGE; virtio_net, ixgbe, i40e and mlx5 EINVAL or EOPNOTSUPP.
+            // veth says ERANGE; virtio_net, ixgbe and i40e EINVAL.
             (Some(Errno::ERANGE), _) if !frags => HostError::MtuTooLarge {
                 interface,
                 mode,
                 mtu_bytes,
                 error,
             },
-            (Some(Errno::EINVAL | Errno::EOPNOTSUPP), Mode::Native)
+            (Some(Errno::EINVAL), Mode::Native)
                 if !frags && mtu_bytes.is_some_and(|mtu_bytes| mtu_bytes > ONE_BUFFER_MTU_BYTES_MAX) =>
             {
                 HostError::MtuTooLarge {

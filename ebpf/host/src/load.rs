@@ -137,8 +137,9 @@ impl Loaded {
     /// Runs the program once on a copy of `frame`, as if it had come in by queue 0 of `lo`. Needs no interface.
     ///
     /// # Errors
-    /// [`HostError::FrameLength`] below [`FRAME_BYTES_MIN`] and above what fits one buffer (or, for several, what fits
-    /// 17 pages); what the kernel says otherwise.
+    /// [`HostError::FrameLength`] below [`FRAME_BYTES_MIN`] and above what the kernel gives a test run: one buffer of about
+    /// 3,500 bytes before Linux 5.18, eighteen since, also to a program for one buffer, which then sees the first. What the
+    /// kernel says otherwise.
     pub fn test_run(&self, frame: &[u8]) -> Result<TestRun, HostError> {
         let mut data = vec![0; frame.len()];
         let result = self.run(frame, &mut data, NonZeroU32::MIN)?;
@@ -190,10 +191,13 @@ impl Loaded {
     /// # Errors
     /// [`HostError::CountsNothing`] for `pass`.
     pub fn counts(&self) -> Result<Counts, HostError> {
-        let map = self
-            .ebpf
-            .map(map::COUNTS)
-            .ok_or(HostError::CountsNothing { program: self.program })?;
+        if self.program == Program::Pass {
+            return Err(HostError::CountsNothing { program: self.program });
+        }
+        let map = self.ebpf.map(map::COUNTS).ok_or_else(|| HostError::Object {
+            program: self.program,
+            why: format!("it has no map {}", map::COUNTS),
+        })?;
         let per_cpu = PerCpuArray::<_, u64>::try_from(map).map_err(|error| self.unfit(&error))?;
         let mut counts = Counts::default();
         for count in Count::ALL {

@@ -1,0 +1,616 @@
+//! The programs against their model, without an interface: golden frames, hand-made ones, every truncation, mutants.
+#![forbid(unsafe_code)]
+
+mod support;
+
+use std::num::NonZeroU32;
+use std::os::fd::AsFd;
+
+use dataplane_wire::{
+    datagram::{self, Header},
+    ethernet::Mac,
+    frame::{self, Kind},
+    internet::Addresses,
+    trace::{self, Station},
+    udp::{Checksum, Verify},
+};
+use ebpf_host::{Count, Counts, FRAME_BYTES_MIN, HostError, Loaded, Program, Settings, TestRun, Verdict, kinds};
+use nix::time::{ClockId, clock_gettime};
+use rand::SeedableRng;
+use rand_pcg::Pcg64Mcg;
+use support::{
+    SETTINGS,
+    frames::{self, Named, ONE_BUFFER_BYTES, goldens, headers, left_partial, request, wrapped},
+    load,
+    model::{self, Expected, Situation},
+};
+
+/// Counters are read once in so many runs.
+const BATCH: usize = 1_000;
+
+/// A loaded program beside its model.
+struct Judge {
+    loaded: Loaded,
+    settings: Settings,
+    has_socket: bool,
+    expected: [u64; Count::ALL.len()],
+    before: Counts,
+}
+
+impl Judge {
+    fn new(test: &str, program: Program, settings: Settings) -> Option<Judge> {
+        let loaded = load(test, program, &settings)?;
+        let mut judge = Judge {
+            loaded,
+            settings,
+            has_socket: false,
+            expected: [0; Count::ALL.len()],
+            before: Counts::default(),
+        };
+        judge.start_counting();
+        Some(judge)
+    }
+
+    fn start_counting(&mut self) {
+        self.expected = [0; Count::ALL.len()];
+        if self.loaded.program() != Program::Pass {
+            self.before = self.loaded.counts().expect("it counts");
+        }
+    }
+
+    /// Runs the program and holds its answer against the model; the count is held later, by [`Judge::settle`].
+    fn run(&mut self, bytes: &[u8]) -> Result<(Expected, TestRun), String> {
+        let answer = self.loaded.test_run(bytes).map_err(|error| error.to_string())?;
+        let situation = Situation {
+            has_socket: self.has_socket,
+            linear_bytes: ONE_BUFFER_BYTES,
+            stamp_ns: match self.loaded.program() {
+                Program::Stamp => model::stamp_ns(&self.settings, bytes, &answer.data),
+                _ => 0,
+            },
+        };
+        let expected = model::expect(self.loaded.program(), &self.settings, &situation, bytes);
+        if let Some(count) = expected.count {
+            self.expected[count as usize] += 1;
+        }
+        if answer.verdict != expected.verdict || answer.data != expected.data {
+            return Err(format!(
+                "{}: expected {:?} ({:?})\n  frame    {}\n  expected {}\n  got {:?} {}",
+                self.loaded.program().name(),
+                expected.verdict,
+                expected.count,
+                hex(bytes),
+                hex(&expected.data),
+                answer.verdict,
+                hex(&answer.data),
+            ));
+        }
+        Ok((expected, answer))
+    }
+
+    /// Holds what the program counted since the last time against the model.
+    fn settle(&mut self) -> Result<(), String> {
+        let expected = self.expected;
+        if self.loaded.program() != Program::Pass {
+            let counted = self
+                .loaded
+                .counts()
+                .map_err(|error| error.to_string())?
+                .since(&self.before);
+            for count in Count::ALL {
+                if counted.get(count) != expected[count as usize] {
+                    return Err(format!("counted {counted}, where the model has {expected:?}"));
+                }
+            }
+        }
+        self.start_counting();
+        Ok(())
+    }
+
+    /// One frame, counted at once.
+    #[track_caller]
+    fn holds(&mut self, name: &str, bytes: &[u8]) -> (Expected, TestRun) {
+        let outcome = self.run(bytes).and_then(|outcome| self.settle().map(|()| outcome));
+        match outcome {
+            Ok(outcome) => outcome,
+            Err(fault) => panic!("{name}: {fault}"),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn judges(test: &str, settings: Settings) -> Vec<Judge> {
+    Program::ALL
+        .into_iter()
+        .filter_map(|program| Judge::new(test, program, settings))
+        .collect()
+}
+
+fn header(name: &str) -> Header {
+    headers()
+        .into_iter()
+        .find(|(known, _)| *known == name)
+        .expect("known")
+        .1
+}
+
+#[test]
+fn both_functions_of_every_program_load() {
+    for program in Program::ALL {
+        for frags in [false, true] {
+            let settings = Settings { frags, ..SETTINGS };
+            let Some(loaded) = load("both functions", program, &settings) else {
+                continue;
+            };
+            assert_ne!(loaded.program_id().unwrap(), 0);
+            match program {
+                Program::Pass => assert!(matches!(loaded.counts(), Err(HostError::CountsNothing { .. }))),
+                _ => assert_eq!(loaded.counts().unwrap(), Counts::default()),
+            }
+        }
+    }
+}
+
+#[test]
+fn golden_frames_get_their_verdicts() {
+    for mut judge in judges("golden frames", SETTINGS) {
+        for Named { name, bytes } in goldens() {
+            if bytes.len() >= FRAME_BYTES_MIN {
+                judge.holds(&name, &bytes);
+            }
+        }
+    }
+}
+
+#[test]
+fn golden_frames_get_their_verdicts_from_the_functions_for_several_buffers() {
+    for mut judge in judges(
+        "golden frames, frags",
+        Settings {
+            frags: true,
+            ..SETTINGS
+        },
+    ) {
+        for Named { name, bytes } in goldens() {
+            if bytes.len() >= FRAME_BYTES_MIN {
+                judge.holds(&name, &bytes);
+            }
+        }
+    }
+}
+
+/// The model agrees with the programs; here it is held against what a person says.
+#[test]
+fn each_reason_is_counted_as_its_own() {
+    let settings = Settings {
+        kinds: kinds(&[Kind::EchoRequest]),
+        ..SETTINGS
+    };
+    let Some(mut judge) = Judge::new("reasons", Program::CountDrop, settings) else {
+        return;
+    };
+    let v4 = header("v4");
+    let good = wrapped(&v4, &request(64));
+    let edited = |at: usize, value: u8| {
+        let mut bytes = good.clone();
+        bytes[at] = value;
+        bytes
+    };
+    let to = |header: Header| wrapped(&header, &request(64));
+    let mut of_kind_2 = request(64);
+    of_kind_2[5] = 2;
+    let v6 = to(header("v6"));
+    let mut v6_other_next = v6.clone();
+    v6_other_next[20] = 0;
+    let cases = [
+        ("ours", good.clone(), Count::Taken),
+        ("ours, padded", [&good[..], &[0; 9]].concat(), Count::Taken),
+        ("ours over IPv6", v6.clone(), Count::Taken),
+        ("on a VLAN", to(frames::on_vlan(&v4, 0x6064)), Count::Taken),
+        (
+            "QinQ",
+            frames::tagged_once_more(&to(frames::on_vlan(&v4, 5)), 0x88a8),
+            Count::Taken,
+        ),
+        (
+            "VLAN in VLAN",
+            frames::tagged_once_more(&to(frames::on_vlan(&v4, 5)), 0x8100),
+            Count::Taken,
+        ),
+        (
+            "three tags",
+            frames::tagged_once_more(&frames::tagged_once_more(&to(frames::on_vlan(&v4, 5)), 0x8100), 0x8100),
+            Count::NotIp,
+        ),
+        ("ARP", edited(13, 0x06), Count::NotIp),
+        ("version 5", edited(14, 0x55), Count::NotIp),
+        ("cut in the IP header", good[..33].to_vec(), Count::NotIp),
+        ("options", edited(14, 0x46), Count::IpOptions),
+        ("four words of header", edited(14, 0x44), Count::IpOptions),
+        ("TCP", edited(23, 6), Count::NotUdp),
+        ("IPv6 hop-by-hop options", v6_other_next, Count::NotUdp),
+        ("first fragment", edited(20, 0x20), Count::Fragment),
+        ("later fragment", edited(21, 1), Count::Fragment),
+        ("don't fragment is no fragment", edited(20, 0x40), Count::Taken),
+        ("cut in the UDP header", good[..41].to_vec(), Count::Length),
+        ("other port", to(Header { dst_port: 22, ..v4 }), Count::OtherPort),
+        ("other host", edited(33, 3), Count::Stranger),
+        ("other station", edited(5, 3), Count::Stranger),
+        (
+            "broadcast",
+            to(Header {
+                dst_mac: Mac::BROADCAST,
+                ..v4
+            }),
+            Count::Stranger,
+        ),
+        ("other magic", edited(42, b'd'), Count::NotOurs),
+        ("other version", edited(46, 2), Count::NotOurs),
+        (
+            "too short for our header",
+            wrapped(&v4, &request(64)[..39]),
+            Count::NotOurs,
+        ),
+        ("kind not asked for", wrapped(&v4, &of_kind_2), Count::OtherKind),
+        ("kind 33, whose bit is that of kind 1", edited(47, 33), Count::OtherKind),
+        ("kind 0", edited(47, 0), Count::OtherKind),
+        ("payload longer than announced", edited(49, 23), Count::Length),
+        ("UDP length differs", edited(39, 71), Count::Length),
+        ("IP length differs", edited(17, 91), Count::Length),
+        (
+            "IP length below its header",
+            {
+                let mut bytes = edited(16, 0);
+                bytes[17] = 19;
+                bytes
+            },
+            Count::Length,
+        ),
+        ("cut by a byte", good[..good.len() - 1].to_vec(), Count::Length),
+    ];
+    for (name, bytes, count) in cases {
+        let (expected, _) = judge.holds(name, &bytes);
+        assert_eq!(expected.count, Some(count), "{name}");
+    }
+}
+
+#[test]
+fn without_an_address_of_a_family_nothing_of_it_is_taken() {
+    let settings = Settings {
+        local_ipv4: None,
+        local_ipv6: None,
+        ..SETTINGS
+    };
+    let Some(mut judge) = Judge::new("no address", Program::CountDrop, settings) else {
+        return;
+    };
+    for (name, header) in headers() {
+        let (expected, _) = judge.holds(name, &wrapped(&header, &request(64)));
+        assert_eq!(expected.count, Some(Count::Stranger), "{name}");
+    }
+}
+
+/// The reply that user space would write: the echo protocol's frame in the reversed datagram.
+fn reply_of(header: &Header, request: &[u8], checksum: Checksum) -> Vec<u8> {
+    let mut reply = request.to_vec();
+    let parsed = frame::parse(request).expect("a request of ours");
+    let reply_header = frame::Header {
+        kind: Kind::EchoReply,
+        ..parsed.header
+    };
+    frame::emit(&reply_header, &mut reply);
+    let mut bytes = vec![0; header.len_bytes()];
+    bytes.extend_from_slice(&reply);
+    datagram::emit(&header.reversed(), checksum, &mut bytes);
+    bytes
+}
+
+#[test]
+fn the_echo_is_what_user_space_would_answer_byte_for_byte() {
+    let Some(mut judge) = Judge::new("echo", Program::Echo, SETTINGS) else {
+        return;
+    };
+    // Even and odd, on both sides of the sixteen bytes that the program sums up at a time, and the longest.
+    let lengths = (44..80).chain([
+        141,
+        512,
+        1471,
+        1472,
+        model::SUMMED_BYTES_MAX - 9,
+        model::SUMMED_BYTES_MAX - 8,
+    ]);
+    for frame_bytes in lengths {
+        let request = request(frame_bytes);
+        for (name, header) in headers() {
+            let whole = wrapped(&header, &request);
+            let mut partial = whole.clone();
+            left_partial(&header, &mut partial);
+            let reply = reply_of(&header, &request, Checksum::Full);
+            for (what, bytes) in [("whole", &whole), ("partial", &partial)] {
+                let (_, answer) = judge.holds(name, bytes);
+                let name = format!("{frame_bytes} bytes in {name}, {what} checksum");
+                assert_eq!(answer.verdict, Verdict::Tx, "{name}");
+                assert_eq!(hex(&answer.data), hex(&reply), "{name}");
+                let datagram = datagram::parse(&answer.data, Verify::Checksum).expect("every checksum is right");
+                let reply = dataplane_echo::reply(&answer.data[datagram.payload], 7).expect("a reply");
+                assert!(reply.payload_intact && reply.seq == 41, "{name}");
+            }
+            if matches!(header.addresses, Addresses::V4 { .. }) {
+                let mut without = whole.clone();
+                datagram::emit(&header, Checksum::None, &mut without);
+                let (_, answer) = judge.holds(name, &without);
+                assert_eq!(answer.data, reply_of(&header, &request, Checksum::None), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sum_of_zero_is_sent_as_ones() {
+    let Some(mut judge) = Judge::new("sum of zero", Program::Echo, SETTINGS) else {
+        return;
+    };
+    // Of all source ports, one makes the reply's checksum come out as zero.
+    let request = request(64);
+    let mut ones_count = 0;
+    for src_port in 1..=u16::MAX {
+        let header = Header {
+            src_port,
+            ..header("v4")
+        };
+        let reply = reply_of(&header, &request, Checksum::Full);
+        if reply[40..42] == [0xff, 0xff] {
+            let (_, answer) = judge.holds("sum of zero", &wrapped(&header, &request));
+            assert_eq!(answer.data, reply);
+            ones_count += 1;
+        }
+    }
+    assert!(ones_count > 0, "no port gave a sum of zero");
+}
+
+#[test]
+fn what_cannot_be_summed_up_is_passed_untouched() {
+    let Some(mut judge) = Judge::new("too long", Program::Echo, SETTINGS) else {
+        return;
+    };
+    let header = header("v4");
+    let request = request(model::SUMMED_BYTES_MAX - 7);
+    let whole = wrapped(&header, &request);
+    let (expected, _) = judge.holds("whole", &whole);
+    assert_eq!(expected.verdict, Verdict::Tx);
+    let mut partial = whole;
+    left_partial(&header, &mut partial);
+    let (expected, _) = judge.holds("partial", &partial);
+    assert_eq!((expected.verdict, expected.count), (Verdict::Pass, Some(Count::Unfit)));
+}
+
+#[test]
+fn frames_of_several_buffers_are_answered_if_nothing_behind_the_first_is_needed() {
+    let settings = Settings {
+        frags: true,
+        ..SETTINGS
+    };
+    let header = header("v4");
+    let whole = wrapped(&header, &request(6_000));
+    let mut partial = whole.clone();
+    left_partial(&header, &mut partial);
+    for (program, verdict, count) in [
+        (Program::Pass, Verdict::Pass, None),
+        (Program::CountDrop, Verdict::Drop, Some(Count::Taken)),
+        (Program::Echo, Verdict::Tx, Some(Count::Taken)),
+        (Program::Steer, Verdict::Pass, Some(Count::NoSocket)),
+        (Program::Stamp, Verdict::Pass, Some(Count::Unfit)),
+    ] {
+        let Some(mut judge) = Judge::new("several buffers", program, settings) else {
+            continue;
+        };
+        let (expected, _) = judge.holds("whole", &whole);
+        assert_eq!(
+            (expected.verdict, expected.count),
+            (verdict, count),
+            "{}",
+            program.name()
+        );
+        judge.holds("partial", &partial);
+        judge.holds("cut", &whole[..5_999]);
+    }
+}
+
+fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("Linux has it");
+    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
+}
+
+#[test]
+fn a_stamp_is_the_time_of_the_run_and_mends_every_checksum() {
+    for station in [Station::ServerDriverRx, Station::ClientDriverRx, Station::Spare7] {
+        let Some(mut judge) = Judge::new("stamp", Program::Stamp, SETTINGS.stamping(station)) else {
+            return;
+        };
+        for frame_bytes in [108, 109, 110, 111, 1_400, 1_401] {
+            for (name, header) in headers() {
+                let name = format!("{frame_bytes} bytes in {name}");
+                let before = monotonic_ns();
+                let (expected, answer) = judge.holds(&name, &wrapped(&header, &request(frame_bytes)));
+                let after = monotonic_ns();
+                assert_eq!(
+                    (expected.verdict, expected.count),
+                    (Verdict::Pass, Some(Count::Taken)),
+                    "{name}"
+                );
+                let datagram = datagram::parse(&answer.data, Verify::Checksum).expect("UDP's checksum is right");
+                let frame = frame::parse(&answer.data[datagram.payload]).expect("our two checksums are right");
+                let trailer = trace::trailer(frame.payload).expect("long enough");
+                let stamp = trace::stamp(trailer, station);
+                assert!(
+                    (before..=after).contains(&stamp),
+                    "{name}: {stamp} is not in {before}..={after}"
+                );
+            }
+        }
+        // A byte too short for a trailer.
+        let (expected, _) = judge.holds("no trailer", &wrapped(&header("v4"), &request(107)));
+        assert_eq!(expected.count, Some(Count::Unfit));
+    }
+}
+
+#[test]
+fn steer_redirects_to_the_socket_of_its_queue_and_of_no_other() {
+    let Some(mut judge) = Judge::new("steer", Program::Steer, SETTINGS) else {
+        return;
+    };
+    /// Source: include/linux/socket.h.
+    const AF_XDP: i32 = 44;
+    let socket = match socket2::Socket::new(AF_XDP.into(), socket2::Type::RAW, None) {
+        Ok(socket) => socket,
+        Err(error) => {
+            println!("steer: not run: no AF_XDP socket ({error})");
+            return;
+        }
+    };
+    let ours = wrapped(&header("v4"), &request(64));
+    // A run without an interface comes in by queue 0.
+    judge.loaded.set_socket(1, socket.as_fd()).unwrap();
+    assert_eq!(judge.holds("another queue's socket", &ours).1.verdict, Verdict::Pass);
+    judge.loaded.set_socket(0, socket.as_fd()).unwrap();
+    judge.has_socket = true;
+    assert_eq!(judge.holds("its socket", &ours).1.verdict, Verdict::Redirect);
+    judge.holds("not ours", &ours[..40]);
+    judge.loaded.clear_socket(0).unwrap();
+    judge.loaded.clear_socket(0).unwrap();
+    judge.has_socket = false;
+    assert_eq!(judge.holds("no socket", &ours).1.verdict, Verdict::Pass);
+    let error = judge.loaded.set_socket(64, socket.as_fd()).unwrap_err();
+    assert!(matches!(error, HostError::Queue { queue: 64 }), "{error}");
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let error = judge.loaded.set_socket(0, udp.as_fd()).unwrap_err();
+    assert!(matches!(error, HostError::Kernel { .. }), "{error}");
+}
+
+#[test]
+fn only_steer_takes_sockets() {
+    let Some(mut loaded) = load("sockets", Program::Echo, &SETTINGS) else {
+        return;
+    };
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let error = loaded.set_socket(0, udp.as_fd()).unwrap_err();
+    assert!(error.to_string().contains("load steer"), "{error}");
+}
+
+#[test]
+fn the_cost_of_a_run_is_measured_over_many() {
+    let Some(loaded) = load("cost", Program::CountDrop, &SETTINGS) else {
+        return;
+    };
+    let repeat = NonZeroU32::new(10_000).expect("not zero");
+    let cost_ns = loaded
+        .run_cost_ns(&wrapped(&header("v4"), &request(64)), repeat)
+        .unwrap();
+    println!("count_drop: {cost_ns} ns a run");
+    assert_eq!(loaded.counts().unwrap().get(Count::Taken), 10_000);
+}
+
+#[test]
+fn a_frame_shorter_than_ethernet_is_no_frame() {
+    let Some(loaded) = load("short", Program::Echo, &SETTINGS) else {
+        return;
+    };
+    for frame_bytes in 0..FRAME_BYTES_MIN {
+        let error = loaded.test_run(&vec![0; frame_bytes]).unwrap_err();
+        assert!(matches!(error, HostError::FrameLength { .. }), "{error}");
+    }
+}
+
+/// Every prefix of every golden frame that the kernel takes at all.
+#[test]
+fn every_truncation_gets_its_verdict() {
+    for mut judge in judges("truncations", SETTINGS) {
+        for Named { name, bytes } in goldens() {
+            for len in FRAME_BYTES_MIN..bytes.len() {
+                if let Err(fault) = judge.run(&bytes[..len]) {
+                    panic!("{name}, the first {len} bytes: {fault}");
+                }
+            }
+            if let Err(fault) = judge.settle() {
+                panic!("a truncation of {name}: {fault}");
+            }
+        }
+    }
+}
+
+/// So many of each golden frame; `DPLAB_MUTATIONS` sets another number (the soak takes 1,000,000), `DPLAB_SEED` another seed.
+const MUTATIONS_DEFAULT: u64 = 2_000;
+
+fn from_env(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")),
+        Err(_) => default,
+    }
+}
+
+fn mutants_get_their_verdicts(program: Program) {
+    let Some(mut judge) = Judge::new("mutations", program, SETTINGS) else {
+        return;
+    };
+    let mutations = from_env("DPLAB_MUTATIONS", MUTATIONS_DEFAULT);
+    let seed = from_env("DPLAB_SEED", 0x5eed);
+    let mut mutant = Vec::new();
+    let mut taken_count = 0;
+    let mut runs_count = 0u64;
+    for (index, Named { name, bytes }) in goldens().iter().enumerate() {
+        let mut rng = Pcg64Mcg::seed_from_u64(seed ^ (index as u64) << 32);
+        for mutation in 0..mutations {
+            frames::mutate(&mut rng, bytes, &mut mutant);
+            if mutant.len() < FRAME_BYTES_MIN {
+                continue;
+            }
+            let at = || format!("DPLAB_SEED={seed}, mutation {mutation} of {name}");
+            match judge.run(&mutant) {
+                Ok((expected, _)) => taken_count += u64::from(expected.count == Some(Count::Taken)),
+                Err(fault) => panic!("{}: {fault}", at()),
+            }
+            runs_count += 1;
+            if runs_count.is_multiple_of(BATCH as u64)
+                && let Err(fault) = judge.settle()
+            {
+                panic!("{} or one of the {BATCH} runs before: {fault}", at());
+            }
+        }
+    }
+    if let Err(fault) = judge.settle() {
+        panic!("DPLAB_SEED={seed}, at the end: {fault}");
+    }
+    println!("{}: {runs_count} mutants, {taken_count} of them taken", program.name());
+    assert!(
+        program == Program::Pass || program == Program::Steer || taken_count > 0,
+        "no mutant came through, so nothing was tested"
+    );
+}
+
+#[test]
+fn mutants_get_their_verdicts_from_pass() {
+    mutants_get_their_verdicts(Program::Pass);
+}
+
+#[test]
+fn mutants_get_their_verdicts_from_count_drop() {
+    mutants_get_their_verdicts(Program::CountDrop);
+}
+
+#[test]
+fn mutants_get_their_verdicts_from_echo() {
+    mutants_get_their_verdicts(Program::Echo);
+}
+
+#[test]
+fn mutants_get_their_verdicts_from_steer() {
+    mutants_get_their_verdicts(Program::Steer);
+}
+
+#[test]
+fn mutants_get_their_verdicts_from_stamp() {
+    mutants_get_their_verdicts(Program::Stamp);
+}
