@@ -81,6 +81,10 @@ impl Loaded {
     /// # Errors
     /// No BPF, not allowed, refused by the verifier, an object that does not fit.
     pub fn load(program: Program, settings: &Settings) -> Result<Loaded, HostError> {
+        Loaded::load_object(program, settings, object(program))
+    }
+
+    fn load_object(program: Program, settings: &Settings, object: &[u8]) -> Result<Loaded, HostError> {
         let function = match settings.frags {
             true => program.name_frags(),
             false => program.name(),
@@ -100,7 +104,7 @@ impl Loaded {
         if program == Program::Stamp {
             loader.override_global(setting::STAMP_INDEX, &settings.stamp_index, true);
         }
-        let ebpf = loader.load(object(program)).map_err(|error| opening(program, &error))?;
+        let ebpf = loader.load(object).map_err(|error| opening(program, &error))?;
         let mut loaded = Loaded {
             ebpf,
             program,
@@ -360,5 +364,49 @@ mod tests {
         assert!(matches!(error, HostError::OldKernel { .. }), "{error}");
         let error = refusal("echo", false, Errno::ENOSYS.into(), "");
         assert!(matches!(error, HostError::NoBpf { .. }), "{error}");
+    }
+
+    /// `r0 = 2; exit`: all there is to `pass`.
+    const PASS: [u8; 16] = [0xb7, 0, 0, 0, 2, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
+    /// `r0 = *(u64 *)(r2 + 0); exit`, where nobody has written r2.
+    const READS_GARBAGE: [u8; 16] = [0x79, 0x20, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
+
+    #[test]
+    fn the_verifiers_own_words_are_in_the_error() {
+        let settings = Settings::default();
+        if let Err(error @ (HostError::NotAllowed { .. } | HostError::NoBpf { .. })) =
+            Loaded::load(Program::Pass, &settings)
+        {
+            println!("not run: {error}");
+            return;
+        }
+        let mut bytes = object(Program::Pass).to_vec();
+        let at = bytes.windows(PASS.len()).position(|window| window == PASS);
+        let at = at.expect("pass does nothing else");
+        bytes[at..at + PASS.len()].copy_from_slice(&READS_GARBAGE);
+        let error = Loaded::load_object(Program::Pass, &settings, &bytes).expect_err("no verifier believes that");
+        let HostError::Refused { log_tail, .. } = &error else {
+            panic!("{error}");
+        };
+        assert!(log_tail.contains("R2 !read_ok"), "{error}");
+    }
+
+    #[test]
+    fn an_object_of_another_build_is_told_from_a_refused_one() {
+        let whole = object(Program::Pass);
+        for bytes in [&[][..], &whole[..64], b"version https://git-lfs.github.com/spec/v1\n"] {
+            let error = Loaded::load_object(Program::Pass, &Settings::default(), bytes).expect_err("no object");
+            assert!(matches!(error, HostError::Object { .. }), "{error}");
+        }
+        // `pass` knows no stamps.
+        let error = Loaded::load_object(Program::Stamp, &Settings::default(), whole).expect_err("another object");
+        assert!(error.to_string().contains("scripts/build-ebpf"), "{error}");
+    }
+
+    #[test]
+    fn a_program_may_be_handed_to_another_thread() {
+        fn is_send<T: Send>() {}
+        is_send::<Loaded>();
+        is_send::<crate::Attachment>();
     }
 }
