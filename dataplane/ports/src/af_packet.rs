@@ -9,13 +9,13 @@
 //! an ordinary UDP socket with the same address, whose filter drops everything. ARP and neighbour discovery stay with the
 //! kernel; peers' MAC addresses are given, or learned from their frames.
 
-mod endpoint;
 mod filter;
 mod port;
 mod probe;
 
 use std::net::SocketAddr;
 
+pub use crate::endpoint::PacketPeer;
 pub use dataplane_wire::ethernet::Mac;
 pub use port::{OpenError, PacketPort};
 pub use probe::probe;
@@ -27,15 +27,6 @@ pub enum PacketWait {
     Poll,
     /// Look at the ring's next status word: no system call while nothing comes.
     Spin,
-}
-
-/// Somebody on the same link, or behind a router on it (then the MAC is the router's).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PacketPeer {
-    /// Its UDP address.
-    pub addr: SocketAddr,
-    /// The next station on the way there. All zeros on `lo`.
-    pub mac: Mac,
 }
 
 /// What [`PacketPort::open`] needs to know.

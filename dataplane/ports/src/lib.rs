@@ -3,6 +3,8 @@
 #![deny(unsafe_code)]
 
 pub mod af_packet;
+mod companion;
+mod endpoint;
 pub mod loopback;
 mod peer_table;
 pub mod shm;

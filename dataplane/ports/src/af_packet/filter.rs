@@ -32,9 +32,6 @@ const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
 const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
 const ANSWER: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
-/// Drops everything.
-pub(super) const DROP_ALL: [sock_filter; 1] = [instruction(ANSWER, 0)];
-
 const fn instruction(code: u16, k: u32) -> sock_filter {
     sock_filter { code, jt: 0, jf: 0, k }
 }
@@ -147,7 +144,7 @@ mod tests {
             prop_assert_eq!(run(&program, &ours), ALL_BYTES);
             prop_assert_eq!(run(&program, &frame(local, port ^ 1, None)), 0);
             prop_assert_eq!(run(&program, &frame(local, port, Some(Vlan(5)))), 0);
-            prop_assert_eq!(run(&DROP_ALL, &ours), 0);
+            prop_assert_eq!(run(&crate::companion::DROP_ALL, &ours), 0);
 
             // Exactly the fields of the program matter.
             let mut flipped = ours.clone();

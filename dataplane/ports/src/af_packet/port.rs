@@ -4,7 +4,6 @@ use std::{
     cell::Cell,
     io,
     net::{SocketAddr, UdpSocket},
-    os::fd::AsFd,
     time::Duration,
 };
 
@@ -17,14 +16,11 @@ use nix::{
     sys::time::TimeSpec,
 };
 
-use super::{
-    PacketOptions, PacketWait,
-    endpoint::{Endpoint, Heard},
-    filter,
-};
-use crate::sys::{
-    inet,
-    packet::{self, PacketConfig, PacketRings, RX_NETWORK_OFFSET_BYTES},
+use super::{PacketOptions, PacketWait, filter};
+use crate::{
+    companion,
+    endpoint::{Endpoint, EndpointConfig, Heard},
+    sys::packet::{self, PacketConfig, PacketRings, RX_NETWORK_OFFSET_BYTES},
 };
 
 const RING_FRAMES_MAX: usize = 1 << 16;
@@ -93,7 +89,8 @@ impl PacketPort {
         };
         let interface_index = if_nametoindex(options.interface.as_str()).map_err(|errno| no_interface(errno.into()))?;
 
-        let (companion, local) = companion(options.local)?;
+        let (companion, local) =
+            companion::open(options.local).map_err(|(asked, error)| OpenError::Failed { asked, error })?;
         // The ring must hold the longest frame and one byte more, so that a longer one shows as such.
         let place_bytes = RX_NETWORK_OFFSET_BYTES + headers_bytes + options.frame_bytes_max + 1;
         let config = PacketConfig {
@@ -138,7 +135,13 @@ impl PacketPort {
                 },
             },
             spins: options.wait == PacketWait::Spin,
-            endpoint: Endpoint::new(local, options),
+            endpoint: Endpoint::new(&EndpointConfig {
+                local,
+                local_mac: options.local_mac,
+                peers: &options.peers,
+                learn_peers_max: options.learn_peers_max,
+                frame_bytes_max: options.frame_bytes_max,
+            }),
             is_kick_due: false,
             stats: PortStats::default(),
             rx_dropped_count: Cell::new(0),
@@ -257,27 +260,6 @@ impl Port for PacketPort {
             ..self.stats
         }
     }
-}
-
-/// The kernel's own socket for our address, which takes everything and keeps nothing; and the address with its port.
-fn companion(local: SocketAddr) -> Result<(Option<UdpSocket>, SocketAddr), OpenError> {
-    let failed = |asked| move |error| OpenError::Failed { asked, error };
-    let socket = match UdpSocket::bind(local) {
-        Ok(socket) => socket,
-        // Not one of the host's addresses: then its kernel does not answer for it either.
-        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && local.port() != 0 => {
-            return Ok((None, local));
-        }
-        Err(error) => return Err(failed("binding the kernel's own socket to the address")(error)),
-    };
-    packet::attach_filter(socket.as_fd(), &filter::DROP_ALL)
-        .map_err(failed("making the kernel's own socket drop everything"))?;
-    inet::set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, 0)
-        .map_err(failed("shrinking the kernel's own socket"))?;
-    let local = socket
-        .local_addr()
-        .map_err(failed("asking the kernel's own socket for its address"))?;
-    Ok((Some(socket), local))
 }
 
 fn check(options: &PacketOptions) -> Result<(), OpenError> {

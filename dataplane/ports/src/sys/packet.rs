@@ -16,6 +16,7 @@ use std::{
 };
 
 use super::{inet::checked, mapping::Mapping};
+use crate::endpoint::PacketView;
 
 /// Where a received packet's network header begins at least: TPACKET_ALIGN(TPACKET2_HDRLEN + 16), net/packet/af_packet.c
 /// `tpacket_rcv`.
@@ -37,19 +38,6 @@ pub(crate) struct PacketConfig<'a> {
     pub(crate) frames_count: usize,
     /// What it receives; runs in the kernel before a frame takes room in the ring.
     pub(crate) filter: &'a [libc::sock_filter],
-}
-
-/// A received frame, lent.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PacketView<'a> {
-    /// From the Ethernet header on.
-    pub(crate) bytes: &'a [u8],
-    /// The frame was longer than its place in the ring.
-    pub(crate) is_cut: bool,
-    /// The kernel took a VLAN tag off.
-    pub(crate) is_tagged: bool,
-    /// The checksums are known to be right, or are not made yet because the frame never left this host.
-    pub(crate) skip_checksum: bool,
 }
 
 /// The socket and its rings.

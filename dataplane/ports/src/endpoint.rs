@@ -1,4 +1,5 @@
-//! Between Ethernet frames and datagrams: who we are, whom we know, and what a received frame is.
+//! Between Ethernet frames and datagrams, for the ports that speak raw Ethernet: who we are, whom we know, and what a
+//! received frame is.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -8,16 +9,49 @@ use std::{
 use dataplane_waist::Peer;
 use dataplane_wire::{
     datagram::{self, Header},
+    ethernet::Mac,
     internet::Addresses,
     udp::Verify,
 };
 
-use super::{Mac, PacketOptions};
-use crate::{peer_table::PeerTable, sys::packet::PacketView};
+use crate::peer_table::PeerTable;
+
+/// Somebody on the same link, or behind a router on it (then the MAC is the router's).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketPeer {
+    /// Its UDP address.
+    pub addr: SocketAddr,
+    /// The next station on the way there. All zeros on `lo`.
+    pub mac: Mac,
+}
+
+/// A received frame, lent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PacketView<'a> {
+    /// From the Ethernet header on.
+    pub(crate) bytes: &'a [u8],
+    /// The frame was longer than its place in the ring.
+    pub(crate) is_cut: bool,
+    /// The kernel took a VLAN tag off.
+    pub(crate) is_tagged: bool,
+    /// The checksums are known to be right, or are not made yet because the frame never left this host.
+    pub(crate) skip_checksum: bool,
+}
+
+/// What [`Endpoint::new`] needs to know.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EndpointConfig<'a> {
+    pub(crate) local: SocketAddr,
+    pub(crate) local_mac: Mac,
+    /// All of `local`'s family.
+    pub(crate) peers: &'a [PacketPeer],
+    pub(crate) learn_peers_max: usize,
+    pub(crate) frame_bytes_max: usize,
+}
 
 /// Who we are and whom we know: what turns frames into datagrams and back.
 #[derive(Debug)]
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     local: SocketAddr,
     local_mac: Mac,
     frame_bytes_max: usize,
@@ -27,7 +61,7 @@ pub(super) struct Endpoint {
 }
 
 /// What a received frame is.
-pub(super) enum Heard {
+pub(crate) enum Heard {
     /// A datagram of a peer: its payload, as a range of the frame.
     Frame(Peer, Range<usize>),
     Stranger,
@@ -35,28 +69,28 @@ pub(super) enum Heard {
 }
 
 impl Endpoint {
-    /// Ours, with the peers of the options: all of our address's family.
-    pub(super) fn new(local: SocketAddr, options: &PacketOptions) -> Endpoint {
-        let addresses: Vec<SocketAddr> = options.peers.iter().map(|peer| normal(peer.addr)).collect();
-        let peers = PeerTable::new(&addresses, options.learn_peers_max);
+    /// Ours, with the peers of the options.
+    pub(crate) fn new(config: &EndpointConfig<'_>) -> Endpoint {
+        let addresses: Vec<SocketAddr> = config.peers.iter().map(|peer| normal(peer.addr)).collect();
+        let peers = PeerTable::new(&addresses, config.learn_peers_max);
         let mut macs = Vec::with_capacity(peers.rows_max());
-        macs.extend(options.peers.iter().map(|peer| peer.mac));
+        macs.extend(config.peers.iter().map(|peer| peer.mac));
         Endpoint {
-            local: normal(local),
-            local_mac: options.local_mac,
-            frame_bytes_max: options.frame_bytes_max,
+            local: normal(config.local),
+            local_mac: config.local_mac,
+            frame_bytes_max: config.frame_bytes_max,
             peers,
             macs,
         }
     }
 
     /// Our address.
-    pub(super) fn local(&self) -> SocketAddr {
+    pub(crate) fn local(&self) -> SocketAddr {
         self.local
     }
 
     /// What a received frame is; learns its sender if there is room.
-    pub(super) fn hear(&mut self, view: PacketView<'_>) -> Heard {
+    pub(crate) fn hear(&mut self, view: PacketView<'_>) -> Heard {
         if view.is_cut || view.is_tagged {
             return Heard::Malformed;
         }
@@ -72,7 +106,8 @@ impl Endpoint {
         if to != self.local || header.dst_mac != self.local_mac {
             return Heard::Stranger;
         }
-        if parsed.payload.len() > self.frame_bytes_max {
+        // Our answers would go out untagged, into another network.
+        if header.vlan.is_some() || parsed.payload.len() > self.frame_bytes_max {
             return Heard::Malformed;
         }
         let from = SocketAddr::new(header.addresses.src(), header.src_port);
@@ -86,7 +121,7 @@ impl Endpoint {
     }
 
     /// The headers of a frame to `peer`; `None` if it is not known.
-    pub(super) fn header_to(&self, peer: Peer) -> Option<Header> {
+    pub(crate) fn header_to(&self, peer: Peer) -> Option<Header> {
         let to = *self.peers.get(peer)?;
         let addresses = match (self.local.ip(), to.ip()) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => Addresses::V4 { src, dst },
@@ -118,7 +153,7 @@ fn destination(addresses: &Addresses) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use dataplane_wire::udp::Checksum;
+    use dataplane_wire::{ethernet::Vlan, udp::Checksum};
     use proptest::prelude::*;
 
     use super::*;
@@ -174,6 +209,14 @@ mod tests {
         ] {
             assert!(matches!(endpoint.hear(odd), Heard::Malformed), "{odd:?}");
         }
+
+        let tagged_header = Header {
+            vlan: Some(Vlan(7)),
+            ..header
+        };
+        let mut tagged = vec![0x5a; tagged_header.len_bytes() + 20];
+        datagram::emit(&tagged_header, Checksum::Full, &mut tagged);
+        assert!(matches!(endpoint.hear(view(&tagged)), Heard::Malformed));
 
         let mut bad_sum = whole.clone();
         bad_sum[61] ^= 1;
