@@ -12,3 +12,4 @@ pub mod shm;
 mod sys;
 pub mod udp;
 pub mod uring;
+pub mod xdp;

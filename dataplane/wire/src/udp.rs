@@ -37,7 +37,7 @@ pub struct Header {
 pub struct Udp<'a> {
     /// The header's fields.
     pub header: Header,
-    /// Whether the sender gave a checksum.
+    /// Whether the sender gave a checksum: `Full` or `None`.
     pub checksum: Checksum,
     /// The bytes after the header.
     pub payload: &'a [u8],
@@ -50,6 +50,9 @@ pub enum Checksum {
     Full,
     /// The field is 0: none. IPv6 does not allow it (RFC 8200 §8.1).
     None,
+    /// The field has the sum of the pseudo header, for a device or a kernel that is asked to add the rest (Linux:
+    /// CHECKSUM_PARTIAL, include/linux/skbuff.h). `parse` cannot tell it from a wrong one and never says it.
+    Partial,
 }
 
 /// Whether `parse` sums the payload.
@@ -117,6 +120,10 @@ pub fn emit(header: &Header, addresses: &Addresses, checksum: Checksum, datagram
             matches!(addresses, Addresses::V4 { .. }),
             "UDP over IPv6 needs a checksum (RFC 8200 §8.1)"
         ),
+        Checksum::Partial => {
+            let sum = addresses.pseudo_header(PROTOCOL_UDP, len_bytes.into()).fold();
+            datagram[field::CHECKSUM].copy_from_slice(&sum.to_be_bytes());
+        }
         Checksum::Full => {
             let sum = addresses.pseudo_header(PROTOCOL_UDP, len_bytes.into()).with(datagram);
             // A sum that comes out as 0 is sent as its other form, because 0 means "none" (RFC 768).
@@ -132,6 +139,7 @@ pub fn emit(header: &Header, addresses: &Addresses, checksum: Checksum, datagram
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::internet::Sum;
     use proptest::prelude::*;
 
     fn addresses() -> impl Strategy<Value = Addresses> {
@@ -168,6 +176,24 @@ mod tests {
             }
             datagram.push(0);
             prop_assert_eq!(parse(&datagram, &addresses, Verify::Checksum), Err(Reject::Long));
+        }
+
+        /// What a device does: sums the datagram as it stands and writes the complement over the field.
+        #[test]
+        fn a_device_completes_a_partial_checksum(
+            addresses in addresses(), [src_port, dst_port]: [u16; 2], payload in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let header = Header { src_port, dst_port };
+            let mut datagram = vec![0xaa; HEADER_BYTES];
+            datagram.extend_from_slice(&payload);
+            emit(&header, &addresses, Checksum::Partial, &mut datagram);
+            let completed = match Sum::ZERO.with(&datagram).checksum() {
+                0 => 0xffff,
+                checksum => checksum,
+            };
+            datagram[field::CHECKSUM].copy_from_slice(&completed.to_be_bytes());
+            let expected = Ok(Udp { header, checksum: Checksum::Full, payload: &payload });
+            prop_assert_eq!(parse(&datagram, &addresses, Verify::Checksum), expected);
         }
 
         #[test]

@@ -24,7 +24,20 @@ impl Mapping {
     /// # Errors
     /// ENOMEM, or EAGAIN above RLIMIT_MEMLOCK.
     pub(crate) fn anonymous(len_bytes: usize) -> io::Result<Mapping> {
-        Mapping::map(len_bytes, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)
+        Mapping::map(len_bytes, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+    }
+
+    /// Zeroed private memory in huge pages of the default size; `len_bytes` must be whole ones.
+    ///
+    /// # Errors
+    /// ENOMEM: not so many are reserved and free. EINVAL: not whole pages, or a kernel without them.
+    pub(crate) fn huge(len_bytes: usize) -> io::Result<Mapping> {
+        Mapping::map(
+            len_bytes,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB,
+            -1,
+            0,
+        )
     }
 
     /// The ring that a driver or a socket shares through `fd`, from offset 0.
@@ -32,10 +45,18 @@ impl Mapping {
     /// # Errors
     /// What mmap(2) says.
     pub(crate) fn shared(fd: BorrowedFd<'_>, len_bytes: usize) -> io::Result<Mapping> {
-        Mapping::map(len_bytes, libc::MAP_SHARED, fd.as_raw_fd())
+        Mapping::shared_at(fd, 0, len_bytes)
     }
 
-    fn map(len_bytes: usize, flags: libc::c_int, fd: libc::c_int) -> io::Result<Mapping> {
+    /// The same from `offset_bytes`, by which some descriptors tell their several rings apart.
+    ///
+    /// # Errors
+    /// What mmap(2) says.
+    pub(crate) fn shared_at(fd: BorrowedFd<'_>, offset_bytes: libc::off_t, len_bytes: usize) -> io::Result<Mapping> {
+        Mapping::map(len_bytes, libc::MAP_SHARED, fd.as_raw_fd(), offset_bytes)
+    }
+
+    fn map(len_bytes: usize, flags: libc::c_int, fd: libc::c_int, offset_bytes: libc::off_t) -> io::Result<Mapping> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at an address that the kernel chooses; no memory of ours is touched.
         let addr = unsafe {
@@ -45,7 +66,7 @@ impl Mapping {
                 protection,
                 flags | libc::MAP_POPULATE,
                 fd,
-                0,
+                offset_bytes,
             )
         };
         if addr == libc::MAP_FAILED {

@@ -11,3 +11,6 @@ pub(crate) mod ring;
 pub(crate) mod uring;
 mod uring_memory;
 mod uring_setup;
+pub(crate) mod xsk;
+pub(crate) mod xsk_ring;
+pub(crate) mod xsk_umem;

@@ -205,7 +205,7 @@ impl PacketRings {
     pub(crate) fn take_error(&self) -> Option<i32> {
         let mut errno = 0_i32;
         match get_option(&self.socket, libc::SOL_SOCKET, libc::SO_ERROR, &mut errno) {
-            Ok(()) if errno != 0 => Some(errno),
+            Ok(_) if errno != 0 => Some(errno),
             _ => None,
         }
     }
@@ -283,7 +283,7 @@ pub(crate) fn interface_mtu_bytes(socket: BorrowedFd<'_>, interface: &str) -> io
 }
 
 /// `value` must be what the option takes: a C struct or int without padding that matters.
-fn set_option<T>(socket: &impl AsFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
+pub(super) fn set_option<T>(socket: &impl AsFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
     // SAFETY: the kernel reads at most `size_of::<T>()` bytes of `value`, and of `sock_fprog` the program it points to,
     // which the caller holds.
     let said = unsafe {
@@ -298,7 +298,13 @@ fn set_option<T>(socket: &impl AsFd, level: libc::c_int, name: libc::c_int, valu
     checked(said as isize).map(drop)
 }
 
-fn get_option<T>(socket: &OwnedFd, level: libc::c_int, name: libc::c_int, value: &mut T) -> io::Result<()> {
+/// `value` must be made of integers only; says how many bytes of it the kernel wrote.
+pub(super) fn get_option<T>(
+    socket: &OwnedFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &mut T,
+) -> io::Result<usize> {
     let mut len_bytes = size_of::<T>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `len_bytes` bytes; the callers' types are integers only.
     let said = unsafe {
@@ -310,5 +316,5 @@ fn get_option<T>(socket: &OwnedFd, level: libc::c_int, name: libc::c_int, value:
             &mut len_bytes,
         )
     };
-    checked(said as isize).map(drop)
+    checked(said as isize).map(|_| len_bytes as usize)
 }
