@@ -11,6 +11,7 @@ use dataplane_ports::{
     shm::{ShmPort, ShmRegion, Side},
     udp::{self, Batching, UdpCloser, UdpOptions, UdpPort, WaitHow},
     uring::{self, UringOptions, UringPort, UringVariant, UringWait},
+    xdp::{self as af_xdp, BusyPoll, XdpCopy, XdpWait},
 };
 use dataplane_waist::{Port, ProbeError, Support};
 use ebpf_host::{Attachment, Mode, Program};
@@ -42,6 +43,8 @@ pub enum Kind {
     Uring(UringWait, ZeroCopy),
     /// A memory-mapped packet socket under our own UDP.
     Packet(PacketWait),
+    /// An AF_XDP socket under our own UDP, to which a program hands our frames.
+    AfXdp(XdpWait, Mode, XdpCopy),
     /// The server is a program in the driver, or in the stack's first step; the client is the back end of that name.
     XdpEcho(Mode, &'static str),
 }
@@ -58,6 +61,9 @@ pub enum ZeroCopy {
 /// How long SO_BUSY_POLL and io_uring's NAPI poll look before they sleep: the value that the kernel's own
 /// documentation recommends for a start (Documentation/networking/napi.rst names 50 µs as the sysctl's example).
 const BUSY_POLL_MICROSECONDS: u32 = 50;
+
+/// How many frames a driver may take in per poll: what napi.rst's own example has.
+const BUSY_POLL_BUDGET_FRAMES: u32 = 64;
 
 /// All back ends. The order matters: it is the order of lists, tables and ladders.
 pub const BACKENDS: &[BackEnd] = &[
@@ -152,6 +158,38 @@ pub const BACKENDS: &[BackEnd] = &[
         kind: Kind::Packet(PacketWait::Spin),
     },
     BackEnd {
+        name: "af-xdp",
+        summary: "an AF_XDP socket fed by an XDP program in the driver, under our own Ethernet, IP and UDP; sleeping in ppoll(2)",
+        kind: Kind::AfXdp(XdpWait::Poll, Mode::Native, XdpCopy::Copy),
+    },
+    BackEnd {
+        name: "af-xdp-busy-poll",
+        summary: "the AF_XDP socket, polling the device inside the system call before it sleeps (SO_PREFER_BUSY_POLL)",
+        kind: Kind::AfXdp(
+            XdpWait::BusyPoll(BusyPoll {
+                microseconds: BUSY_POLL_MICROSECONDS,
+                budget: BUSY_POLL_BUDGET_FRAMES,
+            }),
+            Mode::Native,
+            XdpCopy::Copy,
+        ),
+    },
+    BackEnd {
+        name: "af-xdp-spin",
+        summary: "the AF_XDP socket, never sleeping",
+        kind: Kind::AfXdp(XdpWait::Spin, Mode::Native, XdpCopy::Copy),
+    },
+    BackEnd {
+        name: "af-xdp-generic",
+        summary: "the AF_XDP socket, never sleeping, fed by a program run on socket buffers (generic mode)",
+        kind: Kind::AfXdp(XdpWait::Spin, Mode::Generic, XdpCopy::Copy),
+    },
+    BackEnd {
+        name: "af-xdp-zc",
+        summary: "the AF_XDP socket, never sleeping, its memory read and written by the device itself (zero-copy)",
+        kind: Kind::AfXdp(XdpWait::Spin, Mode::Native, XdpCopy::ZeroCopy),
+    },
+    BackEnd {
         name: "xdp-echo",
         summary: "the server is an XDP program in the driver (XDP_TX); the client is a blocking UDP socket",
         kind: Kind::XdpEcho(Mode::Native, "udp-blocking"),
@@ -212,6 +250,7 @@ impl BackEnd {
             Kind::Udp(wait, _) => wait != WaitHow::Spin,
             Kind::Uring(wait, _) => !matches!(wait, UringWait::Spin | UringWait::SqPoll { .. }),
             Kind::Packet(wait) => wait != PacketWait::Spin,
+            Kind::AfXdp(wait, ..) => wait != XdpWait::Spin,
             Kind::XdpEcho(_, client) => client_of(client).sleeps(),
         }
     }
@@ -227,11 +266,14 @@ impl BackEnd {
             Kind::Udp(wait, batch) => udp::probe(wait, batch),
             Kind::Uring(wait, zero_copy) => uring::probe(&variant(wait, zero_copy, false)),
             Kind::Packet(_) => af_packet::probe(interface),
-            Kind::XdpEcho(..) if interface == "lo" => Ok(Support::Absent {
-                why: "the answers of a program on lo would be for lo's own address, which the kernel drops; \
-                      namespaces are needed, and they need root"
+            Kind::AfXdp(..) | Kind::XdpEcho(..) if interface == "lo" => Ok(Support::Absent {
+                why: "over lo a program sees only what the host sends to itself; two namespaces are needed, and they need root"
                     .to_owned(),
             }),
+            Kind::AfXdp(_, mode, copy) => match af_xdp::probe(interface, copy)? {
+                Support::Native => ebpf_host::probe(Some(interface), mode),
+                other => Ok(other),
+            },
             Kind::XdpEcho(mode, _) => ebpf_host::probe(Some(interface), mode),
         }
     }
@@ -335,6 +377,9 @@ impl BackEnd {
                     closer: None,
                     keeps: None,
                 })
+            }
+            Kind::AfXdp(wait, mode, copy) => {
+                xdp::open(wiring, learn_peers_max, (wait, mode, copy)).with_context(context)
             }
             Kind::XdpEcho(mode, client) => {
                 assert_eq!(

@@ -1,12 +1,13 @@
 //! Where XDP programs and ports meet: who attaches which program for which end, and for how long.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, os::fd::AsFd};
 
 use anyhow::Context;
+use dataplane_ports::xdp::{PacketPeer, XdpCopy, XdpOptions, XdpPort, XdpWait};
 use dataplane_wire::{ethernet::Mac, frame::Kind};
 use ebpf_host::{Attachment, Loaded, Mode, Program, Settings, kinds};
 
-use super::Wiring;
+use super::{Opened, Wiring};
 
 /// All kinds of frames: an end takes whatever of ours comes to its port.
 const EVERY_KIND: u32 = kinds(&[
@@ -15,6 +16,51 @@ const EVERY_KIND: u32 = kinds(&[
     Kind::QuorumRequest,
     Kind::QuorumReply,
 ]);
+
+/// Opens an AF_XDP port, attaches the program that feeds it, and tells the program of it.
+///
+/// # Errors
+/// What the kernel said, with what to try.
+pub(super) fn open(
+    wiring: &Wiring,
+    learn_peers_max: usize,
+    (wait, mode, copy): (XdpWait, Mode, XdpCopy),
+) -> anyhow::Result<Opened> {
+    let peers = wiring.remote.iter().map(|remote| PacketPeer {
+        addr: remote.addr,
+        mac: Mac(remote.mac),
+    });
+    let buffers_per_frame = (wiring.frame_bytes_max + HEADERS_BYTES_MAX).div_ceil(BUFFER_BYTES);
+    let ring_frames = (wiring.room.frames_count * buffers_per_frame).next_power_of_two();
+    let (local, local_mac) = (wiring.local.addr, Mac(wiring.local.mac));
+    let options = XdpOptions {
+        peers: peers.collect(),
+        learn_peers_max,
+        frame_bytes_max: wiring.frame_bytes_max,
+        ring_frames: ring_frames.clamp(RING_FRAMES_MIN, RING_FRAMES_MAX),
+        copy,
+        ..XdpOptions::new(&wiring.local.interface, local, local_mac, wait)
+    };
+    let port = XdpPort::open(&options)?;
+    let mut program = attach(Program::Steer, wiring, mode)?;
+    program
+        .set_socket(port.queue(), port.as_fd())
+        .context("telling the program which socket gets our frames")?;
+    Ok(Opened {
+        port: Box::new(port),
+        addr: Some(local),
+        closer: None,
+        keeps: Some(program),
+    })
+}
+
+/// What of a frame fits one buffer of an AF_XDP port, and the headers in front of it at their longest.
+const BUFFER_BYTES: usize = 3_840;
+const HEADERS_BYTES_MAX: usize = dataplane_wire::datagram::HEADER_BYTES_MAX;
+/// A batch is at most 32 frames; a ring has room for two.
+const RING_FRAMES_MIN: usize = 64;
+/// The kernel's memory for rings cannot be swapped: [`XdpOptions::ring_frames`] has this bound.
+const RING_FRAMES_MAX: usize = 1 << 16;
 
 /// Attaches `program` to the interface of this end, for frames to this end.
 ///
