@@ -4,16 +4,20 @@
 mod support;
 
 use std::{
-    net::{IpAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
     process::Command,
     time::Duration,
 };
 
 use dataplane_netns::{Host, Network, NetworkOptions, Offloads, Privilege, Topology, prepare};
 use dataplane_waist::Support;
-use dataplane_wire::{ethernet::Mac, frame::Kind};
+use dataplane_wire::{
+    ethernet::Mac,
+    frame::{self, Kind},
+    trace::{self, Station},
+};
 use ebpf_host::{Attachment, Count, HostError, Loaded, Mode, Program, Settings, kinds, probe, refuse_default_route};
-use support::load;
+use support::{load, monotonic_ns};
 
 const PORT: u16 = 4001;
 /// An answer comes in microseconds; on a machine that is busy with other tests, later.
@@ -200,6 +204,80 @@ fn an_mtu_above_a_page_needs_the_function_for_several_buffers() {
     drop(echo);
     let answer = server.run(|| probe(Some("eth0"), Mode::Native)).expect("back");
     assert_eq!(answer.expect("an answer"), Support::Native);
+}
+
+#[test]
+fn jumbo_frames_whose_checksums_are_left_to_the_device_are_answered() {
+    let Some(network) = pair("jumbo, offloads on", 9000, Offloads::KernelDefault) else {
+        return;
+    };
+    let [client, server] = network.hosts() else {
+        unreachable!("a pair has two hosts")
+    };
+    let frags = |settings: Settings| Settings {
+        frags: true,
+        ..settings
+    };
+    let _echo = attach(server, Program::Echo, &frags(settings_of(server)), Mode::Native).expect("several fit");
+    let _pass = attach(client, Program::Pass, &frags(Settings::default()), Mode::Native).expect("several fit");
+    for frame_bytes in [64, 3_600, 8_900] {
+        for to in addresses(server) {
+            assert_eq!(
+                ask(client, to, 10, frame_bytes, ANSWER_WAIT_MAX),
+                10,
+                "{frame_bytes} bytes to {to}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_stamped_request_reaches_the_socket_behind_the_program() {
+    for offloads in [Offloads::Off, Offloads::KernelDefault] {
+        let Some(network) = pair("stamp", 1500, offloads) else {
+            return;
+        };
+        let [client, server] = network.hosts() else {
+            unreachable!("a pair has two hosts")
+        };
+        for mode in [Mode::Native, Mode::Generic] {
+            let settings = settings_of(server).stamping(Station::ServerDriverRx);
+            let stamp = attach(server, Program::Stamp, &settings, mode).expect("it is attached");
+            for to in addresses(server) {
+                let listener = server
+                    .run(|| UdpSocket::bind((to, PORT)))
+                    .expect("back")
+                    .expect("a free port");
+                listener.set_read_timeout(Some(ANSWER_WAIT_MAX)).expect("a timeout");
+                let any: IpAddr = match to {
+                    IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                    IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+                };
+                let socket = client
+                    .run(|| UdpSocket::bind((any, 0)))
+                    .expect("back")
+                    .expect("a free port");
+                for frame_bytes in [108, 141, 1_400] {
+                    let mut bytes = vec![0; frame_bytes];
+                    dataplane_echo::request(3, 1, 0, &mut bytes);
+                    let sent_ns = monotonic_ns();
+                    socket.send_to(&bytes, (to, PORT)).expect("sent");
+                    let len = listener.recv(&mut bytes).expect("the kernel finds its checksum right");
+                    let what = format!("{frame_bytes} bytes to {to}, {mode}, offloads {offloads:?}");
+                    assert_eq!(len, frame_bytes, "{what}");
+                    let frame = frame::parse(&bytes).unwrap_or_else(|why| panic!("{what}: {why}"));
+                    let trailer = trace::trailer(frame.payload).expect("there is one");
+                    let seen_ns = trace::stamp(trailer, Station::ServerDriverRx);
+                    assert!(
+                        (sent_ns..=monotonic_ns()).contains(&seen_ns),
+                        "{what}: {seen_ns}, sent {sent_ns}"
+                    );
+                }
+            }
+            let taken = stamp.counts().expect("it counts").get(Count::Taken);
+            assert_eq!(taken, 3 * addresses(server).len() as u64, "{mode}");
+        }
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The programs against their model, without an interface: golden frames, hand-made ones, every truncation, mutants.
+//! The programs against their model, without an interface: golden frames and hand-made ones.
 #![forbid(unsafe_code)]
 
 mod support;
@@ -12,122 +12,15 @@ use dataplane_wire::{
     frame::{self, Kind},
     internet::Addresses,
     trace::{self, Station},
-    udp::{Checksum, Verify},
+    udp::{self, Checksum, Verify},
 };
-use ebpf_host::{Count, Counts, FRAME_BYTES_MIN, HostError, Loaded, Program, Settings, TestRun, Verdict, kinds};
-use nix::time::{ClockId, clock_gettime};
-use rand::SeedableRng;
-use rand_pcg::Pcg64Mcg;
+use ebpf_host::{Count, Counts, FRAME_BYTES_MIN, HostError, Program, Settings, Verdict, kinds};
 use support::{
     SETTINGS,
-    frames::{self, Named, ONE_BUFFER_BYTES, goldens, headers, left_partial, request, wrapped},
-    load,
-    model::{self, Expected, Situation},
+    frames::{self, Named, goldens, headers, left_partial, request, wrapped},
+    judge::{Judge, hex, judges},
+    load, model, monotonic_ns,
 };
-
-/// Counters are read once in so many runs.
-const BATCH: usize = 1_000;
-
-/// A loaded program beside its model.
-struct Judge {
-    loaded: Loaded,
-    settings: Settings,
-    has_socket: bool,
-    expected: [u64; Count::ALL.len()],
-    before: Counts,
-}
-
-impl Judge {
-    fn new(test: &str, program: Program, settings: Settings) -> Option<Judge> {
-        let loaded = load(test, program, &settings)?;
-        let mut judge = Judge {
-            loaded,
-            settings,
-            has_socket: false,
-            expected: [0; Count::ALL.len()],
-            before: Counts::default(),
-        };
-        judge.start_counting();
-        Some(judge)
-    }
-
-    fn start_counting(&mut self) {
-        self.expected = [0; Count::ALL.len()];
-        if self.loaded.program() != Program::Pass {
-            self.before = self.loaded.counts().expect("it counts");
-        }
-    }
-
-    /// Runs the program and holds its answer against the model; the count is held later, by [`Judge::settle`].
-    fn run(&mut self, bytes: &[u8]) -> Result<(Expected, TestRun), String> {
-        let answer = self.loaded.test_run(bytes).map_err(|error| error.to_string())?;
-        let situation = Situation {
-            has_socket: self.has_socket,
-            linear_bytes: ONE_BUFFER_BYTES,
-            stamp_ns: match self.loaded.program() {
-                Program::Stamp => model::stamp_ns(&self.settings, bytes, &answer.data),
-                _ => 0,
-            },
-        };
-        let expected = model::expect(self.loaded.program(), &self.settings, &situation, bytes);
-        if let Some(count) = expected.count {
-            self.expected[count as usize] += 1;
-        }
-        if answer.verdict != expected.verdict || answer.data != expected.data {
-            return Err(format!(
-                "{}: expected {:?} ({:?})\n  frame    {}\n  expected {}\n  got {:?} {}",
-                self.loaded.program().name(),
-                expected.verdict,
-                expected.count,
-                hex(bytes),
-                hex(&expected.data),
-                answer.verdict,
-                hex(&answer.data),
-            ));
-        }
-        Ok((expected, answer))
-    }
-
-    /// Holds what the program counted since the last time against the model.
-    fn settle(&mut self) -> Result<(), String> {
-        let expected = self.expected;
-        if self.loaded.program() != Program::Pass {
-            let counted = self
-                .loaded
-                .counts()
-                .map_err(|error| error.to_string())?
-                .since(&self.before);
-            for count in Count::ALL {
-                if counted.get(count) != expected[count as usize] {
-                    return Err(format!("counted {counted}, where the model has {expected:?}"));
-                }
-            }
-        }
-        self.start_counting();
-        Ok(())
-    }
-
-    /// One frame, counted at once.
-    #[track_caller]
-    fn holds(&mut self, name: &str, bytes: &[u8]) -> (Expected, TestRun) {
-        let outcome = self.run(bytes).and_then(|outcome| self.settle().map(|()| outcome));
-        match outcome {
-            Ok(outcome) => outcome,
-            Err(fault) => panic!("{name}: {fault}"),
-        }
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn judges(test: &str, settings: Settings) -> Vec<Judge> {
-    Program::ALL
-        .into_iter()
-        .filter_map(|program| Judge::new(test, program, settings))
-        .collect()
-}
 
 fn header(name: &str) -> Header {
     headers()
@@ -310,18 +203,17 @@ fn reply_of(header: &Header, request: &[u8], checksum: Checksum) -> Vec<u8> {
 
 #[test]
 fn the_echo_is_what_user_space_would_answer_byte_for_byte() {
-    let Some(mut judge) = Judge::new("echo", Program::Echo, SETTINGS) else {
-        return;
-    };
-    // Even and odd, on both sides of the sixteen bytes that the program sums up at a time, and the longest.
-    let lengths = (44..80).chain([
-        141,
-        512,
-        1471,
-        1472,
-        model::SUMMED_BYTES_MAX - 9,
-        model::SUMMED_BYTES_MAX - 8,
-    ]);
+    for frags in [false, true] {
+        let settings = Settings { frags, ..SETTINGS };
+        if let Some(mut judge) = Judge::new("echo", Program::Echo, settings) {
+            answers_byte_for_byte(&mut judge);
+        }
+    }
+}
+
+fn answers_byte_for_byte(judge: &mut Judge) {
+    // Even and odd, on both sides of what the programs sum up at a time, and what fits one buffer.
+    let lengths = (44..120).chain([141, 512, 1471, 1472, 3_000, 3_400]);
     for frame_bytes in lengths {
         let request = request(frame_bytes);
         for (name, header) in headers() {
@@ -371,24 +263,73 @@ fn a_sum_of_zero_is_sent_as_ones() {
     assert!(ones_count > 0, "no port gave a sum of zero");
 }
 
+/// One checksum in 65,536 equals the sum of its pseudo-header, and is not taken for one that was left to a device.
 #[test]
-fn what_cannot_be_summed_up_is_passed_untouched() {
-    let Some(mut judge) = Judge::new("too long", Program::Echo, SETTINGS) else {
-        return;
+fn a_checksum_that_looks_partial_and_is_whole_stays_right() {
+    let looks_partial = |request: &[u8], header: Header| {
+        let whole = wrapped(&header, request);
+        let mut partial = whole.clone();
+        left_partial(&header, &mut partial);
+        (whole == partial).then_some(whole)
     };
-    let header = header("v4");
-    let request = request(model::SUMMED_BYTES_MAX - 7);
-    let whole = wrapped(&header, &request);
-    let (expected, _) = judge.holds("whole", &whole);
-    assert_eq!(expected.verdict, Verdict::Tx);
-    let mut partial = whole;
-    left_partial(&header, &mut partial);
-    let (expected, _) = judge.holds("partial", &partial);
-    assert_eq!((expected.verdict, expected.count), (Verdict::Pass, Some(Count::Unfit)));
+    for (frame_bytes, frags) in [(64, false), (141, false), (108, true), (1_400, true), (6_000, true)] {
+        let request = request(frame_bytes);
+        let (header, bytes) = (1..=u16::MAX)
+            .map(|src_port| Header {
+                src_port,
+                ..header("v4")
+            })
+            .find_map(|header| Some((header, looks_partial(&request, header)?)))
+            .expect("one port of 65,535 gives it");
+        let settings = Settings { frags, ..SETTINGS };
+        let Some(mut echo) = Judge::new("looks partial", Program::Echo, settings) else {
+            return;
+        };
+        let (_, answer) = echo.holds("looks partial", &bytes);
+        assert_eq!(
+            answer.data,
+            reply_of(&header, &request, Checksum::Full),
+            "{frame_bytes} bytes"
+        );
+        let Some(mut stamp) = Judge::new("looks partial", Program::Stamp, settings) else {
+            return;
+        };
+        let (_, answer) = stamp.holds("looks partial", &bytes);
+        datagram::parse(&answer.data, Verify::Checksum).expect("UDP's checksum is right");
+    }
 }
 
 #[test]
-fn frames_of_several_buffers_are_answered_if_nothing_behind_the_first_is_needed() {
+fn what_cannot_be_summed_up_is_passed_untouched() {
+    let settings = Settings {
+        frags: true,
+        ..SETTINGS
+    };
+    let header = header("v4");
+    let longest = model::SUMMED_FRAGS_BYTES_MAX - udp::HEADER_BYTES;
+    for (frame_bytes, verdict, count) in [
+        (longest - 1, Verdict::Tx, Count::Taken),
+        (longest, Verdict::Tx, Count::Taken),
+        (longest + 1, Verdict::Pass, Count::Unfit),
+    ] {
+        let Some(mut judge) = Judge::new("too long", Program::Echo, settings) else {
+            return;
+        };
+        let whole = wrapped(&header, &request(frame_bytes));
+        assert_eq!(judge.holds("whole", &whole).1.verdict, Verdict::Tx);
+        let mut partial = whole;
+        left_partial(&header, &mut partial);
+        let (expected, _) = judge.holds("partial", &partial);
+        assert_eq!(
+            (expected.verdict, expected.count),
+            (verdict, Some(count)),
+            "{frame_bytes} bytes"
+        );
+    }
+}
+
+#[test]
+fn frames_of_several_buffers_get_their_verdicts() {
     let settings = Settings {
         frags: true,
         ..SETTINGS
@@ -417,11 +358,6 @@ fn frames_of_several_buffers_are_answered_if_nothing_behind_the_first_is_needed(
         judge.holds("partial", &partial);
         judge.holds("cut", &whole[..5_999]);
     }
-}
-
-fn monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("Linux has it");
-    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
 }
 
 #[test]
@@ -522,95 +458,4 @@ fn a_frame_shorter_than_ethernet_is_no_frame() {
         let error = loaded.test_run(&vec![0; frame_bytes]).unwrap_err();
         assert!(matches!(error, HostError::FrameLength { .. }), "{error}");
     }
-}
-
-/// Every prefix of every golden frame that the kernel takes at all.
-#[test]
-fn every_truncation_gets_its_verdict() {
-    for mut judge in judges("truncations", SETTINGS) {
-        for Named { name, bytes } in goldens() {
-            for len in FRAME_BYTES_MIN..bytes.len() {
-                if let Err(fault) = judge.run(&bytes[..len]) {
-                    panic!("{name}, the first {len} bytes: {fault}");
-                }
-            }
-            if let Err(fault) = judge.settle() {
-                panic!("a truncation of {name}: {fault}");
-            }
-        }
-    }
-}
-
-/// So many of each golden frame; `DPLAB_MUTATIONS` sets another number (the soak takes 1,000,000), `DPLAB_SEED` another seed.
-const MUTATIONS_DEFAULT: u64 = 2_000;
-
-fn from_env(name: &str, default: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")),
-        Err(_) => default,
-    }
-}
-
-fn mutants_get_their_verdicts(program: Program) {
-    let Some(mut judge) = Judge::new("mutations", program, SETTINGS) else {
-        return;
-    };
-    let mutations = from_env("DPLAB_MUTATIONS", MUTATIONS_DEFAULT);
-    let seed = from_env("DPLAB_SEED", 0x5eed);
-    let mut mutant = Vec::new();
-    let mut taken_count = 0;
-    let mut runs_count = 0u64;
-    for (index, Named { name, bytes }) in goldens().iter().enumerate() {
-        let mut rng = Pcg64Mcg::seed_from_u64(seed ^ (index as u64) << 32);
-        for mutation in 0..mutations {
-            frames::mutate(&mut rng, bytes, &mut mutant);
-            if mutant.len() < FRAME_BYTES_MIN {
-                continue;
-            }
-            let at = || format!("DPLAB_SEED={seed}, mutation {mutation} of {name}");
-            match judge.run(&mutant) {
-                Ok((expected, _)) => taken_count += u64::from(expected.count == Some(Count::Taken)),
-                Err(fault) => panic!("{}: {fault}", at()),
-            }
-            runs_count += 1;
-            if runs_count.is_multiple_of(BATCH as u64)
-                && let Err(fault) = judge.settle()
-            {
-                panic!("{} or one of the {BATCH} runs before: {fault}", at());
-            }
-        }
-    }
-    if let Err(fault) = judge.settle() {
-        panic!("DPLAB_SEED={seed}, at the end: {fault}");
-    }
-    println!("{}: {runs_count} mutants, {taken_count} of them taken", program.name());
-    assert!(
-        program == Program::Pass || program == Program::Steer || taken_count > 0,
-        "no mutant came through, so nothing was tested"
-    );
-}
-
-#[test]
-fn mutants_get_their_verdicts_from_pass() {
-    mutants_get_their_verdicts(Program::Pass);
-}
-
-#[test]
-fn mutants_get_their_verdicts_from_count_drop() {
-    mutants_get_their_verdicts(Program::CountDrop);
-}
-
-#[test]
-fn mutants_get_their_verdicts_from_echo() {
-    mutants_get_their_verdicts(Program::Echo);
-}
-
-#[test]
-fn mutants_get_their_verdicts_from_steer() {
-    mutants_get_their_verdicts(Program::Steer);
-}
-
-#[test]
-fn mutants_get_their_verdicts_from_stamp() {
-    mutants_get_their_verdicts(Program::Stamp);
 }

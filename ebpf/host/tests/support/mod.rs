@@ -2,12 +2,14 @@
 #![allow(dead_code)] // Each test file is a crate of its own and uses its part.
 
 pub mod frames;
+pub mod judge;
 pub mod model;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use dataplane_wire::ethernet::Mac;
 use ebpf_host::{HostError, Loaded, Program, Settings};
+use nix::time::{ClockId, clock_gettime};
 
 /// Whom the golden frames are sent to.
 pub const SETTINGS: Settings = Settings {
@@ -34,4 +36,10 @@ pub fn load(test: &str, program: Program, settings: &Settings) -> Option<Loaded>
         }
         Err(error) => panic!("{} does not load: {error}", program.name()),
     }
+}
+
+/// The clock that `stamp` reads, in nanoseconds.
+pub fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("Linux has it");
+    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
 }

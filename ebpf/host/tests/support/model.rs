@@ -24,8 +24,9 @@ pub struct Situation {
     pub stamp_ns: u64,
 }
 
-/// The longest datagram that `echo` sums up whole (`ebpf_programs::sum::SUMMED_BYTES_MAX`).
-pub const SUMMED_BYTES_MAX: usize = 2048;
+/// The longest datagram that a program sums up (`ebpf_abi::Count::Unfit`), in one buffer and in several.
+pub const SUMMED_BYTES_MAX: usize = 4096;
+pub const SUMMED_FRAGS_BYTES_MAX: usize = 9216;
 /// Bytes behind the frame header that a trailer needs: the echo payload's own four and eight stamps.
 const STAMPED_PAYLOAD_BYTES_MIN: usize = 4 + 64;
 
@@ -166,19 +167,16 @@ fn act(
         Program::CountDrop => Ok(Verdict::Drop),
         Program::Steer if situation.has_socket => Ok(Verdict::Redirect),
         Program::Steer => Err(Count::NoSocket),
-        Program::Echo => echo(situation, ours, data),
+        Program::Echo => echo(settings, ours, data),
         Program::Stamp => stamp(settings, situation, ours, data),
     }
 }
 
-fn echo(situation: &Situation, ours: &Ours, data: &mut [u8]) -> Result<Verdict, Count> {
+fn echo(settings: &Settings, ours: &Ours, data: &mut [u8]) -> Result<Verdict, Count> {
     if data[ours.frame_at() + 5] != 1 {
         return Err(Count::OtherKind);
     }
-    let checksum = Checksum::of(ours, data);
-    if checksum.field == Field::Partial && (ours.udp_bytes > SUMMED_BYTES_MAX || ours.end() > situation.linear_bytes) {
-        return Err(Count::Unfit);
-    }
+    let checksum = Checksum::of(settings, ours, data)?;
     exchange(data, 0, 6, 6);
     exchange(
         data,
@@ -190,10 +188,7 @@ fn echo(situation: &Situation, ours: &Ours, data: &mut [u8]) -> Result<Verdict, 
     edit_frame(ours, data, |data| data[ours.frame_at() + 5] = 2);
     match checksum.field {
         // The reply goes out by a device that makes no checksum: it is made whole.
-        Field::Partial => {
-            let sum = pseudo_header(ours, data) + datagram_sum(ours, data);
-            put_checksum(ours, data, MODULUS - sum % MODULUS);
-        }
+        Field::Partial => put_checksum(ours, data, whole(ours, data)),
         Field::Nothing | Field::Checksum => checksum.carry_over(ours, data),
     }
     Ok(Verdict::Tx)
@@ -208,7 +203,7 @@ fn stamp(settings: &Settings, situation: &Situation, ours: &Ours, data: &mut [u8
     if at + 8 > situation.linear_bytes {
         return Err(Count::Unfit);
     }
-    let checksum = Checksum::of(ours, data);
+    let checksum = Checksum::of(settings, ours, data)?;
     edit_frame(ours, data, |data| {
         data[at..at + 8].copy_from_slice(&situation.stamp_ns.to_be_bytes())
     });
@@ -253,20 +248,31 @@ struct Checksum {
 }
 
 impl Checksum {
-    fn of(ours: &Ours, data: &[u8]) -> Checksum {
-        let value = be16(data, ours.udp_at + 6).expect("the UDP header is there");
+    fn of(settings: &Settings, ours: &Ours, data: &[u8]) -> Result<Checksum, Count> {
+        let value = be16(data, ours.udp_at + 6).expect("the UDP header is there").into();
         let pseudo = pseudo_header(ours, data);
-        let field = match u64::from(value) {
-            0 if ours.address_bytes == 4 => Field::Nothing,
-            // No pseudo-header is all zeros, so its sum is 1 to 65,535.
-            value if value == (pseudo - 1) % MODULUS + 1 => Field::Partial,
-            _ => Field::Checksum,
+        // No pseudo-header is all zeros, so its sum is 1 to 65,535.
+        let looks_partial = value == (pseudo - 1) % MODULUS + 1;
+        let summed_bytes_max = match settings.frags {
+            true => SUMMED_FRAGS_BYTES_MAX,
+            false => SUMMED_BYTES_MAX,
         };
-        Checksum {
+        let field = if value == 0 && ours.address_bytes == 4 {
+            Field::Nothing
+        } else if !looks_partial {
+            Field::Checksum
+        } else if ours.udp_bytes > summed_bytes_max {
+            return Err(Count::Unfit);
+        } else if value == whole(ours, data) {
+            Field::Checksum
+        } else {
+            Field::Partial
+        };
+        Ok(Checksum {
             field,
-            value: value.into(),
+            value,
             sum: pseudo + datagram_sum(ours, data),
-        }
+        })
     }
 
     /// The checksum of what stands there now is as right or as wrong as it was before.
@@ -279,13 +285,22 @@ impl Checksum {
     }
 }
 
-/// Writes a checksum as 1 to 65,535: zero would say that there is none.
 fn put_checksum(ours: &Ours, data: &mut [u8], value: u64) {
-    let value = match value % MODULUS {
-        0 => 0xffff,
-        value => value as u16,
-    };
+    let value = not_zero(value) as u16;
     data[ours.udp_at + 6..ours.udp_at + 8].copy_from_slice(&value.to_be_bytes());
+}
+
+/// A checksum as it is written, 1 to 65,535: zero would say that there is none.
+fn not_zero(value: u64) -> u64 {
+    match value % MODULUS {
+        0 => MODULUS,
+        value => value,
+    }
+}
+
+/// The right checksum of what stands there.
+fn whole(ours: &Ours, data: &[u8]) -> u64 {
+    not_zero(MODULUS - (pseudo_header(ours, data) + datagram_sum(ours, data)) % MODULUS)
 }
 
 fn pseudo_header(ours: &Ours, data: &[u8]) -> u64 {
