@@ -7,5 +7,6 @@ pub mod loss_exclusion;
 pub mod peers;
 pub mod rtt_ladder;
 pub mod self_test;
+pub mod wakeup_model;
 
 mod judge;

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backends;
+pub mod bare_wakeup;
 pub mod claim;
 pub mod cli;
 pub mod commands;

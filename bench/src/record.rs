@@ -144,7 +144,8 @@ impl From<Mode> for ModeRecord {
 pub struct Row {
     /// The experiment's id.
     pub experiment: String,
-    /// The back end's name.
+    /// What moved the bytes: a back end's name, or that of a yardstick measured beside the back ends that is none of
+    /// them (`sockperf`, `eventfd`); such a row says in the fact `yardstick` what it is.
     pub backend: String,
     /// How the numbers came to be.
     pub mode: ModeRecord,

@@ -6,6 +6,7 @@ use crate::{
     experiments::{
         client_bias::ClientBias, coordinated_omission::CoordinatedOmission, load_latency::LoadLatency,
         loss_exclusion::LossExclusion, peers::Peers, rtt_ladder::RttLadder, self_test::SelfTest,
+        wakeup_model::WakeupModel,
     },
 };
 
@@ -16,6 +17,7 @@ pub const EXPERIMENTS: &[&dyn Experiment] = &[
     &CoordinatedOmission,
     &LossExclusion,
     &ClientBias,
+    &WakeupModel,
     &Peers,
     &SelfTest,
 ];

@@ -91,6 +91,23 @@ impl Table {
             .unzip()
     }
 
+    /// `metric` of each arm, in the rounds in which all of them have it.
+    pub fn aligned<const N: usize>(&self, arms: [Arm<'_>; N], metric: impl Fn(&Row) -> Option<f64>) -> [Vec<f64>; N] {
+        let rows = arms.map(|arm| self.arm(arm));
+        let mut values: [Vec<f64>; N] = std::array::from_fn(|_| Vec::new());
+        let Some(first) = rows.first() else { return values };
+        for round in first.iter().map(|row| row.round) {
+            let of_arm = |index: usize| metric(rows[index].iter().find(|row| row.round == round)?);
+            let here: [Option<f64>; N] = std::array::from_fn(of_arm);
+            if here.iter().all(Option::is_some) {
+                for (values, value) in values.iter_mut().zip(here) {
+                    values.extend(value);
+                }
+            }
+        }
+        values
+    }
+
     /// The ratio a ÷ b of a metric over the rounds both have; `None` below [`ROUNDS_MIN`].
     pub fn ratio(&self, a: Arm<'_>, b: Arm<'_>, metric: impl Fn(&Row) -> Option<f64>) -> Option<RatioEstimate> {
         let (a, b) = self.paired(a, b, metric);

@@ -79,6 +79,17 @@ pub enum Cpus {
     Two,
 }
 
+impl Cpus {
+    /// The client's and the server's, of those that this process may use; `None` where it knows of none.
+    pub fn of(self, usable: &[usize]) -> [Option<usize>; 2] {
+        match (self, usable) {
+            (_, []) => [None, None],
+            (Cpus::Two, [first, second, ..]) => [Some(*first), Some(*second)],
+            (_, [first, ..]) => [Some(*first), Some(*first)],
+        }
+    }
+}
+
 /// What the client does.
 #[derive(Clone, Copy, Debug)]
 pub enum Load<'a> {

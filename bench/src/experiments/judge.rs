@@ -2,9 +2,9 @@
 
 use crate::{
     claim::Judgement,
-    measure::compare::RatioEstimate,
+    measure::compare::{self, RatioEstimate},
     record::{Measured, Outcome, Row},
-    table::{Arm, Table},
+    table::{Arm, ROUNDS_MIN, Table},
 };
 
 /// What a ratio is held against.
@@ -14,6 +14,8 @@ pub enum Bound {
     AtMost(f64),
     /// The ratio is at least this.
     AtLeast(f64),
+    /// The ratio is from the first to the second.
+    Within(f64, f64),
 }
 
 impl Bound {
@@ -22,6 +24,10 @@ impl Bound {
         let (holds, fails) = match self {
             Bound::AtMost(limit) => (ratio.high <= limit, ratio.low > limit),
             Bound::AtLeast(limit) => (ratio.low >= limit, ratio.high < limit),
+            Bound::Within(low, high) => (
+                ratio.low >= low && ratio.high <= high,
+                ratio.high < low || ratio.low > high,
+            ),
         };
         match (holds, fails) {
             (true, _) => Outcome::Holds,
@@ -38,6 +44,7 @@ impl std::fmt::Display for Bound {
         match self {
             Bound::AtMost(limit) => write!(f, "≤ {limit}"),
             Bound::AtLeast(limit) => write!(f, "≥ {limit}"),
+            Bound::Within(low, high) => write!(f, "{low} to {high}"),
         }
     }
 }
@@ -58,6 +65,32 @@ pub fn ratio(
         bound.judge(&ratio),
         vec![measured_ratio(what, &ratio, &bound.to_string())],
     )
+}
+
+/// Holds the ratio a ÷ b against a bound, where a and b are computed from several arms of a round and the rounds are
+/// paired already. A round whose a or b is not above zero has no ratio and counts for nothing.
+pub fn ratio_of(table: &Table, what: &str, (a, b): (&[f64], &[f64]), bound: Bound) -> Judgement {
+    let ratio = compare::ratio(b, a, table.seed);
+    let judged = match (ratio.rounds_count as usize) < ROUNDS_MIN {
+        true => Outcome::Inconclusive {
+            why: format!(
+                "{} of {} rounds have a ratio at all, and it takes {ROUNDS_MIN}: in the others the noise is larger than what \
+                 is measured; give it a longer --budget, on a quieter machine",
+                ratio.rounds_count,
+                a.len()
+            ),
+        },
+        false => bound.judge(&ratio),
+    };
+    Judgement::new(judged, vec![measured_ratio(what, &ratio, &bound.to_string())])
+}
+
+/// Did the two ends of all valid rows at `cpus` = `two` really run on different CPUs?
+pub fn two_cpus(table: &Table) -> bool {
+    table
+        .valid()
+        .filter(|row| row.axis.get("cpus").is_some_and(|cpus| cpus == "two"))
+        .all(|row| row.facts.get("client_cpu") != row.facts.get("server_cpu"))
 }
 
 /// A ratio as a figure that a verdict rests on.

@@ -244,7 +244,10 @@ fn sockperf(lab: &Lab<'_>, position: Position) -> anyhow::Result<Row> {
         schedule_lag: None,
         metrics,
         series: Vec::new(),
-        facts: BTreeMap::from([("program".to_owned(), "sockperf ping-pong --full-rtt".to_owned())]),
+        facts: BTreeMap::from([
+            ("program".to_owned(), "sockperf ping-pong --full-rtt".to_owned()),
+            ("yardstick".to_owned(), "another program's ping-pong".to_owned()),
+        ]),
         validity: Validity::Valid,
     })
 }

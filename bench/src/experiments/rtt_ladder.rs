@@ -239,7 +239,7 @@ fn xdp_halves_an_echo(table: &Table) -> Judgement {
 
 fn wakeup_dominates(table: &Table) -> Judgement {
     let what = "p50 of udp-spin ÷ p50 of udp-blocking, 64 bytes";
-    if !two_cpus(table) {
+    if !judge::two_cpus(table) {
         return Judgement::not_measured("both ends share a CPU on this machine; two spinning ends need two");
     }
     judge::ratio(
@@ -260,12 +260,4 @@ fn uring_no_shortcut(table: &Table) -> Judgement {
         p50,
         Bound::AtLeast(0.9),
     )
-}
-
-/// Did the two ends of the small rows really run on different CPUs?
-fn two_cpus(table: &Table) -> bool {
-    table
-        .valid()
-        .filter(|row| row.axis.get(CPUS.name).is_some_and(|cpus| cpus == "two"))
-        .all(|row| row.facts.get("client_cpu") != row.facts.get("server_cpu"))
 }

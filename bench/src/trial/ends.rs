@@ -7,7 +7,7 @@ use dataplane_ports::{
 };
 use dataplane_waist::Port;
 
-use super::{Cpus, Load, Trial};
+use super::{Load, Trial};
 use crate::{
     backends::{BackEnd, Kind, Wiring},
     experiment::Lab,
@@ -39,11 +39,7 @@ pub(super) enum ClientPort {
 
 impl Ends {
     pub(super) fn start(lab: &Lab<'_>, trial: &Trial<'_>) -> anyhow::Result<Ends> {
-        let (client_cpu, server_cpu) = match (trial.cpus, lab.place.cpus()) {
-            (_, []) => (None, None),
-            (Cpus::Two, [first, second, ..]) => (Some(*first), Some(*second)),
-            (_, [first, ..]) => (Some(*first), Some(*first)),
-        };
+        let [client_cpu, server_cpu] = trial.cpus.of(lab.place.cpus());
         let is_shared = client_cpu == server_cpu;
         let client_backend = trial.client_backend.unwrap_or(trial.backend);
         let client_seat = Seat {
