@@ -8,6 +8,7 @@ mod endpoint;
 pub mod loopback;
 mod peer_table;
 pub mod shm;
+pub mod stamped;
 #[allow(unsafe_code, reason = "the one place that talks to the kernel and to shared memory")]
 mod sys;
 pub mod udp;
