@@ -90,6 +90,12 @@ pub enum Command {
         /// JSON
         config: String,
     },
+    /// The answering end of a breakdown
+    #[command(hide = true, name = crate::breakdown::SUBCOMMAND)]
+    ServeStamped {
+        /// JSON
+        config: String,
+    },
 }
 
 /// How `compare` prints.

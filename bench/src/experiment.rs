@@ -232,15 +232,26 @@ impl Lab<'_> {
         &mut self,
         mut measure: impl FnMut(&Lab<'_>) -> anyhow::Result<Row>,
     ) -> anyhow::Result<()> {
+        self.record_all_until_valid(|lab| Ok(vec![measure(lab)?]))
+    }
+
+    /// [`Lab::record_until_valid`] for a measurement that gives several rows, which are valid or INVALID together.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn record_all_until_valid(
+        &mut self,
+        mut measure: impl FnMut(&Lab<'_>) -> anyhow::Result<Vec<Row>>,
+    ) -> anyhow::Result<()> {
         const ATTEMPTS_MAX: usize = 3;
         for attempt in 1..=ATTEMPTS_MAX {
-            let row = measure(self)?;
-            let is_last = row.validity.is_valid()
+            let rows = measure(self)?;
+            let is_last = rows.iter().all(|row| row.validity.is_valid())
                 || attempt == ATTEMPTS_MAX
                 || self.choice.depth == Depth::Smallest
                 || self.started.elapsed() > self.budget
                 || self.interrupted();
-            self.record(row)?;
+            rows.into_iter().try_for_each(|row| self.record(row))?;
             if is_last {
                 break;
             }

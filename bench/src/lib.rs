@@ -3,6 +3,7 @@
 
 pub mod backends;
 pub mod bare_wakeup;
+pub mod breakdown;
 pub mod claim;
 pub mod cli;
 pub mod commands;

@@ -4,6 +4,7 @@
 use std::{io::Write, process::ExitCode};
 
 use bench::{
+    breakdown,
     cli::{Cli, Command},
     commands, run,
     run::Exit,
@@ -41,6 +42,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::ServeEcho { config } => {
             drop(out);
             server::main(&config)?
+        }
+        Command::ServeStamped { config } => {
+            drop(out);
+            breakdown::serve(&config)?
         }
         Command::List { json } => out.write_all(commands::list(json)?.as_bytes())?,
         Command::Probe { json } => out.write_all(commands::probe(json)?.as_bytes())?,

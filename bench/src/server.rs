@@ -34,7 +34,7 @@ use nix::{
     },
     unistd::Pid,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     backends::{self, Kind, Opened, Wiring, xdp},
@@ -141,10 +141,18 @@ impl Server {
     /// # Errors
     /// When it could not be started or did not become ready; with what it printed.
     pub fn spawn(config: &ServerConfig) -> anyhow::Result<Server> {
+        Server::spawn_as(SUBCOMMAND, config).with_context(|| format!("starting a server over {}", config.backend))
+    }
+
+    /// As [`Server::spawn`], for any hidden subcommand that prints the same lines.
+    ///
+    /// # Errors
+    /// As [`Server::spawn`].
+    pub fn spawn_as(subcommand: &str, config: &impl Serialize) -> anyhow::Result<Server> {
         use std::os::unix::process::CommandExt;
         let program = std::env::current_exe().context("finding this program's own file")?;
         let mut child = Command::new(program)
-            .arg(SUBCOMMAND)
+            .arg(subcommand)
             .arg(serde_json::to_string(config)?)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -166,7 +174,7 @@ impl Server {
                 // Its own words are on stderr already.
                 let _ = child.kill();
                 let status = child.wait().context("waiting for the server's process")?;
-                bail!("the server of {} did not become ready ({status})", config.backend);
+                bail!("its process did not become ready ({status})");
             }
         };
         Ok(Server::Process {
@@ -251,24 +259,39 @@ impl Server {
     /// When it had died before, or its port had failed.
     pub fn finish(mut self) -> anyhow::Result<ServerReport> {
         match &mut self {
-            Server::Process {
-                child, stdin, stdout, ..
-            } => {
-                drop(stdin.take());
-                let mut line = String::new();
-                stdout
-                    .take(REPORT_BYTES_MAX)
-                    .read_to_string(&mut line)
-                    .context("reading the server's report")?;
-                let status = child.wait().context("waiting for the server's process")?;
-                serde_json::from_str(&line).with_context(|| format!("the server ended early ({status})"))
-            }
+            Server::Process { .. } => self.finish_as(),
             Server::Thread { handle, stop, .. } => {
                 stop.store(true, Ordering::Release);
                 let handle = handle.take().expect("finish is called once");
                 handle.join().unwrap_or_else(|_| bail!("the server's thread panicked"))
             }
         }
+    }
+}
+
+impl Server {
+    /// Ends a process and takes the report that its subcommand prints.
+    ///
+    /// # Errors
+    /// As [`Server::finish`].
+    ///
+    /// # Panics
+    /// For a thread: it has no subcommand.
+    pub fn finish_as<Report: DeserializeOwned>(mut self) -> anyhow::Result<Report> {
+        let Server::Process {
+            child, stdin, stdout, ..
+        } = &mut self
+        else {
+            panic!("a thread's report is a ServerReport")
+        };
+        drop(stdin.take());
+        let mut line = String::new();
+        stdout
+            .take(REPORT_BYTES_MAX)
+            .read_to_string(&mut line)
+            .context("reading the server's report")?;
+        let status = child.wait().context("waiting for the server's process")?;
+        serde_json::from_str(&line).with_context(|| format!("the server ended early ({status})"))
     }
 }
 
@@ -298,10 +321,7 @@ impl Drop for Server {
 /// A configuration that cannot be read, a port that cannot be opened or that fails.
 pub fn main(config: &str) -> anyhow::Result<()> {
     let config: ServerConfig = serde_json::from_str(config).context("reading the server's configuration")?;
-    prctl::set_pdeathsig(Signal::SIGKILL).context("asking to die with the parent")?;
-    if nix::unistd::getppid().as_raw() as u32 != config.parent_pid {
-        bail!("the parent is gone already");
-    }
+    die_with(config.parent_pid)?;
     let backend = backends::by_name(&config.backend).with_context(|| format!("no back end {:?}", config.backend))?;
     if let Kind::XdpEcho(mode, _) = backend.kind {
         return serve_in_driver(&config, mode);
@@ -312,15 +332,8 @@ pub fn main(config: &str) -> anyhow::Result<()> {
         closer,
         keeps: _program,
     } = backend.open(&config.wiring)?;
-    let mut facts = host::settle("server", config.seat);
-    facts.insert("privileges".to_owned(), drop_privileges());
-    say(&Ready { addr, facts })?;
-
-    let stop = Arc::new(AtomicBool::new(false));
-    let on_eof = stop.clone();
-    thread::spawn(move || {
-        let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        on_eof.store(true, Ordering::Release);
+    settle_and_say_ready(addr, config.seat)?;
+    let stop = stop_at_eof(move || {
         if let Some(closer) = closer {
             closer.close();
         }
@@ -359,9 +372,46 @@ fn serve_in_driver(config: &ServerConfig, mode: Mode) -> anyhow::Result<()> {
 }
 
 /// One line for the parent.
-fn say(line: &impl Serialize) -> anyhow::Result<()> {
+///
+/// # Errors
+/// Nobody reads stdout.
+pub fn say(line: &impl Serialize) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string(line)?);
     io::stdout().flush().context("telling the parent")
+}
+
+/// Ends this process when its parent does, however that ends.
+///
+/// # Errors
+/// The parent is gone already.
+pub fn die_with(parent_pid: u32) -> anyhow::Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL).context("asking to die with the parent")?;
+    if nix::unistd::getppid().as_raw() as u32 != parent_pid {
+        bail!("the parent is gone already");
+    }
+    Ok(())
+}
+
+/// Takes a server's seat, drops every privilege, and says on stdout that it is ready at `addr`.
+///
+/// # Errors
+/// Nobody reads stdout.
+pub fn settle_and_say_ready(addr: Option<SocketAddr>, seat: Seat) -> anyhow::Result<()> {
+    let mut facts = host::settle("server", seat);
+    facts.insert("privileges".to_owned(), drop_privileges());
+    say(&Ready { addr, facts })
+}
+
+/// What is set when stdin closes, after which `also` is called: the parent wants a server to end.
+pub fn stop_at_eof(also: impl FnOnce() + Send + 'static) -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let on_eof = stop.clone();
+    thread::spawn(move || {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        on_eof.store(true, Ordering::Release);
+        also();
+    });
+    stop
 }
 
 /// Gives up every capability: from here on only frames are handled, and nobody's frame needs them.

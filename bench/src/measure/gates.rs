@@ -84,6 +84,29 @@ pub enum Observation {
         /// All scheduler ticks, over all CPUs.
         total_ticks: u64,
     },
+    /// The stages of a round trip, beside the round trip.
+    Stages {
+        /// Sum of the stages' means, in nanoseconds.
+        sum_ns: f64,
+        /// Mean of the round trip, in nanoseconds.
+        total_ns: f64,
+        /// How exactly the stamps' clocks are known to each other, in nanoseconds.
+        clock_error_ns: u64,
+        /// Stages that ended before they began, beyond that error.
+        out_of_order_count: u64,
+    },
+    /// The wall clock, which stamps are of, was set while they were taken.
+    StampClockStep {
+        /// By how much, at least; it is beyond the error with which it was read.
+        wall_step_ns: i64,
+    },
+    /// Requests that were answered and lack a stamp.
+    Unstamped {
+        /// How many.
+        unstamped_count: u64,
+        /// Of how many that were answered.
+        answered_count: u64,
+    },
     /// What the clocks did to each other meanwhile.
     Clocks {
         /// How far CLOCK_REALTIME moved against CLOCK_MONOTONIC: a step of the wall clock.
@@ -120,6 +143,11 @@ pub struct Limits {
     pub involuntary_per_s_max: f64,
     /// Time on the run queue over elapsed time. At 1 % another thread alone may own p99.
     pub waited_ratio_max: f64,
+    /// The sum of the stages' means may differ from the mean round trip by this share of it, and by the clocks' error: a
+    /// histogram's values are off by up to 0.1 %.
+    pub stages_ratio_max: f64,
+    /// Answered requests that may lack a stamp. A stage is told of those that have all; were they few, of which kind?
+    pub unstamped_ratio_max: f64,
     /// Steps between clocks, in nanoseconds. Two clocks are read one after the other; 100 µs is a bad interrupt in
     /// between.
     pub clock_step_ns_max: u64,
@@ -139,6 +167,8 @@ impl Default for Limits {
             steal_ticks_min: 3,
             involuntary_per_s_max: 100.0,
             waited_ratio_max: 0.01,
+            stages_ratio_max: 0.01,
+            unstamped_ratio_max: 0.01,
             clock_step_ns_max: 100_000,
             slew_ratio_max: 500e-6,
             overflow_is_measured: false,
@@ -323,6 +353,40 @@ pub fn reason(observation: &Observation, limits: &Limits) -> Option<String> {
                 )
             })
         }
+        Observation::Stages {
+            sum_ns,
+            total_ns,
+            clock_error_ns,
+            out_of_order_count,
+        } => {
+            let doubt_ns = total_ns * limits.stages_ratio_max + clock_error_ns as f64;
+            // Not `>`: an unknown sum is no sum.
+            let is_a_sum = (sum_ns - total_ns).abs() <= doubt_ns;
+            (!is_a_sum).then(|| {
+                format!(
+                    "the stages add up to {sum_ns:.0} ns and the round trip takes {total_ns:.0} ns, and {out_of_order_count} \
+                     stages ended before they began; a stamp is not where or of the clock that it is taken for; run again, \
+                     and tell us if it stays so",
+                )
+            })
+        }
+        Observation::StampClockStep { wall_step_ns } => Some(format!(
+            "CLOCK_REALTIME was stepped by {wall_step_ns} ns while it stamped frames; stages between it and CLOCK_MONOTONIC \
+             are off by as much; run again, and stop whatever sets the clock by steps (chronyc, ntpdate)"
+        )),
+        Observation::Unstamped {
+            unstamped_count,
+            answered_count,
+        } => {
+            let ratio = unstamped_count as f64 / answered_count.max(1) as f64;
+            (ratio > limits.unstamped_ratio_max).then(|| {
+                format!(
+                    "{unstamped_count} of {answered_count} answered requests lack a stamp (limit {:.0} %); the stages are \
+                     those of the others, who may differ; run again, with fewer losses (a quieter machine)",
+                    limits.unstamped_ratio_max * 100.0
+                )
+            })
+        }
         Observation::Clocks {
             wall_step_ns,
             suspended_ns,
@@ -401,6 +465,36 @@ mod tests {
             "that is what waking up costs"
         );
         assert!(reason(&lag(250_000, Some(260_000)), &sleeping).is_some());
+    }
+
+    #[test]
+    fn stages_that_do_not_add_up_are_no_stages() {
+        let stages = |sum_ns, out_of_order_count| Observation::Stages {
+            sum_ns,
+            total_ns: 10_000.0,
+            clock_error_ns: 30,
+            out_of_order_count,
+        };
+        passed(stages(10_130.0, 0));
+        passed(stages(9_870.0, 3));
+        missed(stages(10_131.0, 0), "10131 ns");
+        missed(stages(9_869.0, 7), "7 stages");
+        missed(stages(f64::NAN, 0), "NaN");
+    }
+
+    #[test]
+    fn any_step_of_the_stamps_clock_is_a_fault() {
+        missed(Observation::StampClockStep { wall_step_ns: -900 }, "-900 ns");
+    }
+
+    #[test]
+    fn requests_without_all_stamps_are_few_or_a_fault() {
+        let unstamped = |unstamped_count| Observation::Unstamped {
+            unstamped_count,
+            answered_count: 1_000,
+        };
+        passed(unstamped(10));
+        missed(unstamped(11), "11 of 1000");
     }
 
     #[test]

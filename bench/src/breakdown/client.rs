@@ -1,0 +1,238 @@
+//! The asking end of a breakdown: ping-pong over a stamped socket, and out of each reply the whole way of its request.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use anyhow::Context;
+use dataplane_ports::stamped::{ClockOffset, StampedOptions, StampedSocket, TxStation, monotonic_ns};
+use dataplane_wire::{
+    echo,
+    frame::{self, HEADER_BYTES, Header, Kind},
+    trace::{self, Station, TRAILER_BYTES},
+};
+
+use super::{
+    Wait,
+    stages::{POINTS_COUNT, Point, Stages, Way},
+};
+use crate::load::thread::ThreadUsage;
+
+/// Header, the echo's client number, some filler, and the trailer of stamps.
+pub const FRAME_BYTES: usize = 128;
+const _: () = assert!(FRAME_BYTES >= HEADER_BYTES + echo::PAYLOAD_BYTES_MIN + TRAILER_BYTES);
+
+/// A request without a reply for this long is lost.
+const TIMEOUT: Duration = Duration::from_millis(500);
+/// Round trips before this are not recorded.
+const WARM_UP: Duration = Duration::from_millis(15);
+
+/// How the client asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ClientOptions {
+    pub(super) local: SocketAddr,
+    pub(super) server: SocketAddr,
+    pub(super) wait: Wait,
+    pub(super) duration: Duration,
+    pub(super) client_id: u32,
+    /// XDP programs stamp at the two interfaces.
+    pub(super) driver: bool,
+}
+
+/// What the client found.
+pub(super) struct Asked {
+    pub(super) stages: Stages,
+    pub(super) sent_count: u64,
+    pub(super) elapsed: Duration,
+    pub(super) clock_error_ns: u64,
+    pub(super) clock_step_ns: Option<i64>,
+    pub(super) used: ThreadUsage,
+}
+
+/// The socket is opened in the client's namespace, and asks from the thread that measures.
+pub(super) fn open(options: &ClientOptions) -> anyhow::Result<StampedSocket> {
+    let socket = StampedSocket::open(&StampedOptions {
+        local: options.local,
+        remote: Some(options.server),
+        wait: options.wait.into(),
+        hardware: false,
+        interface: false,
+    })?;
+    Ok(socket)
+}
+
+/// One request after the other until the time is over, or `stop`. `begun` is called when the warm-up is.
+pub(super) fn ask(
+    mut socket: StampedSocket,
+    options: &ClientOptions,
+    begun: &mut dyn FnMut(),
+    stop: &AtomicBool,
+) -> anyhow::Result<Asked> {
+    let offset = ClockOffset::measure()?;
+    let mut stages = Stages::new(options.driver);
+    let warm_until_ns = monotonic_ns() + WARM_UP.as_nanos() as u64;
+    let mut measured_from_ns = None;
+    let mut used_before = ThreadUsage::now();
+    let mut sent_count = 0;
+    // Answered, and waiting for the stamp that travels in the next reply.
+    let mut unfinished: Option<Way> = None;
+    for seq in 0_u64.. {
+        let now_ns = monotonic_ns();
+        let elapsed_ns = measured_from_ns.map_or(0, |from_ns| now_ns.saturating_sub(from_ns));
+        if elapsed_ns >= options.duration.as_nanos() as u64 || stop.load(Ordering::Relaxed) {
+            break;
+        }
+        if measured_from_ns.is_none() && now_ns >= warm_until_ns {
+            begun();
+            used_before = ThreadUsage::now();
+            unfinished = None;
+            measured_from_ns = Some(monotonic_ns());
+        }
+        let is_measured = measured_from_ns.is_some();
+        sent_count += u64::from(is_measured);
+        let answered = round_trip(&mut socket, options, seq, &offset)?;
+        // The stamp that the request before this one lacked.
+        if let Some(mut way) = unfinished.take() {
+            match answered {
+                Some((_, before_ns)) if is_after(before_ns, &way) => {
+                    way[Point::ServerSent as usize] = before_ns;
+                    stages.record(&way, offset.error_ns);
+                }
+                _ => stages.record_incomplete(),
+            }
+        }
+        match answered {
+            Some((way, _)) if is_measured => unfinished = Some(way),
+            None if is_measured => stages.record_lost(),
+            _ => {}
+        }
+    }
+    // The last one's stamp never comes: it is left out, and is none of the incomplete.
+    let later = ClockOffset::measure()?;
+    Ok(Asked {
+        stages,
+        sent_count,
+        elapsed: Duration::from_nanos(measured_from_ns.map_or(0, |from_ns| monotonic_ns() - from_ns)),
+        clock_error_ns: offset.error_ns,
+        clock_step_ns: later.step_since(&offset),
+        used: ThreadUsage::now().since(&used_before),
+    })
+}
+
+/// The stamp of the reply before is the one of `way` if it was made between its server's sending and its arrival; a lost
+/// reply in between would bring another's.
+fn is_after(sent_ns: u64, way: &Way) -> bool {
+    // Clocks are compared by the stages' gate, not here: a millisecond tells one request from another.
+    const DOUBT_NS: u64 = 1_000_000;
+    sent_ns + DOUBT_NS > way[Point::ServerReply as usize] && sent_ns < way[Point::ClientReceive as usize] + DOUBT_NS
+}
+
+/// One request and its reply: its way, without the stamp that is not known yet, and that stamp of the reply before. `None`:
+/// no reply came in time.
+fn round_trip(
+    socket: &mut StampedSocket,
+    options: &ClientOptions,
+    seq: u64,
+    offset: &ClockOffset,
+) -> anyhow::Result<Option<(Way, u64)>> {
+    let mut bytes = [0; FRAME_BYTES];
+    request(options.client_id, seq, monotonic_ns(), &mut bytes);
+    // Behind the checksums: writing a request is no part of its way.
+    let app_tx_ns = monotonic_ns();
+    let key = socket.send(&bytes).context("sending")?;
+    let deadline_ns = app_tx_ns + TIMEOUT.as_nanos() as u64;
+    loop {
+        let received = socket.recv(&mut bytes).context("receiving")?;
+        let app_rx_ns = monotonic_ns();
+        let reply = received.and_then(|received| {
+            let trailer = *trailer_of(&bytes[..received.len_bytes], options.client_id, seq)?;
+            Some((received, trailer))
+        });
+        let Some((received, trailer)) = reply else {
+            // Nothing, or a late reply to an earlier request.
+            if app_rx_ns > deadline_ns {
+                return Ok(None);
+            }
+            continue;
+        };
+        let mut way: Way = [0; POINTS_COUNT];
+        let mut set = |point: Point, at_ns: Option<u64>| way[point as usize] = at_ns.unwrap_or(0);
+        let of_server = |station| Some(trace::stamp(&trailer, station));
+        set(Point::ClientSend, Some(app_tx_ns));
+        set(Point::ServerDriver, of_server(Station::ServerDriverRx));
+        set(Point::ServerStack, of_server(Station::ServerSocketRx));
+        set(Point::ServerReceive, of_server(Station::ServerAppRx));
+        set(Point::ServerReply, of_server(Station::ServerAppTx));
+        set(Point::ClientDriver, of_server(Station::ClientDriverRx));
+        set(
+            Point::ClientStack,
+            received.software.and_then(|stamp| offset.monotonic_ns(stamp)),
+        );
+        set(Point::ClientReceive, Some(app_rx_ns));
+        let look = &mut |stamp: dataplane_ports::stamped::TxStamp| {
+            if stamp.key == key {
+                let point = match stamp.station {
+                    TxStation::Scheduled => Point::ClientScheduled,
+                    TxStation::Sent => Point::ClientSent,
+                };
+                set(point, offset.monotonic_ns(stamp.stamp));
+            }
+        };
+        socket.tx_stamps(look).context("reading transmit stamps")?;
+        return Ok(Some((way, trace::stamp(&trailer, Station::ServerDriverTxBefore))));
+    }
+}
+
+/// Writes a request with an empty trailer over all of `bytes`.
+pub(super) fn request(client_id: u32, seq: u64, sent_ns: u64, bytes: &mut [u8; FRAME_BYTES]) {
+    const FILLER: [u8; FRAME_BYTES - HEADER_BYTES - echo::PAYLOAD_BYTES_MIN] =
+        [0; FRAME_BYTES - HEADER_BYTES - echo::PAYLOAD_BYTES_MIN];
+    let payload = echo::Echo {
+        client: client_id,
+        filler: &FILLER,
+    };
+    echo::emit(&payload, &mut bytes[HEADER_BYTES..]);
+    let header = Header {
+        kind: Kind::EchoRequest,
+        term: 0,
+        slot: seq,
+        sent_ns,
+    };
+    frame::emit(&header, bytes);
+}
+
+/// The trailer of a reply to this client's request `seq`.
+fn trailer_of(bytes: &[u8], client_id: u32, seq: u64) -> Option<&[u8; TRAILER_BYTES]> {
+    let reply = frame::parse(bytes).ok()?;
+    let is_ours = reply.header.kind == Kind::EchoReply
+        && reply.header.slot == seq
+        && echo::parse(reply.payload).is_ok_and(|echo| echo.client == client_id);
+    trace::trailer(reply.payload).filter(|_| is_ours)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_request_s_reply_is_read() {
+        let mut bytes = [0; FRAME_BYTES];
+        request(7, 11, 12, &mut bytes);
+        assert_eq!(trailer_of(&bytes, 7, 11), None, "a request is no reply");
+        let header = Header {
+            kind: Kind::EchoReply,
+            term: 0,
+            slot: 11,
+            sent_ns: 12,
+        };
+        frame::emit(&header, &mut bytes);
+        assert_eq!(trailer_of(&bytes, 7, 11), Some(&[0; TRAILER_BYTES]));
+        assert_eq!(trailer_of(&bytes, 8, 11), None);
+        assert_eq!(trailer_of(&bytes, 7, 12), None);
+        bytes[100] ^= 1;
+        assert_eq!(trailer_of(&bytes, 7, 11), None, "damaged");
+        assert_eq!(trailer_of(&[], 7, 11), None);
+    }
+}

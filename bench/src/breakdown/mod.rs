@@ -1,0 +1,323 @@
+//! One round trip taken apart: a client and a server over stamped sockets, the server in a process of its own, and where it
+//! can be had an XDP program at each interface. It gives one row per stage and one for the whole.
+//!
+//! All stamps are told in CLOCK_MONOTONIC: the programs' and XDP's are of it, the kernel's software stamps are of
+//! CLOCK_REALTIME and converted by whoever reads them. The two ends are on one machine and have one pair of clocks; across
+//! machines a stage between them would be off by the difference of two clocks, and is not offered.
+
+mod client;
+mod server;
+pub mod stages;
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use dataplane_ports::stamped::StampedWait;
+use dataplane_waist::Wake;
+use serde::{Deserialize, Serialize};
+
+pub use self::server::{SUBCOMMAND, StampedConfig, StampedReport, main as serve};
+use self::{
+    client::{Asked, ClientOptions},
+    stages::{Stages, TOTAL},
+};
+use crate::{
+    experiment::Lab,
+    host::{self, RunTime, Seat},
+    measure::{
+        QUANTILES, Recorder, Watch,
+        gates::{self, Limits, Observation},
+    },
+    place::End,
+    record::{Better, Metric, ModeRecord, Row, Validity},
+    server::Server,
+    trial::{Cpus, Position},
+};
+
+/// What the rows of a breakdown are called: kernel UDP as in `udp-blocking` and `udp-spin`, with stamps.
+pub const NAME: &str = "udp-stamped";
+
+/// The size of request and reply: header, client number, filler, trailer of stamps.
+pub const FRAME_BYTES: usize = client::FRAME_BYTES;
+
+/// The axis that the stages are values of.
+pub const STAGE: &str = "stage";
+
+/// How an end waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Wait {
+    /// In recvmsg(2), with a time-out that bounds the run.
+    Blocking,
+    /// Not at all.
+    Spinning,
+}
+
+impl From<Wait> for StampedWait {
+    fn from(wait: Wait) -> StampedWait {
+        /// Long beside a round trip, short beside a person's patience: how late an end notices that it is to stop.
+        const TIMEOUT: Duration = Duration::from_millis(20);
+        match wait {
+            Wait::Blocking => StampedWait::Blocking(TIMEOUT),
+            Wait::Spinning => StampedWait::Spin,
+        }
+    }
+}
+
+/// What is taken apart.
+#[derive(Clone, Copy, Debug)]
+pub struct Breakdown {
+    /// How both ends wait.
+    pub wait: Wait,
+    /// Which CPUs they get.
+    pub cpus: Cpus,
+    /// For how long.
+    pub duration: Duration,
+    /// Tells this client's frames from another's.
+    pub client_id: u32,
+}
+
+/// Measures, and gives a row for each stage and one for the whole, all valid or all INVALID.
+///
+/// # Errors
+/// When an end could not be started or failed.
+pub fn measure(lab: &Lab<'_>, breakdown: &Breakdown, position: &Position) -> anyhow::Result<Vec<Row>> {
+    let at_s = lab.run_started.elapsed().as_secs_f64();
+    let [client_cpu, server_cpu] = breakdown.cpus.of(lab.place.cpus());
+    let seat = |cpu| Seat {
+        cpu,
+        spins: breakdown.wait == Wait::Spinning,
+        is_shared: client_cpu == server_cpu,
+    };
+    let config = StampedConfig {
+        parent_pid: std::process::id(),
+        local: lab.place.endpoint(End::Server).addr,
+        wait: breakdown.wait,
+        seat: seat(server_cpu),
+    };
+    let watch = Watch::begin();
+    let server = lab
+        .place
+        .inside(End::Server, || Server::spawn_as(SUBCOMMAND, &config))?
+        .context("starting the stamped server")?;
+    let options = ClientOptions {
+        local: lab.place.endpoint(End::Client).addr,
+        server: server.addr().context("the stamped server said no address")?,
+        wait: breakdown.wait,
+        duration: breakdown.duration,
+        client_id: breakdown.client_id,
+        driver: false,
+    };
+    let measured = thread::scope(|scope| {
+        let server = &server;
+        let asks = scope.spawn(move || ask(lab, &options, seat(client_cpu), server));
+        asks.join().unwrap_or_else(|_| bail!("the client's thread panicked"))
+    })
+    .context("the client of a breakdown")?;
+    let mut facts = measured.facts;
+    facts.extend(server.facts().clone());
+    let report: StampedReport = server.finish_as()?;
+
+    let asked = measured.asked;
+    let mut seen = watch.end();
+    seen.extend(observations(&asked, &report));
+    if client_cpu != server_cpu {
+        for (end, used) in [("client", measured.client_used), ("server", measured.server_used)] {
+            seen.extend(used.map(|used| Observation::Contention {
+                end,
+                waited: used.waited,
+                elapsed: asked.elapsed,
+            }));
+        }
+    }
+    let wake = match breakdown.wait {
+        Wait::Blocking => Wake::Sleeps,
+        Wait::Spinning => Wake::Spins,
+    };
+    let clock_error_ns = asked.clock_error_ns.max(report.clock_error_ns);
+    facts.insert("wake".to_owned(), format!("{wake:?}").to_lowercase());
+    facts.insert("clock_error_ns".to_owned(), clock_error_ns.to_string());
+    facts.insert(
+        "yardstick".to_owned(),
+        "kernel UDP sockets that ask for SO_TIMESTAMPING's stamps, which cost time themselves".to_owned(),
+    );
+    let frame = RowFrame {
+        position,
+        at_s,
+        elapsed_s: asked.elapsed.as_secs_f64(),
+        facts,
+        validity: gates::judge(&seen, &Limits::for_wake(wake)),
+    };
+    let mut rows = stage_rows(&frame, &asked.stages);
+    rows.push(total_row(&frame, &asked, &measured_cpu(&asked, measured.server_used)));
+    Ok(rows)
+}
+
+/// What the client's thread brings back.
+struct Measured {
+    asked: Asked,
+    client_used: Option<RunTime>,
+    server_used: Option<RunTime>,
+    facts: BTreeMap<String, String>,
+}
+
+fn ask(lab: &Lab<'_>, options: &ClientOptions, seat: Seat, server: &Server) -> anyhow::Result<Measured> {
+    let facts = host::settle("client", seat);
+    let socket = lab.place.inside(End::Client, || client::open(options))??;
+    let tid = nix::unistd::gettid().as_raw();
+    let (mut client_before, mut server_before) = (None, None);
+    let asked = client::ask(
+        socket,
+        options,
+        &mut || {
+            client_before = host::thread_run_time(tid);
+            server_before = server.run_time();
+        },
+        lab.stop,
+    )?;
+    let since = |after: Option<RunTime>, before: Option<RunTime>| Some(after?.since(before?));
+    Ok(Measured {
+        asked,
+        client_used: since(host::thread_run_time(tid), client_before),
+        server_used: since(server.run_time(), server_before),
+        facts,
+    })
+}
+
+/// What the two ends show about themselves.
+fn observations(asked: &Asked, report: &StampedReport) -> Vec<Observation> {
+    let stages = &asked.stages;
+    let told_count = stages.total().samples_count();
+    let mut seen = vec![
+        Observation::Samples {
+            q: 0.5,
+            total_count: stages.total().total_count(),
+        },
+        Observation::Unstamped {
+            unstamped_count: stages.incomplete_count(),
+            answered_count: told_count + stages.incomplete_count(),
+        },
+        Observation::RingOverflow {
+            end: "server",
+            rx_dropped_count: 0,
+            tx_dropped_count: report.server.tx_dropped_count,
+        },
+    ];
+    if told_count == 0 {
+        seen.push(Observation::Silence {
+            sent_count: asked.sent_count,
+        });
+    } else {
+        seen.push(Observation::Stages {
+            sum_ns: stages.sum_of_means_ns(),
+            total_ns: stages.total_mean_ns(),
+            clock_error_ns: asked.clock_error_ns.max(report.clock_error_ns),
+            out_of_order_count: stages.out_of_order_count(),
+        });
+    }
+    // Smaller steps than the machine's own watch complains of move stages, too.
+    for wall_step_ns in [asked.clock_step_ns, report.clock_step_ns].into_iter().flatten() {
+        seen.push(Observation::StampClockStep { wall_step_ns });
+    }
+    seen
+}
+
+/// What all rows of a breakdown have in common.
+struct RowFrame<'a> {
+    position: &'a Position,
+    at_s: f64,
+    elapsed_s: f64,
+    facts: BTreeMap<String, String>,
+    validity: Validity,
+}
+
+impl RowFrame<'_> {
+    fn row(&self, stage: &str, durations: &Recorder, metrics: Vec<(&str, f64, &str)>) -> Row {
+        let mut axis = self.position.axis.clone();
+        axis.insert(STAGE.to_owned(), stage.to_owned());
+        Row {
+            experiment: self.position.experiment.to_owned(),
+            backend: NAME.to_owned(),
+            mode: ModeRecord::Native,
+            axis,
+            round: self.position.round,
+            twin: self.position.twin,
+            seed: self.position.seed,
+            at_s: self.at_s,
+            elapsed_s: self.elapsed_s,
+            latency: (durations.total_count() > 0).then(|| durations.distribution(&QUANTILES)),
+            service: None,
+            schedule_lag: None,
+            metrics: metrics
+                .into_iter()
+                .map(|(name, value, unit)| {
+                    let metric = Metric {
+                        value,
+                        unit: unit.to_owned(),
+                        better: if unit == "ns" { Better::Lower } else { Better::Neither },
+                    };
+                    (name.to_owned(), metric)
+                })
+                .collect(),
+            series: Vec::new(),
+            facts: self.facts.clone(),
+            validity: self.validity.clone(),
+        }
+    }
+}
+
+/// Mean of a stage, and its share of the mean round trip.
+pub const STAGE_MEAN: &str = "stage_mean";
+/// See [`STAGE_MEAN`].
+pub const STAGE_SHARE: &str = "stage_share";
+/// Sum of the stages' means over the mean round trip; on the row of the whole.
+pub const STAGES_SUM: &str = "stages_sum";
+
+fn stage_rows(frame: &RowFrame<'_>, stages: &Stages) -> Vec<Row> {
+    let total_ns = stages.total_mean_ns();
+    stages
+        .stages()
+        .map(|(stage, durations)| {
+            let mean_ns = durations.histogram().mean();
+            let mut row = frame.row(
+                stage.name(),
+                durations,
+                vec![(STAGE_MEAN, mean_ns, "ns"), (STAGE_SHARE, mean_ns / total_ns, "ratio")],
+            );
+            row.facts.insert("clocks".to_owned(), stage.clocks());
+            row
+        })
+        .collect()
+}
+
+/// CPU time per round trip, as far as the kernel says.
+fn measured_cpu(asked: &Asked, server_used: Option<RunTime>) -> Vec<(&'static str, f64, &'static str)> {
+    let count = asked.sent_count.max(1) as f64;
+    let mut metrics = vec![("client_cpu_per_op", asked.used.cpu_ns as f64 / count, "ns")];
+    metrics.extend(server_used.map(|used| ("server_cpu_per_op", used.on_cpu.as_nanos() as f64 / count, "ns")));
+    metrics
+}
+
+fn total_row(frame: &RowFrame<'_>, asked: &Asked, cpu: &[(&'static str, f64, &'static str)]) -> Row {
+    let stages = &asked.stages;
+    let total_ns = stages.total_mean_ns();
+    let mut metrics = vec![
+        (STAGE_MEAN, total_ns, "ns"),
+        (STAGE_SHARE, 1.0, "ratio"),
+        (STAGES_SUM, stages.sum_of_means_ns() / total_ns, "ratio"),
+        ("sent", asked.sent_count as f64, "count"),
+        ("unstamped", stages.incomplete_count() as f64, "count"),
+        ("out_of_order", stages.out_of_order_count() as f64, "count"),
+    ];
+    metrics.extend_from_slice(cpu);
+    let mut row = frame.row(TOTAL, stages.total(), metrics);
+    row.facts.insert(
+        "clocks".to_owned(),
+        "CLOCK_MONOTONIC (the program), both ends of it".to_owned(),
+    );
+    row
+}
