@@ -5,6 +5,7 @@ pub mod coordinated_omission;
 pub mod load_latency;
 pub mod loss_exclusion;
 pub mod peers;
+pub mod rtt_breakdown;
 pub mod rtt_ladder;
 pub mod self_test;
 pub mod wakeup_model;

@@ -5,8 +5,8 @@ use crate::{
     experiment::Experiment,
     experiments::{
         client_bias::ClientBias, coordinated_omission::CoordinatedOmission, load_latency::LoadLatency,
-        loss_exclusion::LossExclusion, peers::Peers, rtt_ladder::RttLadder, self_test::SelfTest,
-        wakeup_model::WakeupModel,
+        loss_exclusion::LossExclusion, peers::Peers, rtt_breakdown::RttBreakdown, rtt_ladder::RttLadder,
+        self_test::SelfTest, wakeup_model::WakeupModel,
     },
 };
 
@@ -18,6 +18,7 @@ pub const EXPERIMENTS: &[&dyn Experiment] = &[
     &LossExclusion,
     &ClientBias,
     &WakeupModel,
+    &RttBreakdown,
     &Peers,
     &SelfTest,
 ];

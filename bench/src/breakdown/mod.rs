@@ -6,15 +6,11 @@
 //! machines a stage between them would be off by the difference of two clocks, and is not offered.
 
 mod client;
+pub mod driver;
 mod server;
 pub mod stages;
 
-use std::{
-    collections::BTreeMap,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, thread, time::Duration};
 
 use anyhow::{Context, bail};
 use dataplane_ports::stamped::StampedWait;
@@ -24,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use self::server::{SUBCOMMAND, StampedConfig, StampedReport, main as serve};
 use self::{
     client::{Asked, ClientOptions},
+    driver::DriverStamps,
     stages::{Stages, TOTAL},
 };
 use crate::{
@@ -79,6 +76,8 @@ pub struct Breakdown {
     pub duration: Duration,
     /// Tells this client's frames from another's.
     pub client_id: u32,
+    /// Attach XDP programs that stamp at the two interfaces.
+    pub driver: bool,
 }
 
 /// Measures, and gives a row for each stage and one for the whole, all valid or all INVALID.
@@ -99,6 +98,11 @@ pub fn measure(lab: &Lab<'_>, breakdown: &Breakdown, position: &Position) -> any
         wait: breakdown.wait,
         seat: seat(server_cpu),
     };
+    // Before the ends: attaching one changes how the interface receives.
+    let driver = match breakdown.driver {
+        true => Some(DriverStamps::attach(lab.place).context("attaching the XDP programs that stamp")?),
+        false => None,
+    };
     let watch = Watch::begin();
     let server = lab
         .place
@@ -110,7 +114,7 @@ pub fn measure(lab: &Lab<'_>, breakdown: &Breakdown, position: &Position) -> any
         wait: breakdown.wait,
         duration: breakdown.duration,
         client_id: breakdown.client_id,
-        driver: false,
+        driver: driver.is_some(),
     };
     let measured = thread::scope(|scope| {
         let server = &server;
@@ -121,6 +125,7 @@ pub fn measure(lab: &Lab<'_>, breakdown: &Breakdown, position: &Position) -> any
     let mut facts = measured.facts;
     facts.extend(server.facts().clone());
     let report: StampedReport = server.finish_as()?;
+    drop(driver);
 
     let asked = measured.asked;
     let mut seen = watch.end();

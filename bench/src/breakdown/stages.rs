@@ -106,6 +106,10 @@ pub struct Stage {
 /// The name of the whole round trip among the stages.
 pub const TOTAL: &str = "total";
 
+/// The names of the stages in which somebody is woken; the receive path from the stack's stamp to the socket is in them
+/// too.
+pub const WAKEUPS: [&str; 2] = ["05 server stack to app", "10 client stack to app"];
+
 impl Stage {
     /// What a row calls it; sorted by name they are in order.
     pub fn name(self) -> &'static str {
@@ -115,19 +119,14 @@ impl Stage {
             (Point::ClientSent, Point::ServerDriver) => "03 driver to server driver",
             (Point::ClientSent, _) => "03 driver to server stack",
             (Point::ServerDriver, _) => "04 server driver to stack",
-            (Point::ServerStack, _) => "05 server stack to app",
+            (Point::ServerStack, _) => WAKEUPS[0],
             (Point::ServerReceive, _) => "06 server app",
             (Point::ServerReply, _) => "07 server app to driver",
             (Point::ServerSent, Point::ClientDriver) => "08 driver to client driver",
             (Point::ServerSent, _) => "08 driver to client stack",
             (Point::ClientDriver, _) => "09 client driver to stack",
-            (Point::ClientStack | Point::ClientReceive, _) => "10 client stack to app",
+            (Point::ClientStack | Point::ClientReceive, _) => WAKEUPS[1],
         }
-    }
-
-    /// Is somebody woken in it? The receive path from the stack's stamp to the socket is in it too.
-    pub fn is_wakeup(self) -> bool {
-        matches!(self.from, Point::ServerStack | Point::ClientStack)
     }
 
     /// Who made the two stamps, and of which clocks they are, for a row's facts.
@@ -277,7 +276,7 @@ mod tests {
             let names: Vec<&str> = stages.stages().map(|(stage, _)| stage.name()).collect();
             assert!(names.windows(2).all(|pair| pair[0] < pair[1]), "{names:?}");
             assert!(names.last().is_some_and(|last| *last < TOTAL));
-            assert_eq!(stages.stages().filter(|(stage, _)| stage.is_wakeup()).count(), 2);
+            assert_eq!(names.iter().filter(|name| WAKEUPS.contains(name)).count(), 2);
         }
     }
 }

@@ -99,7 +99,7 @@ fn table(out: &mut String, experiment: &Experiment<'_>) -> std::fmt::Result {
     if !experiment.question.is_empty() {
         writeln!(out, "{}\n", markdown_text(experiment.question))?;
     }
-    let cpu = experiment.cpu_metrics();
+    let beside = experiment.beside_metrics();
     let has_ratio = experiment.has_ratio();
     let mut titles: Vec<String> = experiment.axes.iter().map(|axis| markdown_text(axis)).collect();
     titles.extend(["back end".into(), "mode".into()]);
@@ -107,7 +107,7 @@ fn table(out: &mut String, experiment: &Experiment<'_>) -> std::fmt::Result {
     titles.extend(QUANTILES.map(units::quantile_name));
     titles.push("lost".into());
     titles.extend(has_ratio.then(|| format!("p50 ÷ {REFERENCE}")));
-    titles.extend(cpu.iter().map(|name| markdown_text(&words::metric_title(name))));
+    titles.extend(beside.iter().map(|name| markdown_text(&words::metric_title(name))));
     let aligned = (0..titles.len()).map(|index| if index < words_count { "---" } else { "--:" });
     writeln!(
         out,
@@ -136,7 +136,7 @@ fn table(out: &mut String, experiment: &Experiment<'_>) -> std::fmt::Result {
                     .map_or("–".into(), |pooled| units::count(pooled.distribution.lost_count)),
             );
             columns.extend(has_ratio.then(|| ratio(cell)));
-            columns.extend(cpu.iter().map(|name| {
+            columns.extend(beside.iter().map(|name| {
                 let metric = cell.metrics.get(name);
                 metric.map_or("–".into(), |metric| units::with_unit(metric.median, metric.unit))
             }));

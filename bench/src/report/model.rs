@@ -109,11 +109,11 @@ impl Experiment<'_> {
         self.points.iter().flat_map(|(_, cells)| cells)
     }
 
-    /// Metrics that stand beside the latency: those of CPU time.
-    pub fn cpu_metrics(&self) -> Vec<&str> {
+    /// Metrics that stand beside the latency: those of CPU time, and those of a stage (`breakdown`).
+    pub fn beside_metrics(&self) -> Vec<&str> {
         self.metric_names()
             .into_iter()
-            .filter(|name| name.contains("cpu"))
+            .filter(|name| name.contains("cpu") || name.starts_with("stage_"))
             .collect()
     }
 

@@ -48,7 +48,7 @@ pub(super) fn section(page: &mut Page, run: usize, experiment: &Experiment<'_>) 
 }
 
 fn table(page: &mut Page, experiment: &Experiment<'_>) {
-    let cpu = experiment.cpu_metrics();
+    let beside = experiment.beside_metrics();
     let has_ratio = experiment.has_ratio();
     page.raw("<div class=\"box\" role=\"region\" tabindex=\"0\" aria-label=\"")
         .text(experiment.title)
@@ -62,16 +62,16 @@ fn table(page: &mut Page, experiment: &Experiment<'_>) {
         }
     }
     page.raw("<th scope=\"col\" class=\"strip\">p50 to p99.9</th><th scope=\"col\" class=\"n\">lost</th>");
-    for name in &cpu {
+    for name in &beside {
         page.element("<th scope=\"col\" class=\"n\">", words::metric_title(name), "</th>");
     }
     page.raw("</tr></thead>\n");
     let columns = Columns {
-        cpu: cpu.clone(),
+        cpu: beside.clone(),
         has_ratio,
         noise_floor: experiment.noise_floor,
     };
-    let columns_count = 3 + QUANTILES.len() + cpu.len() + usize::from(has_ratio);
+    let columns_count = 3 + QUANTILES.len() + beside.len() + usize::from(has_ratio);
     for (point, cells) in &experiment.points {
         page.raw("<tbody>\n");
         if !point.is_empty() {
