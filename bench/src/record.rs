@@ -226,7 +226,7 @@ pub enum QuantileValue {
 pub struct Metric {
     /// The number.
     pub value: f64,
-    /// "ns", "1/s", "bytes", "ratio", "count".
+    /// "ns", "1/s", "bytes", "ratio", "count", "%".
     pub unit: String,
     /// Which way is better.
     pub better: Better,

@@ -24,8 +24,9 @@ use crate::load::thread::ThreadUsage;
 pub const FRAME_BYTES: usize = 128;
 const _: () = assert!(FRAME_BYTES >= HEADER_BYTES + echo::PAYLOAD_BYTES_MIN + TRAILER_BYTES);
 
-/// A request without a reply for this long is lost.
-const TIMEOUT: Duration = Duration::from_millis(500);
+/// A request without a reply for this long is lost: long beside a round trip, and short beside a trial, which stands still
+/// meanwhile.
+const TIMEOUT: Duration = Duration::from_millis(50);
 /// Round trips before this are not recorded.
 const WARM_UP: Duration = Duration::from_millis(15);
 

@@ -275,9 +275,9 @@ impl RowFrame<'_> {
     }
 }
 
-/// Mean of a stage, and its share of the mean round trip.
+/// The metric of a stage: its mean.
 pub const STAGE_MEAN: &str = "stage_mean";
-/// See [`STAGE_MEAN`].
+/// The metric of a stage: its share of the mean round trip, in per cent.
 pub const STAGE_SHARE: &str = "stage_share";
 /// Sum of the stages' means over the mean round trip; on the row of the whole.
 pub const STAGES_SUM: &str = "stages_sum";
@@ -291,7 +291,10 @@ fn stage_rows(frame: &RowFrame<'_>, stages: &Stages) -> Vec<Row> {
             let mut row = frame.row(
                 stage.name(),
                 durations,
-                vec![(STAGE_MEAN, mean_ns, "ns"), (STAGE_SHARE, mean_ns / total_ns, "ratio")],
+                vec![
+                    (STAGE_MEAN, mean_ns, "ns"),
+                    (STAGE_SHARE, 100.0 * mean_ns / total_ns, "%"),
+                ],
             );
             row.facts.insert("clocks".to_owned(), stage.clocks());
             row
@@ -312,7 +315,7 @@ fn total_row(frame: &RowFrame<'_>, asked: &Asked, cpu: &[(&'static str, f64, &'s
     let total_ns = stages.total_mean_ns();
     let mut metrics = vec![
         (STAGE_MEAN, total_ns, "ns"),
-        (STAGE_SHARE, 1.0, "ratio"),
+        (STAGE_SHARE, 100.0, "%"),
         (STAGES_SUM, stages.sum_of_means_ns() / total_ns, "ratio"),
         ("sent", asked.sent_count as f64, "count"),
         ("unstamped", stages.incomplete_count() as f64, "count"),

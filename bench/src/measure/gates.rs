@@ -379,7 +379,8 @@ pub fn reason(observation: &Observation, limits: &Limits) -> Option<String> {
             answered_count,
         } => {
             let ratio = unstamped_count as f64 / answered_count.max(1) as f64;
-            (ratio > limits.unstamped_ratio_max).then(|| {
+            // Each lost request takes a stamp of the one before it along.
+            (ratio > limits.unstamped_ratio_max && unstamped_count > 2).then(|| {
                 format!(
                     "{unstamped_count} of {answered_count} answered requests lack a stamp (limit {:.0} %); the stages are \
                      those of the others, who may differ; run again, with fewer losses (a quieter machine)",

@@ -12,6 +12,7 @@ use super::{
     units, words,
 };
 use crate::{
+    breakdown::STAGE_SHARE,
     measure::QUANTILES,
     record::{ModeRecord, Outcome, VerdictRecord},
     store::Run,
@@ -113,24 +114,25 @@ fn table(out: &mut Out, experiment: &Experiment<'_>) {
     let has_ratio = experiment.has_ratio();
     // p99.99 and the intervals are in the other reports: this one has to fit.
     let wide = out.style.width_chars >= 100;
+    let stages = experiment.metric_names().contains(&STAGE_SHARE);
+    // Stages have long names.
+    let wide = wide && !stages;
     let quantiles: Vec<f64> = QUANTILES
         .into_iter()
         .filter(|q| wide || ![0.9, 0.9999].contains(q))
         .collect();
-    for (point, cells) in &experiment.points {
+    for Section { title, rows } in sections(experiment) {
         let mut table = Table::new();
         table
             .load_style(presets::NOTHING)
             .set_content_arrangement(ContentArrangement::Dynamic);
         table.force_no_tty().set_width(out.style.width_chars);
-        let first = if point.is_empty() {
-            "back end".into()
-        } else {
-            visible(&point_name(point))
-        };
-        let mut titles = vec![Column::new(first)];
+        let mut titles = vec![Column::new(title)];
         titles.extend(quantiles.iter().map(|q| right(units::quantile_name(*q))));
         titles.push(right("lost".into()));
+        if stages {
+            titles.push(right(words::metric_title(STAGE_SHARE)));
+        }
         if has_ratio {
             titles.push(right(if wide {
                 format!("p50 ÷ {REFERENCE}")
@@ -139,18 +141,30 @@ fn table(out: &mut Out, experiment: &Experiment<'_>) {
             }));
         }
         table.set_header(titles);
-        for cell in cells.iter().filter(|cell| !cell.sidelined) {
-            table.add_row(row(cell, &quantiles, has_ratio, wide));
+        for (name, cell) in rows.iter().filter(|(_, cell)| !cell.sidelined) {
+            let shown = Shown {
+                quantiles: &quantiles,
+                stages,
+                has_ratio,
+                wide,
+            };
+            table.add_row(row(name, cell, &shown));
         }
         out.line("");
         for line in table.trim_fmt().lines() {
             out.line(line);
         }
-        for cell in cells.iter().filter(|cell| !cell.valid) {
+        // Rows of one measurement are INVALID for the same reasons; said once.
+        let mut said: Vec<(&str, &[String])> = Vec::new();
+        for (name, cell) in rows.iter().filter(|(_, cell)| !cell.valid) {
+            if said.contains(&(cell.backend, &cell.reasons)) {
+                continue;
+            }
             out.paragraph(
                 "  ",
-                &format!("{} INVALID, not judged: {}", cell.backend, cell.reasons.join("; ")),
+                &format!("{name} INVALID, not judged: {}", cell.reasons.join("; ")),
             );
+            said.push((cell.backend, &cell.reasons));
         }
     }
     if let Some(floor) = experiment.noise_floor {
@@ -162,8 +176,62 @@ fn table(out: &mut Out, experiment: &Experiment<'_>) {
     }
 }
 
-fn row(cell: &Cell<'_>, quantiles: &[f64], has_ratio: bool, wide: bool) -> Vec<Column> {
-    let mut name = visible(cell.backend);
+/// One table of an experiment.
+struct Section<'a> {
+    title: String,
+    /// Each with its name.
+    rows: Vec<(String, &'a Cell<'a>)>,
+}
+
+/// A table for each point of the axes; or, where points have hardly more than one row each, a table for all points that
+/// differ in the last axis alone.
+fn sections<'a>(experiment: &'a Experiment<'a>) -> Vec<Section<'a>> {
+    let shown_count = experiment.cells().filter(|cell| !cell.sidelined).count();
+    let by = experiment
+        .axes
+        .last()
+        .filter(|_| experiment.points.len() > 1 && shown_count < 2 * experiment.points.len());
+    let mut sections: Vec<Section<'a>> = Vec::new();
+    for (point, cells) in &experiment.points {
+        let Some(by) = by else {
+            let title = match point.is_empty() {
+                true => "back end".into(),
+                false => visible(&point_name(point)),
+            };
+            let rows = cells.iter().map(|cell| (visible(cell.backend), cell)).collect();
+            sections.push(Section { title, rows });
+            continue;
+        };
+        let mut rest = (*point).clone();
+        let value = rest.remove(*by).unwrap_or_default();
+        let title = match rest.is_empty() {
+            true => visible(by),
+            false => visible(&format!("{}, by {by}", point_name(&rest))),
+        };
+        let rows = cells
+            .iter()
+            .map(|cell| (visible(&format!("{value}, {}", cell.backend)), cell));
+        match sections.last_mut().filter(|section| section.title == title) {
+            Some(section) => section.rows.extend(rows),
+            None => sections.push(Section {
+                title,
+                rows: rows.collect(),
+            }),
+        }
+    }
+    sections
+}
+
+/// Which columns a table has.
+struct Shown<'a> {
+    quantiles: &'a [f64],
+    stages: bool,
+    has_ratio: bool,
+    wide: bool,
+}
+
+fn row(name: &str, cell: &Cell<'_>, shown: &Shown<'_>) -> Vec<Column> {
+    let mut name = name.to_owned();
     match cell.mode {
         ModeRecord::Native => {}
         ModeRecord::Emulated { .. } => name.push_str(" (emulated)"),
@@ -173,7 +241,7 @@ fn row(cell: &Cell<'_>, quantiles: &[f64], has_ratio: bool, wide: bool) -> Vec<C
         name.push_str(" INVALID");
     }
     let mut columns = vec![Column::new(name)];
-    columns.extend(quantiles.iter().map(|q| {
+    columns.extend(shown.quantiles.iter().map(|q| {
         let quantile = cell.main().and_then(|pooled| pooled.quantile(*q));
         right(quantile.map_or("–".into(), |quantile| units::quantile(quantile.value)))
     }));
@@ -181,10 +249,16 @@ fn row(cell: &Cell<'_>, quantiles: &[f64], has_ratio: bool, wide: bool) -> Vec<C
         .main()
         .map_or("–".into(), |pooled| units::count(pooled.distribution.lost_count));
     columns.push(right(lost));
-    if has_ratio {
+    if shown.stages {
+        let share = cell.metrics.get(STAGE_SHARE);
+        columns.push(right(
+            share.map_or("–".into(), |share| units::with_unit(share.median, share.unit)),
+        ));
+    }
+    if shown.has_ratio {
         let whole = ratio(cell);
         let estimate = whole.split(' ').next().unwrap_or_default().to_string();
-        columns.push(right(if wide { whole } else { estimate }));
+        columns.push(right(if shown.wide { whole } else { estimate }));
     }
     columns
 }
@@ -225,6 +299,22 @@ mod tests {
                 widest.chars().count() <= usize::from(width_chars),
                 "{width_chars}: {widest:?}"
             );
+        }
+    }
+
+    #[test]
+    fn points_of_one_row_each_share_a_table() {
+        let mut run = sample::shared().clone();
+        run.rows
+            .retain(|row| row.backend == "udp-blocking" && row.axis.contains_key("frame_bytes"));
+        let mut sizes: Vec<&str> = run.rows.iter().map(|row| row.axis["frame_bytes"].as_str()).collect();
+        sizes.sort_unstable();
+        sizes.dedup();
+        assert!(sizes.len() > 1, "the sample has several sizes");
+        let text = terminal(&[&run], TEXTS, plain(100));
+        assert_eq!(text.matches("p99.9 ").count(), 1, "one table: {text}");
+        for size in sizes {
+            assert!(text.contains(&format!("{size}, udp-blocking")), "{size}: {text}");
         }
     }
 
