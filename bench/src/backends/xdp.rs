@@ -8,6 +8,7 @@ use dataplane_wire::{ethernet::Mac, frame::Kind};
 use ebpf_host::{Attachment, Loaded, Mode, Program, Settings, kinds};
 
 use super::{Opened, Wiring};
+use crate::place::Endpoint;
 
 /// All kinds of frames: an end takes whatever of ours comes to its port.
 const EVERY_KIND: u32 = kinds(&[
@@ -67,23 +68,28 @@ const RING_FRAMES_MAX: usize = 1 << 16;
 /// # Errors
 /// What the kernel said, with what to try.
 pub fn attach(program: Program, wiring: &Wiring, mode: Mode) -> anyhow::Result<Attachment> {
-    let (local_ipv4, local_ipv6) = match wiring.local.addr.ip() {
-        IpAddr::V4(ip) => (Some(ip), None),
-        IpAddr::V6(ip) => (None, Some(ip)),
-    };
-    let settings = Settings {
-        local_mac: Mac(wiring.local.mac),
-        local_ipv4,
-        local_ipv6,
-        local_port: wiring.local.addr.port(),
-        kinds: EVERY_KIND,
-        stamp_index: 0,
-        frags: wiring.local.mtu_bytes > MTU_BYTES_OF_ONE_BUFFER,
-    };
+    let settings = settings(&wiring.local);
     let interface = &wiring.local.interface;
     let context = || format!("{} on {interface}, {mode}", program.name());
     let loaded = Loaded::load(program, &settings).with_context(context)?;
     loaded.attach(interface, mode).with_context(context)
+}
+
+/// What a program at this end's interface is told: take all frames of ours to this end.
+pub fn settings(local: &Endpoint) -> Settings {
+    let (local_ipv4, local_ipv6) = match local.addr.ip() {
+        IpAddr::V4(ip) => (Some(ip), None),
+        IpAddr::V6(ip) => (None, Some(ip)),
+    };
+    Settings {
+        local_mac: Mac(local.mac),
+        local_ipv4,
+        local_ipv6,
+        local_port: local.addr.port(),
+        kinds: EVERY_KIND,
+        stamp_index: 0,
+        frags: local.mtu_bytes > MTU_BYTES_OF_ONE_BUFFER,
+    }
 }
 
 /// Up to this MTU every driver gives a program its frames in one buffer: a page less the headroom and the tail that XDP wants

@@ -1,12 +1,13 @@
 //! Stamps from the drivers: the XDP program `stamp` at each of the two interfaces, for as long as this is held.
 
-use std::net::IpAddr;
-
 use anyhow::{Context, bail};
-use dataplane_wire::{ethernet::Mac, frame::Kind, trace::Station};
+use dataplane_wire::{frame::Kind, trace::Station};
 use ebpf_host::{Attachment, Loaded, Mode, Program, Settings, kinds};
 
-use crate::place::{End, Place};
+use crate::{
+    backends::xdp,
+    place::{End, Place},
+};
 
 /// Both programs, attached.
 #[derive(Debug)]
@@ -36,17 +37,9 @@ impl DriverStamps {
 
 fn at(place: &Place, end: End, kind: Kind, station: Station) -> anyhow::Result<Attachment> {
     let endpoint = place.endpoint(end);
-    let IpAddr::V4(local_ipv4) = endpoint.addr.ip() else {
-        bail!("{} has no IPv4 address", endpoint.interface)
-    };
     let settings = Settings {
-        local_mac: Mac(endpoint.mac),
-        local_ipv4: Some(local_ipv4),
-        local_port: endpoint.addr.port(),
         kinds: kinds(&[kind]),
-        // The pair's MTU is above what one buffer holds.
-        frags: true,
-        ..Settings::default()
+        ..xdp::settings(&endpoint)
     }
     .stamping(station);
     let loaded = Loaded::load(Program::Stamp, &settings).context("loading the program")?;
