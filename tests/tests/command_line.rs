@@ -144,6 +144,98 @@ fn a_short_run_leaves_records_and_a_report() {
 }
 
 #[test]
+fn a_round_trip_is_told_in_stages_that_add_up() {
+    let scratch = Scratch::new();
+    let out = scratch.join("run");
+    let smallest = ["run", "rtt-breakdown", "--axis", "ends=blocking", "--axis", "cpus=one"];
+    let output = run(&[&smallest[..], &["--budget", "2s", "--seed", "7", "--out", &out]].concat());
+    assert!(matches!(output.status.code(), Some(0 | 1 | 3)), "{}", stderr(&output));
+    let records = fs::read_to_string(format!("{out}/records.jsonl")).expect("records");
+    let lines = records
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("every line is JSON"));
+    let rows: Vec<_> = lines.filter(|line| line["record"] == "row").collect();
+    let is_apart = |row: &&serde_json::Value| row["backend"] == "udp-stamped";
+    let totals = rows
+        .iter()
+        .filter(is_apart)
+        .filter(|row| row["axis"]["stage"] == "total");
+    let mut told_count = 0;
+    for total in totals {
+        let samples_count = total["latency"]["samples_count"].as_u64().unwrap_or(0);
+        // A measurement's rows have one start.
+        let stages: Vec<_> = rows
+            .iter()
+            .filter(is_apart)
+            .filter(|row| row["at_s"] == total["at_s"] && row["axis"]["stage"] != "total")
+            .collect();
+        // With an XDP program at each interface, where that is possible, and without.
+        let stages_count = if total["axis"]["driver"] == "xdp" { 10 } else { 8 };
+        assert_eq!(stages.len(), stages_count, "{total}");
+        let mean_ns = |row: &serde_json::Value| row["latency"]["mean_ns"].as_f64().unwrap_or(0.0);
+        let sum_ns: f64 = stages.iter().map(|row| mean_ns(row)).sum();
+        if total["validity"]["is"] == "valid" {
+            assert!((sum_ns / mean_ns(total) - 1.0).abs() < 0.02, "{sum_ns} of {total}");
+        }
+        for stage in stages {
+            assert_eq!(stage["latency"]["samples_count"].as_u64().unwrap_or(0), samples_count);
+            assert!(
+                stage["facts"]["clocks"]
+                    .as_str()
+                    .is_some_and(|clocks| clocks.contains("CLOCK_"))
+            );
+            assert_eq!(stage["validity"], total["validity"], "they stand and fall together");
+        }
+        told_count += samples_count;
+    }
+    assert!(told_count > 100, "{told_count} round trips were told in stages");
+    let plain = rows
+        .iter()
+        .find(|row| row["backend"] == "udp-blocking" && row["axis"]["stage"] == "total");
+    assert!(plain.is_some(), "the round trip without stamps stands beside");
+}
+
+#[test]
+fn wake_ups_are_measured_with_and_without_a_network() {
+    let scratch = Scratch::new();
+    let out = scratch.join("run");
+    let args = [
+        "run",
+        "wakeup-model",
+        "--axis",
+        "ends=blocking,client-blocks",
+        "--seed",
+        "7",
+    ];
+    let output = run(&[&args[..], &["--budget", "2s", "--out", &out]].concat());
+    assert!(matches!(output.status.code(), Some(0 | 1 | 3)), "{}", stderr(&output));
+    let records = fs::read_to_string(format!("{out}/records.jsonl")).expect("records");
+    let rows: Vec<serde_json::Value> = records
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("every line is JSON"))
+        .filter(|line: &serde_json::Value| line["record"] == "row")
+        .collect();
+    let has = |backend: &str, ends: &str, cpus: &str| {
+        rows.iter()
+            .any(|row| row["backend"] == backend && row["axis"]["ends"] == ends && row["axis"]["cpus"] == cpus)
+    };
+    for cpus in ["one", "two"] {
+        assert!(has("eventfd", "no-network", cpus), "no bare wake-up on {cpus}");
+        assert!(has("udp-blocking", "blocking", cpus), "no blocking ends on {cpus}");
+    }
+    assert!(has("udp-spin", "client-blocks", "two"));
+    assert!(
+        !has("udp-spin", "client-blocks", "one"),
+        "a spinning end has a CPU of its own or none"
+    );
+    let client = rows.iter().find(|row| row["axis"]["ends"] == "client-blocks");
+    assert_eq!(
+        client.map(|row| &row["facts"]["client_backend"]),
+        Some(&"udp-blocking".into())
+    );
+}
+
+#[test]
 fn json_puts_records_and_nothing_else_on_stdout() {
     let scratch = Scratch::new();
     let output = run(&[SHORT, &["--budget", "2s", "--json", "--out", &scratch.join("run")]].concat());

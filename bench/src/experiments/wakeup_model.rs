@@ -48,7 +48,7 @@ const BUSY_POLL: &str = "udp-busy-poll";
 const FRAME_BYTES: usize = 64;
 const TIMEOUT: Duration = Duration::from_millis(500);
 /// Some hundred round trips even where each of them wakes two CPUs of a virtual machine (50 µs).
-const TRIAL_MIN: Duration = Duration::from_millis(60);
+const TRIAL_MIN: Duration = Duration::from_millis(40);
 
 /// What is measured in a round.
 #[derive(Clone, Copy, Debug)]
