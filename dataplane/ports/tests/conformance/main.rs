@@ -2,6 +2,9 @@
 
 mod checks;
 mod starvation;
+mod xdp;
+#[path = "../support/xdp_hosts.rs"]
+mod xdp_hosts;
 
 use std::net::SocketAddr;
 
@@ -13,7 +16,7 @@ use dataplane_ports::{
     uring::{self, UringOptions, UringPort, UringVariant, UringWait},
 };
 use dataplane_waist::{Peer, Port, Support};
-use starvation::overrun;
+use starvation::{Receiver, overrun};
 
 fn loopback_link() -> Link {
     let (a, b) = loopback::pair(&loopback::RingOptions::default());
@@ -241,7 +244,7 @@ fn udp_is_overrun_and_goes_on() {
     ] {
         match probe(wait, batch) {
             Ok(Support::Absent { why }) => eprintln!("skipped: {why}"),
-            Ok(_) => overrun(&|| udp_receiver(wait, batch)),
+            Ok(_) => overrun(&|| Receiver::here(udp_receiver(wait, batch))),
             Err(error) => eprintln!("skipped: {error}"),
         }
     }
@@ -268,7 +271,7 @@ fn overrun_uring(variant: UringVariant) {
         Ok(Support::Absent { why }) => eprintln!("skipped: {why}"),
         Ok(_) => {
             for (entries, buffers) in [(32, 128), (4, 8), (1, 1)] {
-                overrun(&|| uring_receiver(variant, entries, buffers));
+                overrun(&|| Receiver::here(uring_receiver(variant, entries, buffers)));
             }
         }
         Err(error) => eprintln!("skipped: {error}"),
@@ -309,8 +312,8 @@ fn af_packet_is_overrun_and_goes_on() {
     match af_packet::probe("lo") {
         Ok(Support::Absent { why }) => eprintln!("skipped: {why}"),
         Ok(_) => {
-            overrun(&|| packet_receiver(PacketWait::Poll));
-            overrun(&|| packet_receiver(PacketWait::Spin));
+            overrun(&|| Receiver::here(packet_receiver(PacketWait::Poll)));
+            overrun(&|| Receiver::here(packet_receiver(PacketWait::Spin)));
         }
         Err(error) => eprintln!("skipped: {error}"),
     }

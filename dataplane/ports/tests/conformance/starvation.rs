@@ -2,6 +2,7 @@
 //! Whatever the socket took in must come out, and no wait may sleep over it.
 
 use std::{
+    io,
     net::{SocketAddr, UdpSocket},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
@@ -19,10 +20,39 @@ const BURST_FRAMES_MAX: u64 = 400;
 /// Every seed is a test of its own; the second half runs while two threads spin.
 const SEEDS_COUNT: u64 = 4;
 
-/// Opens a port for every seed and has it overrun. The port knows nobody, learns one peer, carries 64 bytes.
-pub fn overrun(open: &dyn Fn() -> (Box<dyn Port + Send>, SocketAddr)) {
+/// Who is overrun, and from where.
+pub struct Receiver {
+    /// Knows nobody, learns one peer.
+    pub port: Box<dyn Port + Send>,
+    /// Its address.
+    pub to: SocketAddr,
+    /// Reaches it.
+    pub socket: UdpSocket,
+    /// What to send so that 64 bytes of 7 come out of the port.
+    pub frame: Vec<u8>,
+}
+
+impl Receiver {
+    /// A port on this host, in which nothing is around a frame.
+    pub fn here((port, to): (Box<dyn Port + Send>, SocketAddr)) -> Receiver {
+        Receiver {
+            port,
+            to,
+            socket: UdpSocket::bind(SocketAddr::new(to.ip(), 0)).expect("loopback exists"),
+            frame: vec![7; 64],
+        }
+    }
+}
+
+/// Opens a port for every seed and has it overrun.
+pub fn overrun(open: &dyn Fn() -> Receiver) {
     for seed in 0..SEEDS_COUNT {
-        let (port, address) = open();
+        let Receiver {
+            port,
+            to,
+            socket,
+            frame,
+        } = open();
         let is_over = AtomicBool::new(false);
         let accounted_count = AtomicU64::new(0);
         thread::scope(|scope| {
@@ -44,22 +74,21 @@ pub fn overrun(open: &dyn Fn() -> (Box<dyn Port + Send>, SocketAddr)) {
                 let _over = SetOnDrop(is_over);
                 serve(port, Numbers(!seed), total_count, accounted, seed);
             });
-            send(address, &bursts, accounted, is_over);
+            send(|| socket.send_to(&frame, to).map(drop), &bursts, accounted, is_over);
             server.join().expect("the server has said why");
         });
     }
 }
 
 /// Sends burst after burst, each once everything before it is accounted for.
-fn send(to: SocketAddr, bursts: &[u64], accounted_count: &AtomicU64, is_over: &AtomicBool) {
-    let socket = UdpSocket::bind(SocketAddr::new(to.ip(), 0)).expect("loopback exists");
+fn send(mut one: impl FnMut() -> io::Result<()>, bursts: &[u64], accounted_count: &AtomicU64, is_over: &AtomicBool) {
     let mut sent_count = 0;
     for burst in bursts {
         while accounted_count.load(Ordering::Acquire) < sent_count && !is_over.load(Ordering::Acquire) {
             thread::yield_now();
         }
         for _ in 0..*burst {
-            socket.send_to(&[7; 64], to).expect("loopback takes it");
+            one().expect("the link takes it");
         }
         sent_count += burst;
     }
