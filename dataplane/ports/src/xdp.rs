@@ -64,7 +64,8 @@ pub enum XdpCopy {
 pub enum XdpChecksum {
     /// The port.
     Port,
-    /// The kernel, in copy mode, because each frame's TX metadata asks it to (Linux 6.8).
+    /// The kernel, in copy mode, because each frame's TX metadata asks it to (Linux 6.8). It cannot for a packet of several
+    /// frames of memory, of which it sums the first alone; there the port does it.
     Kernel,
     /// The device, because each frame's TX metadata asks it to (Linux 6.8).
     Device,

@@ -259,15 +259,20 @@ impl XdpPort {
         let packet = &mut self.umem.bytes_mut(&mut frame)[range.clone()];
         fill(&mut packet[header.len_bytes()..]);
         datagram::emit(header, emitted(self.checksum), packet);
-        let request = self.request(header, &frame);
+        let request = self.request(header, &frame, self.checksum);
         self.socket.tx(frame, range, false, request).map_err(|_lost| no_room())
     }
 
     /// Queues a packet that needs several frames.
     fn queue_long(&mut self, header: &Header, packet_bytes: usize, fill: &mut dyn FnMut(&mut [u8])) -> io::Result<()> {
+        let checksum = match self.checksum {
+            // It would sum the first frame alone, before the others are put behind it (`xsk_build_skb`, net/xdp/xsk.c).
+            XdpChecksum::Kernel => XdpChecksum::Port,
+            others => others,
+        };
         let packet = &mut self.long_tx[..packet_bytes];
         fill(&mut packet[header.len_bytes()..]);
-        datagram::emit(header, emitted(self.checksum), packet);
+        datagram::emit(header, emitted(checksum), packet);
         let (mut at_bytes, mut request) = (0, None);
         while at_bytes < packet_bytes {
             let mut frame = self.free.pop().expect("tx looked");
@@ -277,7 +282,7 @@ impl XdpPort {
             self.umem.bytes_mut(&mut frame)[range.clone()].copy_from_slice(&self.long_tx[at_bytes..end_bytes]);
             // What is asked for stands in front of the first frame and is about all of them.
             let asked = match request {
-                None => *request.insert(self.request(header, &frame)),
+                None => *request.insert(self.request(header, &frame, checksum)),
                 Some(_) => TxRequest::default(),
             };
             self.socket
@@ -289,8 +294,8 @@ impl XdpPort {
     }
 
     /// What to ask for a packet whose first frame is `frame`.
-    fn request(&mut self, header: &Header, frame: &Frame) -> TxRequest {
-        let checksum = match self.checksum {
+    fn request(&mut self, header: &Header, frame: &Frame, checksum: XdpChecksum) -> TxRequest {
+        let checksum = match checksum {
             XdpChecksum::Port => None,
             XdpChecksum::Kernel | XdpChecksum::Device => Some(TxChecksum {
                 start_bytes: (header.len_bytes() - udp::HEADER_BYTES) as u16,
