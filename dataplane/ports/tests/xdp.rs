@@ -14,8 +14,8 @@ use std::{
 use caps::{CapSet, Capability};
 use dataplane_netns::{Host, Network, Topology};
 use dataplane_ports::xdp::{
-    Frame, Mac, OpenError, PacketPeer, Socket, SocketOptions, TxMetadata, TxRequest, Umem, UmemOptions, XdpChecksum,
-    XdpCopy, XdpOptions, XdpPort, XdpWait, probe,
+    BusyPoll, Frame, Mac, OpenError, PacketPeer, Socket, SocketOptions, TxMetadata, TxRequest, Umem, UmemOptions,
+    XdpChecksum, XdpCopy, XdpOptions, XdpPort, XdpWait, probe,
 };
 use dataplane_waist::{Peer, Port, Support, TxError};
 use dataplane_wire::{
@@ -288,6 +288,116 @@ fn a_starved_fill_ring_is_counted() {
     assert_eq!(taken_count(&attachment), 11);
 }
 
+/// The other loss: frames enough, but nobody makes room in the receive ring.
+#[test]
+fn an_overrun_receive_ring_is_counted() {
+    let Some(network) = pair(1500) else { return };
+    let [us, them] = two(&network);
+    let (umem, frames, mut socket) = raw(us, 64, |options| options.rx_entries = 4);
+    for frame in frames {
+        socket.fill(frame).expect("room for all");
+    }
+    socket.publish_fill();
+    let attachment = steer_to(us, &socket, 0, Mode::Native);
+    let sender = kernel_socket(them, them.ipv4());
+    for number in 0..10 {
+        sender
+            .send_to(&enveloped(&[number; 8]), (us.ipv4(), 4001))
+            .expect("sent");
+    }
+    let since = Instant::now();
+    let counters = loop {
+        let counters = socket.counters().expect("it is open");
+        if counters.rx_ring_full_count == 6 {
+            break counters;
+        }
+        assert!(since.elapsed() < PATIENCE, "{counters:?}");
+    };
+    assert_eq!(counters.rx_dropped_count, 0, "{counters:?}");
+    for number in 0..4 {
+        let segment = socket.receive().expect("an honest kernel").expect("four fitted");
+        let packet = &umem.bytes(&segment.frame)[segment.bytes.clone()];
+        assert_eq!(packet[packet.len() - 8..], [number; 8]);
+        assert!(!segment.is_continued);
+        socket.fill(segment.frame).expect("its place is free");
+    }
+    assert_eq!(socket.receive().expect("an honest kernel"), None);
+    assert_eq!(taken_count(&attachment), 10);
+}
+
+/// Packets of several frames at the raw socket: in order, each but the last saying that it goes on.
+#[test]
+fn a_long_packet_comes_in_segments() {
+    let Some(network) = pair(9000) else { return };
+    let [us, them] = two(&network);
+    let (umem, frames, mut socket) = raw(us, 16, |options| options.multi_buffer = true);
+    for frame in frames {
+        socket.fill(frame).expect("room for all");
+    }
+    socket.publish_fill();
+    let _attachment = steer_to(us, &socket, 0, Mode::Native);
+    let sender = kernel_socket(them, them.ipv4());
+    let sent = enveloped(&pattern(8900));
+    sender.send_to(&sent, (us.ipv4(), 4001)).expect("sent");
+    let (mut packet, mut lengths, since) = (Vec::new(), Vec::new(), Instant::now());
+    loop {
+        assert!(since.elapsed() < PATIENCE, "{lengths:?} {:?}", socket.counters());
+        let Some(segment) = socket.receive().expect("an honest kernel") else {
+            continue;
+        };
+        packet.extend_from_slice(&umem.bytes(&segment.frame)[segment.bytes.clone()]);
+        lengths.push(segment.bytes.len());
+        if !segment.is_continued {
+            break;
+        }
+    }
+    // 4096 bytes less the 256 that the kernel keeps.
+    assert_eq!(lengths, [3840, 3840, packet.len() - 2 * 3840]);
+    assert_eq!(packet[packet.len() - sent.len()..], sent);
+}
+
+/// Two queues of one interface, over one memory and over two.
+#[test]
+fn every_queue_has_a_socket_of_its_own() {
+    if Command::new("ip").arg("-V").output().is_err() {
+        println!("skipped: no `ip` here; install iproute2");
+        return;
+    }
+    let Some(network) = pair(1500) else { return };
+    let [us, _] = two(&network);
+    ip(
+        us,
+        "link add q0 numrxqueues 2 numtxqueues 2 type veth peer name q1 numrxqueues 2 numtxqueues 2",
+    );
+    ip(us, "link set q0 up");
+    ip(us, "link set q1 up");
+    let on = |umem: &Umem, queue: u32| {
+        let options = SocketOptions {
+            queue,
+            ..SocketOptions::new("q0", 64)
+        };
+        us.run(|| Socket::open(umem, &options)).expect("in the host")
+    };
+    let (one, mut frames) = Umem::new(&UmemOptions::new(4)).expect("memory");
+    let first = on(&one, 0).expect("queue 0");
+    let mut second = on(&one, 1).expect("queue 1, over the same memory");
+    second
+        .tx(frames.remove(0), 0..60, false, TxRequest::default())
+        .expect("room");
+    second.publish_tx();
+    second.kick().expect("the link is up");
+    assert!(second.complete().expect("an honest kernel").is_some());
+
+    let (other, _) = Umem::new(&UmemOptions::new(4)).expect("memory");
+    let busy = on(&other, 1).expect_err("it is taken");
+    assert!(matches!(busy, OpenError::QueueBusy { queue: 1, .. }), "{busy}");
+    drop(second);
+    let third = on(&other, 1).expect("queue 1, over a memory of its own");
+    let missing = on(&one, 2).expect_err("there are two");
+    assert!(matches!(missing, OpenError::NoQueue { queue: 2, .. }), "{missing}");
+    drop((first, third));
+}
+
 /// One memory, two sockets on two interfaces: what comes in at one goes out at the other, without a copy by us.
 #[test]
 fn a_frame_is_forwarded_within_one_memory() {
@@ -429,6 +539,31 @@ fn a_busy_queue_a_missing_one_and_a_missing_interface_are_told_apart() {
     for _ in 0..20 {
         drop(open(us, &second).expect("the queue is free"));
     }
+}
+
+#[test]
+fn polling_busily_needs_a_privilege_that_is_named() {
+    let Some(network) = pair(1500) else { return };
+    let [us, _] = two(&network);
+    let busy = options(
+        us,
+        XdpWait::BusyPoll(BusyPoll {
+            microseconds: 20,
+            budget: 64,
+        }),
+    );
+    let error = us
+        .run(|| {
+            caps::drop(None, CapSet::Effective, Capability::CAP_NET_ADMIN).expect("giving up is always allowed");
+            let opened = XdpPort::open(&busy);
+            caps::raise(None, CapSet::Effective, Capability::CAP_NET_ADMIN).expect("it is still permitted");
+            opened.map(drop)
+        })
+        .expect("in the host")
+        .expect_err("not allowed");
+    assert!(matches!(error, OpenError::NotAllowed { .. }), "{error}");
+    assert!(error.to_string().contains("CAP_NET_ADMIN to poll busily"), "{error}");
+    open(us, &busy).expect("with the capability it works");
 }
 
 #[test]
@@ -624,7 +759,7 @@ fn an_interface_that_goes_down_and_away_is_said() {
         },
     )
     .expect("a port");
-    let attachment = us.run(|| steer_to(us, &port, Mode::Native)).expect("in the host");
+    let attachment = steer_to(us, &port, port.queue(), Mode::Native);
     send(&mut port, Peer(0), b"up");
 
     // Down: what is sent is kept for when it comes up again.
@@ -636,16 +771,11 @@ fn an_interface_that_goes_down_and_away_is_said() {
     while port.tx(Peer(0), 4, &mut |bytes| bytes.fill(0)).is_ok() {}
     port.flush().expect("nor is a full ring");
     assert_eq!(port.tx(Peer(0), 4, &mut |_| ()), Err(TxError::Full));
-    let down = us.run(|| {
-        XdpPort::open(&XdpOptions {
-            local: (us.ipv4(), 4009).into(),
-            ..options(us, XdpWait::Spin)
-        })
-    });
-    println!(
-        "while it is down: {}",
-        down.expect("in the host").expect_err("busy or down")
-    );
+
+    // One that is down to begin with is none either, in copy mode.
+    ip(them, &format!("link set {} down", them.interface().name));
+    let mut early = open(them, &options(them, XdpWait::Poll)).expect("it may come up");
+    early.wait(Duration::from_millis(5)).expect("still down");
     ip(us, &format!("link set {name} up"));
 
     ip(us, &format!("link delete {name}"));

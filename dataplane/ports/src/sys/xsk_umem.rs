@@ -186,10 +186,9 @@ impl Owner {
 }
 
 /// Registered memory, divided into frames. A clone is another handle on the same memory.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Umem(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     id: u32,
     memory: Mapping,
@@ -200,6 +199,16 @@ struct Inner {
     sockets_count: AtomicU16,
     /// The socket that the kernel knows the memory through, once there is one.
     first: Mutex<Option<Weak<OwnedFd>>>,
+}
+
+impl fmt::Debug for Umem {
+    /// Without the owners: there are thousands.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Umem")
+            .field("id", &self.0.id)
+            .field("options", &self.0.options)
+            .finish_non_exhaustive()
+    }
 }
 
 // SAFETY: the memory is reached through tokens only, of which there is one for each chunk: `bytes` and `bytes_mut` borrow

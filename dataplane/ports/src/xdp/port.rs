@@ -6,7 +6,7 @@
 
 use std::{
     collections::VecDeque,
-    io,
+    fmt, io,
     net::{SocketAddr, UdpSocket},
     os::fd::{AsFd, BorrowedFd},
     time::{Duration, Instant},
@@ -60,7 +60,6 @@ pub struct TxStamp {
 }
 
 /// A UDP endpoint behind an AF_XDP socket. Use it from any one thread at a time.
-#[derive(Debug)]
 pub struct XdpPort {
     socket: Socket,
     umem: Umem,
@@ -502,6 +501,20 @@ impl Port for XdpPort {
             tx_dropped_count: self.stats.tx_dropped_count + counters.tx_invalid_count,
             ..self.stats
         }
+    }
+}
+
+impl fmt::Debug for XdpPort {
+    /// Without the frames: there are thousands.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("XdpPort")
+            .field("local", &self.local_addr())
+            .field("queue", &self.queue)
+            .field("caps", &self.caps)
+            .field("socket", &self.socket)
+            .field("free_frames_count", &self.free.len())
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Two hosts for AF_XDP: a veth pair between namespaces of our own, and ports with the program that brings frames to them.
 
+use std::os::fd::AsFd;
+
 use dataplane_netns::{Host, Network, NetworkOptions, Privilege, Topology, prepare};
 use dataplane_ports::xdp::{Mac, PacketPeer, XdpCopy, XdpOptions, XdpPort, XdpWait, probe};
 use dataplane_waist::Support;
@@ -62,31 +64,32 @@ pub fn peer(host: &Host) -> PacketPeer {
 
 /// A port, and the program that steers to it every frame of the lab that is for its address.
 pub fn steered(host: &Host, options: &XdpOptions, mode: Mode) -> (XdpPort, Attachment) {
-    host.run(|| {
-        let port = XdpPort::open(options).unwrap_or_else(|error| panic!("{error}"));
-        let attachment = steer_to(host, &port, mode);
-        (port, attachment)
-    })
-    .expect("in the host")
+    let port = host
+        .run(|| XdpPort::open(options))
+        .expect("in the host")
+        .unwrap_or_else(|error| panic!("{error}"));
+    let attachment = steer_to(host, &port, port.queue(), mode);
+    (port, attachment)
 }
 
-/// The program for a port that is open.
-pub fn steer_to(host: &Host, port: &XdpPort, mode: Mode) -> Attachment {
+/// The program that brings frames for `host`'s UDP port 4001 to an AF_XDP socket.
+pub fn steer_to(host: &Host, socket: &impl AsFd, queue: u32, mode: Mode) -> Attachment {
     let settings = Settings {
         local_mac: Mac(host.mac()),
         local_ipv4: Some(host.ipv4()),
         local_ipv6: host.ipv6(),
-        local_port: port.local_addr().port(),
+        local_port: 4001,
         kinds: kinds(&[EchoRequest, EchoReply, QuorumRequest, QuorumReply]),
         frags: true,
         ..Settings::default()
     };
-    let loaded = Loaded::load(Program::Steer, &settings).expect("it loaded before");
-    let mut attachment = loaded.attach(&host.interface().name, mode).expect("it attaches");
-    attachment
-        .set_socket(port.queue(), std::os::fd::AsFd::as_fd(port))
-        .expect("an AF_XDP socket");
-    attachment
+    host.run(|| {
+        let loaded = Loaded::load(Program::Steer, &settings).expect("it loaded before");
+        let mut attachment = loaded.attach(&host.interface().name, mode).expect("it attaches");
+        attachment.set_socket(queue, socket.as_fd()).expect("an AF_XDP socket");
+        attachment
+    })
+    .expect("in the host")
 }
 
 /// What the program takes: `payload` in a frame of the lab.
