@@ -14,9 +14,12 @@
 //! the port also holds an ordinary UDP socket, which keeps nothing. ARP and neighbour discovery stay with the kernel.
 
 mod error;
+mod gathered;
+mod open;
 mod port;
 mod probe;
 mod socket;
+mod stamps;
 
 use std::net::SocketAddr;
 
@@ -26,9 +29,10 @@ pub use crate::{
 };
 pub use dataplane_wire::ethernet::Mac;
 pub use error::OpenError;
-pub use port::{TxStamp, XdpPort};
+pub use port::XdpPort;
 pub use probe::probe;
 pub use socket::{Completed, Segment, Socket, SocketOptions, TxChecksum, TxRequest, XdpCounters};
+pub use stamps::TxStamp;
 
 /// How the thread waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

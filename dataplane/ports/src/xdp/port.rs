@@ -5,210 +5,62 @@
 //! buffer beside.
 
 use std::{
-    collections::VecDeque,
     fmt, io,
     net::{SocketAddr, UdpSocket},
     os::fd::{AsFd, BorrowedFd},
     time::{Duration, Instant},
 };
 
-use dataplane_waist::{Peer, Port, PortCaps, PortStats, RxFrame, TxError, Wake};
+use dataplane_waist::{Peer, Port, PortCaps, PortStats, RxFrame, TxError};
 use dataplane_wire::{
     datagram::{self, Header},
     udp::{self, Checksum},
 };
 use nix::{
     errno::Errno,
-    net::if_::if_nametoindex,
     poll::{PollFd, PollFlags, ppoll},
-    sys::{
-        socket::{AddressFamily, SockFlag, SockType, socket},
-        time::TimeSpec,
-    },
+    sys::time::TimeSpec,
 };
 
 use super::{
-    BusyPoll, Frame, OpenError, Socket, SocketOptions, TxChecksum, TxMetadata, TxRequest, Umem, UmemOptions,
-    XdpChecksum, XdpCopy, XdpCounters, XdpOptions, XdpWait,
+    BusyPoll, Frame, Socket, TxChecksum, TxRequest, TxStamp, Umem, XdpChecksum, XdpCounters, XdpWait,
+    gathered::Gathered, stamps::Stamps,
 };
-use crate::{
-    companion,
-    endpoint::{Endpoint, EndpointConfig, Heard, PacketView},
-    sys::{packet, xsk_umem::TX_METADATA_BYTES},
-};
+use crate::endpoint::{Endpoint, Heard, PacketView};
 
-const RING_FRAMES_MAX: usize = 1 << 16;
-/// The most frames of one burst: what the kernel takes in one system call in copy mode (`TX_BATCH_SIZE`, net/xdp/xsk.c).
-const BATCH_FRAMES_MAX: usize = 32;
+/// What the kernel takes in one system call in copy mode (`TX_BATCH_SIZE`, net/xdp/xsk.c).
 const KICK_ENTRIES_MAX: u32 = 32;
-/// The two sizes of a UMEM's frames.
-const FRAME_BYTES_SMALL: usize = 2048;
-const FRAME_BYTES_LARGE: usize = 4096;
-/// What the kernel keeps of each received frame (XDP_PACKET_HEADROOM, include/linux/filter.h).
-const RX_HEADROOM_BYTES: usize = 256;
-/// With metadata, a packet to send begins at the next cache line after it.
-const TX_START_BYTES: usize = 64;
-const _: () = assert!(TX_START_BYTES >= TX_METADATA_BYTES && TX_START_BYTES <= RX_HEADROOM_BYTES);
-
-/// When a frame left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TxStamp {
-    /// Which frame since the port was opened, from 0, in the order of the calls of `tx` that queued one.
-    pub number: u64,
-    /// Nanoseconds of CLOCK_TAI from the kernel in copy mode, of the device's own clock in zero-copy mode.
-    pub tai_ns: u64,
-}
 
 /// A UDP endpoint behind an AF_XDP socket. Use it from any one thread at a time.
 pub struct XdpPort {
-    socket: Socket,
-    umem: Umem,
+    pub(super) socket: Socket,
+    pub(super) umem: Umem,
     /// Keeps the kernel from answering for us; never read. `None` if the address is not one of the host's.
-    _companion: Option<UdpSocket>,
-    caps: PortCaps,
-    wait: XdpWait,
-    queue: u32,
-    endpoint: Endpoint,
+    pub(super) _companion: Option<UdpSocket>,
+    pub(super) caps: PortCaps,
+    pub(super) wait: XdpWait,
+    pub(super) queue: u32,
+    pub(super) endpoint: Endpoint,
     /// Frames to send from.
-    free: Vec<Frame>,
+    pub(super) free: Vec<Frame>,
     /// Where a packet begins in them, and what of it fits into one.
-    tx_start_bytes: usize,
-    tx_segment_bytes: usize,
-    checksum: XdpChecksum,
+    pub(super) tx_start_bytes: usize,
+    pub(super) tx_segment_bytes: usize,
+    pub(super) checksum: XdpChecksum,
     /// A packet to send that needs several frames. Empty if none does.
-    long_tx: Box<[u8]>,
-    gathered: Gathered,
+    pub(super) long_tx: Box<[u8]>,
+    pub(super) gathered: Gathered,
     /// Frames that are queued and that the kernel has not taken.
-    is_kick_due: bool,
-    is_gone: bool,
+    pub(super) is_kick_due: bool,
+    pub(super) is_gone: bool,
     /// What went wrong in a call that cannot say so.
-    fault: Option<io::Error>,
+    pub(super) fault: Option<io::Error>,
     /// `None`: not asked for.
-    stamps: Option<Stamps>,
-    stats: PortStats,
-}
-
-/// The beginning of a received packet of several frames.
-#[derive(Debug)]
-struct Gathered {
-    /// As long as the longest packet.
-    bytes: Box<[u8]>,
-    len_bytes: usize,
-    is_running: bool,
-    is_too_long: bool,
-}
-
-#[derive(Debug)]
-struct Stamps {
-    /// The number of the packet that a frame of the memory was last sent with, by its index.
-    numbers: Box<[u64]>,
-    /// Not yet asked for. Never longer than the transmit ring: the oldest go.
-    kept: VecDeque<TxStamp>,
-    kept_max: usize,
+    pub(super) stamps: Option<Stamps>,
+    pub(super) stats: PortStats,
 }
 
 impl XdpPort {
-    /// Makes the memory, opens the socket, binds it and gives the kernel the frames to receive into.
-    ///
-    /// # Errors
-    /// See [`OpenError`]; [`super::probe`] explains the kernel's.
-    pub fn open(options: &XdpOptions) -> Result<XdpPort, OpenError> {
-        let headers_bytes = match options.local {
-            SocketAddr::V4(_) => datagram::IPV4_HEADER_BYTES,
-            SocketAddr::V6(_) => datagram::IPV6_HEADER_BYTES,
-        };
-        let packet_bytes_max = headers_bytes.saturating_add(options.frame_bytes_max);
-        let is_long = packet_bytes_max > FRAME_BYTES_LARGE - RX_HEADROOM_BYTES;
-        check(options, packet_bytes_max, is_long)?;
-        check_mtu(options, headers_bytes)?;
-
-        let frame_bytes = match packet_bytes_max <= FRAME_BYTES_SMALL - RX_HEADROOM_BYTES {
-            true => FRAME_BYTES_SMALL,
-            false => FRAME_BYTES_LARGE,
-        };
-        let tx_metadata = match (options.checksum, options.tx_stamps) {
-            (XdpChecksum::Kernel, _) => TxMetadata::Kernel,
-            (XdpChecksum::Device, _) | (XdpChecksum::Port, true) => TxMetadata::Device,
-            (XdpChecksum::Port, false) => TxMetadata::None,
-        };
-        let (companion, local) =
-            companion::open(options.local).map_err(|(asked, error)| OpenError::Failed { asked, error })?;
-        let (umem, mut frames) = Umem::new(&UmemOptions {
-            frame_bytes,
-            frames_count: 2 * options.ring_frames,
-            huge_pages: options.huge_pages,
-            tx_metadata,
-        })?;
-        let mut socket = Socket::open(
-            &umem,
-            &SocketOptions {
-                queue: options.queue,
-                copy: options.copy,
-                multi_buffer: is_long,
-                busy_poll: match options.wait {
-                    XdpWait::BusyPoll(how) => Some(how),
-                    XdpWait::Poll | XdpWait::Spin => None,
-                },
-                ..SocketOptions::new(&options.interface, options.ring_frames as u32)
-            },
-        )?;
-        for frame in frames.drain(..options.ring_frames) {
-            socket.fill(frame).expect("a new fill ring has room for as many");
-        }
-        socket.publish_fill();
-
-        let tx_start_bytes = match tx_metadata {
-            TxMetadata::None => 0,
-            TxMetadata::Device | TxMetadata::Kernel => TX_START_BYTES,
-        };
-        let tx_segment_bytes = frame_bytes - tx_start_bytes;
-        let segments_count = packet_bytes_max.div_ceil(tx_segment_bytes);
-        Ok(XdpPort {
-            socket,
-            umem,
-            _companion: companion,
-            caps: PortCaps {
-                name: name(options),
-                frame_bytes_max: options.frame_bytes_max,
-                batch_frames_max: BATCH_FRAMES_MAX.min(options.ring_frames / segments_count),
-                wake: match options.wait {
-                    XdpWait::Poll => Wake::Sleeps,
-                    XdpWait::BusyPoll(_) => Wake::BusyPolls,
-                    XdpWait::Spin => Wake::Spins,
-                },
-            },
-            wait: options.wait,
-            queue: options.queue,
-            endpoint: Endpoint::new(&EndpointConfig {
-                local,
-                local_mac: options.local_mac,
-                peers: &options.peers,
-                learn_peers_max: options.learn_peers_max,
-                frame_bytes_max: options.frame_bytes_max,
-            }),
-            free: frames,
-            tx_start_bytes,
-            tx_segment_bytes,
-            checksum: options.checksum,
-            long_tx: vec![0; if is_long { packet_bytes_max } else { 0 }].into_boxed_slice(),
-            gathered: Gathered {
-                bytes: vec![0; if is_long { packet_bytes_max } else { 0 }].into_boxed_slice(),
-                len_bytes: 0,
-                is_running: false,
-                is_too_long: false,
-            },
-            is_kick_due: false,
-            is_gone: false,
-            fault: None,
-            stamps: options.tx_stamps.then(|| Stamps {
-                numbers: vec![0; 2 * options.ring_frames].into_boxed_slice(),
-                kept: VecDeque::with_capacity(options.ring_frames),
-                kept_max: options.ring_frames,
-            }),
-            stats: PortStats::default(),
-        })
-    }
-
     /// The address that the port answers to.
     pub fn local_addr(&self) -> SocketAddr {
         self.endpoint.local()
@@ -228,10 +80,10 @@ impl XdpPort {
     }
 
     /// Hands out the time stamps of sent frames that have come since the last call; none unless
-    /// [`XdpOptions::tx_stamps`] asked for them. The oldest are forgotten when there are more than the ring has entries.
+    /// [`super::XdpOptions::tx_stamps`] asked for them. The oldest are forgotten when there are more than the ring has entries.
     pub fn take_tx_stamps(&mut self, sink: &mut dyn FnMut(TxStamp)) {
         if let Some(stamps) = &mut self.stamps {
-            stamps.kept.drain(..).for_each(sink);
+            stamps.take(sink);
         }
     }
 
@@ -239,11 +91,7 @@ impl XdpPort {
     fn reap(&mut self) -> io::Result<()> {
         while let Some(completed) = self.socket.complete()? {
             if let (Some(stamps), Some(tai_ns)) = (&mut self.stamps, completed.stamp_tai_ns) {
-                if stamps.kept.len() == stamps.kept_max {
-                    stamps.kept.pop_front();
-                }
-                let number = stamps.numbers[completed.frame.index()];
-                stamps.kept.push_back(TxStamp { number, tai_ns });
+                stamps.came(completed.frame.index(), tai_ns);
             }
             self.free.push(completed.frame);
         }
@@ -302,7 +150,7 @@ impl XdpPort {
             }),
         };
         if let Some(stamps) = &mut self.stamps {
-            stamps.numbers[frame.index()] = self.stats.tx_frames_count;
+            stamps.sent(frame.index(), self.stats.tx_frames_count);
         }
         TxRequest {
             checksum,
@@ -402,7 +250,7 @@ impl Port for XdpPort {
             let Some(segment) = socket.receive()? else { break };
             let bytes = &umem.bytes(&segment.frame)[segment.bytes.clone()];
             let is_last = !segment.is_continued;
-            if is_last && !gathered.is_running {
+            if is_last && gathered.is_empty() {
                 frames_count += hear(bytes);
             } else {
                 gathered.add(bytes);
@@ -525,29 +373,6 @@ impl AsFd for XdpPort {
     }
 }
 
-impl Gathered {
-    fn add(&mut self, bytes: &[u8]) {
-        self.is_running = true;
-        let end_bytes = self.len_bytes + bytes.len();
-        match self.bytes.get_mut(self.len_bytes..end_bytes) {
-            Some(place) => {
-                place.copy_from_slice(bytes);
-                self.len_bytes = end_bytes;
-            }
-            None => self.is_too_long = true,
-        }
-    }
-
-    /// The whole packet; `None` if it was too long. The next one begins.
-    fn take(&mut self) -> Option<&[u8]> {
-        let is_whole = !self.is_too_long;
-        let len_bytes = std::mem::take(&mut self.len_bytes);
-        self.is_running = false;
-        self.is_too_long = false;
-        is_whole.then_some(&self.bytes[..len_bytes])
-    }
-}
-
 /// What the port writes into the checksum field.
 fn emitted(checksum: XdpChecksum) -> Checksum {
     match checksum {
@@ -578,84 +403,4 @@ fn no_room() -> io::Error {
         "a ring of this AF_XDP port is full although its frames were all given back: the kernel's side is corrupt; close the \
          port and open a new one",
     )
-}
-
-fn name(options: &XdpOptions) -> &'static str {
-    match (options.copy, options.wait) {
-        (XdpCopy::Copy, XdpWait::Poll) => "af-xdp",
-        (XdpCopy::Copy, XdpWait::BusyPoll(_)) => "af-xdp-busy-poll",
-        (XdpCopy::Copy, XdpWait::Spin) => "af-xdp-spin",
-        (XdpCopy::ZeroCopy, XdpWait::Poll) => "af-xdp-zc",
-        (XdpCopy::ZeroCopy, XdpWait::BusyPoll(_)) => "af-xdp-zc-busy-poll",
-        (XdpCopy::ZeroCopy, XdpWait::Spin) => "af-xdp-zc-spin",
-    }
-}
-
-fn check(options: &XdpOptions, packet_bytes_max: usize, is_long: bool) -> Result<(), OpenError> {
-    let refuse = |why: String| Err(OpenError::Options(why));
-    let local = options.local;
-    if let Some(peer) = options.peers.iter().find(|peer| peer.addr.is_ipv4() != local.is_ipv4()) {
-        return refuse(format!("peer {} is not of the family of {local}", peer.addr));
-    }
-    if local.ip().is_unspecified() || local.ip().is_multicast() {
-        return refuse(format!("{local} is not an address that frames can come from"));
-    }
-    // The longest UDP payload; the MTU is checked when the interface is known.
-    if !(1..=65_507).contains(&options.frame_bytes_max) {
-        return refuse(format!(
-            "frame_bytes_max is {}; it must be 1 to 65507",
-            options.frame_bytes_max
-        ));
-    }
-    if !options.ring_frames.is_power_of_two() || !(4..=RING_FRAMES_MAX).contains(&options.ring_frames) {
-        return refuse(format!(
-            "ring_frames is {}; it must be a power of two, 4 to {RING_FRAMES_MAX}",
-            options.ring_frames
-        ));
-    }
-    if is_long && !options.multi_buffer {
-        return refuse(format!(
-            "packets of {packet_bytes_max} bytes do not fit a frame of {FRAME_BYTES_LARGE}, of which the kernel keeps \
-             {RX_HEADROOM_BYTES}: allow several per packet (multi_buffer, Linux 6.6), or a frame_bytes_max of {} at most",
-            options.frame_bytes_max - (packet_bytes_max + RX_HEADROOM_BYTES - FRAME_BYTES_LARGE)
-        ));
-    }
-    let segments_count = packet_bytes_max.div_ceil(FRAME_BYTES_LARGE - RX_HEADROOM_BYTES);
-    if options.ring_frames < segments_count {
-        return refuse(format!(
-            "ring_frames is {}; a packet of {packet_bytes_max} bytes alone takes {segments_count}",
-            options.ring_frames
-        ));
-    }
-    if options.checksum == XdpChecksum::Kernel && options.copy == XdpCopy::ZeroCopy {
-        return refuse(
-            "in zero-copy mode the kernel sees no frame and can make no checksum: let the device".to_owned(),
-        );
-    }
-    Ok(())
-}
-
-fn check_mtu(options: &XdpOptions, headers_bytes: usize) -> Result<(), OpenError> {
-    let no_interface = |error| OpenError::NoInterface {
-        interface: options.interface.clone(),
-        error,
-    };
-    if_nametoindex(options.interface.as_str()).map_err(|errno| no_interface(errno.into()))?;
-    // Of any family but AF_XDP, whose sockets do not take this question.
-    let asking = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).map_err(|errno| {
-        OpenError::Failed {
-            asked: "opening a socket to ask for the MTU",
-            error: errno.into(),
-        }
-    })?;
-    let mtu_bytes = packet::interface_mtu_bytes(asking.as_fd(), &options.interface).map_err(no_interface)?;
-    let packet_bytes = headers_bytes - dataplane_wire::ethernet::HEADER_BYTES + options.frame_bytes_max;
-    if packet_bytes > mtu_bytes {
-        return Err(OpenError::Options(format!(
-            "frames of {} bytes make IP packets of {packet_bytes}, above the MTU of {}, which is {mtu_bytes}; try `ip link set \
-             {} mtu {packet_bytes}`",
-            options.frame_bytes_max, options.interface, options.interface
-        )));
-    }
-    Ok(())
 }

@@ -11,7 +11,10 @@ use std::{
 
 use nix::net::if_::if_nametoindex;
 
-use super::{BusyPoll, OpenError, XdpCopy};
+use super::{
+    BusyPoll, OpenError, XdpCopy,
+    error::{bind_error, socket_error, umem_error},
+};
 use crate::sys::{
     xsk::{self, MappedRing, Ring},
     xsk_ring::{Consumer, Producer},
@@ -471,63 +474,4 @@ fn check(options: &SocketOptions) -> Result<(), OpenError> {
         }
     }
     Ok(())
-}
-
-fn socket_error(asked: &'static str, error: io::Error) -> OpenError {
-    match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => OpenError::NotAllowed { asked, error },
-        Some(libc::EAFNOSUPPORT) => OpenError::NotSupported {
-            asked,
-            error,
-            needs: "it was built without CONFIG_XDP_SOCKETS",
-        },
-        Some(libc::ENOPROTOOPT) => OpenError::NotSupported {
-            asked,
-            error,
-            needs: "it is too old, or was built without CONFIG_NET_RX_BUSY_POLL",
-        },
-        _ => OpenError::Failed { asked, error },
-    }
-}
-
-fn umem_error(umem: &Umem, error: io::Error) -> OpenError {
-    const ASKED: &str = "registering the memory of the frames";
-    match error.raw_os_error() {
-        Some(libc::ENOBUFS) => OpenError::MemoryLimit {
-            len_bytes: umem.registration().len,
-            error,
-        },
-        Some(libc::EINVAL) if umem.options().tx_metadata != TxMetadata::None => OpenError::NotSupported {
-            asked: "transmit metadata",
-            error,
-            needs: "it came with Linux 6.8",
-        },
-        _ => socket_error(ASKED, error),
-    }
-}
-
-fn bind_error(options: &SocketOptions, is_shared: bool, error: io::Error) -> OpenError {
-    const ASKED: &str = "binding to the queue";
-    let interface = options.interface.clone();
-    match error.raw_os_error() {
-        Some(libc::EBUSY) => OpenError::QueueBusy {
-            interface,
-            queue: options.queue,
-        },
-        Some(libc::ENETDOWN) => OpenError::Down { interface },
-        Some(libc::ENODEV) => OpenError::NoInterface { interface, error },
-        Some(libc::EOPNOTSUPP) if options.copy == XdpCopy::ZeroCopy => OpenError::ZeroCopyRefused { interface, error },
-        // What else could be wrong is checked before, or known to be right on queue 0.
-        Some(libc::EINVAL) if options.queue > 0 => OpenError::NoQueue {
-            queue: options.queue,
-            hint: format!("`ethtool -l {interface}` tells how many there are, counted from 0"),
-            interface,
-        },
-        Some(libc::EINVAL) if options.multi_buffer && !is_shared => OpenError::NotSupported {
-            asked: "packets of several frames (XDP_USE_SG)",
-            error,
-            needs: "they came with Linux 6.6; ask for frames that fit one",
-        },
-        _ => socket_error(ASKED, error),
-    }
 }
