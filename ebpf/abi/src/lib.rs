@@ -85,6 +85,15 @@ pub mod map {
     pub const SOCKETS_MAX: u32 = 64;
 }
 
+/// How long a datagram, UDP header included, may be for a program to make its checksum. These are the bounds of loops, which
+/// the verifier walks to their end.
+pub mod summed {
+    /// Of one buffer: none is longer than a page.
+    pub const ONE_BUFFER_BYTES_MAX: usize = 4096;
+    /// Of several: a jumbo frame.
+    pub const FRAGS_BYTES_MAX: usize = 9216;
+}
+
 /// What a program counts: an index into [`map::COUNTS`]. A frame is counted once, as taken or by the first reason found
 /// why it is passed up, in this order: `NotIp`, `IpOptions`, `NotUdp`, `Fragment`, a UDP header that was cut (`Length`),
 /// `OtherPort`, `Stranger`, `NotOurs`, `OtherKind`, `Length`, `NoSocket` or `Unfit`.
@@ -111,8 +120,7 @@ pub enum Count {
     Length = 8,
     /// Passed: `steer` found no socket on this receive queue.
     NoSocket = 9,
-    /// Passed: the checksum looks as if it were left to a device, and is over more than a program may sum up (4,096 bytes, or
-    /// 9,216 in several buffers); or `stamp` found no trailer in the first buffer.
+    /// Passed: the checksum looks as if it were left to a device, and is over more than a program may sum up ([`summed`]); or `stamp` found no trailer in the first buffer.
     Unfit = 10,
     /// Passed: our port, on another host: not our MAC address, or not our IP address.
     Stranger = 11,

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::os::fd::AsFd;
 
@@ -19,7 +20,7 @@ use support::{
     SETTINGS,
     frames::{self, Named, goldens, headers, left_partial, request, wrapped},
     judge::{Judge, hex, judges},
-    load, model, monotonic_ns,
+    load, monotonic_ns,
 };
 
 fn header(name: &str) -> Header {
@@ -181,8 +182,22 @@ fn without_an_address_of_a_family_nothing_of_it_is_taken() {
         return;
     };
     for (name, header) in headers() {
-        let (expected, _) = judge.holds(name, &wrapped(&header, &request(64)));
-        assert_eq!(expected.count, Some(Count::Stranger), "{name}");
+        // The address in the frame is some host's, or all zeros as the settings' "none" is.
+        let nowhere = match header.addresses {
+            Addresses::V4 { src, .. } => Addresses::V4 {
+                src,
+                dst: Ipv4Addr::UNSPECIFIED,
+            },
+            Addresses::V6 { src, .. } => Addresses::V6 {
+                src,
+                dst: Ipv6Addr::UNSPECIFIED,
+            },
+        };
+        for addresses in [header.addresses, nowhere] {
+            let header = Header { addresses, ..header };
+            let (expected, _) = judge.holds(name, &wrapped(&header, &request(64)));
+            assert_eq!(expected.count, Some(Count::Stranger), "{name}");
+        }
     }
 }
 
@@ -306,7 +321,7 @@ fn what_cannot_be_summed_up_is_passed_untouched() {
         ..SETTINGS
     };
     let header = header("v4");
-    let longest = model::SUMMED_FRAGS_BYTES_MAX - udp::HEADER_BYTES;
+    let longest = ebpf_abi::summed::FRAGS_BYTES_MAX - udp::HEADER_BYTES;
     for (frame_bytes, verdict, count) in [
         (longest - 1, Verdict::Tx, Count::Taken),
         (longest, Verdict::Tx, Count::Taken),

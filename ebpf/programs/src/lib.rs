@@ -121,7 +121,9 @@ fn in_ipv4<A: Act, const AT: usize>(ctx: &XdpContext) -> Result<u32, Count> {
     }
     let ip_bytes = be16_of(ip, field::TOTAL_LEN.start) as usize;
     let local = LOCAL_IPV4.load();
-    let is_mine = ip[field::DST.start] == local[0]
+    // Zeros are no address of ours, whatever a frame says.
+    let is_mine = local != [0; 4]
+        && ip[field::DST.start] == local[0]
         && ip[field::DST.start + 1] == local[1]
         && ip[field::DST.start + 2] == local[2]
         && ip[field::DST.start + 3] == local[3];
@@ -160,7 +162,7 @@ fn in_ipv6<A: Act, const AT: usize>(ctx: &XdpContext) -> Result<u32, Count> {
         frame_at: AT + HEADER_BYTES + udp::HEADER_BYTES,
         udp_bytes,
     };
-    in_udp::<A>(ctx, ours, difference == 0)
+    in_udp::<A>(ctx, ours, local != [0; 16] && difference == 0)
 }
 
 #[inline(always)]

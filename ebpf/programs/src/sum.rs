@@ -6,14 +6,12 @@
 
 use aya_ebpf::{helpers::generated::bpf_xdp_load_bytes, programs::XdpContext};
 use dataplane_wire::{internet, udp};
-use ebpf_abi::Count;
+use ebpf_abi::{
+    Count,
+    summed::{FRAGS_BYTES_MAX, ONE_BUFFER_BYTES_MAX},
+};
 
 use crate::{Ours, at, be16_of};
-
-/// The longest datagram of one buffer that is summed up: no buffer is longer than a page.
-const ONE_BUFFER_BYTES_MAX: usize = 4096;
-/// The longest of several buffers: a jumbo frame. These are the bounds of loops, which the verifier walks to their end.
-const FRAGS_BYTES_MAX: usize = 9216;
 
 /// What the checksum field of a datagram holds.
 #[derive(Clone, Copy, PartialEq, Eq)]

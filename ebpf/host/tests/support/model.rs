@@ -2,6 +2,7 @@
 //! parse with slices, sum byte by byte, make every checksum anew.
 
 use dataplane_wire::checksum::crc32c_const;
+use ebpf_abi::summed;
 use ebpf_host::{Count, Program, Settings, Verdict};
 
 /// What should become of a frame.
@@ -24,9 +25,6 @@ pub struct Situation {
     pub stamp_ns: u64,
 }
 
-/// The longest datagram that a program sums up (`ebpf_abi::Count::Unfit`), in one buffer and in several.
-pub const SUMMED_BYTES_MAX: usize = 4096;
-pub const SUMMED_FRAGS_BYTES_MAX: usize = 9216;
 /// Bytes behind the frame header that a trailer needs: the echo payload's own four and eight stamps.
 const STAMPED_PAYLOAD_BYTES_MIN: usize = 4 + 64;
 
@@ -254,8 +252,8 @@ impl Checksum {
         // No pseudo-header is all zeros, so its sum is 1 to 65,535.
         let looks_partial = value == (pseudo - 1) % MODULUS + 1;
         let summed_bytes_max = match settings.frags {
-            true => SUMMED_FRAGS_BYTES_MAX,
-            false => SUMMED_BYTES_MAX,
+            true => summed::FRAGS_BYTES_MAX,
+            false => summed::ONE_BUFFER_BYTES_MAX,
         };
         let field = if value == 0 && ours.address_bytes == 4 {
             Field::Nothing
