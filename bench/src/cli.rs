@@ -84,9 +84,9 @@ pub enum Command {
     /// Print the JSON schema of record lines
     #[command(hide = true)]
     Schema,
-    /// The answering end of a trial
+    /// The other end of a trial
     #[command(hide = true, name = crate::server::SUBCOMMAND)]
-    ServeEcho {
+    Serve {
         /// JSON
         config: String,
     },

@@ -4,6 +4,7 @@ pub mod client_bias;
 pub mod coordinated_omission;
 pub mod load_latency;
 pub mod loss_exclusion;
+pub mod packet_rate;
 pub mod peers;
 pub mod rtt_breakdown;
 pub mod rtt_ladder;

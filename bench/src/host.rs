@@ -1,7 +1,8 @@
 //! Our own processes and threads: put on their CPUs, and what the kernel has counted about them (/proc).
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{collections::BTreeMap, fs, sync::OnceLock, time::Duration};
 
+use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::load::thread::{self, CpuUse};
@@ -94,6 +95,21 @@ pub fn thread_run_time(tid: i32) -> Option<RunTime> {
     schedstat(&format!("/proc/self/task/{tid}/schedstat"))
 }
 
+/// CPU time of the calling thread so far, in nanoseconds.
+pub fn thread_cpu_ns() -> u64 {
+    cpu_clock_ns(ClockId::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// CPU time of all threads of this process so far, in nanoseconds; those that io_uring runs for it are among them.
+pub fn process_cpu_ns() -> u64 {
+    cpu_clock_ns(ClockId::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// 0 where the kernel would not say, which no Linux does.
+fn cpu_clock_ns(clock: ClockId) -> u64 {
+    clock_gettime(clock).map_or(0, |time| Duration::from(time).as_nanos() as u64)
+}
+
 /// CPU time so far of the kernel threads that io_uring runs for this process (SQPOLL; their names begin with "iou-").
 pub fn io_uring_threads_cpu_time() -> Duration {
     let Ok(tasks) = fs::read_dir("/proc/self/task") else {
@@ -105,6 +121,28 @@ pub fn io_uring_threads_cpu_time() -> Duration {
         .filter_map(|task| schedstat(&task.path().join("schedstat").display().to_string()))
         .map(|thread| thread.on_cpu)
         .sum()
+}
+
+/// CPU time so far of the kernel's softirq threads, of all CPUs: network work that no thread was there to be charged for.
+/// `None` where they cannot be seen (another PID namespace).
+pub fn softirq_threads_cpu_time() -> Option<Duration> {
+    /// They live as long as their CPU; a number is looked up once.
+    static PIDS: OnceLock<Vec<u32>> = OnceLock::new();
+    let pids = PIDS.get_or_init(|| {
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        processes
+            .filter_map(|process| process.file_name().to_str()?.parse().ok())
+            .filter(|pid: &u32| {
+                fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("ksoftirqd/"))
+            })
+            .collect()
+    });
+    let times: Vec<Duration> = pids
+        .iter()
+        .filter_map(|pid| schedstat(&format!("/proc/{pid}/schedstat")))
+        .map(|time| time.on_cpu)
+        .collect();
+    (!times.is_empty()).then(|| times.iter().sum())
 }
 
 /// The first two fields of a schedstat file, in nanoseconds (Documentation/scheduler/sched-stats.rst).

@@ -1,6 +1,7 @@
 //! L3: the load generator, the measurements, the claims, the experiments, the records and the reports behind `dplab`.
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod backends;
 pub mod bare_wakeup;
 pub mod breakdown;
@@ -21,6 +22,7 @@ pub mod registry;
 pub mod report;
 pub mod run;
 pub mod server;
+pub mod sink;
 pub mod store;
 pub mod table;
 pub mod trial;

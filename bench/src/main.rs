@@ -39,7 +39,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
                 run::verify(seed, folder)
             };
         }
-        Command::ServeEcho { config } => {
+        Command::Serve { config } => {
             drop(out);
             server::main(&config)?
         }

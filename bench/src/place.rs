@@ -124,6 +124,11 @@ impl Place {
         matches!(self.ground, Ground::Namespaces(_))
     }
 
+    /// Do packets cross a veth pair?
+    pub fn is_veth(&self) -> bool {
+        matches!(self.ground, Ground::Namespaces(_))
+    }
+
     /// Runs `f` on this thread inside the namespace of `end`; sockets and children made there stay there.
     ///
     /// # Errors

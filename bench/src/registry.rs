@@ -5,14 +5,15 @@ use crate::{
     experiment::Experiment,
     experiments::{
         client_bias::ClientBias, coordinated_omission::CoordinatedOmission, load_latency::LoadLatency,
-        loss_exclusion::LossExclusion, peers::Peers, rtt_breakdown::RttBreakdown, rtt_ladder::RttLadder,
-        self_test::SelfTest, wakeup_model::WakeupModel,
+        loss_exclusion::LossExclusion, packet_rate::PacketRate, peers::Peers, rtt_breakdown::RttBreakdown,
+        rtt_ladder::RttLadder, self_test::SelfTest, wakeup_model::WakeupModel,
     },
 };
 
 /// All experiments.
 pub const EXPERIMENTS: &[&dyn Experiment] = &[
     &RttLadder,
+    &PacketRate,
     &LoadLatency,
     &CoordinatedOmission,
     &LossExclusion,

@@ -1,5 +1,5 @@
-//! The answering end: an echo node in a process of its own (so that it can be stopped, killed and charged for its CPU
-//! time), or in a thread where the back end has no second process.
+//! The other end: an echo node, or a sink that only counts, in a process of its own (so that it can be stopped, killed
+//! and charged for its CPU time), or in a thread where the back end has no second process.
 //!
 //! The process is this same program under a hidden name. It reads its wiring from its first argument, opens its port,
 //! drops every privilege, says "ready" on stdout, and turns until its stdin closes. It dies with its parent
@@ -41,10 +41,11 @@ use crate::{
     host::{self, RunTime, Seat},
     measure::Recorder,
     record::QuantileValue,
+    sink::{self, SinkReport},
 };
 
 /// The hidden subcommand.
-pub const SUBCOMMAND: &str = "serve-echo";
+pub const SUBCOMMAND: &str = "serve";
 
 /// What the server's process is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -57,10 +58,36 @@ pub struct ServerConfig {
     pub wiring: Wiring,
     /// Where it is to run.
     pub seat: Seat,
-    /// Time burnt for each request before it is answered.
-    pub service_spin: Duration,
-    /// Time each turn ([`ServerReport::service_ns`]); costs two clock reads a turn.
-    pub times_turns: bool,
+    /// What it does with what it receives.
+    pub role: Role,
+}
+
+/// What the server does with what it receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Sends it back.
+    Echo {
+        /// Time burnt for each request before it is answered.
+        service_spin: Duration,
+        /// Time each turn ([`ServerReport::service_ns`]); costs two clock reads a turn.
+        times_turns: bool,
+    },
+    /// Counts it.
+    Sink {
+        /// The stream whose frames count.
+        stream_id: u32,
+    },
+}
+
+impl Role {
+    /// What facts of a row call this end.
+    fn end_name(self) -> &'static str {
+        match self {
+            Role::Echo { .. } => "server",
+            Role::Sink { .. } => "sink",
+        }
+    }
 }
 
 /// The first line on the server's stdout.
@@ -85,6 +112,8 @@ pub struct ServerReport {
     pub rejects: BTreeMap<String, u64>,
     /// What one request takes when others wait behind it, by the server's own clock; if it was asked for.
     pub service_ns: Option<u64>,
+    /// What a sink has counted.
+    pub sink: Option<SinkReport>,
 }
 
 impl From<NodeStats> for ServerReport {
@@ -100,6 +129,7 @@ impl From<NodeStats> for ServerReport {
             tx_dropped_count: stats.port.tx_dropped_count + stats.refused_count,
             rejects,
             service_ns: None,
+            sink: None,
         }
     }
 }
@@ -198,9 +228,9 @@ impl Server {
         let handle = thread::Builder::new()
             .name("dplab-server".to_owned())
             .spawn(move || -> anyhow::Result<ServerReport> {
-                let facts = host::settle("server", config.seat);
+                let facts = host::settle(config.role.end_name(), config.seat);
                 let _ = tell.send((nix::unistd::gettid().as_raw(), facts));
-                serve(port, &config, &thread_stop, &thread_pause)
+                serve(port, config.role, host::thread_cpu_ns, &thread_stop, &thread_pause)
             })
             .context("starting the server's thread")?;
         let (tid, facts) = told.recv().context("the server's thread ended at once")?;
@@ -332,14 +362,16 @@ pub fn main(config: &str) -> anyhow::Result<()> {
         closer,
         keeps: _program,
     } = backend.open(&config.wiring)?;
-    settle_and_say_ready(addr, config.seat)?;
+    settle_and_say_ready(config.role.end_name(), addr, config.seat)?;
+    // A sink still takes in what is on its way.
+    let may_close = matches!(config.role, Role::Echo { .. });
     let stop = stop_at_eof(move || {
-        if let Some(closer) = closer {
+        if let Some(closer) = closer.filter(|_| may_close) {
             closer.close();
         }
     });
     host::own_files();
-    let report = serve(port, &config, &stop, &AtomicBool::new(false))?;
+    let report = serve(port, config.role, host::process_cpu_ns, &stop, &AtomicBool::new(false))?;
     say(&report)
 }
 
@@ -396,8 +428,8 @@ pub fn die_with(parent_pid: u32) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// Nobody reads stdout.
-pub fn settle_and_say_ready(addr: Option<SocketAddr>, seat: Seat) -> anyhow::Result<()> {
-    let mut facts = host::settle("server", seat);
+pub fn settle_and_say_ready(end_name: &str, addr: Option<SocketAddr>, seat: Seat) -> anyhow::Result<()> {
+    let mut facts = host::settle(end_name, seat);
     facts.insert("privileges".to_owned(), drop_privileges());
     say(&Ready { addr, facts })
 }
@@ -441,29 +473,54 @@ fn keep_privileges(kept: &CapsHashSet) -> String {
 
 fn serve(
     port: Box<dyn Port>,
-    config: &ServerConfig,
+    role: Role,
+    cpu_ns: fn() -> u64,
     stop: &AtomicBool,
     pause: &AtomicBool,
 ) -> anyhow::Result<ServerReport> {
     let clock = MonotonicClock::new();
-    let protocol = Working {
-        inner: EchoServer,
-        clock,
-        work: config.service_spin,
-    };
     let mut stop = || {
         while pause.load(Ordering::Acquire) && !stop.load(Ordering::Acquire) {
             thread::sleep(PAUSE_STEP);
         }
         stop.load(Ordering::Acquire)
     };
-    if !config.times_turns {
+    match role {
+        Role::Echo {
+            service_spin,
+            times_turns,
+        } => echo(port, clock, service_spin, times_turns, &mut stop),
+        Role::Sink { stream_id } => {
+            let report = sink::run(port, stream_id, &clock, cpu_ns, &mut stop).context("the sink's port failed")?;
+            Ok(ServerReport {
+                rx_frames_count: report.received_count,
+                rx_dropped_count: report.rx_dropped_count,
+                sink: Some(report),
+                ..ServerReport::default()
+            })
+        }
+    }
+}
+
+fn echo(
+    port: Box<dyn Port>,
+    clock: MonotonicClock,
+    service_spin: Duration,
+    times_turns: bool,
+    stop: &mut dyn FnMut() -> bool,
+) -> anyhow::Result<ServerReport> {
+    let protocol = Working {
+        inner: EchoServer,
+        clock,
+        work: service_spin,
+    };
+    if !times_turns {
         let mut node = Node::new(port, MemoryLog::new(), protocol, 1);
-        node.run(&clock, &mut stop).context("the server's port failed")?;
+        node.run(&clock, stop).context("the server's port failed")?;
         return Ok(node.stats().into());
     }
     let mut node = Node::new(Gaps::new(port, clock), MemoryLog::new(), protocol, 1);
-    node.run(&clock, &mut stop).context("the server's port failed")?;
+    node.run(&clock, stop).context("the server's port failed")?;
     let report = ServerReport::from(node.stats());
     let (gaps, ..) = node.into_parts();
     Ok(ServerReport {

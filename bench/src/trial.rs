@@ -2,6 +2,7 @@
 //! schedule → client → port … server … port → client → histogram → row.
 
 mod ends;
+pub mod one_way;
 mod row;
 mod stall;
 
@@ -38,7 +39,7 @@ use crate::{
     record::{ModeRecord, SupportRecord, Validity},
     server::{Server, ServerReport},
 };
-use ends::{ClientPort, Ends, ToOpen};
+use ends::{ClientPort, Ends, ToOpen, Wanted};
 pub use row::Position;
 use stall::stall_again_and_again;
 
@@ -142,7 +143,7 @@ const WARM_UP: Duration = Duration::from_millis(15);
 /// When an end could not be started or failed. A slow, lossy or stalled server is not an error: it is the measurement.
 pub fn run(lab: &Lab<'_>, trial: &Trial<'_>, client_id: u32) -> anyhow::Result<Outcome> {
     let at_s = lab.run_started.elapsed().as_secs_f64();
-    let ends = Ends::start(lab, trial)?;
+    let ends = Ends::start(lab, &Wanted::by(trial))?;
     let clock = MonotonicClock::new();
     let watch = Watch::begin();
 

@@ -64,7 +64,7 @@ pub fn main(config: &str) -> anyhow::Result<()> {
         hardware: false,
         interface: false,
     })?;
-    server::settle_and_say_ready(Some(socket.local_addr()), config.seat)?;
+    server::settle_and_say_ready("server", Some(socket.local_addr()), config.seat)?;
     let stop = server::stop_at_eof(|| {});
     host::own_files();
     let report = serve(socket, &stop)?;

@@ -7,6 +7,7 @@
 pub mod calibrate;
 pub mod closed;
 mod flight;
+pub mod flood;
 pub mod open;
 mod outcome;
 mod replay;

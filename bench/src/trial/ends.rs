@@ -7,14 +7,51 @@ use dataplane_ports::{
 };
 use dataplane_waist::Port;
 
-use super::{Load, Trial};
+use super::{Cpus, Load, Trial};
 use crate::{
-    backends::{BackEnd, Kind, Wiring},
+    backends::{BackEnd, Kind, Room, Wiring},
     experiment::Lab,
     host::Seat,
     place::End,
-    server::{Server, ServerConfig},
+    server::{Role, Server, ServerConfig},
 };
+
+/// What two ends are to be.
+pub(super) struct Wanted<'a> {
+    /// The server's back end.
+    pub(super) server: &'a BackEnd,
+    /// The client's.
+    pub(super) client: &'a BackEnd,
+    pub(super) cpus: Cpus,
+    pub(super) frame_bytes: usize,
+    pub(super) room: Room,
+    /// What the server does.
+    pub(super) role: Role,
+    /// The server's blocking waits need no time-out: somebody ends them.
+    pub(super) server_untimed: bool,
+    /// The client's likewise.
+    pub(super) client_untimed: bool,
+}
+
+impl<'a> Wanted<'a> {
+    /// What a trial of requests and replies needs.
+    pub(super) fn by(trial: &'a Trial<'_>) -> Wanted<'a> {
+        Wanted {
+            server: trial.backend,
+            client: trial.client_backend.unwrap_or(trial.backend),
+            cpus: trial.cpus,
+            frame_bytes: trial.frame_bytes,
+            room: trial.room,
+            role: Role::Echo {
+                service_spin: trial.service_spin,
+                times_turns: trial.stall.is_some(),
+            },
+            server_untimed: true,
+            // An open loop waits for the next send, too, and needs its time-outs.
+            client_untimed: matches!(trial.load, Load::Closed { .. }),
+        }
+    }
+}
 
 /// The two ends, wired together.
 pub(super) struct Ends {
@@ -38,41 +75,41 @@ pub(super) enum ClientPort {
 }
 
 impl Ends {
-    pub(super) fn start(lab: &Lab<'_>, trial: &Trial<'_>) -> anyhow::Result<Ends> {
-        let [client_cpu, server_cpu] = trial.cpus.of(lab.place.cpus());
+    pub(super) fn start(lab: &Lab<'_>, wanted: &Wanted<'_>) -> anyhow::Result<Ends> {
+        let [client_cpu, server_cpu] = wanted.cpus.of(lab.place.cpus());
         let is_shared = client_cpu == server_cpu;
-        let client_backend = trial.client_backend.unwrap_or(trial.backend);
+        // A flood leaves a sleeping end no time to sleep.
+        let is_flood = matches!(wanted.role, Role::Sink { .. });
         let client_seat = Seat {
             cpu: client_cpu,
-            spins: !client_backend.sleeps(),
+            spins: is_flood || !wanted.client.sleeps(),
             is_shared,
         };
         let mut config = ServerConfig {
             parent_pid: std::process::id(),
-            backend: trial.backend.name.to_owned(),
+            backend: wanted.server.name.to_owned(),
             wiring: Wiring {
                 end: End::Server,
                 local: lab.place.endpoint(End::Server),
                 remote: lab.place.has_fixed_addresses().then(|| lab.place.endpoint(End::Client)),
-                frame_bytes_max: trial.frame_bytes,
-                room: trial.room,
-                untimed: true,
+                frame_bytes_max: wanted.frame_bytes,
+                room: wanted.room,
+                untimed: wanted.server_untimed,
                 region: None,
             },
             seat: Seat {
                 cpu: server_cpu,
-                spins: !trial.backend.sleeps(),
+                spins: is_flood || !wanted.server.sleeps(),
                 is_shared,
             },
-            service_spin: trial.service_spin,
-            times_turns: trial.stall.is_some(),
+            role: wanted.role,
         };
         let ring = RingOptions {
-            slots_count: trial.room.frames_count.next_power_of_two(),
-            frame_bytes_max: trial.frame_bytes,
+            slots_count: wanted.room.frames_count.next_power_of_two(),
+            frame_bytes_max: wanted.frame_bytes,
             ..RingOptions::default()
         };
-        match trial.backend.kind {
+        match wanted.server.kind {
             Kind::Loopback => {
                 let (client, server) = loopback::pair(&ring);
                 let server = Server::start_thread(Box::new(server), &config)?;
@@ -83,7 +120,7 @@ impl Ends {
                 })
             }
             _ => {
-                let region = match trial.backend.kind {
+                let region = match wanted.server.kind {
                     Kind::Shm => Some(ShmRegion::create(&ring).context("making the shared-memory region")?),
                     _ => None,
                 };
@@ -98,14 +135,13 @@ impl Ends {
                     local: lab.place.endpoint(End::Client),
                     remote: Some(remote),
                     region: config.wiring.region.clone(),
-                    // An open loop waits for the next send, too, and needs its time-outs.
-                    untimed: matches!(trial.load, Load::Closed { .. }),
+                    untimed: wanted.client_untimed,
                     ..config.wiring
                 };
                 Ok(Ends {
                     server,
                     client_port: ClientPort::ToOpen(Box::new(ToOpen {
-                        backend: *client_backend,
+                        backend: *wanted.client,
                         wiring,
                         region,
                     })),

@@ -1,0 +1,284 @@
+//! The account of a one-way run: every frame that was sent has arrived, or a counter with a name says where it went.
+//!
+//! ```text
+//! handed to the port ─ sender_port ─▶ interface ─ interface_backlog ─▶ ─ sink_interface ─▶ IP, UDP ─ sink_no_socket,
+//!      sink_udp_errors, sink_ip ─▶ socket or ring ─ sink_overflow ─▶ port ─ sink_strangers, sink_malformed ─▶
+//!      sink ─ sink_reject_… ─▶ received
+//! ```
+//!
+//! A frame is in one place only, so the names along the way are counters that do not contain each other. Where the
+//! kernel counts a frame twice, the account says which of the two it takes:
+//!
+//! - A frame that finds the receiving CPU's backlog full (net.core.netdev_max_backlog) counts as `tx_dropped` of the veth
+//!   that sent it (`veth_xmit`, drivers/net/veth.c) *and* as `rx_dropped` of the one that was to receive it
+//!   (`enqueue_to_backlog`, net/core/dev.c), and in the machine's `softnet_stat`. It is taken once, from the sender's.
+//! - A packet socket that is told so keeps the frame in its ring and sends it again (`tpacket_snd`,
+//!   net/packet/af_packet.c): there, `tx_dropped` is a retry and no loss.
+//! - `Udp.InErrors` contains what the socket dropped, and the sink's port has counted that itself (SK_MEMINFO_DROPS).
+//!
+//! Sockets, rings and ports count only their own. Interfaces and the UDP layer count a whole namespace; in one that the
+//! lab made there is nothing else than kernel chatter (neighbour and group messages of IPv6), which no named counter
+//! sees unless it is dropped too.
+
+mod counters;
+
+use std::collections::BTreeMap;
+
+pub use counters::Counters;
+
+use crate::sink::SinkReport;
+
+/// How the sender's kernel half treats a frame that its interface has no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TxDrop {
+    /// It is gone.
+    Lost,
+    /// It stays in the sender's ring and is sent again.
+    Retried,
+}
+
+/// What a sink takes frames from, which decides which counters lie on a frame's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intake {
+    /// A UDP socket, behind IP and UDP.
+    Socket,
+    /// A packet ring beside the stack. A copy of each frame goes up to a socket that drops it, so the stack's counters
+    /// move and mean nothing.
+    Ring,
+    /// A ring between two threads or processes: no kernel.
+    Memory,
+}
+
+/// What was counted around a run: differences from before the first frame to after the last.
+#[derive(Clone, Debug)]
+pub struct Counted<'a> {
+    /// Frames handed to the sender's port.
+    pub offered_count: u64,
+    /// Frames that the port says it could not send, refusals that were no hand-over left out.
+    pub tx_dropped_count: u64,
+    /// What becomes of frames that the sender's interface drops.
+    pub tx_drop: TxDrop,
+    /// The namespace and interface of the sender.
+    pub sender: &'a Counters,
+    /// The namespace and interface of the sink. The same as the sender's over loopback.
+    pub at_sink: &'a Counters,
+    /// What the sink takes frames from.
+    pub intake: Intake,
+    /// What the sink has counted.
+    pub sink: &'a SinkReport,
+}
+
+/// Where all frames of a run went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Frames handed to the sender's port.
+    pub sent_count: u64,
+    /// Frames that the sink has, each once.
+    pub received_count: u64,
+    /// Frames that came a second time.
+    pub duplicate_count: u64,
+    /// Frames lost on the way, by the counter that saw them; only counters that moved.
+    pub losses: BTreeMap<String, u64>,
+    /// What else moved, for whoever looks for frames that are not explained.
+    hints: String,
+}
+
+impl Account {
+    /// Adds up.
+    pub fn of(counted: &Counted<'_>) -> Account {
+        let mut losses = BTreeMap::new();
+        let mut lose = |name: &str, count: u64| {
+            if count > 0 {
+                losses.insert(name.to_owned(), count);
+            }
+        };
+        let (sender, at_sink, sink) = (counted.sender, counted.at_sink, counted.sink);
+        lose("sender_port", counted.tx_dropped_count);
+        if counted.intake != Intake::Memory {
+            let tx_dropped_count = sender.get("interface.tx_dropped");
+            if counted.tx_drop == TxDrop::Lost {
+                lose("interface_backlog", tx_dropped_count);
+            }
+            let rx_dropped_count = at_sink.get("interface.rx_dropped");
+            lose("sink_interface", rx_dropped_count.saturating_sub(tx_dropped_count));
+        }
+        if counted.intake == Intake::Socket {
+            let sum = |names: &[&str]| names.iter().map(|name| at_sink.get(name)).sum::<u64>();
+            lose("sink_no_socket", sum(&["Udp.NoPorts", "Udp6NoPorts"]));
+            let in_errors_count = sum(&["Udp.InErrors", "Udp6InErrors"]);
+            lose("sink_udp_errors", in_errors_count.saturating_sub(sink.rx_dropped_count));
+            lose(
+                "sink_ip",
+                sum(&[
+                    "Ip.InHdrErrors",
+                    "Ip.InAddrErrors",
+                    "Ip.InDiscards",
+                    "Ip6InHdrErrors",
+                    "Ip6InAddrErrors",
+                    "Ip6InDiscards",
+                ]),
+            );
+        }
+        lose("sink_overflow", sink.rx_dropped_count);
+        lose("sink_strangers", sink.strangers_count);
+        lose("sink_malformed", sink.malformed_count);
+        for (reason, count) in &sink.rejects {
+            lose(&format!("sink_reject_{reason}"), *count);
+        }
+        let moved = |end: &str, counters: &Counters| -> Vec<String> {
+            let is_telling = |name: &str| !name.ends_with("bytes") && !name.ends_with("Octets");
+            counters
+                .moved()
+                .filter(|(name, _)| is_telling(name))
+                .map(|(name, count)| format!("{end} {name} {count}"))
+                .collect()
+        };
+        let hints = [moved("sender's", sender), moved("sink's", at_sink)]
+            .concat()
+            .join(", ");
+        Account {
+            sent_count: counted.offered_count,
+            received_count: sink.received_count,
+            duplicate_count: sink.duplicate_count,
+            losses,
+            hints,
+        }
+    }
+
+    /// Frames lost, by all names.
+    pub fn lost_count(&self) -> u64 {
+        self.losses.values().sum()
+    }
+
+    /// Frames that no counter explains; negative if counters explain more than were sent. 0 is what an account is for.
+    pub fn unexplained_count(&self) -> i64 {
+        self.sent_count as i64 - self.received_count as i64 - self.lost_count() as i64
+    }
+
+    /// Why the run may not be judged, if it may not: what was seen, why it matters, what to try.
+    pub fn fault(&self) -> Option<String> {
+        let unexplained_count = self.unexplained_count();
+        if unexplained_count == 0 && self.duplicate_count == 0 {
+            return None;
+        }
+        let losses: Vec<String> = self
+            .losses
+            .iter()
+            .map(|(name, count)| format!("{count} {name}"))
+            .collect();
+        let losses = match losses.is_empty() {
+            true => "none lost by any counter".to_owned(),
+            false => losses.join(" + "),
+        };
+        Some(format!(
+            "the account does not close: {} sent, {} received, {losses}; {unexplained_count} unexplained, {} came twice; \
+             frames that vanish make every rate a guess; look at the counters that moved ({}), and at other traffic there",
+            self.sent_count, self.received_count, self.duplicate_count, self.hints
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(
+        sender: &[(&str, u64)],
+        at_sink: &[(&str, u64)],
+        change: impl FnOnce(&mut Counted<'_>, &mut SinkReport),
+    ) -> Account {
+        let (sender, at_sink) = (Counters::of(sender), Counters::of(at_sink));
+        let mut sink = SinkReport {
+            received_count: 90,
+            ..SinkReport::default()
+        };
+        let nothing = SinkReport::default();
+        let mut counted = Counted {
+            offered_count: 100,
+            tx_dropped_count: 0,
+            tx_drop: TxDrop::Lost,
+            sender: &sender,
+            at_sink: &at_sink,
+            intake: Intake::Socket,
+            sink: &nothing,
+        };
+        change(&mut counted, &mut sink);
+        Account::of(&Counted { sink: &sink, ..counted })
+    }
+
+    #[test]
+    fn ten_frames_that_nobody_saw_are_a_fault_with_the_numbers() {
+        let account = account(&[("interface.tx_packets", 100)], &[], |_, _| {});
+        assert_eq!((account.lost_count(), account.unexplained_count()), (0, 10));
+        let fault = account.fault().expect("ten are missing");
+        for said in ["100 sent", "90 received", "10 unexplained", "tx_packets 100"] {
+            assert!(fault.contains(said), "{fault}");
+        }
+    }
+
+    #[test]
+    fn each_counter_explains_its_frames_and_no_frame_twice() {
+        // Four in a full backlog, which both interfaces count; three in a full socket, which UDP's errors contain; two
+        // bad checksums; one that the port refused.
+        let account = account(
+            &[("interface.tx_dropped", 4)],
+            &[
+                ("interface.rx_dropped", 4),
+                ("Udp.InErrors", 5),
+                ("Udp.RcvbufErrors", 3),
+            ],
+            |counted, sink| {
+                counted.tx_dropped_count = 1;
+                sink.rx_dropped_count = 3;
+            },
+        );
+        let losses: Vec<_> = account
+            .losses
+            .iter()
+            .map(|(name, count)| (name.as_str(), *count))
+            .collect();
+        assert_eq!(
+            losses,
+            [
+                ("interface_backlog", 4),
+                ("sender_port", 1),
+                ("sink_overflow", 3),
+                ("sink_udp_errors", 2)
+            ]
+        );
+        assert_eq!(account.fault(), None);
+    }
+
+    #[test]
+    fn a_packet_ring_sends_again_what_its_interface_dropped() {
+        let account = account(
+            &[("interface.tx_dropped", 50)],
+            &[("interface.rx_dropped", 50)],
+            |counted, sink| {
+                counted.tx_drop = TxDrop::Retried;
+                sink.received_count = 100;
+            },
+        );
+        assert_eq!((account.lost_count(), account.fault()), (0, None));
+    }
+
+    #[test]
+    fn beside_a_packet_ring_the_stack_s_counters_mean_nothing() {
+        let account = account(&[], &[("Udp.InErrors", 100), ("Udp.NoPorts", 7)], |counted, sink| {
+            counted.intake = Intake::Ring;
+            sink.rx_dropped_count = 10;
+        });
+        assert_eq!(account.fault(), None);
+    }
+
+    #[test]
+    fn a_duplicate_or_a_frame_too_many_is_a_fault() {
+        let twice = account(&[], &[], |_, sink| {
+            (sink.received_count, sink.duplicate_count) = (100, 1)
+        });
+        assert!(twice.fault().expect("one came twice").contains("1 came twice"));
+        let too_many = account(&[], &[("Udp.NoPorts", 11)], |_, _| {});
+        assert_eq!(too_many.unexplained_count(), -1);
+        assert!(too_many.fault().is_some());
+    }
+}

@@ -1,0 +1,319 @@
+//! A one-way trial: a sender that floods, a sink that counts, and the account of every frame between them.
+//!
+//! ```text
+//! sink started → counters read → warm-up → flood (CPU time of the sender) → sink drains and reports → counters read
+//! ```
+//!
+//! The sender keeps its port going until the sink has said that nothing more comes: what waits in a ring still leaves.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use dataplane_waist::{MonotonicClock, Peer};
+
+use super::{
+    Cpus,
+    ends::{ClientPort, Ends, ToOpen, Wanted},
+};
+use crate::{
+    account::{Account, Counted, Counters, Intake, TxDrop},
+    backends::{BackEnd, Kind, Room},
+    experiment::Lab,
+    host::{self, RunTime, Seat},
+    load::flood::{self, FloodOptions, FloodResult},
+    measure::{
+        Watch,
+        gates::{self, Limits, Observation},
+    },
+    place::End,
+    record::{ModeRecord, SupportRecord, Validity},
+    server::Role,
+    sink::{SinkReport, WARM_UP_FRAMES_COUNT},
+};
+
+/// What a one-way trial does.
+#[derive(Clone, Copy, Debug)]
+pub struct OneWay<'a> {
+    /// What sends.
+    pub sender: &'a BackEnd,
+    /// What takes it in.
+    pub sink: &'a BackEnd,
+    /// Size of a frame: header and payload, without UDP, IP and Ethernet.
+    pub frame_bytes: usize,
+    /// Frames per second; `None`: as fast as the sender can.
+    pub rate_per_s: Option<f64>,
+    /// How long it sends.
+    pub duration: Duration,
+    /// Room for frames that wait for the sink. What does not fit is lost, and counted.
+    pub room: Room,
+}
+
+/// Everything a one-way trial found.
+#[derive(Debug)]
+pub struct OneWayOutcome {
+    /// What was sent after the warm-up.
+    pub flood: FloodResult,
+    /// CPU time of the sender meanwhile, its io_uring threads included.
+    pub sender_cpu: Duration,
+    /// Time in which the sender could have run and was not let.
+    pub sender_waited: Duration,
+    /// CPU time of the kernel's softirq threads meanwhile, of the whole machine; `None` where they cannot be seen.
+    pub softirq_cpu: Option<Duration>,
+    /// What the sink counted.
+    pub sink: SinkReport,
+    /// Where every frame went, the warm-up's included.
+    pub account: Account,
+    /// How both ends ran.
+    pub facts: BTreeMap<String, String>,
+    /// May it be judged?
+    pub validity: Validity,
+    /// When it began, seconds since the run's start.
+    pub at_s: f64,
+    /// How the numbers came to be.
+    pub mode: ModeRecord,
+}
+
+/// How fast the warm-up goes: slowly enough that no ring overflows.
+const WARM_UP_RATE_PER_S: f64 = 20_000.0;
+/// Time for the sink to take in the warm-up.
+const WARM_UP_REST: Duration = Duration::from_millis(2);
+/// The longest that a sender may take beyond what it was told.
+const GRACE: Duration = Duration::from_secs(5);
+/// The longest that it keeps its port going for a sink that drains.
+const IDLE_MAX: Duration = Duration::from_secs(5);
+
+/// Runs it once; `stream_id` tells its frames from those of every other trial.
+///
+/// # Errors
+/// When an end could not be started or failed. Loss is not an error: it is measured.
+pub fn run(lab: &Lab<'_>, trial: &OneWay<'_>, stream_id: u32) -> anyhow::Result<OneWayOutcome> {
+    let at_s = lab.run_started.elapsed().as_secs_f64();
+    let Ends {
+        server,
+        client_port,
+        client_seat,
+    } = Ends::start(
+        lab,
+        &Wanted {
+            server: trial.sink,
+            client: trial.sender,
+            cpus: Cpus::Two,
+            frame_bytes: trial.frame_bytes,
+            room: trial.room,
+            role: Role::Sink { stream_id },
+            server_untimed: false,
+            client_untimed: false,
+        },
+    )?;
+    let watch = Watch::begin();
+    let (stop, drained) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (tell, told) = mpsc::channel();
+    let mut facts = server.facts().clone();
+    let (sent, report) = thread::scope(|scope| {
+        let (stop, drained) = (&stop, &drained);
+        let sender = scope.spawn(move || send(lab, trial, client_port, client_seat, stream_id, stop, drained, &tell));
+        supervise(lab, trial, &told, stop);
+        let report = server.finish();
+        drained.store(true, Ordering::Release);
+        let sent = sender
+            .join()
+            .unwrap_or_else(|_| Err(anyhow::anyhow!("the sender's thread panicked")));
+        (sent, report)
+    });
+    let sent = sent.with_context(|| format!("the sender over {}", trial.sender.name))?;
+    let report = report.with_context(|| format!("the sink over {}", trial.sink.name))?;
+    let sink = report.sink.context("the sink reported as if it were a server")?;
+    let (sender_after, sink_after) = read_counters(lab)?;
+    let account = Account::of(&Counted {
+        offered_count: sent.warm_up_count + sent.flood.offered_count,
+        tx_dropped_count: sent.port_dropped_count,
+        tx_drop: match trial.sender.kind {
+            Kind::Packet(_) => TxDrop::Retried,
+            _ => TxDrop::Lost,
+        },
+        sender: &sender_after.since(&sent.counters_before.0),
+        at_sink: &sink_after.since(&sent.counters_before.1),
+        intake: match trial.sink.kind {
+            Kind::Loopback | Kind::Shm => Intake::Memory,
+            Kind::Packet(_) => Intake::Ring,
+            Kind::Udp(..) | Kind::Uring(..) => Intake::Socket,
+        },
+        sink: &sink,
+    });
+
+    facts.extend(sent.facts);
+    facts.insert("sink_backend".to_owned(), trial.sink.name.to_owned());
+    if lab.place.is_veth() && !matches!(trial.sender.kind, Kind::Loopback | Kind::Shm) {
+        facts.insert("caveat".to_owned(), VETH_CAVEAT.to_owned());
+    }
+    let mode = [trial.sink, trial.sender]
+        .into_iter()
+        .find_map(|backend| match lab.supports.get(backend.name) {
+            Some(SupportRecord::Emulated { by }) => Some(ModeRecord::Emulated { by: by.clone() }),
+            _ => None,
+        })
+        .unwrap_or(ModeRecord::Native);
+    Ok(OneWayOutcome {
+        validity: validity(trial, &sent.flood, watch.end(), &account),
+        flood: sent.flood,
+        sender_cpu: sent.cpu,
+        sender_waited: sent.waited,
+        softirq_cpu: sent.softirq_cpu,
+        sink,
+        account,
+        facts,
+        at_s,
+        mode,
+    })
+}
+
+/// What a packet rate over a veth pair is not.
+pub const VETH_CAVEAT: &str = "over a veth pair the sender's CPU also runs the receiver's half of the kernel, up to its \
+                               socket, and there is no device: these are costs of software, and no figure of a NIC";
+
+/// What the sender's thread brings back.
+struct Sent {
+    flood: FloodResult,
+    warm_up_count: u64,
+    /// Since the port was opened, to its last look: frames that it could not send.
+    port_dropped_count: u64,
+    cpu: Duration,
+    waited: Duration,
+    softirq_cpu: Option<Duration>,
+    /// The sender's and the sink's, before the first frame.
+    counters_before: (Counters, Counters),
+    facts: BTreeMap<String, String>,
+}
+
+#[expect(clippy::too_many_arguments, reason = "the thread's whole context, named")]
+fn send(
+    lab: &Lab<'_>,
+    trial: &OneWay<'_>,
+    port: ClientPort,
+    seat: Seat,
+    stream_id: u32,
+    stop: &AtomicBool,
+    drained: &AtomicBool,
+    tell: &mpsc::Sender<()>,
+) -> anyhow::Result<Sent> {
+    let mut facts = host::settle("sender", seat);
+    let (mut port, _region) = match port {
+        ClientPort::Made(port) => (port, None),
+        ClientPort::ToOpen(to_open) => {
+            let ToOpen {
+                backend,
+                wiring,
+                region,
+            } = *to_open;
+            let opened = lab.place.inside(End::Client, || backend.open(&wiring))??;
+            (opened.port, region)
+        }
+    };
+    facts.insert("batch_frames_max".to_owned(), port.caps().batch_frames_max.to_string());
+    let counters_before = read_counters(lab)?;
+    let clock = MonotonicClock::new();
+    let to = Peer(0);
+    let warm_up = FloodOptions {
+        frame_bytes: trial.frame_bytes,
+        stream_id,
+        seq_first: 0,
+        rate_per_s: Some(WARM_UP_RATE_PER_S),
+        // Time enough; the number of frames ends it.
+        duration: Duration::from_secs(1),
+        frames_count_max: WARM_UP_FRAMES_COUNT,
+    };
+    let warmed = flood::flood(&mut *port, to, &clock, &warm_up, stop).context("warming up")?;
+    thread::sleep(WARM_UP_REST);
+
+    let own_tid = nix::unistd::gettid().as_raw();
+    let run_before = host::thread_run_time(own_tid);
+    let uring_before = host::io_uring_threads_cpu_time();
+    let softirq_before = host::softirq_threads_cpu_time();
+    let options = FloodOptions {
+        seq_first: WARM_UP_FRAMES_COUNT,
+        rate_per_s: trial.rate_per_s,
+        duration: trial.duration,
+        frames_count_max: u64::MAX,
+        ..warm_up
+    };
+    let flood = flood::flood(&mut *port, to, &clock, &options, stop)?;
+    let softirq_cpu = host::softirq_threads_cpu_time().zip(softirq_before);
+    let uring_cpu = host::io_uring_threads_cpu_time().saturating_sub(uring_before);
+    let run = host::thread_run_time(own_tid).zip(run_before);
+    let _ = tell.send(());
+
+    let idle_since = Instant::now();
+    while !drained.load(Ordering::Acquire) && idle_since.elapsed() < IDLE_MAX {
+        flood::idle(&mut *port)?;
+    }
+    // A frame that found no room was offered again under the same number, and is no loss.
+    let refused_count = warmed.refused_count + flood.refused_count;
+    Ok(Sent {
+        port_dropped_count: port.stats().tx_dropped_count.saturating_sub(refused_count),
+        warm_up_count: warmed.offered_count,
+        cpu: Duration::from_nanos(flood.usage.cpu_ns) + uring_cpu,
+        waited: run.map_or(Duration::ZERO, |(after, before): (RunTime, RunTime)| {
+            after.since(before).waited
+        }),
+        softirq_cpu: softirq_cpu.map(|(after, before)| after.saturating_sub(before)),
+        counters_before,
+        facts,
+        flood,
+    })
+}
+
+/// Waits for the sender, and hands Ctrl-C on to it.
+fn supervise(lab: &Lab<'_>, trial: &OneWay<'_>, told: &mpsc::Receiver<()>, stop: &AtomicBool) {
+    const LOOK: Duration = Duration::from_millis(100);
+    let deadline = Instant::now() + trial.duration + GRACE;
+    while told.recv_timeout(LOOK) == Err(mpsc::RecvTimeoutError::Timeout) {
+        if lab.interrupted() || Instant::now() > deadline {
+            stop.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// The sender's and the sink's counters.
+fn read_counters(lab: &Lab<'_>) -> anyhow::Result<(Counters, Counters)> {
+    let at = |end| {
+        let interface = lab.place.endpoint(end).interface;
+        lab.place.inside(end, || Counters::read(&interface))
+    };
+    Ok((at(End::Client)?, at(End::Server)?))
+}
+
+fn validity(trial: &OneWay<'_>, flood: &FloodResult, mut seen: Vec<Observation>, account: &Account) -> Validity {
+    if account.received_count == 0 {
+        seen.push(Observation::Silence {
+            sent_count: account.sent_count,
+        });
+    }
+    if let Some(offered_rate_per_s) = trial.rate_per_s.filter(|_| !flood.interrupted) {
+        seen.push(Observation::Rate {
+            sent_rate_per_s: flood.offered_count as f64 / flood.elapsed.as_secs_f64(),
+            offered_rate_per_s,
+        });
+    }
+    // Overflow is loss that the account names.
+    let limits = Limits {
+        overflow_is_measured: true,
+        ..Limits::default()
+    };
+    let mut reasons = match gates::judge(&seen, &limits) {
+        Validity::Valid => Vec::new(),
+        Validity::Invalid { reasons } => reasons,
+    };
+    reasons.extend(account.fault());
+    match reasons.is_empty() {
+        true => Validity::Valid,
+        false => Validity::Invalid { reasons },
+    }
+}
