@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Names that the reports know beyond the record's own fields: a metric whose name contains `cpu` stands beside the
-//! latency; the fact `wake` says how a back end waits; the back end [`REFERENCE`] is what the others are divided by.
+//! latency; where nothing has a latency, metrics whose names end in `_rate` and `lost_ratio` stand there too; the fact `wake`
+//! says how a back end waits; the fact `caveat` stands below the table; the back end [`REFERENCE`] is what the others are divided by.
 //! Everything else is listed under the name it has.
 
 mod charts;

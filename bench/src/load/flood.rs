@@ -105,12 +105,14 @@ pub fn flood(
             }
         };
         let now_ns = now.as_ns();
+        let mut is_full = false;
         for _ in 0..due_count.min(batch_frames_max).min(frames_count_max - offered_count) {
             let seq = options.seq_first + offered_count;
             match port.tx(to, options.frame_bytes, &mut |frame| template.stamp(frame, seq, now_ns)) {
                 Ok(()) => offered_count += 1,
                 Err(TxError::Full) => {
                     refused_count += 1;
+                    is_full = true;
                     break;
                 }
                 Err(TxError::NoPeer) => return Err(LoadError::NoPeer),
@@ -118,6 +120,10 @@ pub fn flood(
             }
         }
         flush(port)?;
+        if is_full {
+            // Whoever empties the ring may need this CPU: io_uring's SQPOLL thread has the sender's affinity.
+            thread::yield_now();
+        }
     }
     let elapsed = clock.now() - start;
     Ok(FloodResult {

@@ -9,7 +9,6 @@ use super::{
     units, words,
 };
 use crate::{
-    measure::QUANTILES,
     record::{QuantileValue, SupportRecord},
     store::Run,
 };
@@ -99,15 +98,16 @@ fn table(out: &mut String, experiment: &Experiment<'_>) -> std::fmt::Result {
     if !experiment.question.is_empty() {
         writeln!(out, "{}\n", markdown_text(experiment.question))?;
     }
-    let beside = experiment.beside_metrics();
+    let metrics = experiment.main_metrics();
+    let has_latency = experiment.has_latency();
     let has_ratio = experiment.has_ratio();
     let mut titles: Vec<String> = experiment.axes.iter().map(|axis| markdown_text(axis)).collect();
     titles.extend(["back end".into(), "mode".into()]);
     let words_count = titles.len();
-    titles.extend(QUANTILES.map(units::quantile_name));
-    titles.push("lost".into());
+    titles.extend(experiment.quantiles().iter().map(|q| units::quantile_name(*q)));
+    titles.extend(has_latency.then(|| "lost".into()));
     titles.extend(has_ratio.then(|| format!("p50 ÷ {REFERENCE}")));
-    titles.extend(beside.iter().map(|name| markdown_text(&words::metric_title(name))));
+    titles.extend(metrics.iter().map(|name| markdown_text(&words::metric_title(name))));
     let aligned = (0..titles.len()).map(|index| if index < words_count { "---" } else { "--:" });
     writeln!(
         out,
@@ -130,13 +130,13 @@ fn table(out: &mut String, experiment: &Experiment<'_>) -> std::fmt::Result {
                 mode_name(cell.mode),
                 if cell.valid { "" } else { ", **INVALID**" }
             ));
-            columns.extend(QUANTILES.map(|q| value(cell, q)));
-            columns.push(
+            columns.extend(experiment.quantiles().iter().map(|q| value(cell, *q)));
+            columns.extend(has_latency.then(|| {
                 cell.main()
-                    .map_or("–".into(), |pooled| units::count(pooled.distribution.lost_count)),
-            );
+                    .map_or("–".into(), |pooled| units::count(pooled.distribution.lost_count))
+            }));
             columns.extend(has_ratio.then(|| ratio(cell)));
-            columns.extend(beside.iter().map(|name| {
+            columns.extend(metrics.iter().map(|name| {
                 let metric = cell.metrics.get(name);
                 metric.map_or("–".into(), |metric| units::with_unit(metric.median, metric.unit))
             }));
@@ -151,6 +151,9 @@ fn table(out: &mut String, experiment: &Experiment<'_>) -> std::fmt::Result {
             point_of(cell),
             markdown_text(&cell.reasons.join("; "))
         )?;
+    }
+    for caveat in experiment.caveats() {
+        writeln!(out, "\n**Mind:** {}.", markdown_text(caveat))?;
     }
     match experiment.noise_floor {
         Some(floor) => writeln!(

@@ -8,6 +8,7 @@ use super::{
     ratio::{medians_by_round, noise_floor, ratio},
 };
 use crate::{
+    measure::QUANTILES,
     record::{Metric, ModeRecord, Outcome, Row, Validity, VerdictRecord},
     store::Run,
 };
@@ -109,12 +110,42 @@ impl Experiment<'_> {
         self.points.iter().flat_map(|(_, cells)| cells)
     }
 
-    /// Metrics that stand beside the latency: those of CPU time, and those of a stage (`breakdown`).
-    pub fn beside_metrics(&self) -> Vec<&str> {
-        self.metric_names()
-            .into_iter()
-            .filter(|name| name.contains("cpu") || name.starts_with("stage_"))
-            .collect()
+    /// Was any reply time measured? Where frames go one way there is none, and rates stand in its place.
+    pub fn has_latency(&self) -> bool {
+        self.cells().any(|cell| cell.main().is_some())
+    }
+
+    /// The quantiles that a table of this experiment has.
+    pub fn quantiles(&self) -> &'static [f64] {
+        match self.has_latency() {
+            true => &QUANTILES,
+            false => &[],
+        }
+    }
+
+    /// Metrics that stand in the table: those of CPU time and those of a stage (`breakdown`); without a latency, rates before
+    /// them and losses behind.
+    pub fn main_metrics(&self) -> Vec<&str> {
+        let is_rate = |name: &&str| name.ends_with("_rate");
+        let is_cpu = |name: &&str| name.contains("cpu") || name.starts_with("stage_");
+        let is_loss = |name: &&str| *name == "lost_ratio";
+        let names = self.metric_names();
+        let of = |wanted: &dyn Fn(&&str) -> bool| names.iter().copied().filter(wanted).collect::<Vec<_>>();
+        match self.has_latency() {
+            true => of(&is_cpu),
+            false => [of(&is_rate), of(&is_cpu), of(&is_loss)].concat(),
+        }
+    }
+
+    /// What must stand below the table, because its figures would be misread without it.
+    pub fn caveats(&self) -> Vec<&str> {
+        let mut caveats: Vec<&str> = self
+            .cells()
+            .flat_map(|cell| cell.facts.get("caveat").into_iter().flatten().copied())
+            .collect();
+        caveats.sort_unstable();
+        caveats.dedup();
+        caveats
     }
 
     /// All metrics, sorted.

@@ -37,9 +37,21 @@ pub(crate) fn noise_floor(rows: &[&Row], seed: u64) -> Option<f64> {
     }
     pairs
         .values()
-        .filter_map(|[first, twin]| ratio(&medians_by_round(twin), &medians_by_round(first), seed))
+        .filter_map(|[first, twin]| ratio(&main_by_round(twin), &main_by_round(first), seed))
         .map(|ratio| (ratio.value - 1.0).abs())
         .max_by(f64::total_cmp)
+}
+
+/// The median reply time of each round; where none is measured, the first metric of CPU time.
+fn main_by_round(rows: &[&Row]) -> BTreeMap<u32, f64> {
+    let main = |row: &Row| {
+        let cpu = row.metrics.iter().find(|(name, _)| name.contains("cpu"));
+        median_ns(row).or(match (&row.latency, &row.service) {
+            (None, None) => cpu.map(|(_, metric)| metric.value),
+            _ => None,
+        })
+    };
+    rows.iter().filter_map(|row| Some((row.round, main(row)?))).collect()
 }
 
 fn median_ns(row: &Row) -> Option<f64> {

@@ -13,7 +13,6 @@ use super::{
 };
 use crate::{
     breakdown::STAGE_SHARE,
-    measure::QUANTILES,
     record::{ModeRecord, Outcome, VerdictRecord},
     store::Run,
 };
@@ -117,10 +116,19 @@ fn table(out: &mut Out, experiment: &Experiment<'_>) {
     let stages = experiment.metric_names().contains(&STAGE_SHARE);
     // Stages have long names.
     let wide = wide && !stages;
-    let quantiles: Vec<f64> = QUANTILES
-        .into_iter()
+    let quantiles: Vec<f64> = experiment
+        .quantiles()
+        .iter()
+        .copied()
         .filter(|q| wide || ![0.9, 0.9999].contains(q))
         .collect();
+    let has_latency = experiment.has_latency();
+    // Beside a latency there is hardly room for them.
+    let metrics = match (has_latency, stages) {
+        (true, true) => vec![STAGE_SHARE],
+        (true, false) => Vec::new(),
+        (false, _) => experiment.main_metrics(),
+    };
     for Section { title, rows } in sections(experiment) {
         let mut table = Table::new();
         table
@@ -129,10 +137,8 @@ fn table(out: &mut Out, experiment: &Experiment<'_>) {
         table.force_no_tty().set_width(out.style.width_chars);
         let mut titles = vec![Column::new(title)];
         titles.extend(quantiles.iter().map(|q| right(units::quantile_name(*q))));
-        titles.push(right("lost".into()));
-        if stages {
-            titles.push(right(words::metric_title(STAGE_SHARE)));
-        }
+        titles.extend(has_latency.then(|| right("lost".into())));
+        titles.extend(metrics.iter().map(|name| right(words::metric_title(name))));
         if has_ratio {
             titles.push(right(if wide {
                 format!("p50 ÷ {REFERENCE}")
@@ -144,7 +150,8 @@ fn table(out: &mut Out, experiment: &Experiment<'_>) {
         for (name, cell) in rows.iter().filter(|(_, cell)| !cell.sidelined) {
             let shown = Shown {
                 quantiles: &quantiles,
-                stages,
+                has_latency,
+                metrics: &metrics,
                 has_ratio,
                 wide,
             };
@@ -166,6 +173,10 @@ fn table(out: &mut Out, experiment: &Experiment<'_>) {
             );
             said.push((cell.backend, &cell.reasons));
         }
+    }
+    for caveat in experiment.caveats() {
+        out.line("");
+        out.paragraph("", &format!("Mind: {caveat}."));
     }
     if let Some(floor) = experiment.noise_floor {
         out.line("");
@@ -225,7 +236,8 @@ fn sections<'a>(experiment: &'a Experiment<'a>) -> Vec<Section<'a>> {
 /// Which columns a table has.
 struct Shown<'a> {
     quantiles: &'a [f64],
-    stages: bool,
+    has_latency: bool,
+    metrics: &'a [&'a str],
     has_ratio: bool,
     wide: bool,
 }
@@ -248,13 +260,11 @@ fn row(name: &str, cell: &Cell<'_>, shown: &Shown<'_>) -> Vec<Column> {
     let lost = cell
         .main()
         .map_or("–".into(), |pooled| units::count(pooled.distribution.lost_count));
-    columns.push(right(lost));
-    if shown.stages {
-        let share = cell.metrics.get(STAGE_SHARE);
-        columns.push(right(
-            share.map_or("–".into(), |share| units::with_unit(share.median, share.unit)),
-        ));
-    }
+    columns.extend(shown.has_latency.then(|| right(lost)));
+    columns.extend(shown.metrics.iter().map(|name| {
+        let metric = cell.metrics.get(name);
+        right(metric.map_or("–".into(), |metric| units::with_unit(metric.median, metric.unit)))
+    }));
     if shown.has_ratio {
         let whole = ratio(cell);
         let estimate = whole.split(' ').next().unwrap_or_default().to_string();

@@ -25,9 +25,11 @@ pub(super) fn section(page: &mut Page, run: usize, experiment: &Experiment<'_>) 
     if !experiment.how.is_empty() {
         page.raw("<p>").prose(experiment.how).raw("</p>\n");
     }
-    page.element("<div class=\"chart\" data-run=\"", run, "\" data-experiment=\"")
-        .text(experiment.id)
-        .raw("\"></div>\n");
+    if experiment.has_latency() {
+        page.element("<div class=\"chart\" data-run=\"", run, "\" data-experiment=\"")
+            .text(experiment.id)
+            .raw("\"></div>\n");
+    }
     page.raw("<noscript>\n");
     for (point, cells) in &experiment.points {
         if let Some(chart) = svg::percentile_chart(cells) {
@@ -48,30 +50,35 @@ pub(super) fn section(page: &mut Page, run: usize, experiment: &Experiment<'_>) 
 }
 
 fn table(page: &mut Page, experiment: &Experiment<'_>) {
-    let beside = experiment.beside_metrics();
+    let metrics = experiment.main_metrics();
+    let has_latency = experiment.has_latency();
     let has_ratio = experiment.has_ratio();
     page.raw("<div class=\"box\" role=\"region\" tabindex=\"0\" aria-label=\"")
         .text(experiment.title)
         .raw(": table\">");
     page.raw("<table>\n<thead><tr><th scope=\"col\">Back end</th>");
-    for (index, q) in QUANTILES.into_iter().enumerate() {
-        page.element("<th scope=\"col\" class=\"n\">", units::quantile_name(q), "</th>");
+    for (index, q) in experiment.quantiles().iter().enumerate() {
+        page.element("<th scope=\"col\" class=\"n\">", units::quantile_name(*q), "</th>");
         // Beside the median that it is of.
         if index == 0 && has_ratio {
             page.element("<th scope=\"col\" class=\"n\">p50 ÷ ", REFERENCE, "</th>");
         }
     }
-    page.raw("<th scope=\"col\" class=\"strip\">p50 to p99.9</th><th scope=\"col\" class=\"n\">lost</th>");
-    for name in &beside {
+    if has_latency {
+        page.raw("<th scope=\"col\" class=\"strip\">p50 to p99.9</th><th scope=\"col\" class=\"n\">lost</th>");
+    }
+    for name in &metrics {
         page.element("<th scope=\"col\" class=\"n\">", words::metric_title(name), "</th>");
     }
     page.raw("</tr></thead>\n");
     let columns = Columns {
-        cpu: beside.clone(),
+        quantiles: experiment.quantiles(),
+        metrics: metrics.clone(),
         has_ratio,
         noise_floor: experiment.noise_floor,
     };
-    let columns_count = 3 + QUANTILES.len() + beside.len() + usize::from(has_ratio);
+    let latency_count = if has_latency { 2 + QUANTILES.len() } else { 0 };
+    let columns_count = 1 + latency_count + metrics.len() + usize::from(has_ratio);
     for (point, cells) in &experiment.points {
         page.raw("<tbody>\n");
         if !point.is_empty() {
@@ -106,16 +113,19 @@ fn table(page: &mut Page, experiment: &Experiment<'_>) {
     page.raw("</table></div>\n");
 }
 
-/// What the table of an experiment has beside the quantiles.
+/// What the table of an experiment has.
 struct Columns<'a> {
-    cpu: Vec<&'a str>,
+    /// None where there is no latency.
+    quantiles: &'a [f64],
+    metrics: Vec<&'a str>,
     has_ratio: bool,
     noise_floor: Option<f64>,
 }
 
 fn row(page: &mut Page, cell: &Cell<'_>, columns: &Columns<'_>, range: Option<(f64, f64)>) {
     let Columns {
-        cpu,
+        quantiles,
+        metrics,
         has_ratio,
         noise_floor,
     } = columns;
@@ -137,12 +147,37 @@ fn row(page: &mut Page, cell: &Cell<'_>, columns: &Columns<'_>, range: Option<(f
         page.element("<small>", wake, "</small>");
     }
     page.raw("</th>");
-    for (index, q) in QUANTILES.into_iter().enumerate() {
-        quantile(page, cell.main().and_then(|pooled| pooled.quantile(q)));
+    for (index, q) in quantiles.iter().enumerate() {
+        quantile(page, cell.main().and_then(|pooled| pooled.quantile(*q)));
         if index == 0 && *has_ratio {
             ratio(page, cell, *noise_floor);
         }
     }
+    if !quantiles.is_empty() {
+        strip_and_lost(page, cell, range);
+    }
+    for name in metrics {
+        match cell.metrics.get(name) {
+            Some(metric) => {
+                page.element("<td class=\"n\">", units::with_unit(metric.median, metric.unit), "");
+                if metric.min < metric.max {
+                    let span = units::interval(
+                        &units::with_unit(metric.min, metric.unit),
+                        &units::with_unit(metric.max, metric.unit),
+                    );
+                    page.element("<small>", span, "</small>");
+                }
+                page.raw("</td>");
+            }
+            None => {
+                page.raw("<td class=\"n\">–</td>");
+            }
+        }
+    }
+    page.raw("</tr>\n");
+}
+
+fn strip_and_lost(page: &mut Page, cell: &Cell<'_>, range: Option<(f64, f64)>) {
     page.raw("<td class=\"strip\">");
     if let Some(strip) = range.and_then(|range| svg::strip(cell, range)) {
         strip.write(page);
@@ -163,25 +198,6 @@ fn row(page: &mut Page, cell: &Cell<'_>, columns: &Columns<'_>, range: Option<(f
             page.raw("<td class=\"n\">–</td>");
         }
     }
-    for name in cpu {
-        match cell.metrics.get(name) {
-            Some(metric) => {
-                page.element("<td class=\"n\">", units::with_unit(metric.median, metric.unit), "");
-                if metric.min < metric.max {
-                    let span = units::interval(
-                        &units::with_unit(metric.min, metric.unit),
-                        &units::with_unit(metric.max, metric.unit),
-                    );
-                    page.element("<small>", span, "</small>");
-                }
-                page.raw("</td>");
-            }
-            None => {
-                page.raw("<td class=\"n\">–</td>");
-            }
-        }
-    }
-    page.raw("</tr>\n");
 }
 
 fn ratio(page: &mut Page, cell: &Cell<'_>, noise_floor: Option<f64>) {
@@ -249,6 +265,9 @@ fn notes(page: &mut Page, experiment: &Experiment<'_>) {
         None => {
             page.raw("No twin was measured here, so the noise floor is unknown. ");
         }
+    }
+    for caveat in experiment.caveats() {
+        page.raw("<b>Mind:</b> ").prose(caveat).raw(". ");
     }
     let mut stand_ins: Vec<(&str, &str)> = Vec::new();
     for cell in experiment.cells() {

@@ -1,0 +1,92 @@
+//! Every frame is accounted for, run after run: `packet-rate` over every back end that exists here, with other sizes and
+//! another order each time. `DPLAB_ACCOUNT_RUNS` says how many runs; three without it.
+#![forbid(unsafe_code)]
+
+use std::{collections::BTreeSet, fs};
+
+use serde_json::Value;
+use tests::{Scratch, run, stderr};
+
+const RUNS_COUNT: u64 = 3;
+
+/// The sizes take turns: one small, one that fills a packet of 1500 bytes, one that fills one of 9000.
+const FRAME_BYTES: [&str; 3] = ["frame_bytes=64", "frame_bytes=1472", "frame_bytes=8972"];
+const SINKS: [&str; 2] = ["sink=same", "sink=udp-mmsg"];
+
+/// A run takes a few back ends, so that it is short; the next takes others. udp-spin exists everywhere.
+const BACKENDS: [&str; 3] = [
+    "udp-spin,udp-blocking,udp-mmsg,udp-gso",
+    "udp-spin,uring,uring-spin,uring-zc,uring-sqpoll",
+    "udp-spin,af-packet,af-packet-spin,loopback,shm",
+];
+
+#[test]
+fn every_frame_is_accounted_for_in_every_run() {
+    let runs_count = match std::env::var("DPLAB_ACCOUNT_RUNS") {
+        Ok(text) => text.parse().expect("DPLAB_ACCOUNT_RUNS is a number of runs"),
+        Err(_) => RUNS_COUNT,
+    };
+    let (mut rows_count, mut frames_count, mut lost_count) = (0, 0, 0);
+    let mut backends = BTreeSet::new();
+    for seed in 0..runs_count {
+        let scratch = Scratch::new();
+        let out = scratch.join("run");
+        let seed_text = seed.to_string();
+        let output = run(&[
+            "run",
+            "packet-rate",
+            "--budget",
+            "1s",
+            "--seed",
+            &seed_text,
+            "--axis",
+            FRAME_BYTES[((seed + seed / 3) % 3) as usize],
+            "--axis",
+            SINKS[(seed % 2) as usize],
+            "--backend",
+            BACKENDS[(seed % 3) as usize],
+            "--out",
+            &out,
+        ]);
+        // 1: a claim about speed may fail; 3: a busy machine may make rows INVALID. The account has to close all the same.
+        assert!(
+            matches!(output.status.code(), Some(0 | 1 | 3)),
+            "seed {seed}: {}",
+            stderr(&output)
+        );
+        let records = fs::read_to_string(format!("{out}/records.jsonl")).expect("records");
+        let lines: Vec<Value> = records
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("every line is JSON"))
+            .collect();
+        let rows: Vec<&Value> = lines.iter().filter(|line| line["record"] == "row").collect();
+        assert!(rows.len() >= 6, "seed {seed}: {} rows", rows.len());
+        for row in rows {
+            let metrics = row["metrics"].as_object().expect("metrics");
+            let count = |name: &str| metrics[name]["value"].as_f64().expect("a number") as i64;
+            // Added up again, by what the record says and not by its own sum.
+            let lost: i64 = metrics
+                .keys()
+                .filter(|name| name.starts_with("lost_") && *name != "lost_ratio")
+                .map(|name| count(name))
+                .sum();
+            assert_eq!(count("sent"), count("received") + lost, "seed {seed}: {row:#}");
+            assert_eq!(count("duplicates"), 0, "seed {seed}: {row:#}");
+            assert!(count("sent") > 0, "seed {seed}: {row:#}");
+            rows_count += 1;
+            frames_count += count("sent");
+            lost_count += lost;
+            backends.insert(row["backend"].as_str().expect("a name").to_owned());
+        }
+        let verdict = lines
+            .iter()
+            .find(|line| line["record"] == "verdict" && line["claim"] == "every-frame-accounted")
+            .expect("the claim is judged");
+        assert_eq!(verdict["outcome"]["is"], "holds", "seed {seed}: {verdict:#}");
+    }
+    println!(
+        "{runs_count} runs, {rows_count} rows over {}: {frames_count} frames sent, {lost_count} of them lost where a counter \
+         saw it, 0 unexplained",
+        backends.into_iter().collect::<Vec<_>>().join(", ")
+    );
+}
