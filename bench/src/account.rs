@@ -14,6 +14,9 @@
 //!   (`enqueue_to_backlog`, net/core/dev.c), and in the machine's `softnet_stat`. It is taken once, from the sender's.
 //! - A packet socket that is told so keeps the frame in its ring and sends it again (`tpacket_snd`,
 //!   net/packet/af_packet.c): there, `tx_dropped` is a retry and no loss.
+//! - A frame that finds an AF_XDP socket's ring full counts there (XDP_STATISTICS, which the port reads) *and*, if the program
+//!   runs in the driver, as `rx_dropped` of the veth whose redirect failed (`veth_xdp_rcv_skb`, drivers/net/veth.c). It is
+//!   taken from the socket.
 //! - `Udp.InErrors` contains what the socket dropped, and the sink's port has counted that itself (SK_MEMINFO_DROPS).
 //!
 //! Sockets, rings and ports count only their own. Interfaces and the UDP layer count a whole namespace; in one that the
@@ -45,6 +48,10 @@ pub enum Intake {
     /// A packet ring beside the stack. A copy of each frame goes up to a socket that drops it, so the stack's counters
     /// move and mean nothing.
     Ring,
+    /// The ring of an AF_XDP socket, which a program in the driver or before the stack fills.
+    Xsk,
+    /// A program that drops what it takes, before the stack.
+    Program,
     /// A ring between two threads or processes: no kernel.
     Memory,
 }
@@ -99,8 +106,15 @@ impl Account {
             if counted.tx_drop == TxDrop::Lost {
                 lose("interface_backlog", tx_dropped_count);
             }
+            let redirects_count = match counted.intake {
+                Intake::Xsk => sink.rx_dropped_count,
+                _ => 0,
+            };
             let rx_dropped_count = at_sink.get("interface.rx_dropped");
-            lose("sink_interface", rx_dropped_count.saturating_sub(tx_dropped_count));
+            lose(
+                "sink_interface",
+                rx_dropped_count.saturating_sub(tx_dropped_count + redirects_count),
+            );
         }
         if counted.intake == Intake::Socket {
             let sum = |names: &[&str]| names.iter().map(|name| at_sink.get(name)).sum::<u64>();
@@ -269,6 +283,18 @@ mod tests {
             sink.rx_dropped_count = 10;
         });
         assert_eq!(account.fault(), None);
+    }
+
+    #[test]
+    fn a_full_af_xdp_ring_is_counted_once_whether_or_not_the_interface_counts_it_too() {
+        for (rx_dropped, sink_interface) in [(0, None), (10, None), (13, Some(3))] {
+            let account = account(&[], &[("interface.rx_dropped", rx_dropped)], |counted, sink| {
+                counted.intake = Intake::Xsk;
+                (sink.rx_dropped_count, sink.received_count) = (10, 90 - sink_interface.unwrap_or(0));
+            });
+            assert_eq!(account.losses.get("sink_interface").copied(), sink_interface);
+            assert_eq!(account.fault(), None);
+        }
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub enum Kind {
     AfXdp(XdpWait, Mode, XdpCopy),
     /// The server is a program in the driver, or in the stack's first step; the client is the back end of that name.
     XdpEcho(Mode, &'static str),
+    /// A program that takes our frames, counts them and drops them: one of [`SINKS`].
+    XdpDrop(Mode),
 }
 
 /// Does io_uring send with SEND_ZC?
@@ -206,6 +208,25 @@ pub const BACKENDS: &[BackEnd] = &[
     },
 ];
 
+/// What only takes frames in: no back end, because nobody can send with it.
+pub const SINKS: &[BackEnd] = &[
+    BackEnd {
+        name: "xdp-drop",
+        summary: "an XDP program in the driver counts our frames and drops them, before there is a socket buffer",
+        kind: Kind::XdpDrop(Mode::Native),
+    },
+    BackEnd {
+        name: "xdp-drop-generic",
+        summary: "an XDP program run on socket buffers (generic mode) counts our frames and drops them",
+        kind: Kind::XdpDrop(Mode::Generic),
+    },
+];
+
+/// What takes frames in under that name: a back end, or one of [`SINKS`].
+pub fn sink_by_name(name: &str) -> Option<&'static BackEnd> {
+    by_name(name).or_else(|| SINKS.iter().find(|sink| sink.name == name))
+}
+
 /// The back end of that name.
 pub fn by_name(name: &str) -> Option<&'static BackEnd> {
     BACKENDS.iter().find(|backend| backend.name == name)
@@ -252,6 +273,7 @@ impl BackEnd {
             Kind::Packet(wait) => wait != PacketWait::Spin,
             Kind::AfXdp(wait, ..) => wait != XdpWait::Spin,
             Kind::XdpEcho(_, client) => client_of(client).sleeps(),
+            Kind::XdpDrop(_) => true,
         }
     }
 
@@ -266,7 +288,7 @@ impl BackEnd {
             Kind::Udp(wait, batch) => udp::probe(wait, batch),
             Kind::Uring(wait, zero_copy) => uring::probe(&variant(wait, zero_copy, false)),
             Kind::Packet(_) => af_packet::probe(interface),
-            Kind::AfXdp(..) | Kind::XdpEcho(..) if interface == "lo" => Ok(Support::Absent {
+            Kind::AfXdp(..) | Kind::XdpEcho(..) | Kind::XdpDrop(..) if interface == "lo" => Ok(Support::Absent {
                 why: "over lo a program sees only what the host sends to itself; two namespaces are needed, and they need root"
                     .to_owned(),
             }),
@@ -274,7 +296,7 @@ impl BackEnd {
                 Support::Native => ebpf_host::probe(Some(interface), mode),
                 other => Ok(other),
             },
-            Kind::XdpEcho(mode, _) => ebpf_host::probe(Some(interface), mode),
+            Kind::XdpEcho(mode, _) | Kind::XdpDrop(mode) => ebpf_host::probe(Some(interface), mode),
         }
     }
 
@@ -285,7 +307,7 @@ impl BackEnd {
     /// What the port said, with its name.
     ///
     /// # Panics
-    /// For [`Kind::Loopback`], and for the server of [`Kind::XdpEcho`]: see [`xdp::attach`].
+    /// For [`Kind::Loopback`], for [`Kind::XdpDrop`], and for the server of [`Kind::XdpEcho`]: see [`xdp::attach`].
     pub fn open(&self, wiring: &Wiring) -> anyhow::Result<Opened> {
         let knows_peer = wiring.remote.is_some();
         let peers: Vec<SocketAddr> = wiring.remote.iter().map(|remote| remote.addr).collect();
@@ -293,6 +315,7 @@ impl BackEnd {
         let context = || format!("opening {} at {}", self.name, wiring.local.addr);
         match self.kind {
             Kind::Loopback => panic!("the loopback ring's ends are made together"),
+            Kind::XdpDrop(_) => panic!("{} is a program, not a port", self.name),
             Kind::Shm => {
                 let path = wiring.region.as_ref().context("a shared-memory end needs its region")?;
                 let region = ShmRegion::open(path).with_context(context)?;
@@ -442,10 +465,11 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        let mut names: Vec<_> = BACKENDS.iter().map(|backend| backend.name).collect();
+        let all = || BACKENDS.iter().chain(SINKS);
+        let mut names: Vec<_> = all().map(|backend| backend.name).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), BACKENDS.len());
+        assert_eq!(names.len(), all().count());
     }
 
     #[test]

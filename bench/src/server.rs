@@ -352,9 +352,13 @@ impl Drop for Server {
 pub fn main(config: &str) -> anyhow::Result<()> {
     let config: ServerConfig = serde_json::from_str(config).context("reading the server's configuration")?;
     die_with(config.parent_pid)?;
-    let backend = backends::by_name(&config.backend).with_context(|| format!("no back end {:?}", config.backend))?;
+    let backend =
+        backends::sink_by_name(&config.backend).with_context(|| format!("no back end {:?}", config.backend))?;
     if let Kind::XdpEcho(mode, _) = backend.kind {
         return serve_in_driver(&config, mode);
+    }
+    if let Kind::XdpDrop(mode) = backend.kind {
+        return sink_in_driver(&config, mode);
     }
     let Opened {
         port,
@@ -399,6 +403,35 @@ fn serve_in_driver(config: &ServerConfig, mode: Mode) -> anyhow::Result<()> {
     say(&ServerReport {
         rx_frames_count: counts.get(Count::Taken),
         rejects,
+        ..ServerReport::default()
+    })
+}
+
+/// The sink is a program in the kernel: this process only holds it, and reads its counters until they stand still. The
+/// program's work is done on the CPU of whoever brings the frames there; this process has none.
+fn sink_in_driver(config: &ServerConfig, mode: Mode) -> anyhow::Result<()> {
+    let attachment = xdp::attach(Program::CountDrop, &config.wiring, mode)?;
+    let mut facts = BTreeMap::from([(
+        "sink_program".to_owned(),
+        format!("{}, {mode}", Program::CountDrop.name()),
+    )]);
+    let kept = CapsHashSet::from([Capability::CAP_BPF]);
+    facts.insert("privileges".to_owned(), keep_privileges(&kept));
+    say(&Ready {
+        addr: Some(config.wiring.local.addr),
+        facts,
+    })?;
+    io::stdin()
+        .read_to_end(&mut Vec::new())
+        .context("waiting to be ended")?;
+    let taken_count = || -> anyhow::Result<u64> {
+        let counts = attachment.counts().context("reading what the program counted")?;
+        Ok(counts.get(Count::Taken))
+    };
+    let report = sink::drain(&MonotonicClock::new(), taken_count)?;
+    say(&ServerReport {
+        rx_frames_count: report.received_count,
+        sink: Some(report),
         ..ServerReport::default()
     })
 }

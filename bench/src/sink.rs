@@ -155,6 +155,8 @@ const WAIT_MAX: Duration = Duration::from_millis(10);
 /// After the end: nothing has come for so long, and in so many looks, that nothing is on its way.
 const QUIET: Duration = Duration::from_millis(50);
 const QUIET_LOOKS_COUNT: u32 = 16;
+/// The same for a counter, which costs more to look at.
+const DRAIN_LOOKS_COUNT: u32 = 4;
 /// The end of all waiting for frames that still come.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
 /// Frames between two readings of the CPU clock, which is a system call.
@@ -204,6 +206,32 @@ pub fn run(
         let is_over = stopped.is_some_and(|stopped| now.saturating_since(stopped) >= DRAIN_MAX);
         if is_quiet || is_over {
             return Ok(counts.report(port.stats(), meter.busy()));
+        }
+    }
+}
+
+/// Waits until a counter of received frames stands still, and reports what it says: the end of a sink that is a program. It
+/// knows no numbers of frames, so it sees neither duplicates nor order.
+///
+/// # Errors
+/// The counter's.
+pub fn drain<E>(clock: &dyn Clock, mut received_count: impl FnMut() -> Result<u64, E>) -> Result<SinkReport, E> {
+    const STEP: Duration = Duration::from_millis(5);
+    let start = clock.now();
+    let (mut last_count, mut quiet_since, mut quiet_looks_count) = (received_count()?, start, 0);
+    loop {
+        std::thread::sleep(STEP);
+        let (count, now) = (received_count()?, clock.now());
+        match count == last_count {
+            true => quiet_looks_count += 1,
+            false => (last_count, quiet_since, quiet_looks_count) = (count, now, 0),
+        }
+        let is_quiet = quiet_looks_count >= DRAIN_LOOKS_COUNT && now.saturating_since(quiet_since) >= QUIET;
+        if is_quiet || now.saturating_since(start) >= DRAIN_MAX {
+            return Ok(SinkReport {
+                received_count: last_count,
+                ..SinkReport::default()
+            });
         }
     }
 }
@@ -310,6 +338,19 @@ mod tests {
             elapsed_ns: 1000,
         };
         assert_eq!(meter.busy(), Some(busy));
+    }
+
+    #[test]
+    fn a_counter_is_read_until_it_stands_still() {
+        let mut looks_count = 0;
+        let report = drain(&dataplane_waist::MonotonicClock::new(), || {
+            looks_count += 1;
+            Ok::<_, std::convert::Infallible>(looks_count.min(20))
+        });
+        let report = report.unwrap_or_else(|never| match never {});
+        assert_eq!(report.received_count, 20);
+        let error = drain(&dataplane_waist::MonotonicClock::new(), || Err::<u64, _>("gone"));
+        assert_eq!(error, Err("gone"));
     }
 
     proptest! {

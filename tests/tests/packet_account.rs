@@ -1,5 +1,5 @@
 //! Every frame is accounted for, run after run: `packet-rate` over every back end that exists here, with other sizes and
-//! another order each time. `DPLAB_ACCOUNT_RUNS` says how many runs; three without it.
+//! another order each time. `DPLAB_ACCOUNT_RUNS` says how many runs; four without it.
 #![forbid(unsafe_code)]
 
 use std::{collections::BTreeSet, fs};
@@ -7,17 +7,19 @@ use std::{collections::BTreeSet, fs};
 use serde_json::Value;
 use tests::{Scratch, run, stderr};
 
-const RUNS_COUNT: u64 = 3;
+/// One of each group of back ends.
+const RUNS_COUNT: u64 = 4;
 
 /// The sizes take turns: one small, one that fills a packet of 1500 bytes, one that fills one of 9000.
 const FRAME_BYTES: [&str; 3] = ["frame_bytes=64", "frame_bytes=1472", "frame_bytes=8972"];
-const SINKS: [&str; 2] = ["sink=same", "sink=udp-mmsg"];
+const SINKS: [&str; 3] = ["sink=same", "sink=udp-mmsg", "sink=same,xdp-drop,xdp-drop-generic"];
 
 /// A run takes a few back ends, so that it is short; the next takes others. udp-spin exists everywhere.
-const BACKENDS: [&str; 3] = [
+const BACKENDS: [&str; 4] = [
     "udp-spin,udp-blocking,udp-mmsg,udp-gso",
     "udp-spin,uring,uring-spin,uring-zc,uring-sqpoll",
     "udp-spin,af-packet,af-packet-spin,loopback,shm",
+    "udp-spin,af-xdp,af-xdp-spin,af-xdp-generic",
 ];
 
 #[test]
@@ -40,11 +42,11 @@ fn every_frame_is_accounted_for_in_every_run() {
             "--seed",
             &seed_text,
             "--axis",
-            FRAME_BYTES[((seed + seed / 3) % 3) as usize],
+            FRAME_BYTES[((seed + seed / 12) % 3) as usize],
             "--axis",
-            SINKS[(seed % 2) as usize],
+            SINKS[(seed / 4 % 3) as usize],
             "--backend",
-            BACKENDS[(seed % 3) as usize],
+            BACKENDS[(seed % 4) as usize],
             "--out",
             &out,
         ]);

@@ -3,12 +3,15 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use dataplane_waist::Support;
+
 use crate::{
     backends::{self, BackEnd, Kind, Room},
     claim::{Claim, Judgement, Source},
-    experiment::{Allowed, Axis, Experiment, Lab, Plan},
+    experiment::{Allowed, Axis, Depth, Experiment, Lab, Plan},
     experiments::judge::{self, Bound, measured},
     measure::rounds,
+    place::End,
     record::{Better, Metric, Outcome, Row},
     table::{Arm, Table},
     trial::{
@@ -33,8 +36,8 @@ const FRAME_BYTES: Axis = Axis {
 const SINK: Axis = Axis {
     name: "sink",
     meaning: "what takes the frames in: the sender's own back end (same), or one sink for all senders",
-    full: &[SAME, "udp-mmsg"],
-    tour: &["udp-mmsg"],
+    full: &[SAME, "udp-mmsg", "xdp-drop", "xdp-drop-generic"],
+    tour: &["udp-mmsg", "xdp-drop"],
     smallest: SAME,
     allowed: Allowed::Words,
 };
@@ -47,6 +50,9 @@ const RATE: Axis = Axis {
     smallest: "0",
     allowed: Allowed::Number(0.0, 1e8),
 };
+
+/// What the claim about AF_XDP sends with.
+const AF_XDP: &str = "af-xdp-spin";
 
 /// The sink is the sender's own back end.
 const SAME: &str = "same";
@@ -98,11 +104,22 @@ impl Experiment for PacketRate {
             "uring-sqpoll",
             "af-packet",
             "af-packet-spin",
+            "af-xdp",
+            "af-xdp-spin",
+            "af-xdp-generic",
+            "af-xdp-zc",
         ]
     }
 
     fn tour_backends(&self) -> Vec<&'static str> {
-        vec!["udp-spin", "udp-mmsg", "udp-gso", "uring-spin", "af-packet-spin"]
+        vec![
+            "udp-spin",
+            "udp-mmsg",
+            "udp-gso",
+            "uring-spin",
+            "af-packet-spin",
+            AF_XDP,
+        ]
     }
 
     fn claims(&self) -> &'static [Claim] {
@@ -175,13 +192,18 @@ struct ArmOf {
 }
 
 fn arms(lab: &Lab<'_>, experiment: &PacketRate) -> Vec<ArmOf> {
-    let sinks = lab.values(&SINK);
+    let sinks = sinks(lab);
     let mut arms = Vec::new();
     for sink_word in &sinks {
         for sender in lab.backends(experiment) {
             let Some(sink) = sink_of(sender, sink_word) else {
                 continue;
             };
+            // The tour has time for what its claims compare: sockets into a socket, AF_XDP into a program.
+            let is_program = matches!(sink.kind, Kind::XdpDrop(_));
+            if lab.choice.depth == Depth::Tour && is_program != (sender.name == AF_XDP) {
+                continue;
+            }
             // Under two names, one arm.
             if sink_word == SAME && sinks.iter().any(|word| word == sender.name) {
                 continue;
@@ -214,13 +236,32 @@ fn arms(lab: &Lab<'_>, experiment: &PacketRate) -> Vec<ArmOf> {
     arms
 }
 
+/// The sinks that were asked for and exist here.
+fn sinks(lab: &Lab<'_>) -> Vec<String> {
+    let exists = |word: &String| {
+        let Some(sink) = backends::sink_by_name(word) else {
+            return true;
+        };
+        let interface = lab.place.endpoint(End::Server).interface;
+        let why = match lab.place.inside(End::Server, || sink.probe(&interface)) {
+            Ok(Ok(Support::Native | Support::Emulated { .. })) => return true,
+            Ok(Ok(Support::Absent { why })) => why,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => format!("{error:#}"),
+        };
+        lab.progress.println(format!("the sink {word} is left out: {why}"));
+        false
+    };
+    lab.values(&SINK).into_iter().filter(exists).collect()
+}
+
 /// The sink of that name for a sender; `None` if the two do not speak to each other.
 fn sink_of(sender: &'static BackEnd, word: &str) -> Option<&'static BackEnd> {
     match (word, sender.kind) {
         (SAME, _) => Some(sender),
         // Rings in memory speak no UDP.
         (_, Kind::Loopback | Kind::Shm) => None,
-        (name, _) => backends::by_name(name),
+        (name, _) => backends::sink_by_name(name),
     }
 }
 
@@ -350,14 +391,10 @@ const SMALL: &[(&str, &str)] = &[("frame_bytes", "64"), ("sink", "udp-mmsg"), ("
 const SMALL_DROPPED: &[(&str, &str)] = &[("frame_bytes", "64"), ("sink", "xdp-drop"), ("rate_per_s", "0")];
 
 fn afxdp_tx_per_cpu(table: &Table) -> Judgement {
-    const SENDER: &str = "af-xdp-spin";
-    if backends::by_name(SENDER).is_none() {
-        return Judgement::not_measured("AF_XDP and the XDP program that drops are not part of this version");
-    }
     judge::ratio(
         table,
         "frames per CPU-second of AF_XDP into an XDP drop ÷ of sendmmsg into a socket",
-        (Arm::of(SENDER, SMALL_DROPPED), Arm::of("udp-mmsg", SMALL)),
+        (Arm::of(AF_XDP, SMALL_DROPPED), Arm::of("udp-mmsg", SMALL)),
         frames_per_cpu_s,
         Bound::AtLeast(3.0),
     )

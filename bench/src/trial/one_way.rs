@@ -144,6 +144,8 @@ pub fn run(lab: &Lab<'_>, trial: &OneWay<'_>, stream_id: u32) -> anyhow::Result<
         intake: match trial.sink.kind {
             Kind::Loopback | Kind::Shm => Intake::Memory,
             Kind::Packet(_) => Intake::Ring,
+            Kind::AfXdp(..) => Intake::Xsk,
+            Kind::XdpEcho(..) | Kind::XdpDrop(_) => Intake::Program,
             Kind::Udp(..) | Kind::Uring(..) => Intake::Socket,
         },
         sink: &sink,
@@ -205,8 +207,8 @@ fn send(
     tell: &mpsc::Sender<()>,
 ) -> anyhow::Result<Sent> {
     let mut facts = host::settle("sender", seat);
-    let (mut port, _region) = match port {
-        ClientPort::Made(port) => (port, None),
+    let (mut port, _region, _program) = match port {
+        ClientPort::Made(port) => (port, None, None),
         ClientPort::ToOpen(to_open) => {
             let ToOpen {
                 backend,
@@ -214,7 +216,7 @@ fn send(
                 region,
             } = *to_open;
             let opened = lab.place.inside(End::Client, || backend.open(&wiring))??;
-            (opened.port, region)
+            (opened.port, region, opened.keeps)
         }
     };
     facts.insert("batch_frames_max".to_owned(), port.caps().batch_frames_max.to_string());
