@@ -41,7 +41,7 @@ use crate::{
     host::{self, RunTime, Seat},
     measure::Recorder,
     record::QuantileValue,
-    sink::{self, SinkReport},
+    sink::{self, Expected, SinkReport},
 };
 
 /// The hidden subcommand.
@@ -158,6 +158,8 @@ pub enum Server {
         stop: Arc<AtomicBool>,
         /// Tells it to rest: what SIGSTOP does to a process.
         pause: Arc<AtomicBool>,
+        /// Tells a sink how many frames there are.
+        expected: Arc<Expected>,
         /// Its thread id.
         tid: i32,
         /// How it runs.
@@ -223,14 +225,21 @@ impl Server {
     pub fn start_thread(port: Box<dyn Port>, config: &ServerConfig) -> anyhow::Result<Server> {
         let stop = Arc::new(AtomicBool::new(false));
         let pause = Arc::new(AtomicBool::new(false));
+        let expected = Arc::new(Expected::default());
         let (tell, told) = std::sync::mpsc::channel();
         let (thread_stop, thread_pause, config) = (stop.clone(), pause.clone(), config.clone());
+        let thread_expected = expected.clone();
         let handle = thread::Builder::new()
             .name("dplab-server".to_owned())
             .spawn(move || -> anyhow::Result<ServerReport> {
                 let facts = host::settle(config.role.end_name(), config.seat);
                 let _ = tell.send((nix::unistd::gettid().as_raw(), facts));
-                serve(port, config.role, host::thread_cpu_ns, &thread_stop, &thread_pause)
+                let signals = Signals {
+                    stop: &thread_stop,
+                    pause: &thread_pause,
+                    expected: &thread_expected,
+                };
+                serve(port, config.role, host::thread_cpu_ns, signals)
             })
             .context("starting the server's thread")?;
         let (tid, facts) = told.recv().context("the server's thread ended at once")?;
@@ -238,6 +247,7 @@ impl Server {
             handle: Some(handle),
             stop,
             pause,
+            expected,
             tid,
             facts,
         })
@@ -278,6 +288,23 @@ impl Server {
             }
             Server::Thread { pause, .. } => {
                 pause.store(paused, Ordering::Release);
+                Ok(())
+            }
+        }
+    }
+
+    /// Tells a sink how many frames have been sent, so that it waits for them when it is ended.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn expect(&mut self, frames_count: u64) -> anyhow::Result<()> {
+        match self {
+            Server::Process { stdin: Some(stdin), .. } => {
+                writeln!(stdin, "{frames_count}").context("telling the sink what was sent")
+            }
+            Server::Process { stdin: None, .. } => Ok(()),
+            Server::Thread { expected, .. } => {
+                expected.set(frames_count);
                 Ok(())
             }
         }
@@ -369,13 +396,21 @@ pub fn main(config: &str) -> anyhow::Result<()> {
     settle_and_say_ready(config.role.end_name(), addr, config.seat)?;
     // A sink still takes in what is on its way.
     let may_close = matches!(config.role, Role::Echo { .. });
-    let stop = stop_at_eof(move || {
+    let expected = Arc::new(Expected::default());
+    let to_tell = expected.clone();
+    let hear = move |words: &str| to_tell.hear(words);
+    let stop = stop_at_eof(hear, move || {
         if let Some(closer) = closer.filter(|_| may_close) {
             closer.close();
         }
     });
     host::own_files();
-    let report = serve(port, config.role, host::process_cpu_ns, &stop, &AtomicBool::new(false))?;
+    let signals = Signals {
+        stop: &stop,
+        pause: &AtomicBool::new(false),
+        expected: &expected,
+    };
+    let report = serve(port, config.role, host::process_cpu_ns, signals)?;
     say(&report)
 }
 
@@ -421,14 +456,13 @@ fn sink_in_driver(config: &ServerConfig, mode: Mode) -> anyhow::Result<()> {
         addr: Some(config.wiring.local.addr),
         facts,
     })?;
-    io::stdin()
-        .read_to_end(&mut Vec::new())
-        .context("waiting to be ended")?;
+    let expected = Expected::default();
+    expected.hear(&words_until_eof().context("waiting to be ended")?);
     let taken_count = || -> anyhow::Result<u64> {
         let counts = attachment.counts().context("reading what the program counted")?;
         Ok(counts.get(Count::Taken))
     };
-    let report = sink::drain(&MonotonicClock::new(), taken_count)?;
+    let report = sink::drain(&MonotonicClock::new(), &expected, taken_count)?;
     say(&ServerReport {
         rx_frames_count: report.received_count,
         sink: Some(report),
@@ -467,16 +501,24 @@ pub fn settle_and_say_ready(end_name: &str, addr: Option<SocketAddr>, seat: Seat
     say(&Ready { addr, facts })
 }
 
-/// What is set when stdin closes, after which `also` is called: the parent wants a server to end.
-pub fn stop_at_eof(also: impl FnOnce() + Send + 'static) -> Arc<AtomicBool> {
+/// What is set when stdin closes: the parent wants a server to end. `hear` is called before that with the parent's last
+/// words, `then` after it.
+pub fn stop_at_eof(hear: impl FnOnce(&str) + Send + 'static, then: impl FnOnce() + Send + 'static) -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let on_eof = stop.clone();
     thread::spawn(move || {
-        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        hear(&words_until_eof().unwrap_or_default());
         on_eof.store(true, Ordering::Release);
-        also();
+        then();
     });
     stop
+}
+
+/// Waits until the parent closes our stdin; what it wrote there before.
+fn words_until_eof() -> io::Result<String> {
+    let mut words = String::new();
+    io::stdin().take(REPORT_BYTES_MAX).read_to_string(&mut words)?;
+    Ok(words)
 }
 
 /// Gives up every capability: from here on only frames are handled, and nobody's frame needs them.
@@ -504,13 +546,16 @@ fn keep_privileges(kept: &CapsHashSet) -> String {
     }
 }
 
-fn serve(
-    port: Box<dyn Port>,
-    role: Role,
-    cpu_ns: fn() -> u64,
-    stop: &AtomicBool,
-    pause: &AtomicBool,
-) -> anyhow::Result<ServerReport> {
+/// What a serving thread is told while it runs.
+#[derive(Clone, Copy)]
+struct Signals<'a> {
+    stop: &'a AtomicBool,
+    pause: &'a AtomicBool,
+    expected: &'a Expected,
+}
+
+fn serve(port: Box<dyn Port>, role: Role, cpu_ns: fn() -> u64, signals: Signals<'_>) -> anyhow::Result<ServerReport> {
+    let Signals { stop, pause, expected } = signals;
     let clock = MonotonicClock::new();
     let mut stop = || {
         while pause.load(Ordering::Acquire) && !stop.load(Ordering::Acquire) {
@@ -524,7 +569,8 @@ fn serve(
             times_turns,
         } => echo(port, clock, service_spin, times_turns, &mut stop),
         Role::Sink { stream_id } => {
-            let report = sink::run(port, stream_id, &clock, cpu_ns, &mut stop).context("the sink's port failed")?;
+            let report =
+                sink::run(port, stream_id, &clock, cpu_ns, expected, &mut stop).context("the sink's port failed")?;
             Ok(ServerReport {
                 rx_frames_count: report.received_count,
                 rx_dropped_count: report.rx_dropped_count,

@@ -1,6 +1,11 @@
 //! The receiving end of a flood: counts every frame of one stream, once, and says what else came.
 
-use std::{collections::BTreeMap, io, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use dataplane_waist::{Clock, Instant, Port, PortStats};
 use dataplane_wire::{
@@ -60,6 +65,8 @@ pub struct Counts {
     duplicate_count: u64,
     reordered_count: u64,
     rejects: [u64; Reject::ALL.len()],
+    /// All frames, whatever became of them.
+    handed_up_count: u64,
 }
 
 impl Counts {
@@ -74,12 +81,14 @@ impl Counts {
             duplicate_count: 0,
             reordered_count: 0,
             rejects: [0; Reject::ALL.len()],
+            handed_up_count: 0,
         }
     }
 
     /// Takes one frame in: checked whole, its payload's checksum included.
     #[inline]
     pub fn take(&mut self, bytes: &[u8]) {
+        self.handed_up_count += 1;
         match self.seq(bytes) {
             Ok(seq) => self.mark(seq),
             Err(reject) => self.rejects[reject.index()] += 1,
@@ -152,15 +161,76 @@ impl Counts {
 
 /// The longest wait for a frame.
 const WAIT_MAX: Duration = Duration::from_millis(10);
-/// After the end: nothing has come for so long, and in so many looks, that nothing is on its way.
-const QUIET: Duration = Duration::from_millis(50);
-const QUIET_LOOKS_COUNT: u32 = 16;
-/// The same for a counter, which costs more to look at.
-const DRAIN_LOOKS_COUNT: u32 = 4;
 /// The end of all waiting for frames that still come.
-const DRAIN_MAX: Duration = Duration::from_secs(3);
+const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// Frames between two readings of the CPU clock, which is a system call.
 const CHECKPOINT_FRAMES_COUNT: u64 = 1024;
+
+/// How many frames a sink is to wait for; unknown at first.
+#[derive(Debug)]
+pub struct Expected(AtomicU64);
+
+impl Default for Expected {
+    fn default() -> Expected {
+        Expected(AtomicU64::new(u64::MAX))
+    }
+}
+
+impl Expected {
+    /// From now on it is known: what the sender's port has given to the kernel.
+    pub fn set(&self, frames_count: u64) {
+        self.0.store(frames_count, Ordering::Release);
+    }
+
+    /// As [`Expected::set`], from the last words of the parent; other words change nothing.
+    pub fn hear(&self, words: &str) {
+        if let Ok(frames_count) = words.trim().parse() {
+            self.set(frames_count);
+        }
+    }
+}
+
+/// Decides when nothing is on its way any more.
+///
+/// A frame can be on its way for long: one that waits in a CPU's backlog for `ksoftirqd`, which on a busy CPU waits for its
+/// turn as any thread does (seen: more than 50 ms). So a pause alone proves little while frames are missing.
+#[derive(Debug)]
+struct Drain {
+    start: Instant,
+    quiet_since: Instant,
+    quiet_looks_count: u32,
+}
+
+impl Drain {
+    /// After the last missing frame: a duplicate would come at once.
+    const QUIET_COMPLETE: Duration = Duration::from_millis(5);
+    /// While frames are missing, which may have been lost where the sink does not see it.
+    const QUIET_MISSING: Duration = Duration::from_secs(1);
+    /// A thread that was off its CPU has not looked meanwhile.
+    const LOOKS_COUNT: u32 = 4;
+
+    fn new(now: Instant) -> Drain {
+        Drain {
+            start: now,
+            quiet_since: now,
+            quiet_looks_count: 0,
+        }
+    }
+
+    /// One look: did frames come, and how many are accounted for by now?
+    fn is_over(&mut self, now: Instant, came: bool, accounted_count: u64, expected: &Expected) -> bool {
+        match came {
+            true => (self.quiet_since, self.quiet_looks_count) = (now, 0),
+            false => self.quiet_looks_count += 1,
+        }
+        let quiet = match accounted_count >= expected.0.load(Ordering::Acquire) {
+            true => Drain::QUIET_COMPLETE,
+            false => Drain::QUIET_MISSING,
+        };
+        let is_quiet = self.quiet_looks_count >= Drain::LOOKS_COUNT && now.saturating_since(self.quiet_since) >= quiet;
+        is_quiet || now.saturating_since(self.start) >= DRAIN_MAX
+    }
+}
 
 /// Takes frames in until `stop` says so and nothing more comes.
 ///
@@ -173,13 +243,12 @@ pub fn run(
     stream_id: u32,
     clock: &dyn Clock,
     cpu_ns: fn() -> u64,
+    expected: &Expected,
     stop: &mut dyn FnMut() -> bool,
 ) -> io::Result<SinkReport> {
     let mut counts = Counts::new(stream_id);
     let mut meter = Meter::default();
-    // When `stop` said so, and since when and for how many looks nothing has come.
-    let mut stopped: Option<Instant> = None;
-    let (mut quiet_since, mut quiet_looks_count) = (clock.now(), 0);
+    let mut drain: Option<Drain> = None;
     let batch_frames_max = port.caps().batch_frames_max;
     let mut burst_was_full = false;
     loop {
@@ -190,24 +259,22 @@ pub fn run(
         let taken_count = port.rx_burst(&mut |frame| counts.take(frame.bytes))?;
         burst_was_full = taken_count >= batch_frames_max;
         meter.note(counts.measured_count, || (clock.now(), cpu_ns()));
-        if stopped.is_none() {
+        let Some(drain) = &mut drain else {
             if stop() {
-                let now = clock.now();
-                (stopped, quiet_since, quiet_looks_count) = (Some(now), now, 0);
+                drain = Some(Drain::new(clock.now()));
             }
             continue;
-        }
-        let now = clock.now();
-        match taken_count {
-            0 => quiet_looks_count += 1,
-            _ => (quiet_since, quiet_looks_count) = (now, 0),
-        }
-        let is_quiet = quiet_looks_count >= QUIET_LOOKS_COUNT && now.saturating_since(quiet_since) >= QUIET;
-        let is_over = stopped.is_some_and(|stopped| now.saturating_since(stopped) >= DRAIN_MAX);
-        if is_quiet || is_over {
+        };
+        let accounted_count = counts.handed_up_count + lost_count(port.stats());
+        if drain.is_over(clock.now(), taken_count > 0, accounted_count, expected) {
             return Ok(counts.report(port.stats(), meter.busy()));
         }
     }
+}
+
+/// Frames that the port has seen and not handed up.
+fn lost_count(port: PortStats) -> u64 {
+    port.rx_dropped_count + port.strangers_count + port.malformed_count
 }
 
 /// Waits until a counter of received frames stands still, and reports what it says: the end of a sink that is a program. It
@@ -215,24 +282,24 @@ pub fn run(
 ///
 /// # Errors
 /// The counter's.
-pub fn drain<E>(clock: &dyn Clock, mut received_count: impl FnMut() -> Result<u64, E>) -> Result<SinkReport, E> {
-    const STEP: Duration = Duration::from_millis(5);
-    let start = clock.now();
-    let (mut last_count, mut quiet_since, mut quiet_looks_count) = (received_count()?, start, 0);
+pub fn drain<E>(
+    clock: &dyn Clock,
+    expected: &Expected,
+    mut received_count: impl FnMut() -> Result<u64, E>,
+) -> Result<SinkReport, E> {
+    const STEP: Duration = Duration::from_millis(2);
+    let mut drain = Drain::new(clock.now());
+    let mut last_count = received_count()?;
     loop {
         std::thread::sleep(STEP);
-        let (count, now) = (received_count()?, clock.now());
-        match count == last_count {
-            true => quiet_looks_count += 1,
-            false => (last_count, quiet_since, quiet_looks_count) = (count, now, 0),
-        }
-        let is_quiet = quiet_looks_count >= DRAIN_LOOKS_COUNT && now.saturating_since(quiet_since) >= QUIET;
-        if is_quiet || now.saturating_since(start) >= DRAIN_MAX {
+        let count = received_count()?;
+        if drain.is_over(clock.now(), count != last_count, count, expected) {
             return Ok(SinkReport {
-                received_count: last_count,
+                received_count: count,
                 ..SinkReport::default()
             });
         }
+        last_count = count;
     }
 }
 
@@ -341,16 +408,42 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_is_read_until_it_stands_still() {
-        let mut looks_count = 0;
-        let report = drain(&dataplane_waist::MonotonicClock::new(), || {
+    fn a_counter_is_read_until_it_has_what_was_sent() {
+        let clock = dataplane_waist::MonotonicClock::new();
+        let (expected, mut looks_count) = (Expected::default(), 0);
+        expected.set(20);
+        let report = drain(&clock, &expected, || {
             looks_count += 1;
             Ok::<_, std::convert::Infallible>(looks_count.min(20))
         });
-        let report = report.unwrap_or_else(|never| match never {});
-        assert_eq!(report.received_count, 20);
-        let error = drain(&dataplane_waist::MonotonicClock::new(), || Err::<u64, _>("gone"));
-        assert_eq!(error, Err("gone"));
+        assert_eq!(report.unwrap_or_else(|never| match never {}).received_count, 20);
+        assert_eq!(drain(&clock, &expected, || Err::<u64, _>("gone")), Err("gone"));
+    }
+
+    #[test]
+    fn a_pause_ends_a_drain_at_once_only_when_nothing_is_missing() {
+        let expected = Expected::default();
+        expected.set(100);
+        let at = |ms: u64| Instant::from_ns(ms * 1_000_000);
+        // Looks 2 ms apart from 0 on; frames come in the first.
+        let ends_ms = |accounted: fn(u64) -> u64| {
+            let mut drain = Drain::new(at(0));
+            (0..5_000)
+                .step_by(2)
+                .find(|ms| drain.is_over(at(*ms), *ms == 0, accounted(*ms), &expected))
+        };
+        assert_eq!(ends_ms(|_| 100), Some(8), "complete: four looks, 5 ms");
+        assert_eq!(ends_ms(|_| 36), Some(1_000), "64 are missing");
+        assert_eq!(
+            ends_ms(|ms| if ms < 300 { 36 } else { 100 }),
+            Some(300),
+            "lost where the sink sees it"
+        );
+        let mut drain = Drain::new(at(0));
+        let ends = (0..10_000)
+            .step_by(2)
+            .find(|ms| drain.is_over(at(*ms), true, 0, &expected));
+        assert_eq!(ends, Some(5_000), "frames of others never end");
     }
 
     proptest! {

@@ -65,7 +65,7 @@ pub fn main(config: &str) -> anyhow::Result<()> {
         interface: false,
     })?;
     server::settle_and_say_ready("server", Some(socket.local_addr()), config.seat)?;
-    let stop = server::stop_at_eof(|| {});
+    let stop = server::stop_at_eof(|_| {}, || {});
     host::own_files();
     let report = serve(socket, &stop)?;
     server::say(&report)

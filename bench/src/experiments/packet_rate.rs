@@ -43,7 +43,7 @@ const SINK: Axis = Axis {
 };
 
 const RATE: Axis = Axis {
-    name: "rate_per_s",
+    name: "frames_per_s",
     meaning: "frames a second; 0: as fast as the sender can",
     full: &["0"],
     tour: &["0"],
@@ -60,8 +60,8 @@ const SAME: &str = "same";
 /// The arm that is measured twice a round.
 const TWIN: &str = "udp-mmsg";
 
-/// What a trial takes beside sending: the sink waits until nothing more comes.
-const DRAIN: Duration = Duration::from_millis(60);
+/// What a trial takes beside sending: the warm-up, and the sink's wait until nothing more comes.
+const DRAIN: Duration = Duration::from_millis(20);
 
 const TRIAL_MIN: Duration = Duration::from_millis(60);
 
@@ -387,8 +387,8 @@ const CLAIMS: &[Claim] = &[
     },
 ];
 
-const SMALL: &[(&str, &str)] = &[("frame_bytes", "64"), ("sink", "udp-mmsg"), ("rate_per_s", "0")];
-const SMALL_DROPPED: &[(&str, &str)] = &[("frame_bytes", "64"), ("sink", "xdp-drop"), ("rate_per_s", "0")];
+const SMALL: &[(&str, &str)] = &[("frame_bytes", "64"), ("sink", "udp-mmsg"), ("frames_per_s", "0")];
+const SMALL_DROPPED: &[(&str, &str)] = &[("frame_bytes", "64"), ("sink", "xdp-drop"), ("frames_per_s", "0")];
 
 fn afxdp_tx_per_cpu(table: &Table) -> Judgement {
     judge::ratio(

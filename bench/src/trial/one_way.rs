@@ -17,7 +17,7 @@ use std::{
 };
 
 use anyhow::Context;
-use dataplane_waist::{MonotonicClock, Peer};
+use dataplane_waist::{MonotonicClock, Peer, Port};
 
 use super::{
     Cpus,
@@ -88,7 +88,7 @@ const WARM_UP_REST: Duration = Duration::from_millis(2);
 /// The longest that a sender may take beyond what it was told.
 const GRACE: Duration = Duration::from_secs(5);
 /// The longest that it keeps its port going for a sink that drains.
-const IDLE_MAX: Duration = Duration::from_secs(5);
+const IDLE_MAX: Duration = Duration::from_secs(8);
 
 /// Runs it once; `stream_id` tells its frames from those of every other trial.
 ///
@@ -97,7 +97,7 @@ const IDLE_MAX: Duration = Duration::from_secs(5);
 pub fn run(lab: &Lab<'_>, trial: &OneWay<'_>, stream_id: u32) -> anyhow::Result<OneWayOutcome> {
     let at_s = lab.run_started.elapsed().as_secs_f64();
     let Ends {
-        server,
+        mut server,
         client_port,
         client_seat,
     } = Ends::start(
@@ -120,7 +120,9 @@ pub fn run(lab: &Lab<'_>, trial: &OneWay<'_>, stream_id: u32) -> anyhow::Result<
     let (sent, report) = thread::scope(|scope| {
         let (stop, drained) = (&stop, &drained);
         let sender = scope.spawn(move || send(lab, trial, client_port, client_seat, stream_id, stop, drained, &tell));
-        supervise(lab, trial, &told, stop);
+        let given_count = supervise(lab, trial, &told, stop);
+        // A sink that is gone says so when it is finished.
+        let _ = given_count.map(|given_count| server.expect(given_count));
         let report = server.finish();
         drained.store(true, Ordering::Release);
         let sent = sender
@@ -133,7 +135,7 @@ pub fn run(lab: &Lab<'_>, trial: &OneWay<'_>, stream_id: u32) -> anyhow::Result<
     let sink = report.sink.context("the sink reported as if it were a server")?;
     let (sender_after, sink_after) = read_counters(lab)?;
     let account = Account::of(&Counted {
-        offered_count: sent.warm_up_count + sent.flood.offered_count,
+        offered_count: sent.offered_count,
         tx_dropped_count: sent.port_dropped_count,
         tx_drop: match trial.sender.kind {
             Kind::Packet(_) => TxDrop::Retried,
@@ -184,7 +186,8 @@ pub const VETH_CAVEAT: &str = "over a veth pair the sender's CPU also runs the r
 /// What the sender's thread brings back.
 struct Sent {
     flood: FloodResult,
-    warm_up_count: u64,
+    /// The warm-up's included.
+    offered_count: u64,
     /// Since the port was opened, to its last look: frames that it could not send.
     port_dropped_count: u64,
     cpu: Duration,
@@ -204,7 +207,7 @@ fn send(
     stream_id: u32,
     stop: &AtomicBool,
     drained: &AtomicBool,
-    tell: &mpsc::Sender<()>,
+    tell: &mpsc::Sender<u64>,
 ) -> anyhow::Result<Sent> {
     let mut facts = host::settle("sender", seat);
     let (mut port, _region, _program) = match port {
@@ -250,17 +253,19 @@ fn send(
     let softirq_cpu = host::softirq_threads_cpu_time().zip(softirq_before);
     let uring_cpu = host::io_uring_threads_cpu_time().saturating_sub(uring_before);
     let run = host::thread_run_time(own_tid).zip(run_before);
-    let _ = tell.send(());
+    // A frame that found no room was offered again under the same number, and is no loss.
+    let refused_count = warmed.refused_count + flood.refused_count;
+    let dropped_count = |port: &dyn Port| port.stats().tx_dropped_count.saturating_sub(refused_count);
+    let offered_count = warmed.offered_count + flood.offered_count;
+    let _ = tell.send(offered_count.saturating_sub(dropped_count(&*port)));
 
     let idle_since = Instant::now();
     while !drained.load(Ordering::Acquire) && idle_since.elapsed() < IDLE_MAX {
         flood::idle(&mut *port)?;
     }
-    // A frame that found no room was offered again under the same number, and is no loss.
-    let refused_count = warmed.refused_count + flood.refused_count;
     Ok(Sent {
-        port_dropped_count: port.stats().tx_dropped_count.saturating_sub(refused_count),
-        warm_up_count: warmed.offered_count,
+        port_dropped_count: dropped_count(&*port),
+        offered_count,
         cpu: Duration::from_nanos(flood.usage.cpu_ns) + uring_cpu,
         waited: run.map_or(Duration::ZERO, |(after, before): (RunTime, RunTime)| {
             after.since(before).waited
@@ -272,11 +277,16 @@ fn send(
     })
 }
 
-/// Waits for the sender, and hands Ctrl-C on to it.
-fn supervise(lab: &Lab<'_>, trial: &OneWay<'_>, told: &mpsc::Receiver<()>, stop: &AtomicBool) {
+/// Waits for the sender, and hands Ctrl-C on to it; says how many frames it gave to the kernel, unless it failed.
+fn supervise(lab: &Lab<'_>, trial: &OneWay<'_>, told: &mpsc::Receiver<u64>, stop: &AtomicBool) -> Option<u64> {
     const LOOK: Duration = Duration::from_millis(100);
     let deadline = Instant::now() + trial.duration + GRACE;
-    while told.recv_timeout(LOOK) == Err(mpsc::RecvTimeoutError::Timeout) {
+    loop {
+        match told.recv_timeout(LOOK) {
+            Ok(given_count) => return Some(given_count),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+        }
         if lab.interrupted() || Instant::now() > deadline {
             stop.store(true, Ordering::Release);
         }
