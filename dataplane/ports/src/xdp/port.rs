@@ -268,7 +268,9 @@ impl Port for XdpPort {
         self.stats.malformed_count += cut_count;
         self.socket.release_rx();
         self.socket.publish_fill();
-        if packets_count > 0 && self.socket.needs_rx_kick() {
+        // Also when nothing came: a driver that found the fill ring empty sleeps until it is told of the frames in it. In
+        // copy mode there is no such driver.
+        if self.socket.needs_rx_kick() {
             self.stats.syscalls_count += 1;
             if let Err(error) = self.socket.kick_rx() {
                 self.is_gone |= sort_kick(error)?;
