@@ -108,6 +108,26 @@ pub enum HostError {
         /// The end of the verifier's log.
         log_tail: String,
     },
+    /// The verifier did not believe that a program of somebody else's is safe.
+    #[error(
+        "loading {function}: {error}: the verifier refuses the program; its last words say where, and why:\n{log_tail}"
+    )]
+    ForeignRefused {
+        /// The function that was to be loaded.
+        function: String,
+        /// What the kernel said.
+        error: io::Error,
+        /// The end of the verifier's log.
+        log_tail: String,
+    },
+    /// An object of somebody else's without the function that was asked for.
+    #[error("loading {function}: {why}; `llvm-objdump -h -t` shows an object's sections and functions")]
+    ForeignObject {
+        /// The function that was to be loaded.
+        function: String,
+        /// What does not fit.
+        why: String,
+    },
     /// The object in this binary does not fit this crate.
     #[error("reading the object of {}: {why}; it does not fit this build: run scripts/build-ebpf and build again", .program.name())]
     Object {

@@ -27,13 +27,14 @@
 //! closed, by a drop or by the death of the process however that comes, the kernel detaches the program and frees it with
 //! its maps. Nothing is pinned.
 //!
-//! Absent by design: AF_XDP sockets (`dataplane-ports`), programs of others, replacing a program that somebody else
-//! attached.
+//! Absent by design: AF_XDP sockets (`dataplane-ports`), attaching programs of others ([`Foreign`] only runs them on single
+//! packets), replacing a program that somebody else attached.
 #![forbid(unsafe_code)]
 
 mod attach;
 mod counts;
 mod error;
+mod foreign;
 mod guard;
 mod load;
 mod objects;
@@ -44,6 +45,7 @@ pub use attach::{Attachment, Mode};
 pub use counts::Counts;
 pub use ebpf_abi::{Count, Program};
 pub use error::HostError;
+pub use foreign::Foreign;
 pub use guard::refuse_default_route;
 pub use load::{FRAME_BYTES_MIN, Loaded, TestRun, Verdict};
 pub use probe::probe;

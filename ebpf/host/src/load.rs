@@ -53,7 +53,8 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    const fn new(action: u32) -> Verdict {
+    /// What the number that a program returned means.
+    pub const fn new(action: u32) -> Verdict {
         match action {
             0 => Verdict::Aborted,
             1 => Verdict::Drop,
@@ -72,6 +73,16 @@ pub struct TestRun {
     pub verdict: Verdict,
     /// The frame as the program left it.
     pub data: Vec<u8>,
+}
+
+impl TestRun {
+    pub(crate) fn new(result: &aya::TestRunResult, mut data: Vec<u8>) -> TestRun {
+        data.truncate(result.data_size_out as usize);
+        TestRun {
+            verdict: Verdict::new(result.return_value),
+            data,
+        }
+    }
 }
 
 impl Loaded {
@@ -147,11 +158,7 @@ impl Loaded {
     pub fn test_run(&self, frame: &[u8]) -> Result<TestRun, HostError> {
         let mut data = vec![0; frame.len()];
         let result = self.run(frame, &mut data, NonZeroU32::MIN)?;
-        data.truncate(result.data_size_out as usize);
-        Ok(TestRun {
-            verdict: Verdict::new(result.return_value),
-            data,
-        })
+        Ok(TestRun::new(&result, data))
     }
 
     /// Runs the program `repeat` times on **the same copy** of `frame` and says how long one run took on average, in
@@ -167,27 +174,7 @@ impl Loaded {
     }
 
     fn run(&self, frame: &[u8], data: &mut [u8], repeat: NonZeroU32) -> Result<aya::TestRunResult, HostError> {
-        if frame.len() < FRAME_BYTES_MIN {
-            // Newer kernels take this as an answer too, older ones read on: asked of none.
-            return Err(HostError::FrameLength {
-                frame_bytes: frame.len(),
-            });
-        }
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(data),
-            repeat: repeat.get(),
-            ..TestRunOptions::new()
-        };
-        self.xdp()?.test_run(options).map_err(|error| {
-            let error = io_error(&error);
-            match errno(&error) {
-                Some(Errno::EINVAL | Errno::ENOMEM | Errno::E2BIG) => HostError::FrameLength {
-                    frame_bytes: frame.len(),
-                },
-                _ => HostError::kernel(format!("running {} on a frame", self.function), error),
-            }
-        })
+        run_on(self.xdp()?, self.function, frame, data, repeat)
     }
 
     /// What the program counted since it was loaded, summed over CPUs.
@@ -291,6 +278,37 @@ impl Loaded {
     }
 }
 
+/// Runs `function`, which is `xdp`, `repeat` times on a copy of `frame`, and writes what it left of it to `data`.
+pub(crate) fn run_on(
+    xdp: &Xdp,
+    function: &str,
+    frame: &[u8],
+    data: &mut [u8],
+    repeat: NonZeroU32,
+) -> Result<aya::TestRunResult, HostError> {
+    if frame.len() < FRAME_BYTES_MIN {
+        // Newer kernels take this as an answer too, older ones read on: asked of none.
+        return Err(HostError::FrameLength {
+            frame_bytes: frame.len(),
+        });
+    }
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(data),
+        repeat: repeat.get(),
+        ..TestRunOptions::new()
+    };
+    xdp.test_run(options).map_err(|error| {
+        let error = io_error(&error);
+        match errno(&error) {
+            Some(Errno::EINVAL | Errno::ENOMEM | Errno::E2BIG) => HostError::FrameLength {
+                frame_bytes: frame.len(),
+            },
+            _ => HostError::kernel(format!("running {function} on a frame"), error),
+        }
+    })
+}
+
 /// What stopped us before the verifier: maps are made here.
 fn opening(program: Program, error: &EbpfError) -> HostError {
     let io = io_error(error);
@@ -329,7 +347,7 @@ fn refusal(function: &'static str, frags: bool, io_error: io::Error, log: &str) 
     }
 }
 
-fn tail(log: &str) -> String {
+pub(crate) fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
     lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
 }
