@@ -2,7 +2,9 @@
 //! lesson's tests time is virtual, or what is counted is system calls, context switches and CPU time.
 #![forbid(unsafe_code)]
 
+pub mod bpf;
 pub mod clock;
+pub mod frames;
 pub mod link;
 pub mod stall;
 pub mod thread;
