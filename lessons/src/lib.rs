@@ -8,3 +8,4 @@ pub mod frames;
 pub mod link;
 pub mod stall;
 pub mod thread;
+pub mod veth;
