@@ -1,11 +1,12 @@
 //! L4: what the lessons share, so that an assignment shows its one idea and little else. No lesson asserts a speed: in a
-//! lesson's tests time is virtual, or what is counted is system calls, context switches and CPU time.
+//! lesson's tests time is virtual, or what is counted is system calls, context switches, CPU time and frames.
 #![forbid(unsafe_code)]
 
 pub mod bpf;
 pub mod clock;
 pub mod frames;
 pub mod link;
+pub mod rings;
 pub mod stall;
 pub mod thread;
 pub mod veth;
