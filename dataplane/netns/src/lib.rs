@@ -28,6 +28,7 @@
 mod error;
 mod genl;
 mod host;
+mod link;
 mod names;
 mod namespace;
 mod network;
@@ -40,6 +41,7 @@ mod wire;
 
 pub use error::NetError;
 pub use host::{Host, Interface};
+pub use link::{LinkFacts, read_link};
 pub use names::{SweepReport, sweep};
 pub use namespace::Entered;
 pub use network::{

@@ -5,7 +5,7 @@ use crate::NetError;
 use crate::plan::{Addresses, BRIDGE, IPV4_PREFIX_LEN, IPV6_PREFIX_LEN};
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::address::AddressHeaderFlags;
-use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, State};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, State};
 use rtnetlink::packet_route::neighbour::{NeighbourFlags, NeighbourState};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use std::future::Future;
@@ -31,6 +31,8 @@ pub(crate) struct Link {
     pub index: u32,
     pub mtu_bytes: u32,
     pub mac: Vec<u8>,
+    /// "veth", "bridge", "vlan": what a virtual link is; hardware has none.
+    pub kind: Option<String>,
     /// Administratively up, with a peer that is up too, and through with coming up.
     pub is_running: bool,
 }
@@ -78,6 +80,7 @@ impl Wire {
             index: message.header.index,
             mtu_bytes: 0,
             mac: Vec::new(),
+            kind: None,
             is_running: false,
         };
         let mut state = State::Unknown;
@@ -86,6 +89,12 @@ impl Wire {
                 LinkAttribute::Mtu(mtu) => link.mtu_bytes = mtu,
                 LinkAttribute::Address(mac) => link.mac = mac,
                 LinkAttribute::OperState(now) => state = now,
+                LinkAttribute::LinkInfo(infos) => {
+                    link.kind = infos.into_iter().find_map(|info| match info {
+                        LinkInfo::Kind(kind) => Some(kind.to_string()),
+                        _ => None,
+                    });
+                }
                 _ => {}
             }
         }
