@@ -249,6 +249,8 @@ pub struct Wiring {
     /// The other end, where its address is known beforehand: frames of anybody else are then the kernel's to drop, and
     /// every frame's route is known. `None` for a server that learns its clients.
     pub remote: Option<Endpoint>,
+    /// The ends are the two of a veth pair.
+    pub over_veth: bool,
     /// The largest frame.
     pub frame_bytes_max: usize,
     /// Room to receive.
@@ -414,8 +416,8 @@ impl BackEnd {
                 let opened = client_of(client).open(wiring)?;
                 // What a native program sends back over a veth arrives only where the peer has a program, too.
                 let keeps = match mode {
-                    Mode::Native => Some(xdp::attach(Program::Pass, wiring, mode)?),
-                    Mode::Generic => None,
+                    Mode::Native if wiring.over_veth => Some(xdp::attach(Program::Pass, wiring, mode)?),
+                    Mode::Native | Mode::Generic => None,
                 };
                 Ok(Opened { keeps, ..opened })
             }

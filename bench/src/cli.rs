@@ -1,17 +1,24 @@
 //! The command line: what a user may say. Meaning is checked in [`Selection`], so that a typo is answered with the
 //! nearest names before anything is measured.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
+    agent::{AgentOptions, PORT_DEFAULT},
     backends::BACKENDS,
     experiment::{Choice, Depth, Experiment},
+    place::{CLIENT_PORT, SERVER_PORT},
     registry::{EXPERIMENTS, nearest},
 };
 
-/// Puts published claims about the network data plane on trial, on this machine.
+/// Puts published claims about the network data plane on trial, on this machine or between two.
 ///
 /// Exit status of run and verify: 0 every claim holds or could not be decided here; 1 a claim fails; 2 the run failed;
 /// 3 a measurement is invalid.
@@ -50,6 +57,8 @@ pub enum Command {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
+    /// Answer measurements of another machine over a real interface, until ended; obeys only who has the key
+    Agent(AgentArgs),
     /// Compare two runs: what changed, beyond the noise?
     Compare {
         /// The run before
@@ -144,6 +153,116 @@ pub struct RunArgs {
     /// Print the records on stdout as they are measured, and nothing else
     #[arg(long)]
     pub json: bool,
+    /// Between two machines
+    #[command(flatten)]
+    pub wire: WireArgs,
+}
+
+/// A run between two machines.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Between two machines")]
+pub struct WireArgs {
+    /// Measure over this interface, to the machine where `dplab agent` runs, instead of between namespaces
+    #[arg(long, value_name = "NAME", requires = "peer")]
+    pub interface: Option<String>,
+    /// Where the agent listens [default port: 7400]
+    #[arg(long, value_name = "ADDRESS[:PORT]", requires = "interface", requires = "key_file", value_parser = parse_listen)]
+    pub peer: Option<SocketAddr>,
+    /// The key that both machines share; only its owner may be able to read the file
+    #[arg(long, value_name = "FILE", requires = "interface")]
+    pub key_file: Option<PathBuf>,
+    /// Which of the interface's addresses [default: the first, IPv4 before IPv6]
+    #[arg(long, value_name = "ADDRESS", requires = "interface")]
+    pub local_address: Option<IpAddr>,
+    /// UDP ports of the client and of the server [default: 7001,7000]
+    #[arg(long, value_name = "CLIENT,SERVER", requires = "interface", value_parser = parse_ports)]
+    pub udp_ports: Option<(u16, u16)>,
+    /// Also over the interface that carries the default route
+    #[arg(long, requires = "interface")]
+    pub force_interface: bool,
+}
+
+/// A run between two machines, complete.
+#[derive(Clone, Debug)]
+pub struct Wire {
+    /// The interface of this machine.
+    pub interface: String,
+    /// Also where it carries the default route.
+    pub force_interface: bool,
+    /// The address, if one was chosen.
+    pub local_address: Option<IpAddr>,
+    /// The client's UDP port.
+    pub client_port: u16,
+    /// The server's UDP port.
+    pub server_port: u16,
+    /// Where the agent listens.
+    pub peer: SocketAddr,
+    /// The shared key.
+    pub key_file: PathBuf,
+}
+
+impl WireArgs {
+    /// The wire, if one was named. That nothing is missing was checked when the command line was read.
+    pub fn wire(&self) -> Option<Wire> {
+        let (client_port, server_port) = self.udp_ports.unwrap_or((CLIENT_PORT, SERVER_PORT));
+        Some(Wire {
+            interface: self.interface.clone()?,
+            force_interface: self.force_interface,
+            local_address: self.local_address,
+            client_port,
+            server_port,
+            peer: self.peer?,
+            key_file: self.key_file.clone()?,
+        })
+    }
+}
+
+/// What `agent` takes.
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    /// The interface that is measured
+    #[arg(long, value_name = "NAME", required_unless_present = "new_key")]
+    pub interface: Option<String>,
+    /// Where requests come in; one address of this machine [default: 127.0.0.1:7400]
+    #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = parse_listen)]
+    pub listen: Option<SocketAddr>,
+    /// The key that both machines share; only its owner may be able to read the file
+    #[arg(long, value_name = "FILE", required_unless_present = "new_key")]
+    pub key_file: Option<PathBuf>,
+    /// Also over the interface that carries the default route
+    #[arg(long)]
+    pub force_interface: bool,
+    /// Make a key file from the system's randomness, and do nothing else; copy it to the other machine
+    #[arg(long, value_name = "FILE", exclusive = true)]
+    pub new_key: Option<PathBuf>,
+}
+
+impl AgentArgs {
+    /// The agent's options. That nothing is missing was checked when the command line was read.
+    pub fn options(&self) -> Option<AgentOptions> {
+        Some(AgentOptions {
+            interface: self.interface.clone()?,
+            force_interface: self.force_interface,
+            listen: self.listen.unwrap_or((Ipv4Addr::LOCALHOST, PORT_DEFAULT).into()),
+            key_file: self.key_file.clone()?,
+        })
+    }
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    let with_port = text.parse::<SocketAddr>();
+    let without = || text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, PORT_DEFAULT));
+    with_port.or_else(|_| without()).map_err(|_| {
+        "write an address like 192.0.2.2, 192.0.2.2:7400 or [2001:db8::2]:7400; names are not looked up".to_owned()
+    })
+}
+
+fn parse_ports(text: &str) -> Result<(u16, u16), String> {
+    let parsed = text.split_once(',').and_then(|(client, server)| {
+        let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port >= 1024);
+        Some((port(client)?, port(server)?))
+    });
+    parsed.ok_or_else(|| "write two ports from 1024 to 65535, like 7001,7000".to_owned())
 }
 
 /// The shortest and the longest budget.
@@ -303,5 +422,35 @@ mod tests {
         }
         assert!(parse_budget("0s").is_err());
         assert!(parse_budget("soon").is_err());
+    }
+
+    #[test]
+    fn two_machines_are_named_wholly_or_not_at_all() {
+        let wire = |args: &[&str]| match Cli::try_parse_from([&["dplab", "run"], args].concat()) {
+            Ok(Cli {
+                command: Command::Run(args),
+            }) => Ok(args.wire.wire()),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.to_string()),
+        };
+        assert!(wire(&[]).expect("a run").is_none());
+        let whole = ["--interface", "eth1", "--peer", "192.0.2.2", "--key-file", "key"];
+        let named = wire(&whole).expect("a run").expect("two machines");
+        assert_eq!(named.peer.to_string(), "192.0.2.2:7400");
+        assert_eq!((named.client_port, named.server_port), (7001, 7000));
+        for missing in [&whole[..2], &whole[2..4], &whole[..4], &whole[2..], &whole[4..]] {
+            assert!(wire(missing).is_err(), "{missing:?}");
+        }
+        for (option, value, advice) in [
+            ("--peer", "example.org:7400", "names are not looked up"),
+            ("--udp-ports", "53,7000", "1024"),
+            ("--udp-ports", "7001", "7001,7000"),
+        ] {
+            let error = wire(&[&whole[..2], &[option, value]].concat()).expect_err("bad");
+            assert!(error.contains(advice), "{error}");
+        }
+        for args in [&["dplab", "agent"][..], &["dplab", "agent", "--interface", "eth1"]] {
+            assert!(Cli::try_parse_from(args).is_err(), "{args:?}");
+        }
     }
 }

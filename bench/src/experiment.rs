@@ -41,6 +41,10 @@ pub trait Experiment: Sync {
     fn claims(&self) -> &'static [Claim];
     /// This experiment's share of the tour, relative to the others'; 0 for one that runs only when it is asked for.
     fn tour_weight(&self) -> f64;
+    /// Why it cannot be measured between two machines, if it cannot.
+    fn needs_one_machine(&self) -> Option<&'static str> {
+        None
+    }
     /// Measures, and records each row as soon as it has it.
     ///
     /// # Errors
@@ -179,6 +183,23 @@ impl Lab<'_> {
             .iter()
             .map(|value| value.parse().expect("axis values are checked beforehand"))
             .collect()
+    }
+
+    /// The values of an axis of frame sizes that fit this place in one packet; says which do not.
+    ///
+    /// # Panics
+    /// As [`Lab::numbers`].
+    pub fn frame_sizes(&self, axis: &Axis) -> Vec<usize> {
+        let bytes_max = self.place.frame_bytes_max().unwrap_or(usize::MAX);
+        let sizes = self.numbers(axis).into_iter().map(|number| number as usize);
+        let (fit, too_large): (Vec<usize>, Vec<usize>) = sizes.partition(|bytes| *bytes <= bytes_max);
+        for bytes in too_large {
+            self.progress.println(format!(
+                "{}={bytes} is left out: it would go in fragments, the interfaces' MTU leaves room for {bytes_max}",
+                axis.name
+            ));
+        }
+        fit
     }
 
     /// The back ends of `experiment` that were asked for and exist here.

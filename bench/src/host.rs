@@ -59,7 +59,7 @@ pub fn own_files() {
 }
 
 /// What a thread, or all threads of a process, have used of their CPUs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunTime {
     /// Time on a CPU.
     pub on_cpu: Duration,

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod account;
+pub mod agent;
 pub mod backends;
 pub mod bare_wakeup;
 pub mod breakdown;
@@ -13,6 +14,7 @@ pub mod environment;
 pub mod experiment;
 pub mod experiments;
 pub mod host;
+pub mod interface;
 pub mod load;
 pub mod measure;
 pub mod oracle;

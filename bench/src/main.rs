@@ -4,7 +4,7 @@
 use std::{io::Write, process::ExitCode};
 
 use bench::{
-    breakdown,
+    agent, breakdown,
     cli::{Cli, Command},
     commands, run,
     run::Exit,
@@ -38,6 +38,15 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
                 drop(out);
                 run::verify(seed, folder)
             };
+        }
+        Command::Agent(args) => {
+            drop(out);
+            if let Some(path) = &args.new_key {
+                agent::key::Key::make(path)?;
+            }
+            if let Some(options) = args.options() {
+                agent::serve(&options)?;
+            }
         }
         Command::Serve { config } => {
             drop(out);

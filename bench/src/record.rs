@@ -9,7 +9,7 @@ use dataplane_waist::{Mode, Support};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::environment::Environment;
+use crate::{environment::Environment, interface::Interface};
 
 /// The version this build writes, and the highest it reads. It grows when a reader of the last version would
 /// misunderstand a record; new optional fields do not count.
@@ -56,6 +56,28 @@ pub struct RunHeader {
     pub backends: Vec<BackEndRecord>,
     /// What the measuring itself costs.
     pub generator: Option<GeneratorCost>,
+    /// The other machine, where the server ran on one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Box<AgentRecord>>,
+}
+
+/// The other machine of a measurement between two, as its agent tells it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AgentRecord {
+    /// Version of its dplab.
+    pub version: String,
+    /// Commit of its sources, if they were built in a checkout.
+    pub git_commit: Option<String>,
+    /// "release" or "debug".
+    pub build_profile: String,
+    /// Its interface.
+    pub interface: Interface,
+    /// The CPUs that it may use.
+    pub cpus: Vec<usize>,
+    /// The machine.
+    pub environment: Environment,
+    /// What each back end is there, by name.
+    pub supports: BTreeMap<String, SupportRecord>,
 }
 
 /// What measuring costs on this machine, calibrated before the first row.

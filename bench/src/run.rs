@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{
     backends::BACKENDS,
-    cli::{RunArgs, Selection},
+    cli::{RunArgs, Selection, Wire},
     environment::{self, CpuTimes},
     experiment::{Choice, Depth, Experiment, Lab},
     load::calibrate,
@@ -47,7 +47,7 @@ pub enum Exit {
 /// What kept it from measuring at all. An experiment that ends early is recorded, and the others still run.
 pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
     let selection = args.select()?;
-    measure(selection, args.out.clone(), args.json)
+    measure(selection, args.wire.wire().as_ref(), args.out.clone(), args.json)
 }
 
 /// `dplab verify`.
@@ -62,16 +62,20 @@ pub fn verify(seed: Option<u64>, out: Option<PathBuf>) -> anyhow::Result<Exit> {
     let mut selection = args.select()?;
     selection.choice.depth = Depth::Smallest;
     selection.choice.backends = Some(BACKENDS.iter().map(|backend| backend.name).collect());
-    match measure(selection, out, false)? {
+    match measure(selection, None, out, false)? {
         // Without repetition nothing can be judged, so a verdict says nothing: it works, or it does not.
         Exit::Error => Ok(Exit::Error),
         Exit::Holds | Exit::Fails | Exit::Invalid => Ok(Exit::Holds),
     }
 }
 
-fn measure(selection: Selection, out: Option<PathBuf>, json: bool) -> anyhow::Result<Exit> {
-    // A user namespace can only be entered while there is one thread, so this comes first.
-    let privilege = dataplane_netns::prepare();
+fn measure(selection: Selection, wire: Option<&Wire>, out: Option<PathBuf>, json: bool) -> anyhow::Result<Exit> {
+    // A user namespace can only be entered while there is one thread, so this comes first. It would lead away from the
+    // interface that the user has named.
+    let privilege = match wire {
+        Some(_) => None,
+        None => Some(dataplane_netns::prepare()),
+    };
     let stop = interrupts()?;
     let started = Instant::now();
     let cpu_before = CpuTimes::read();
@@ -82,7 +86,11 @@ fn measure(selection: Selection, out: Option<PathBuf>, json: bool) -> anyhow::Re
     if let Err(error) = dataplane_netns::sweep() {
         eprintln!("warning: what an earlier run left could not be swept: {error}");
     }
-    let place = Place::prepare(&privilege)?;
+    let place = match (wire, &privilege) {
+        (Some(wire), _) => Place::between_machines(wire)?,
+        (None, Some(privilege)) => Place::prepare(privilege)?,
+        (None, None) => unreachable!("asked for whenever no interface is named"),
+    };
 
     let Selection {
         experiments,
@@ -102,9 +110,10 @@ fn measure(selection: Selection, out: Option<PathBuf>, json: bool) -> anyhow::Re
         started_unix_ms,
         budget_s: Some(budget.as_secs_f64()),
         place: place.describe(),
-        environment: environment::capture(&[]),
+        environment: environment::capture(wire.map(|wire| wire.interface.clone()).as_slice()),
         backends: backends.clone(),
         generator: Some(calibrate::calibrate()),
+        agent: place.agent().map(|agent| Box::new(agent.record().clone())),
     };
     let mut sink = Sink {
         folder: &mut folder,
@@ -147,14 +156,18 @@ fn measure(selection: Selection, out: Option<PathBuf>, json: bool) -> anyhow::Re
                 seed: choice.seed,
             },
         };
-        if let Err(error) = experiment.run(&mut lab) {
+        let obstacle = place.agent().and_then(|_| experiment.needs_one_machine());
+        if let Some(why) = obstacle {
+            lab.progress
+                .println(format!("{}: not between two machines: {why}", experiment.id()));
+        } else if let Err(error) = experiment.run(&mut lab) {
             let message = format!("{}: {error:#}", experiment.id());
             progress.println(format!("error: {message}"));
             state.errors.push(message);
         }
         let table = lab.table;
         state.rows_count += table.rows.len() as u64;
-        judge(*experiment, &table, &choice, &mut sink, &mut state)?;
+        judge(*experiment, &table, obstacle, &choice, &mut sink, &mut state)?;
         write_histograms(&table, started_at, sink.folder)?;
     }
     progress.finish_and_clear();
@@ -233,6 +246,7 @@ impl Sink<'_> {
 fn judge(
     experiment: &dyn Experiment,
     table: &Table,
+    obstacle: Option<&str>,
     choice: &Choice,
     sink: &mut Sink<'_>,
     state: &mut State,
@@ -243,7 +257,10 @@ fn judge(
             Depth::Tour | Depth::Full => (claim.judge)(table),
         };
         if table.rows.is_empty() {
-            judgement = crate::claim::Judgement::not_measured("no row was measured");
+            judgement = crate::claim::Judgement::not_measured(match obstacle {
+                Some(why) => format!("not between two machines: {why}"),
+                None => "no row was measured".to_owned(),
+            });
         }
         state.any_fails |= judgement.outcome == Outcome::Fails;
         state.any_invalid |= judgement.is_invalid;
@@ -292,7 +309,7 @@ pub fn probe(place: &Place) -> anyhow::Result<Vec<BackEndRecord>> {
             .map(|backend| BackEndRecord {
                 name: backend.name.to_owned(),
                 summary: backend.summary.to_owned(),
-                support: backend.probe(&interface).into(),
+                support: place.support(backend, backend.probe(&interface).into()),
             })
             .collect()
     })

@@ -3,7 +3,8 @@
 //!
 //! The process is this same program under a hidden name. It reads its wiring from its first argument, opens its port,
 //! drops every privilege, says "ready" on stdout, and turns until its stdin closes. It dies with its parent
-//! (PR_SET_PDEATHSIG), also when the parent is killed, also while it is stopped.
+//! (PR_SET_PDEATHSIG), also when the parent is killed, also while it is stopped. On another machine the parent is an agent,
+//! and this end asks it.
 
 use std::{
     collections::BTreeMap,
@@ -13,6 +14,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -37,6 +39,7 @@ use nix::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    agent::{Agent, protocol::Start},
     backends::{self, Kind, Opened, Wiring, xdp},
     host::{self, RunTime, Seat},
     measure::Recorder,
@@ -165,6 +168,15 @@ pub enum Server {
         /// How it runs.
         facts: BTreeMap<String, String>,
     },
+    /// A child process of an agent on another machine.
+    Remote {
+        /// Who runs it; `None` once it was finished.
+        agent: Option<Arc<Agent>>,
+        /// The address it has.
+        addr: SocketAddr,
+        /// How it runs.
+        facts: BTreeMap<String, String>,
+    },
 }
 
 impl Server {
@@ -196,7 +208,7 @@ impl Server {
         let stdin = child.stdin.take();
         let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
         let mut line = String::new();
-        let read = stdout.read_line(&mut line);
+        let read = within(child.id(), || (&mut stdout).take(REPORT_BYTES_MAX).read_line(&mut line));
         let ready: Ready = match read
             .map_err(anyhow::Error::from)
             .and_then(|_| Ok(serde_json::from_str(&line)?))
@@ -226,7 +238,7 @@ impl Server {
         let stop = Arc::new(AtomicBool::new(false));
         let pause = Arc::new(AtomicBool::new(false));
         let expected = Arc::new(Expected::default());
-        let (tell, told) = std::sync::mpsc::channel();
+        let (tell, told) = mpsc::channel();
         let (thread_stop, thread_pause, config) = (stop.clone(), pause.clone(), config.clone());
         let thread_expected = expected.clone();
         let handle = thread::Builder::new()
@@ -253,18 +265,37 @@ impl Server {
         })
     }
 
+    /// Has an agent start one.
+    ///
+    /// # Errors
+    /// It refused, or cannot be reached any more.
+    pub fn start_remote(agent: &Arc<Agent>, start: Start) -> anyhow::Result<Server> {
+        let (addr, facts) = agent.start(start)?;
+        Ok(Server::Remote {
+            agent: Some(agent.clone()),
+            addr,
+            facts,
+        })
+    }
+
     /// The UDP address it has, where it has one.
     pub fn addr(&self) -> Option<SocketAddr> {
         match self {
             Server::Process { addr, .. } => *addr,
             Server::Thread { .. } => None,
+            Server::Remote { addr, .. } => Some(*addr),
         }
+    }
+
+    /// Does it run on another machine?
+    pub fn is_remote(&self) -> bool {
+        matches!(self, Server::Remote { .. })
     }
 
     /// How it runs.
     pub fn facts(&self) -> &BTreeMap<String, String> {
         match self {
-            Server::Process { facts, .. } | Server::Thread { facts, .. } => facts,
+            Server::Process { facts, .. } | Server::Thread { facts, .. } | Server::Remote { facts, .. } => facts,
         }
     }
 
@@ -273,13 +304,17 @@ impl Server {
         match self {
             Server::Process { child, .. } => host::process_run_time(child.id()),
             Server::Thread { tid, .. } => host::thread_run_time(*tid),
+            // By the other machine's clock alone: only differences are used, and they are durations. Whatever broke the
+            // connection, `finish` will say.
+            Server::Remote { agent, .. } => agent.as_ref()?.run_time().ok()?,
         }
     }
 
-    /// Stops it in its tracks, or lets it go on: SIGSTOP and SIGCONT for a process; a thread rests by itself.
+    /// Stops it in its tracks, or lets it go on: SIGSTOP and SIGCONT for a process; a thread rests by itself; an agent is
+    /// asked, which takes a round trip.
     ///
     /// # Errors
-    /// When the process is gone.
+    /// When the process, or the agent, is gone.
     pub fn pause(&self, paused: bool) -> anyhow::Result<()> {
         match self {
             Server::Process { child, .. } => {
@@ -290,6 +325,7 @@ impl Server {
                 pause.store(paused, Ordering::Release);
                 Ok(())
             }
+            Server::Remote { agent, .. } => agent.as_ref().context("the server is finished")?.pause(paused),
         }
     }
 
@@ -307,6 +343,7 @@ impl Server {
                 expected.set(frames_count);
                 Ok(())
             }
+            Server::Remote { .. } => bail!("an agent runs no sinks"),
         }
     }
 
@@ -322,6 +359,7 @@ impl Server {
                 let handle = handle.take().expect("finish is called once");
                 handle.join().unwrap_or_else(|_| bail!("the server's thread panicked"))
             }
+            Server::Remote { agent, .. } => agent.take().expect("finish is called once").finish(),
         }
     }
 }
@@ -333,27 +371,47 @@ impl Server {
     /// As [`Server::finish`].
     ///
     /// # Panics
-    /// For a thread: it has no subcommand.
+    /// For a thread, and for a server of an agent: they have no subcommand.
     pub fn finish_as<Report: DeserializeOwned>(mut self) -> anyhow::Result<Report> {
         let Server::Process {
             child, stdin, stdout, ..
         } = &mut self
         else {
-            panic!("a thread's report is a ServerReport")
+            panic!("only a process prints a report of its own kind")
         };
         drop(stdin.take());
         let mut line = String::new();
-        stdout
-            .take(REPORT_BYTES_MAX)
-            .read_to_string(&mut line)
+        within(child.id(), || stdout.take(REPORT_BYTES_MAX).read_to_string(&mut line))
             .context("reading the server's report")?;
         let status = child.wait().context("waiting for the server's process")?;
         serde_json::from_str(&line).with_context(|| format!("the server ended early ({status})"))
     }
 }
 
-/// The longest report that is read from a server.
+/// The longest line that is read from a server.
 const REPORT_BYTES_MAX: u64 = 64 * 1024;
+
+/// A server's process opens its port, or ends, within milliseconds; one that takes longer than this never will.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// Does `work`, which waits for a child that nobody has waited for yet, and kills the child when it takes too long.
+fn within<T>(child_pid: u32, work: impl FnOnce() -> T) -> T {
+    let (done, is_done) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let watch = move || {
+            if is_done.recv_timeout(ANSWER_MAX) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let _ = signal::kill(Pid::from_raw(child_pid as i32), Signal::SIGKILL);
+            }
+        };
+        // Where the system has no room for a thread, the wait has no bound.
+        let _ = thread::Builder::new()
+            .name("dplab-watch".to_owned())
+            .spawn_scoped(scope, watch);
+        let value = work();
+        drop(done);
+        value
+    })
+}
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -366,6 +424,11 @@ impl Drop for Server {
                 stop.store(true, Ordering::Release);
                 if let Some(handle) = handle.take() {
                     let _ = handle.join();
+                }
+            }
+            Server::Remote { agent, .. } => {
+                if let Some(agent) = agent.take() {
+                    let _ = agent.finish();
                 }
             }
         }

@@ -125,6 +125,8 @@ pub struct Outcome {
     pub client_cpu: Duration,
     /// When the server was stopped and let go, in nanoseconds from the load's start.
     pub stalls_ns: Vec<(u64, u64)>,
+    /// How far those moments may be off, where the server was stopped over a network.
+    pub stalls_uncertainty: Option<Duration>,
     /// How the two ends ran.
     pub facts: BTreeMap<String, String>,
     /// May it be judged?
@@ -156,7 +158,7 @@ pub fn run(lab: &Lab<'_>, trial: &Trial<'_>, client_id: u32) -> anyhow::Result<O
     // What the threads of this trial tell each other.
     let signals = Signals::default();
     let (tell, told) = mpsc::channel();
-    let (measured, stalls_ns) = thread::scope(|scope| {
+    let (measured, stalls) = thread::scope(|scope| {
         let (server, signals) = (&server, &signals);
         let staller = trial
             .stall
@@ -189,6 +191,11 @@ pub fn run(lab: &Lab<'_>, trial: &Trial<'_>, client_id: u32) -> anyhow::Result<O
         tx_dropped_count: server.tx_dropped_count,
     });
     seen.extend(measured.contention);
+    seen.extend(
+        stalls
+            .uncertainty
+            .map(|uncertainty| Observation::StallUncertain { uncertainty }),
+    );
     let limits = Limits {
         overflow_is_measured: trial.overflow_is_measured,
         ..Limits::for_wake(measured.wake)
@@ -204,7 +211,9 @@ pub fn run(lab: &Lab<'_>, trial: &Trial<'_>, client_id: u32) -> anyhow::Result<O
         server,
         server_cpu: measured.server_cpu,
         client_cpu: measured.client_cpu,
-        stalls_ns: stalls_ns
+        stalls_uncertainty: stalls.uncertainty,
+        stalls_ns: stalls
+            .ns
             .iter()
             .map(|(stop, go)| (stop.saturating_sub(start_ns), go.saturating_sub(start_ns)))
             .collect(),
@@ -343,7 +352,7 @@ fn client(
             sent_count: load.sent_count,
         });
     }
-    if trial.cpus == Cpus::Two && lab.place.cpus().len() > 1 {
+    if trial.cpus == Cpus::Two && lab.place.has_a_cpu_each() {
         for (end, used) in [("client", client_used), ("server", server_used)] {
             if let Some(used) = used {
                 contention.push(Observation::Contention {

@@ -204,8 +204,7 @@ struct LoadArm {
 /// Every point, with the capacity that its load is a share of.
 fn arms(experiment: &LoadLatency, lab: &Lab<'_>) -> anyhow::Result<Vec<LoadArm>> {
     let mut arms = Vec::new();
-    for frame_bytes in lab.numbers(&FRAME_BYTES) {
-        let frame_bytes = frame_bytes as usize;
+    for frame_bytes in lab.frame_sizes(&FRAME_BYTES) {
         for backend in lab.backends(experiment) {
             let capacity_per_s = match lab.choice.depth {
                 // One point of a known, small load: does it work?

@@ -130,6 +130,10 @@ impl Experiment for PacketRate {
         1.0
     }
 
+    fn needs_one_machine(&self) -> Option<&'static str> {
+        Some("its account of every frame reads the counters of both hosts")
+    }
+
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
         let arms = arms(lab, self);
         let Plan { rounds_count, trial } = lab.plan(arms.len(), TRIAL_MIN + DRAIN);

@@ -69,6 +69,10 @@ impl Experiment for Peers {
         0.0
     }
 
+    fn needs_one_machine(&self) -> Option<&'static str> {
+        Some("it starts sockperf at both ends, on one CPU")
+    }
+
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
         if Command::new("sockperf").arg("--version").output().is_err() {
             lab.progress

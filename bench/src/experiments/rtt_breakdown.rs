@@ -99,6 +99,10 @@ impl Experiment for RttBreakdown {
         0.4
     }
 
+    fn needs_one_machine(&self) -> Option<&'static str> {
+        Some("its stages are between stamps of one clock, and two machines have two")
+    }
+
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
         // Asked once, so that the answer stands on every row.
         let no_driver = DriverStamps::attach(lab.place)

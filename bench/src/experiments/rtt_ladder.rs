@@ -80,17 +80,25 @@ impl Experiment for RttLadder {
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
         let ladder = lab.backends(self);
         let mut points = Vec::new();
+        let frame_sizes = lab.frame_sizes(&FRAME_BYTES);
         for cpus in lab.values(&CPUS) {
-            for frame_bytes in lab.numbers(&FRAME_BYTES) {
-                points.push((cpus.clone(), frame_bytes as usize));
+            if cpus == "one" && lab.place.agent().is_some() {
+                lab.progress
+                    .println("cpus=one is left out: the ends are on two machines, each with CPUs of its own");
+                continue;
             }
+            points.extend(frame_sizes.iter().map(|frame_bytes| (cpus.clone(), *frame_bytes)));
         }
         let mut arms = Vec::new();
         for (cpus, frame_bytes) in &points {
             for backend in &ladder {
                 // SQPOLL's kernel threads spin beside the ends: on fewer CPUs they measure each other. Whoever asks by name
                 // or for everything gets the INVALID row that shows it.
-                if lab.choice.depth == Depth::Tour && backend.name == "uring-sqpoll" && lab.place.cpus().len() < 4 {
+                if lab.choice.depth == Depth::Tour
+                    && backend.name == "uring-sqpoll"
+                    && lab.place.agent().is_none()
+                    && lab.place.cpus().len() < 4
+                {
                     lab.progress.println(
                         "uring-sqpoll keeps two CPUs busy at each end; the tour leaves it out on fewer than four",
                     );

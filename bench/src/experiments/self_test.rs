@@ -78,6 +78,10 @@ impl Experiment for SelfTest {
         0.0
     }
 
+    fn needs_one_machine(&self) -> Option<&'static str> {
+        Some("its two ends share a CPU, so that what differs between arms is the planted work alone")
+    }
+
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
         let backend = backends::by_name(BACKEND).context("the back end under test exists")?;
         let trial = Trial {

@@ -99,6 +99,10 @@ impl Experiment for WakeupModel {
         0.8
     }
 
+    fn needs_one_machine(&self) -> Option<&'static str> {
+        Some("its wake-ups stand beside a bare wake-up on the same CPUs")
+    }
+
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
         let arms = arms(self, lab);
         let plan = lab.plan(arms.len(), TRIAL_MIN);

@@ -70,6 +70,11 @@ pub enum Observation {
         /// Over which time.
         elapsed: Duration,
     },
+    /// How far the moments at which the server was stopped and let go may be off, because it was asked over a network.
+    StallUncertain {
+        /// The longest round trip of asking.
+        uncertainty: Duration,
+    },
     /// Is the sample large enough for the quantile that will be judged?
     Samples {
         /// The quantile, 0 to 1.
@@ -153,6 +158,9 @@ pub struct Limits {
     pub clock_step_ns_max: u64,
     /// Correction of the clock's rate. 500 ppm is the most that the kernel's own discipline applies (adjtimex(2)).
     pub slew_ratio_max: f64,
+    /// What is known of a stall's beginning and end. Half of what an open loop may be off from the truth (5 ms): beyond it
+    /// the truth itself is in doubt.
+    pub stall_uncertainty_max: Duration,
     /// Is overflow part of what is measured (an overload experiment)? Then it is loss, not a fault.
     pub overflow_is_measured: bool,
 }
@@ -171,6 +179,7 @@ impl Default for Limits {
             unstamped_ratio_max: 0.01,
             clock_step_ns_max: 100_000,
             slew_ratio_max: 500e-6,
+            stall_uncertainty_max: Duration::from_micros(2_500),
             overflow_is_measured: false,
         }
     }
@@ -318,6 +327,15 @@ pub fn reason(observation: &Observation, limits: &Limits) -> Option<String> {
                 )
             })
         }
+        Observation::StallUncertain { uncertainty } => (uncertainty > limits.stall_uncertainty_max).then(|| {
+            format!(
+                "stopping the server over the network took up to {:.1} ms (limit {:.1} ms); when exactly it stood still is \
+                 not known well enough to say what a perfect observer saw; use a quieter or shorter way to the agent, or \
+                 measure stalls on one machine",
+                uncertainty.as_secs_f64() * 1e3,
+                limits.stall_uncertainty_max.as_secs_f64() * 1e3
+            )
+        }),
         Observation::Switches {
             end,
             involuntary_count,
@@ -569,6 +587,15 @@ mod tests {
         };
         passed(switches(200));
         missed(switches(201), "201 times");
+    }
+
+    #[test]
+    fn a_stall_whose_moments_are_not_known_judges_nobody() {
+        let uncertain = |ms| Observation::StallUncertain {
+            uncertainty: Duration::from_millis(ms),
+        };
+        passed(uncertain(2));
+        missed(uncertain(3), "3.0 ms");
     }
 
     #[test]

@@ -337,6 +337,7 @@ fn header() -> RunHeader {
             record_ns: 6.25,
             loop_ns: 38.5,
         }),
+        agent: None,
     }
 }
 

@@ -48,6 +48,7 @@ fn header() -> RunHeader {
         environment: Environment::default(),
         backends: Vec::new(),
         generator: None,
+        agent: None,
     }
 }
 

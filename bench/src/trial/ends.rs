@@ -1,6 +1,8 @@
 //! The two ends of a trial: the server started, the client's end made or ready to be opened.
 
-use anyhow::Context;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
 use dataplane_ports::{
     loopback::{self, RingOptions},
     shm::ShmRegion,
@@ -9,6 +11,7 @@ use dataplane_waist::Port;
 
 use super::{Cpus, Load, Trial};
 use crate::{
+    agent::{Agent, protocol::Start},
     backends::{BackEnd, Kind, Room, Wiring},
     experiment::Lab,
     host::Seat,
@@ -76,6 +79,9 @@ pub(super) enum ClientPort {
 
 impl Ends {
     pub(super) fn start(lab: &Lab<'_>, wanted: &Wanted<'_>) -> anyhow::Result<Ends> {
+        if let Some(agent) = lab.place.agent() {
+            return Ends::with_agent(lab, wanted, agent);
+        }
         let [client_cpu, server_cpu] = wanted.cpus.of(lab.place.cpus());
         let is_shared = client_cpu == server_cpu;
         // A flood leaves a sleeping end no time to sleep.
@@ -92,6 +98,7 @@ impl Ends {
                 end: End::Server,
                 local: lab.place.endpoint(End::Server),
                 remote: lab.place.has_fixed_addresses().then(|| lab.place.endpoint(End::Client)),
+                over_veth: lab.place.is_veth(),
                 frame_bytes_max: wanted.frame_bytes,
                 room: wanted.room,
                 untimed: wanted.server_untimed,
@@ -149,5 +156,65 @@ impl Ends {
                 })
             }
         }
+    }
+
+    /// The server on another machine, whose agent chooses its address and its CPU.
+    fn with_agent(lab: &Lab<'_>, wanted: &Wanted<'_>, agent: &Arc<Agent>) -> anyhow::Result<Ends> {
+        let Role::Echo {
+            service_spin,
+            times_turns,
+        } = wanted.role
+        else {
+            bail!("an agent runs servers that answer, and this one would only count");
+        };
+        if wanted.cpus == Cpus::One {
+            bail!("two machines have no CPU in common");
+        }
+        let local = lab.place.endpoint(End::Client);
+        let mut remote = lab.place.endpoint(End::Server);
+        let start = Start {
+            backend: wanted.server.name.to_owned(),
+            client: local.addr,
+            client_mac: local.mac,
+            server_port: remote.addr.port(),
+            frame_bytes_max: wanted.frame_bytes,
+            room_frames_count: wanted.room.frames_count,
+            service_spin_ns: service_spin.as_nanos() as u64,
+            times_turns,
+        };
+        let server = Server::start_remote(agent, start)?;
+        if let Some(addr) = server.addr() {
+            if addr.ip() != remote.addr.ip() {
+                bail!(
+                    "the agent answers at {}, and {} was expected; were its addresses changed?",
+                    addr.ip(),
+                    remote.addr.ip()
+                );
+            }
+            remote.addr = addr;
+        }
+        let wiring = Wiring {
+            end: End::Client,
+            local,
+            remote: Some(remote),
+            over_veth: lab.place.is_veth(),
+            frame_bytes_max: wanted.frame_bytes,
+            room: wanted.room,
+            untimed: wanted.client_untimed,
+            region: None,
+        };
+        Ok(Ends {
+            server,
+            client_port: ClientPort::ToOpen(Box::new(ToOpen {
+                backend: *wanted.client,
+                wiring,
+                region: None,
+            })),
+            client_seat: Seat {
+                cpu: lab.place.cpus().first().copied(),
+                spins: !wanted.client.sleeps(),
+                is_shared: false,
+            },
+        })
     }
 }

@@ -94,6 +94,10 @@ impl Outcome {
                 ),
             );
         }
+        if let Some(uncertainty) = self.stalls_uncertainty {
+            // The server was stopped over a network: so far may the moments of its stalls be off.
+            facts.insert("stall_uncertainty_ns".to_owned(), uncertainty.as_nanos().to_string());
+        }
         if !trial.service_spin.is_zero() {
             facts.insert("service_spin_ns".to_owned(), trial.service_spin.as_nanos().to_string());
         }

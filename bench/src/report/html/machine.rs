@@ -2,6 +2,7 @@
 
 use super::Page;
 use crate::{
+    environment::{Environment, NoiseSource},
     record::{SupportRecord, VerdictRecord},
     report::{model::Summary, units, words},
 };
@@ -68,14 +69,10 @@ pub(super) fn backends(page: &mut Page, summary: &Summary<'_>) {
 pub(super) fn environment(page: &mut Page, summary: &Summary<'_>) {
     let header = &summary.run.header;
     page.raw("<section>\n<h2>The machine</h2>\n");
-    if header.environment.facts.is_empty() {
-        page.raw("<p>Nothing is recorded of it.</p>\n");
-    } else {
-        page.raw("<dl class=\"facts\">\n");
-        for (name, value) in &header.environment.facts {
-            page.element("<dt>", name, "</dt>").element("<dd>", value, "</dd>\n");
-        }
-        page.raw("</dl>\n");
+    facts(page, &header.environment);
+    if let Some(agent) = &header.agent {
+        page.raw("<h3>The agent's machine</h3>\n");
+        facts(page, &agent.environment);
     }
     if let Some(cost) = &header.generator {
         page.element(
@@ -101,14 +98,35 @@ pub(super) fn environment(page: &mut Page, summary: &Summary<'_>) {
     page.raw("</section>\n");
 }
 
+fn facts(page: &mut Page, environment: &Environment) {
+    if environment.facts.is_empty() {
+        page.raw("<p>Nothing is recorded of it.</p>\n");
+        return;
+    }
+    page.raw("<dl class=\"facts\">\n");
+    for (name, value) in &environment.facts {
+        page.element("<dt>", name, "</dt>").element("<dd>", value, "</dd>\n");
+    }
+    page.raw("</dl>\n");
+}
+
 pub(super) fn warnings(page: &mut Page, summary: &Summary<'_>) {
     page.raw("<section>\n<h2>What made it noisy, and what to try</h2>\n");
-    let noise = &summary.run.header.environment.noise;
-    if noise.is_empty() {
+    let header = &summary.run.header;
+    noise(page, &header.environment.noise);
+    if let Some(agent) = &header.agent {
+        page.raw("<h3>On the agent's machine</h3>\n");
+        noise(page, &agent.environment.noise);
+    }
+    page.raw("</section>\n");
+}
+
+fn noise(page: &mut Page, sources: &[NoiseSource]) {
+    if sources.is_empty() {
         page.raw("<p>No source of noise was found before the run.</p>\n");
     } else {
         page.raw("<ol class=\"noise\">\n");
-        for source in noise {
+        for source in sources {
             page.element("<li><strong>", &source.name, "</strong>: ")
                 .prose(&source.seen)
                 .raw(". ");
@@ -122,7 +140,6 @@ pub(super) fn warnings(page: &mut Page, summary: &Summary<'_>) {
         }
         page.raw("</ol>\n");
     }
-    page.raw("</section>\n");
 }
 
 pub(super) fn reproduce(page: &mut Page, summary: &Summary<'_>) {

@@ -1,11 +1,15 @@
 //! The HTML report is whole, names everything, fetches nothing, and no record writes markup.
 
+use std::collections::BTreeMap;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::{
-    record::{SupportRecord, Validity},
+    environment::{Environment, NoiseSource},
+    interface::Interface,
+    record::{AgentRecord, SupportRecord, Validity},
     report::sample::{self, TEXTS},
     store::Damage,
 };
@@ -137,6 +141,52 @@ fn everything_of_the_run_is_named() {
     let first_experiment = page.find("<section class=\"experiment\"").unwrap();
     assert!(verdicts < first_experiment);
     assert!(page.contains("4 claims on trial: 1 fails, 1 holds, 1 is inconclusive, 1 was not measured"));
+}
+
+#[test]
+fn the_agents_machine_stands_beside_ours() {
+    let mut run = sample::shared().clone();
+    run.rows.truncate(12);
+    let evil = "<img src=x onerror=alert(1)>";
+    let environment = Environment {
+        facts: [
+            ("kernel".to_owned(), "6.99.0-there".to_owned()),
+            (evil.into(), evil.into()),
+        ]
+        .into(),
+        noise: vec![NoiseSource {
+            name: evil.into(),
+            seen: "the governor there is powersave".into(),
+            why: evil.into(),
+            mend: None,
+        }],
+    };
+    run.header.agent = Some(Box::new(AgentRecord {
+        version: evil.into(),
+        git_commit: None,
+        build_profile: "release".into(),
+        interface: Interface {
+            name: "eth1".into(),
+            mac: [2; 6],
+            mtu_bytes: 1500,
+            driver: None,
+            offloads: evil.into(),
+            addresses: Vec::new(),
+        },
+        cpus: vec![0, 1],
+        environment,
+        supports: BTreeMap::new(),
+    }));
+    let page = page(&run);
+    for wanted in [
+        "6.99.0-there",
+        "the governor there is powersave",
+        "<h3>The agent's machine</h3>",
+    ] {
+        assert!(page.contains(wanted), "{wanted:?} is missing");
+    }
+    assert!(page.contains(&run.header.environment.facts["kernel"]));
+    assert!(!page.contains("<img"));
 }
 
 #[test]
