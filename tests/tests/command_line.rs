@@ -34,6 +34,7 @@ fn help_names_every_command() {
         "probe",
         "run",
         "verify",
+        "agent",
         "compare",
         "report",
         "explain",
