@@ -44,7 +44,7 @@ fn every_frame_is_accounted_for_in_every_run() {
             "--axis",
             FRAME_BYTES[((seed + seed / 12) % 3) as usize],
             "--axis",
-            SINKS[(seed / 4 % 3) as usize],
+            SINKS[((seed % 4 + seed / 4 + 2) % 3) as usize],
             "--backend",
             BACKENDS[(seed % 4) as usize],
             "--out",
