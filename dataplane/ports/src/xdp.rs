@@ -94,7 +94,7 @@ pub struct XdpOptions {
     pub wait: XdpWait,
     /// The largest frame: with its IP and UDP headers it must not be above the interface's MTU.
     pub frame_bytes_max: usize,
-    /// Entries of each of the four rings, and frames of memory for each way: a power of two, 4 to 65 536. A frame above 3840
+    /// Frames of memory for each way, and what the rings are sized by: a power of two, 4 to 65 536. A frame above 3840
     /// bytes with its headers takes several.
     pub ring_frames: usize,
     /// Who moves the bytes.

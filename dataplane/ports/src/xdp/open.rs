@@ -63,17 +63,23 @@ impl XdpPort {
             huge_pages: options.huge_pages,
             tx_metadata,
         })?;
+        let rings = options.ring_frames as u32;
         let mut socket = Socket::open(
             &umem,
             &SocketOptions {
                 queue: options.queue,
+                // The kernel shows a received frame before it gives back the place that the frame had in the fill ring
+                // (`xsk_flush`, net/xdp/xsk.c), and a device a completion before the place in the transmit ring. With
+                // places for twice as many frames as go round there is always one for a frame that has come back.
+                fill_entries: 2 * rings,
+                tx_entries: 2 * rings,
                 copy: options.copy,
                 multi_buffer: is_long,
                 busy_poll: match options.wait {
                     XdpWait::BusyPoll(how) => Some(how),
                     XdpWait::Poll | XdpWait::Spin => None,
                 },
-                ..SocketOptions::new(&options.interface, options.ring_frames as u32)
+                ..SocketOptions::new(&options.interface, rings)
             },
         )?;
         for frame in frames.drain(..options.ring_frames) {

@@ -22,7 +22,7 @@ use crate::sys::{
 };
 
 /// The most entries of a ring. The kernel's own bound is the memory that a ring takes.
-const RING_ENTRIES_MAX: u32 = 1 << 16;
+const RING_ENTRIES_MAX: u32 = 1 << 17;
 /// A closed socket's queue is given back by a work item of the kernel (`xp_put_pool`, net/xdp/xsk_buff_pool.c), so for a
 /// moment after a close it is busy: for milliseconds, or much longer where the CPUs are. So it is tried for two seconds.
 const BUSY_TRIES_COUNT: u32 = 400;

@@ -144,7 +144,7 @@ fn options_that_cannot_be_are_refused_with_the_remedy() {
     open(us, &at_bound).expect("as the message said");
 
     let (umem, _) = Umem::new(&UmemOptions::new(4)).expect("memory");
-    for entries in [0, 3, 1 << 17] {
+    for entries in [0, 3, 1 << 18] {
         let socket = SocketOptions {
             rx_entries: entries,
             ..SocketOptions::new(&us.interface().name, 4)
