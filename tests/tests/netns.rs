@@ -1,7 +1,10 @@
 //! Hosts as network namespaces, on the real kernel: they reach each other, say the truth about themselves, and are gone
 //! afterwards. Without the privilege to make them a test prints the reason and passes.
 
-use dataplane_netns::{Names, Network, NetworkOptions, OffloadState, Offloads, Privilege, Topology, prepare};
+use dataplane_netns::{
+    Names, NapiThreads, Network, NetworkOptions, OffloadState, Offloads, Privilege, Topology, prepare,
+};
+use ebpf_host::{Loaded, Mode, Program, Settings};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::Command;
@@ -238,4 +241,35 @@ fn options_out_of_bounds_are_refused_with_the_bound() {
         let error = Network::build(&options).unwrap_err().to_string();
         assert!(error.contains("1280 to 65535"), "{error}");
     }
+}
+
+#[test]
+fn receive_work_gets_threads_where_there_is_napi_and_loses_them_again() {
+    if !may_build("NAPI threads") {
+        return;
+    }
+    let network = build(Topology::Pair);
+    let comm = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    network.hosts()[1]
+        .run(|| {
+            let none = NapiThreads::start("no-such-one").unwrap_err();
+            assert!(none.to_string().contains("no-such-one"), "{none}");
+            let program = Settings {
+                frags: true,
+                ..Settings::default()
+            };
+            let attached =
+                match Loaded::load(Program::Pass, &program).and_then(|pass| pass.attach("eth0", Mode::Native)) {
+                    Ok(attached) => attached,
+                    Err(error) => return println!("NAPI threads: not run: {error}"),
+                };
+            let threads = NapiThreads::start("eth0").expect("a veth with a program has NAPI");
+            let pids = threads.pids().to_vec();
+            assert_eq!(pids.len(), 1, "a thread for the one queue: {pids:?}");
+            assert!(comm(&pids[0]).starts_with("napi/eth0-"), "{}", comm(&pids[0]));
+            drop(threads);
+            let again = NapiThreads::start("eth0").expect("the setting was set back");
+            drop((again, attached));
+        })
+        .unwrap();
 }

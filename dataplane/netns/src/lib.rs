@@ -31,6 +31,7 @@ mod host;
 mod link;
 mod names;
 mod namespace;
+mod napi;
 mod network;
 mod offload;
 mod plan;
@@ -44,6 +45,7 @@ pub use host::{Host, Interface};
 pub use link::{LinkFacts, read_link};
 pub use names::{SweepReport, sweep};
 pub use namespace::Entered;
+pub use napi::NapiThreads;
 pub use network::{
     InterfaceOffloads, MTU_BYTES_DEFAULT, MTU_BYTES_MAX, MTU_BYTES_MIN, Names, Network, NetworkFacts, NetworkOptions,
 };
