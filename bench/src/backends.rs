@@ -48,7 +48,16 @@ pub enum Kind {
     /// The server is a program in the driver, or in the stack's first step; the client is the back end of that name.
     XdpEcho(Mode, &'static str),
     /// A program that takes our frames, counts them and drops them: one of [`SINKS`].
-    XdpDrop(Mode),
+    XdpDrop(Mode, Napi),
+}
+
+/// Where an interface's receive work is done, in which a native program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Napi {
+    /// In a softirq: over veth, of whoever sends.
+    Softirq,
+    /// In a kernel thread of its own.
+    Thread,
 }
 
 /// Does io_uring send with SEND_ZC?
@@ -213,12 +222,17 @@ pub const SINKS: &[BackEnd] = &[
     BackEnd {
         name: "xdp-drop",
         summary: "an XDP program in the driver counts our frames and drops them, before there is a socket buffer",
-        kind: Kind::XdpDrop(Mode::Native),
+        kind: Kind::XdpDrop(Mode::Native, Napi::Softirq),
+    },
+    BackEnd {
+        name: "xdp-drop-threaded",
+        summary: "the same program in the driver, whose receive work has a kernel thread of its own (threaded NAPI)",
+        kind: Kind::XdpDrop(Mode::Native, Napi::Thread),
     },
     BackEnd {
         name: "xdp-drop-generic",
         summary: "an XDP program run on socket buffers (generic mode) counts our frames and drops them",
-        kind: Kind::XdpDrop(Mode::Generic),
+        kind: Kind::XdpDrop(Mode::Generic, Napi::Softirq),
     },
 ];
 
@@ -275,7 +289,7 @@ impl BackEnd {
             Kind::Packet(wait) => wait != PacketWait::Spin,
             Kind::AfXdp(wait, ..) => wait != XdpWait::Spin,
             Kind::XdpEcho(_, client) => client_of(client).sleeps(),
-            Kind::XdpDrop(_) => true,
+            Kind::XdpDrop(..) => true,
         }
     }
 
@@ -298,7 +312,7 @@ impl BackEnd {
                 Support::Native => ebpf_host::probe(Some(interface), mode),
                 other => Ok(other),
             },
-            Kind::XdpEcho(mode, _) | Kind::XdpDrop(mode) => ebpf_host::probe(Some(interface), mode),
+            Kind::XdpEcho(mode, _) | Kind::XdpDrop(mode, _) => ebpf_host::probe(Some(interface), mode),
         }
     }
 
@@ -317,7 +331,7 @@ impl BackEnd {
         let context = || format!("opening {} at {}", self.name, wiring.local.addr);
         match self.kind {
             Kind::Loopback => panic!("the loopback ring's ends are made together"),
-            Kind::XdpDrop(_) => panic!("{} is a program, not a port", self.name),
+            Kind::XdpDrop(..) => panic!("{} is a program, not a port", self.name),
             Kind::Shm => {
                 let path = wiring.region.as_ref().context("a shared-memory end needs its region")?;
                 let region = ShmRegion::open(path).with_context(context)?;

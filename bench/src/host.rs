@@ -137,12 +137,26 @@ pub fn softirq_threads_cpu_time() -> Option<Duration> {
             })
             .collect()
     });
-    let times: Vec<Duration> = pids
+    threads_cpu_time(pids)
+}
+
+/// CPU time so far of these threads, of whatever process, together; `None` if there are none or they cannot be seen.
+pub fn threads_cpu_time(pids: &[u32]) -> Option<Duration> {
+    let times: Option<Vec<Duration>> = pids
         .iter()
-        .filter_map(|pid| schedstat(&format!("/proc/{pid}/schedstat")))
-        .map(|time| time.on_cpu)
+        .map(|pid| schedstat(&format!("/proc/{pid}/schedstat")).map(|time| time.on_cpu))
         .collect();
-    (!times.is_empty()).then(|| times.iter().sum())
+    times.filter(|times| !times.is_empty()).map(|times| times.iter().sum())
+}
+
+/// Puts a thread that is not ours, a kernel thread above all, on a CPU; where that is not allowed it stays where it is.
+pub fn pin_other(pid: u32, cpu: Option<usize>) {
+    let mut set = nix::sched::CpuSet::new();
+    if let Some(cpu) = cpu
+        && set.set(cpu).is_ok()
+    {
+        let _ = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(pid as i32), &set);
+    }
 }
 
 /// The first two fields of a schedstat file, in nanoseconds (Documentation/scheduler/sched-stats.rst).

@@ -447,7 +447,7 @@ pub fn main(config: &str) -> anyhow::Result<()> {
     if let Kind::XdpEcho(mode, _) = backend.kind {
         return serve_in_driver(&config, mode);
     }
-    if let Kind::XdpDrop(mode) = backend.kind {
+    if let Kind::XdpDrop(mode, _) = backend.kind {
         return sink_in_driver(&config, mode);
     }
     let Opened {

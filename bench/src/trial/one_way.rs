@@ -17,6 +17,7 @@ use std::{
 };
 
 use anyhow::Context;
+use dataplane_netns::NapiThreads;
 use dataplane_waist::{MonotonicClock, Peer, Port};
 
 use super::{
@@ -25,7 +26,7 @@ use super::{
 };
 use crate::{
     account::{Account, Counted, Counters, Intake, TxDrop},
-    backends::{BackEnd, Kind, Room},
+    backends::{BackEnd, Kind, Napi, Room},
     experiment::Lab,
     host::{self, RunTime, Seat},
     load::flood::{self, FloodOptions, FloodResult},
@@ -67,6 +68,8 @@ pub struct OneWayOutcome {
     pub sender_waited: Duration,
     /// CPU time of the kernel's softirq threads meanwhile, of the whole machine; `None` where they cannot be seen.
     pub softirq_cpu: Option<Duration>,
+    /// CPU time of the sink's NAPI threads, from before the warm-up on, where its receive work is in threads that are seen.
+    pub napi_cpu: Option<Duration>,
     /// What the sink counted.
     pub sink: SinkReport,
     /// Where every frame went, the warm-up's included.
@@ -113,14 +116,17 @@ pub fn run(lab: &Lab<'_>, trial: &OneWay<'_>, stream_id: u32) -> anyhow::Result<
             client_untimed: false,
         },
     )?;
+    let napi = NapiCpu::start(lab, trial)?;
     let watch = Watch::begin();
     let (stop, drained) = (AtomicBool::new(false), AtomicBool::new(false));
     let (tell, told) = mpsc::channel();
     let mut facts = server.facts().clone();
-    let (sent, report) = thread::scope(|scope| {
+    let (sent, report, napi_cpu) = thread::scope(|scope| {
         let (stop, drained) = (&stop, &drained);
         let sender = scope.spawn(move || send(lab, trial, client_port, client_seat, stream_id, stop, drained, &tell));
         let given_count = supervise(lab, trial, &told, stop);
+        // Before the sink ends: the threads go with its program, and what they have used with them.
+        let napi_cpu = napi.and_then(NapiCpu::finish);
         // A sink that is gone says so when it is finished.
         let _ = given_count.map(|given_count| server.expect(given_count));
         let report = server.finish();
@@ -128,7 +134,7 @@ pub fn run(lab: &Lab<'_>, trial: &OneWay<'_>, stream_id: u32) -> anyhow::Result<
         let sent = sender
             .join()
             .unwrap_or_else(|_| Err(anyhow::anyhow!("the sender's thread panicked")));
-        (sent, report)
+        (sent, report, napi_cpu)
     });
     let sent = sent.with_context(|| format!("the sender over {}", trial.sender.name))?;
     let report = report.with_context(|| format!("the sink over {}", trial.sink.name))?;
@@ -147,7 +153,7 @@ pub fn run(lab: &Lab<'_>, trial: &OneWay<'_>, stream_id: u32) -> anyhow::Result<
             Kind::Loopback | Kind::Shm => Intake::Memory,
             Kind::Packet(_) => Intake::Ring,
             Kind::AfXdp(..) => Intake::Xsk,
-            Kind::XdpEcho(..) | Kind::XdpDrop(_) => Intake::Program,
+            Kind::XdpEcho(..) | Kind::XdpDrop(..) => Intake::Program,
             Kind::Udp(..) | Kind::Uring(..) => Intake::Socket,
         },
         sink: &sink,
@@ -171,12 +177,41 @@ pub fn run(lab: &Lab<'_>, trial: &OneWay<'_>, stream_id: u32) -> anyhow::Result<
         sender_cpu: sent.cpu,
         sender_waited: sent.waited,
         softirq_cpu: sent.softirq_cpu,
+        napi_cpu,
         sink,
         account,
         facts,
         at_s,
         mode,
     })
+}
+
+/// The threads that do a sink's receive work, and what they had used at first.
+struct NapiCpu {
+    threads: NapiThreads,
+    before: Option<Duration>,
+}
+
+impl NapiCpu {
+    /// `None` where the work is in softirqs, as is usual.
+    fn start(lab: &Lab<'_>, trial: &OneWay<'_>) -> anyhow::Result<Option<NapiCpu>> {
+        if !matches!(trial.sink.kind, Kind::XdpDrop(_, Napi::Thread)) {
+            return Ok(None);
+        }
+        let interface = lab.place.endpoint(End::Server).interface;
+        let threads = lab.place.inside(End::Server, || NapiThreads::start(&interface))??;
+        let [_, sink_cpu] = Cpus::Two.of(lab.place.cpus());
+        for pid in threads.pids() {
+            host::pin_other(*pid, sink_cpu);
+        }
+        let before = host::threads_cpu_time(threads.pids());
+        Ok(Some(NapiCpu { threads, before }))
+    }
+
+    fn finish(self) -> Option<Duration> {
+        let after = host::threads_cpu_time(self.threads.pids())?;
+        Some(after.saturating_sub(self.before?))
+    }
 }
 
 /// What a packet rate over a veth pair is not.
