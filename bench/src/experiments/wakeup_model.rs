@@ -24,7 +24,7 @@ const ENDS: Axis = Axis {
     meaning: "who sleeps: both (blocking), the client alone, the server alone, nobody (spinning); or both poll the device \
               before they sleep (busy-poll)",
     full: &["blocking", "client-blocks", "server-blocks", "spinning", "busy-poll"],
-    tour: &["blocking", "client-blocks", "server-blocks", "spinning"],
+    tour: &["blocking", "spinning"],
     smallest: "client-blocks",
     allowed: Allowed::Words,
 };
