@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ebpf_host::Program;
 use nix::{
     sys::signal::{self, Signal},
     unistd::Pid,
@@ -19,6 +20,18 @@ const SHORT: &[&str] = &[
     "rtt-ladder",
     "--backend",
     "loopback,udp-blocking",
+    "--axis",
+    "frame_bytes=64",
+    "--axis",
+    "cpus=two",
+];
+
+/// The same with programs in the kernel.
+const SHORT_XDP: &[&str] = &[
+    "run",
+    "rtt-ladder",
+    "--backend",
+    "udp-blocking,af-xdp-spin,xdp-echo",
     "--axis",
     "frame_bytes=64",
     "--axis",
@@ -318,10 +331,12 @@ fn kill_9_leaves_nothing_that_the_next_start_does_not_sweep() {
         .unwrap_or(4);
     let program = dplab();
     let scratch = Scratch::new();
+    let newest_id = programs_since(0).into_iter().map(|(id, _)| id).max().unwrap_or(0);
     for kill in 0..kills_count {
         let out = scratch.join(&format!("run-{kill}"));
+        let backends = if kill % 2 == 0 { SHORT } else { SHORT_XDP };
         let mut child = Command::new(&program)
-            .args([SHORT, &["--budget", "20s", "--out", &out]].concat())
+            .args([backends, &["--budget", "20s", "--out", &out]].concat())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -353,6 +368,31 @@ fn kill_9_leaves_nothing_that_the_next_start_does_not_sweep() {
             Vec::<String>::new(),
             "kill {kill}: names are left"
         );
+        wait_for_no_program(newest_id, kill);
+    }
+}
+
+/// The kernel's programs with a number above `id`: number and name. None where we may not ask.
+fn programs_since(id: u32) -> Vec<(u32, String)> {
+    aya::programs::loaded_programs()
+        .flatten()
+        .filter(|info| info.id() > id)
+        .map(|info| (info.id(), info.name_as_str().unwrap_or_default().to_owned()))
+        .collect()
+}
+
+/// A program that nobody holds is freed by a work item of the kernel; its maps go with it.
+fn wait_for_no_program(newest_id: u32, kill: u64) {
+    let is_ours = |name: &str| Program::ALL.iter().any(|program| name.starts_with(program.name()));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let mut left = programs_since(newest_id);
+        left.retain(|(_, name)| is_ours(name));
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "kill {kill}: programs are left: {left:?}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
