@@ -6,9 +6,12 @@
 //! (PR_SET_PDEATHSIG), also when the parent is killed, also while it is stopped. On another machine the parent is an agent,
 //! and this end asks it.
 
+mod node;
+mod process;
+
 use std::{
     collections::BTreeMap,
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::SocketAddr,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{
@@ -21,31 +24,23 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use caps::{CapSet, Capability, CapsHashSet};
-use dataplane_echo::EchoServer;
-use dataplane_waist::{
-    Clock, Effects, Input, Instant, MemoryLog, MonotonicClock, Node, NodeStats, Peer, Port, PortCaps, PortStats,
-    Protocol, RxFrame, TxError,
-};
+use dataplane_waist::{NodeStats, Port};
 use dataplane_wire::Reject;
-use ebpf_host::{Count, Mode, Program};
 use nix::{
-    sys::{
-        prctl,
-        signal::{self, Signal},
-    },
+    sys::signal::{self, Signal},
     unistd::Pid,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     agent::{Agent, protocol::Start},
-    backends::{self, Kind, Opened, Wiring, xdp},
+    backends::Wiring,
     host::{self, RunTime, Seat},
-    measure::Recorder,
-    record::QuantileValue,
-    sink::{self, Expected, SinkReport},
+    sink::{Expected, SinkReport},
 };
+
+use node::{Signals, serve};
+pub use process::{die_with, main, say, settle_and_say_ready, stop_at_eof};
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "serve";
@@ -55,7 +50,7 @@ pub const SUBCOMMAND: &str = "serve";
 pub struct ServerConfig {
     /// Who starts it; it ends when that process does.
     pub parent_pid: u32,
-    /// Name in [`backends::BACKENDS`].
+    /// Name in [`crate::backends::BACKENDS`].
     pub backend: String,
     /// How to open the port.
     pub wiring: Wiring,
@@ -432,336 +427,5 @@ impl Drop for Server {
                 }
             }
         }
-    }
-}
-
-/// The server's process: everything behind [`SUBCOMMAND`].
-///
-/// # Errors
-/// A configuration that cannot be read, a port that cannot be opened or that fails.
-pub fn main(config: &str) -> anyhow::Result<()> {
-    let config: ServerConfig = serde_json::from_str(config).context("reading the server's configuration")?;
-    die_with(config.parent_pid)?;
-    let backend =
-        backends::sink_by_name(&config.backend).with_context(|| format!("no back end {:?}", config.backend))?;
-    if let Kind::XdpEcho(mode, _) = backend.kind {
-        return serve_in_driver(&config, mode);
-    }
-    if let Kind::XdpDrop(mode, _) = backend.kind {
-        return sink_in_driver(&config, mode);
-    }
-    let Opened {
-        port,
-        addr,
-        closer,
-        keeps: _program,
-    } = backend.open(&config.wiring)?;
-    settle_and_say_ready(config.role.end_name(), addr, config.seat)?;
-    // A sink still takes in what is on its way.
-    let may_close = matches!(config.role, Role::Echo { .. });
-    let expected = Arc::new(Expected::default());
-    let to_tell = expected.clone();
-    let hear = move |words: &str| to_tell.hear(words);
-    let stop = stop_at_eof(hear, move || {
-        if let Some(closer) = closer.filter(|_| may_close) {
-            closer.close();
-        }
-    });
-    host::own_files();
-    let signals = Signals {
-        stop: &stop,
-        pause: &AtomicBool::new(false),
-        expected: &expected,
-    };
-    let report = serve(port, config.role, host::process_cpu_ns, signals)?;
-    say(&report)
-}
-
-/// The server is a program in the kernel: this process only holds it, and reads its counters in the end. It cannot be
-/// stopped (a stall does nothing to it), burns no time per request, and drops nothing that it could tell of.
-fn serve_in_driver(config: &ServerConfig, mode: Mode) -> anyhow::Result<()> {
-    let attachment = xdp::attach(Program::Echo, &config.wiring, mode)?;
-    let mut facts = BTreeMap::from([("server_program".to_owned(), format!("{}, {mode}", Program::Echo.name()))]);
-    // Before Linux 6.0 a map may be read with this capability only (kernel/bpf/syscall.c, `__sys_bpf`).
-    let kept = CapsHashSet::from([Capability::CAP_BPF]);
-    facts.insert("privileges".to_owned(), keep_privileges(&kept));
-    say(&Ready {
-        addr: Some(config.wiring.local.addr),
-        facts,
-    })?;
-    io::stdin()
-        .read_to_end(&mut Vec::new())
-        .context("waiting to be ended")?;
-    let counts = attachment.counts().context("reading what the program counted")?;
-    let rejects = counts
-        .non_zero()
-        .filter(|(count, _)| *count != Count::Taken)
-        .map(|(count, frames_count)| (count.name().to_owned(), frames_count))
-        .collect();
-    say(&ServerReport {
-        rx_frames_count: counts.get(Count::Taken),
-        rejects,
-        ..ServerReport::default()
-    })
-}
-
-/// The sink is a program in the kernel: this process only holds it, and reads its counters until they stand still. The
-/// program's work is done on the CPU of whoever brings the frames there; this process has none.
-fn sink_in_driver(config: &ServerConfig, mode: Mode) -> anyhow::Result<()> {
-    let attachment = xdp::attach(Program::CountDrop, &config.wiring, mode)?;
-    let mut facts = BTreeMap::from([(
-        "sink_program".to_owned(),
-        format!("{}, {mode}", Program::CountDrop.name()),
-    )]);
-    let kept = CapsHashSet::from([Capability::CAP_BPF]);
-    facts.insert("privileges".to_owned(), keep_privileges(&kept));
-    say(&Ready {
-        addr: Some(config.wiring.local.addr),
-        facts,
-    })?;
-    let expected = Expected::default();
-    expected.hear(&words_until_eof().context("waiting to be ended")?);
-    let taken_count = || -> anyhow::Result<u64> {
-        let counts = attachment.counts().context("reading what the program counted")?;
-        Ok(counts.get(Count::Taken))
-    };
-    let report = sink::drain(&MonotonicClock::new(), &expected, taken_count)?;
-    say(&ServerReport {
-        rx_frames_count: report.received_count,
-        sink: Some(report),
-        ..ServerReport::default()
-    })
-}
-
-/// One line for the parent.
-///
-/// # Errors
-/// Nobody reads stdout.
-pub fn say(line: &impl Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string(line)?);
-    io::stdout().flush().context("telling the parent")
-}
-
-/// Ends this process when its parent does, however that ends.
-///
-/// # Errors
-/// The parent is gone already.
-pub fn die_with(parent_pid: u32) -> anyhow::Result<()> {
-    prctl::set_pdeathsig(Signal::SIGKILL).context("asking to die with the parent")?;
-    if nix::unistd::getppid().as_raw() as u32 != parent_pid {
-        bail!("the parent is gone already");
-    }
-    Ok(())
-}
-
-/// Takes a server's seat, drops every privilege, and says on stdout that it is ready at `addr`.
-///
-/// # Errors
-/// Nobody reads stdout.
-pub fn settle_and_say_ready(end_name: &str, addr: Option<SocketAddr>, seat: Seat) -> anyhow::Result<()> {
-    let mut facts = host::settle(end_name, seat);
-    facts.insert("privileges".to_owned(), drop_privileges());
-    say(&Ready { addr, facts })
-}
-
-/// What is set when stdin closes: the parent wants a server to end. `hear` is called before that with the parent's last
-/// words, `then` after it.
-pub fn stop_at_eof(hear: impl FnOnce(&str) + Send + 'static, then: impl FnOnce() + Send + 'static) -> Arc<AtomicBool> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let on_eof = stop.clone();
-    thread::spawn(move || {
-        hear(&words_until_eof().unwrap_or_default());
-        on_eof.store(true, Ordering::Release);
-        then();
-    });
-    stop
-}
-
-/// Waits until the parent closes our stdin; what it wrote there before.
-fn words_until_eof() -> io::Result<String> {
-    let mut words = String::new();
-    io::stdin().take(REPORT_BYTES_MAX).read_to_string(&mut words)?;
-    Ok(words)
-}
-
-/// Gives up every capability: from here on only frames are handled, and nobody's frame needs them.
-fn drop_privileges() -> String {
-    keep_privileges(&CapsHashSet::new())
-}
-
-/// Gives up every capability but `kept`.
-fn keep_privileges(kept: &CapsHashSet) -> String {
-    let none = CapsHashSet::new();
-    // What is permitted bounds what is effective, so it goes last.
-    for (set, kept) in [
-        (CapSet::Inheritable, &none),
-        (CapSet::Effective, kept),
-        (CapSet::Permitted, kept),
-    ] {
-        if let Err(error) = caps::set(None, set, kept) {
-            return format!("kept: {error}");
-        }
-    }
-    match prctl::set_no_new_privs() {
-        Ok(()) if kept.is_empty() => "dropped".to_owned(),
-        Ok(()) => format!("dropped, but for {kept:?}"),
-        Err(error) => format!("dropped, but new ones could be gained: {error}"),
-    }
-}
-
-/// What a serving thread is told while it runs.
-#[derive(Clone, Copy)]
-struct Signals<'a> {
-    stop: &'a AtomicBool,
-    pause: &'a AtomicBool,
-    expected: &'a Expected,
-}
-
-fn serve(port: Box<dyn Port>, role: Role, cpu_ns: fn() -> u64, signals: Signals<'_>) -> anyhow::Result<ServerReport> {
-    let Signals { stop, pause, expected } = signals;
-    let clock = MonotonicClock::new();
-    let mut stop = || {
-        while pause.load(Ordering::Acquire) && !stop.load(Ordering::Acquire) {
-            thread::sleep(PAUSE_STEP);
-        }
-        stop.load(Ordering::Acquire)
-    };
-    match role {
-        Role::Echo {
-            service_spin,
-            times_turns,
-        } => echo(port, clock, service_spin, times_turns, &mut stop),
-        Role::Sink { stream_id } => {
-            let report =
-                sink::run(port, stream_id, &clock, cpu_ns, expected, &mut stop).context("the sink's port failed")?;
-            Ok(ServerReport {
-                rx_frames_count: report.received_count,
-                rx_dropped_count: report.rx_dropped_count,
-                sink: Some(report),
-                ..ServerReport::default()
-            })
-        }
-    }
-}
-
-fn echo(
-    port: Box<dyn Port>,
-    clock: MonotonicClock,
-    service_spin: Duration,
-    times_turns: bool,
-    stop: &mut dyn FnMut() -> bool,
-) -> anyhow::Result<ServerReport> {
-    let protocol = Working {
-        inner: EchoServer,
-        clock,
-        work: service_spin,
-    };
-    if !times_turns {
-        let mut node = Node::new(port, MemoryLog::new(), protocol, 1);
-        node.run(&clock, stop).context("the server's port failed")?;
-        return Ok(node.stats().into());
-    }
-    let mut node = Node::new(Gaps::new(port, clock), MemoryLog::new(), protocol, 1);
-    node.run(&clock, stop).context("the server's port failed")?;
-    let report = ServerReport::from(node.stats());
-    let (gaps, ..) = node.into_parts();
-    Ok(ServerReport {
-        service_ns: gaps.service_ns(),
-        ..report
-    })
-}
-
-/// Times the gaps between one batch of replies and the next. While requests wait, one follows the other at once, so the
-/// shortest gaps are what a request takes.
-struct Gaps {
-    port: Box<dyn Port>,
-    clock: MonotonicClock,
-    per_frame: Recorder,
-    frames_count: usize,
-    last: Option<Instant>,
-}
-
-impl Gaps {
-    fn new(port: Box<dyn Port>, clock: MonotonicClock) -> Gaps {
-        Gaps {
-            port,
-            clock,
-            per_frame: Recorder::new(),
-            frames_count: 0,
-            last: None,
-        }
-    }
-
-    /// One frame in twenty came after a gap this short or shorter: a server that was stopped for a fifth of the time finds at least
-    /// that many requests waiting.
-    fn service_ns(&self) -> Option<u64> {
-        match self.per_frame.quantile_of_sample(0.05) {
-            QuantileValue::Ns(ns) => Some(ns),
-            QuantileValue::Lost | QuantileValue::Unsupported => None,
-        }
-    }
-}
-
-impl Port for Gaps {
-    fn caps(&self) -> PortCaps {
-        self.port.caps()
-    }
-
-    fn wait(&mut self, max: Duration) -> io::Result<()> {
-        self.port.wait(max)
-    }
-
-    fn rx_burst(&mut self, sink: &mut dyn FnMut(RxFrame<'_>)) -> io::Result<usize> {
-        self.frames_count = self.port.rx_burst(sink)?;
-        Ok(self.frames_count)
-    }
-
-    fn tx(&mut self, to: Peer, len_bytes: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), TxError> {
-        self.port.tx(to, len_bytes, fill)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.port.flush()?;
-        if self.frames_count > 0 {
-            let now = self.clock.now();
-            if let Some(last) = self.last {
-                // Each frame counts once: a backlog comes in few, large bursts.
-                let per_frame_ns = (now - last).as_nanos() as u64 / self.frames_count as u64;
-                (0..self.frames_count).for_each(|_| self.per_frame.record(per_frame_ns));
-            }
-            self.last = Some(now);
-        }
-        Ok(())
-    }
-
-    fn stats(&self) -> PortStats {
-        self.port.stats()
-    }
-}
-
-/// How exactly a paused thread notices that it may go on.
-const PAUSE_STEP: Duration = Duration::from_micros(100);
-
-/// A protocol that burns CPU time before it answers: work of a known length.
-#[derive(Debug)]
-struct Working<P> {
-    inner: P,
-    clock: MonotonicClock,
-    work: Duration,
-}
-
-impl<P: Protocol> Protocol for Working<P> {
-    fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Effects) {
-        if !self.work.is_zero() && matches!(input, Input::Frame { .. }) {
-            let end = self.clock.now() + self.work;
-            while self.clock.now() < end {
-                std::hint::spin_loop();
-            }
-        }
-        self.inner.handle(now, input, out);
-    }
-
-    fn wake_at(&self) -> Option<Instant> {
-        self.inner.wake_at()
     }
 }
