@@ -35,11 +35,10 @@ use crate::{
         Watch,
         gates::{self, Limits, Observation},
     },
-    place::End,
     record::{ModeRecord, SupportRecord, Validity},
     server::{Server, ServerReport},
 };
-use ends::{ClientPort, Ends, ToOpen, Wanted};
+use ends::{ClientPort, Ends, Wanted};
 pub use row::Position;
 use stall::stall_again_and_again;
 
@@ -282,21 +281,11 @@ fn client(
     signals: &Signals,
 ) -> anyhow::Result<Measured> {
     let mut facts = host::settle("client", seat);
-    let (mut port, _region, _program) = match port {
-        ClientPort::Made(port) => (port, None, None),
-        ClientPort::ToOpen(to_open) => {
-            let ToOpen {
-                backend,
-                wiring,
-                region,
-            } = *to_open;
-            let opened = lab.place.inside(End::Client, || backend.open(&wiring))??;
-            if let Some(closer) = opened.closer.filter(|_| wiring.untimed) {
-                let _ = signals.closer.set(closer);
-            }
-            (opened.port, region, opened.keeps)
-        }
-    };
+    let mut end = port.open(lab)?;
+    if let Some(closer) = end.closer.take() {
+        let _ = signals.closer.set(closer);
+    }
+    let port = &mut *end.port;
     let caps = port.caps();
     facts.insert("wake".to_owned(), format!("{:?}", caps.wake).to_lowercase());
     let to = Peer(0);
@@ -309,7 +298,7 @@ fn client(
         client_id: client_id ^ WARM_UP_ID_BIT,
         ..ClosedOptions::default()
     };
-    closed::closed(&mut *port, to, clock, &warm_up, &signals.stop).context("warming up")?;
+    closed::closed(port, to, clock, &warm_up, &signals.stop).context("warming up")?;
 
     let own_tid = nix::unistd::gettid().as_raw();
     let (server_before, client_before) = (server.run_time(), host::thread_run_time(own_tid));
@@ -324,7 +313,7 @@ fn client(
                 client_id,
                 ..ClosedOptions::default()
             };
-            closed::closed(&mut *port, to, clock, &options, &signals.stop)
+            closed::closed(port, to, clock, &options, &signals.stop)
         }
         Load::Open(schedule) => {
             let options = OpenOptions {
@@ -333,7 +322,7 @@ fn client(
                 client_id,
                 ..OpenOptions::default()
             };
-            open::open(&mut *port, to, clock, schedule, &options, &signals.stop)
+            open::open(port, to, clock, schedule, &options, &signals.stop)
         }
     }?;
     let server_used = server

@@ -6,8 +6,10 @@ use anyhow::{Context, bail};
 use dataplane_ports::{
     loopback::{self, RingOptions},
     shm::ShmRegion,
+    udp::UdpCloser,
 };
 use dataplane_waist::Port;
+use ebpf_host::Attachment;
 
 use super::{Cpus, Load, Trial};
 use crate::{
@@ -75,6 +77,47 @@ pub(super) struct ToOpen {
 pub(super) enum ClientPort {
     Made(Box<dyn Port>),
     ToOpen(Box<ToOpen>),
+}
+
+/// The client's end, open. Fields are dropped in this order: the port first, then what it stands on.
+pub(super) struct ClientEnd {
+    pub(super) port: Box<dyn Port>,
+    /// Ends a wait of the port that has no time-out, where it has one.
+    pub(super) closer: Option<UdpCloser>,
+    _region: Option<ShmRegion>,
+    _program: Option<Attachment>,
+}
+
+impl ClientPort {
+    /// Opens it, in the client's host, if it is not open yet. To be called on the thread that will use it.
+    ///
+    /// # Errors
+    /// What the back end said.
+    pub(super) fn open(self, lab: &Lab<'_>) -> anyhow::Result<ClientEnd> {
+        let to_open = match self {
+            ClientPort::Made(port) => {
+                return Ok(ClientEnd {
+                    port,
+                    closer: None,
+                    _region: None,
+                    _program: None,
+                });
+            }
+            ClientPort::ToOpen(to_open) => to_open,
+        };
+        let ToOpen {
+            backend,
+            wiring,
+            region,
+        } = *to_open;
+        let opened = lab.place.inside(End::Client, || backend.open(&wiring))??;
+        Ok(ClientEnd {
+            port: opened.port,
+            closer: opened.closer.filter(|_| wiring.untimed),
+            _region: region,
+            _program: opened.keeps,
+        })
+    }
 }
 
 impl Ends {

@@ -22,7 +22,7 @@ use dataplane_waist::{MonotonicClock, Peer, Port};
 
 use super::{
     Cpus,
-    ends::{ClientPort, Ends, ToOpen, Wanted},
+    ends::{ClientPort, Ends, Wanted},
 };
 use crate::{
     account::{Account, Counted, Counters, Intake, TxDrop},
@@ -245,18 +245,8 @@ fn send(
     tell: &mpsc::Sender<u64>,
 ) -> anyhow::Result<Sent> {
     let mut facts = host::settle("sender", seat);
-    let (mut port, _region, _program) = match port {
-        ClientPort::Made(port) => (port, None, None),
-        ClientPort::ToOpen(to_open) => {
-            let ToOpen {
-                backend,
-                wiring,
-                region,
-            } = *to_open;
-            let opened = lab.place.inside(End::Client, || backend.open(&wiring))??;
-            (opened.port, region, opened.keeps)
-        }
-    };
+    let mut end = port.open(lab)?;
+    let port = &mut *end.port;
     facts.insert("batch_frames_max".to_owned(), port.caps().batch_frames_max.to_string());
     let counters_before = read_counters(lab)?;
     let clock = MonotonicClock::new();
@@ -270,7 +260,7 @@ fn send(
         duration: Duration::from_secs(1),
         frames_count_max: WARM_UP_FRAMES_COUNT,
     };
-    let warmed = flood::flood(&mut *port, to, &clock, &warm_up, stop).context("warming up")?;
+    let warmed = flood::flood(port, to, &clock, &warm_up, stop).context("warming up")?;
     thread::sleep(WARM_UP_REST);
 
     let own_tid = nix::unistd::gettid().as_raw();
@@ -284,7 +274,7 @@ fn send(
         frames_count_max: u64::MAX,
         ..warm_up
     };
-    let flood = flood::flood(&mut *port, to, &clock, &options, stop)?;
+    let flood = flood::flood(port, to, &clock, &options, stop)?;
     let softirq_cpu = host::softirq_threads_cpu_time().zip(softirq_before);
     let uring_cpu = host::io_uring_threads_cpu_time().saturating_sub(uring_before);
     let run = host::thread_run_time(own_tid).zip(run_before);
@@ -292,14 +282,14 @@ fn send(
     let refused_count = warmed.refused_count + flood.refused_count;
     let dropped_count = |port: &dyn Port| port.stats().tx_dropped_count.saturating_sub(refused_count);
     let offered_count = warmed.offered_count + flood.offered_count;
-    let _ = tell.send(offered_count.saturating_sub(dropped_count(&*port)));
+    let _ = tell.send(offered_count.saturating_sub(dropped_count(port)));
 
     let idle_since = Instant::now();
     while !drained.load(Ordering::Acquire) && idle_since.elapsed() < IDLE_MAX {
-        flood::idle(&mut *port)?;
+        flood::idle(port)?;
     }
     Ok(Sent {
-        port_dropped_count: dropped_count(&*port),
+        port_dropped_count: dropped_count(port),
         offered_count,
         cpu: Duration::from_nanos(flood.usage.cpu_ns) + uring_cpu,
         waited: run.map_or(Duration::ZERO, |(after, before): (RunTime, RunTime)| {
