@@ -1,10 +1,10 @@
-//! What a protocol wants done: frames to send, entries to append. Bounded, and filled in place.
+//! What a protocol wants done: frames to send, entries to append, what else must survive. Bounded, and filled in place.
 
 use std::ops::Range;
 
 use dataplane_wire::Reject;
 
-use crate::{Peer, Slot, Term};
+use crate::{Peer, Slot, Snapshot, Term};
 
 /// The to-do list of one turn. Its memory is taken once; a list that is full refuses, as a full NIC ring would.
 #[derive(Debug)]
@@ -13,9 +13,27 @@ pub struct Effects {
     used_bytes: usize,
     actions_max: usize,
     sends: Vec<(Peer, Range<usize>)>,
-    appends: Vec<(Slot, Term, Range<usize>)>,
+    writes: Vec<Queued>,
     rejects: [u64; Reject::ALL.len()],
     refused_count: u64,
+}
+
+/// What the log is to do, in the order in which the protocol wanted it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogWrite<'a> {
+    /// [`crate::Log::append`].
+    Append(Slot, Term, &'a [u8]),
+    /// [`crate::Log::set_state`].
+    State(&'a [u8]),
+    /// [`crate::Log::install`].
+    Install(&'a Snapshot),
+}
+
+#[derive(Debug)]
+enum Queued {
+    Append(Slot, Term, Range<usize>),
+    State(Range<usize>),
+    Install(Snapshot),
 }
 
 /// No room for this effect in this turn. For a frame that is loss; a protocol that wanted to append must not go on
@@ -25,14 +43,14 @@ pub struct Effects {
 pub struct EffectsFull;
 
 impl Effects {
-    /// Room for `actions_max` sends, as many appends, and `bytes_max` bytes of both.
+    /// Room for `actions_max` sends, as many writes to the log, and `bytes_max` bytes of both.
     pub fn with_capacity(actions_max: usize, bytes_max: usize) -> Effects {
         Effects {
             arena: vec![0; bytes_max].into_boxed_slice(),
             used_bytes: 0,
             actions_max,
             sends: Vec::with_capacity(actions_max),
-            appends: Vec::with_capacity(actions_max),
+            writes: Vec::with_capacity(actions_max),
             rejects: [0; Reject::ALL.len()],
             refused_count: 0,
         }
@@ -54,9 +72,28 @@ impl Effects {
     /// # Errors
     /// [`EffectsFull`].
     pub fn append(&mut self, slot: Slot, term: Term, payload: &[u8]) -> Result<(), EffectsFull> {
-        let range = self.reserve(self.appends.len(), payload.len())?;
-        self.arena[range.clone()].copy_from_slice(payload);
-        self.appends.push((slot, term, range));
+        let range = self.keep(payload)?;
+        self.writes.push(Queued::Append(slot, term, range));
+        Ok(())
+    }
+
+    /// Replaces the log's small state.
+    ///
+    /// # Errors
+    /// [`EffectsFull`].
+    pub fn set_state(&mut self, state: &[u8]) -> Result<(), EffectsFull> {
+        let range = self.keep(state)?;
+        self.writes.push(Queued::State(range));
+        Ok(())
+    }
+
+    /// Lets `snapshot` stand for the log's beginning. Its bytes are shared, not copied.
+    ///
+    /// # Errors
+    /// [`EffectsFull`].
+    pub fn install(&mut self, snapshot: Snapshot) -> Result<(), EffectsFull> {
+        self.reserve(self.writes.len(), 0)?;
+        self.writes.push(Queued::Install(snapshot));
         Ok(())
     }
 
@@ -80,23 +117,44 @@ impl Effects {
         self.sends.iter().map(|(to, range)| (*to, &self.arena[range.clone()]))
     }
 
-    /// The entries to append, in order.
-    pub fn appends(&self) -> impl Iterator<Item = (Slot, Term, &[u8])> {
-        self.appends
-            .iter()
-            .map(|(slot, term, range)| (*slot, *term, &self.arena[range.clone()]))
+    /// What the log is to do, in order.
+    pub fn writes(&self) -> impl Iterator<Item = LogWrite<'_>> {
+        self.writes.iter().map(|queued| match queued {
+            Queued::Append(slot, term, range) => LogWrite::Append(*slot, *term, &self.arena[range.clone()]),
+            Queued::State(range) => LogWrite::State(&self.arena[range.clone()]),
+            Queued::Install(snapshot) => LogWrite::Install(snapshot),
+        })
     }
 
-    /// Forgets the appends, once the log has them. Their bytes stay taken until [`Effects::clear`].
-    pub fn clear_appends(&mut self) {
-        self.appends.clear();
+    /// The entries to append, in order.
+    pub fn appends(&self) -> impl Iterator<Item = (Slot, Term, &[u8])> {
+        self.writes().filter_map(|write| match write {
+            LogWrite::Append(slot, term, payload) => Some((slot, term, payload)),
+            _ => None,
+        })
+    }
+
+    /// Forgets the writes, once the log has them. Their bytes stay taken until [`Effects::clear`].
+    pub fn clear_writes(&mut self) {
+        self.writes.clear();
+    }
+
+    /// Forgets the sends, once the port has them. Their bytes stay taken until [`Effects::clear`].
+    pub fn clear_sends(&mut self) {
+        self.sends.clear();
     }
 
     /// Forgets everything but the counters.
     pub fn clear(&mut self) {
         self.sends.clear();
-        self.appends.clear();
+        self.writes.clear();
         self.used_bytes = 0;
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Result<Range<usize>, EffectsFull> {
+        let range = self.reserve(self.writes.len(), bytes.len())?;
+        self.arena[range.clone()].copy_from_slice(bytes);
+        Ok(range)
     }
 
     fn reserve(&mut self, actions_count: usize, len_bytes: usize) -> Result<Range<usize>, EffectsFull> {
@@ -150,12 +208,34 @@ mod tests {
     }
 
     #[test]
-    fn bytes_of_appends_stay_taken_until_clear() {
+    fn bytes_of_writes_stay_taken_until_clear() {
         let mut effects = Effects::with_capacity(2, 8);
         effects.append(Slot(0), Term(1), &[2; 6]).expect("room");
-        effects.clear_appends();
+        effects.clear_writes();
         assert_eq!(effects.appends().count(), 0);
         assert_eq!(effects.append(Slot(1), Term(1), &[2; 6]), Err(EffectsFull));
+    }
+
+    #[test]
+    fn writes_keep_the_order_in_which_they_were_wanted() {
+        let mut effects = Effects::with_capacity(3, 8);
+        let snapshot = Snapshot {
+            end: Slot(4),
+            last_term: Term(1),
+            tail: crate::Tail::Keep,
+            bytes: [].into(),
+        };
+        effects.set_state(b"vote").expect("room");
+        effects.install(snapshot.clone()).expect("room");
+        effects.append(Slot(4), Term(2), b"go").expect("room");
+        assert_eq!(effects.install(snapshot.clone()), Err(EffectsFull));
+        let expected = [
+            LogWrite::State(b"vote"),
+            LogWrite::Install(&snapshot),
+            LogWrite::Append(Slot(4), Term(2), b"go"),
+        ];
+        assert!(effects.writes().eq(expected));
+        assert!(effects.appends().eq([(Slot(4), Term(2), &b"go"[..])]));
     }
 
     proptest! {

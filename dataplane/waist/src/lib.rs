@@ -19,9 +19,9 @@ mod time;
 mod window;
 
 pub use clock::{Clock, MonotonicClock};
-pub use effects::{Effects, EffectsFull};
+pub use effects::{Effects, EffectsFull, LogWrite};
 pub use id::{Peer, Slot, Term, WrId};
-pub use log::{Log, MemoryLog};
+pub use log::{Durable, Log, MemoryLog, Recovered, STATE_BYTES_MAX, Snapshot, Tail};
 pub use node::{Node, NodeStats};
 pub use port::{Port, PortCaps, PortStats, RxFrame, TxError, Wake};
 pub use protocol::{Input, Protocol};

@@ -1,45 +1,137 @@
-//! A log keeps what must survive. Appending is not keeping: only `durable_end` says how far the bytes are safe.
+//! A log keeps what must survive. Appending is not keeping: only `durable` says how far the bytes are safe.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use crate::{Slot, Term};
 
-/// An append-only log of slots.
+/// The longest state that [`Log::set_state`] takes. A replica keeps its term, its vote and little more there.
+pub const STATE_BYTES_MAX: usize = 64;
+
+/// An append-only log of slots, a small state beside it, and a snapshot that stands for its beginning.
+///
+/// What is written through one log becomes durable in the order in which it was written: a state that was set before an
+/// entry was appended is there after a crash if the entry is.
 pub trait Log {
     /// Adds `payload` at `slot`, which is the end of the log, or an earlier slot: what stood from there on is gone
     /// (Raft §5.3, conflicting entries).
     ///
     /// # Errors
-    /// `InvalidInput` for a gap; otherwise the device's. After a device error the log refuses everything.
+    /// `InvalidInput` for a gap, or a slot that a snapshot stands for; otherwise the device's. After a device error the
+    /// log refuses everything.
     fn append(&mut self, slot: Slot, term: Term, payload: &[u8]) -> io::Result<()>;
-    /// Starts to make everything appended so far durable. May return before it is.
+    /// Replaces the state.
+    ///
+    /// # Errors
+    /// `InvalidInput` above [`STATE_BYTES_MAX`]; otherwise as [`Log::append`].
+    fn set_state(&mut self, state: &[u8]) -> io::Result<()>;
+    /// From now on `snapshot` stands for every slot before its end; the log may forget them, and any older snapshot,
+    /// once this one is durable.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a snapshot that ends before the one that stands now; otherwise as [`Log::append`].
+    fn install(&mut self, snapshot: &Snapshot) -> io::Result<()>;
+    /// Starts to make everything written so far durable. May return before it is.
     ///
     /// # Errors
     /// As [`Log::append`].
     fn sync(&mut self) -> io::Result<()>;
-    /// Everything before this slot is safe (to the extent that the log's kind promises).
+    /// How far what was written is safe (to the extent that the log's kind promises).
     ///
     /// # Errors
     /// A sync that failed. It is never retried: the kernel may have dropped the pages.
-    fn durable_end(&mut self) -> io::Result<Slot>;
-    /// Visits every slot that survived, in order; says the end.
+    fn durable(&mut self) -> io::Result<Durable>;
+    /// Visits everything that survived: the state, the snapshot, every slot from the snapshot's end on in order, and at
+    /// last what is known to be damaged. Says the end of what can be read.
     ///
     /// # Errors
     /// As [`Log::append`].
-    fn recover(&mut self, visit: &mut dyn FnMut(Slot, Term, &[u8])) -> io::Result<Slot>;
+    fn recover(&mut self, visit: &mut dyn FnMut(Recovered<'_>)) -> io::Result<Slot>;
+}
+
+/// How far a log is safe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Durable {
+    /// Every slot before this one, as it was last appended, or a snapshot that stands for it.
+    pub end: Slot,
+    /// How many of the calls of [`Log::set_state`] since the log was opened: their state, or a later one.
+    pub states_count: u64,
+}
+
+/// What applying all entries before `end` gives, in the words of whoever applied them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The first slot that it does not contain.
+    pub end: Slot,
+    /// The term of the slot before `end`.
+    pub last_term: Term,
+    /// What becomes of the slots from `end` on.
+    pub tail: Tail,
+    /// The contents.
+    pub bytes: Arc<[u8]>,
+}
+
+/// What becomes of the slots behind a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// They go on where the snapshot ends.
+    Keep,
+    /// They belong to another history (Raft §7): the log ends where the snapshot ends.
+    Drop,
+}
+
+/// One thing that survived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovered<'a> {
+    /// The last state set; first of all, if one ever was.
+    State(&'a [u8]),
+    /// The last snapshot installed; before the entries, if there is one.
+    Snapshot {
+        /// As [`Snapshot::end`].
+        end: Slot,
+        /// As [`Snapshot::last_term`].
+        last_term: Term,
+        /// As [`Snapshot::bytes`].
+        bytes: &'a [u8],
+    },
+    /// An entry.
+    Entry {
+        /// Where it stands.
+        slot: Slot,
+        /// The term it was appended in.
+        term: Term,
+        /// What was appended.
+        payload: &'a [u8],
+    },
+    /// Entries that once were durable and cannot be read any more: corruption, as opposed to a torn end, which nobody
+    /// was ever told about. Last, at most once. Whoever acknowledged them must not act as if it never had
+    /// (Protocol-Aware Recovery, FAST'18 §3).
+    Damaged {
+        /// The first of them.
+        slot: Slot,
+        /// Where the log ended. Exclusive.
+        end: Slot,
+        /// The term of the last entry before `end`.
+        last_term: Term,
+    },
 }
 
 impl<L: Log + ?Sized> Log for Box<L> {
     fn append(&mut self, slot: Slot, term: Term, payload: &[u8]) -> io::Result<()> {
         (**self).append(slot, term, payload)
     }
+    fn set_state(&mut self, state: &[u8]) -> io::Result<()> {
+        (**self).set_state(state)
+    }
+    fn install(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+        (**self).install(snapshot)
+    }
     fn sync(&mut self) -> io::Result<()> {
         (**self).sync()
     }
-    fn durable_end(&mut self) -> io::Result<Slot> {
-        (**self).durable_end()
+    fn durable(&mut self) -> io::Result<Durable> {
+        (**self).durable()
     }
-    fn recover(&mut self, visit: &mut dyn FnMut(Slot, Term, &[u8])) -> io::Result<Slot> {
+    fn recover(&mut self, visit: &mut dyn FnMut(Recovered<'_>)) -> io::Result<Slot> {
         (**self).recover(visit)
     }
 }
@@ -48,42 +140,73 @@ impl<L: Log + ?Sized> Log for Box<L> {
 /// "in this process's memory", and records must say so.
 #[derive(Debug)]
 pub struct MemoryLog {
+    /// The slot of `entries[head]`: everything before it a snapshot stands for.
+    begin: Slot,
+    /// Entries in front of this index are forgotten; their room is taken back when it is needed.
+    head: usize,
     bytes: Vec<u8>,
     /// Each slot's term, and where its payload ends in `bytes`; it begins where the one before ends.
     entries: Vec<(Term, usize)>,
     slots_max: usize,
     bytes_max: usize,
-    durable_end: Slot,
+    state: Vec<u8>,
+    states_count: u64,
+    snapshot: Option<Snapshot>,
+    durable: Durable,
 }
 
 impl MemoryLog {
     /// An empty log without a bound. It takes memory as it grows: for tests, and for protocols that append nothing.
     pub fn new() -> MemoryLog {
-        MemoryLog {
-            bytes: Vec::new(),
-            entries: Vec::new(),
-            slots_max: usize::MAX,
-            bytes_max: usize::MAX,
-            durable_end: Slot(0),
-        }
+        MemoryLog::of(usize::MAX, usize::MAX, Vec::new(), Vec::new())
     }
 
     /// An empty log that takes all its memory now and answers `StorageFull` beyond it.
     pub fn with_capacity(slots_max: usize, bytes_max: usize) -> MemoryLog {
+        let (entries, bytes) = (Vec::with_capacity(slots_max), Vec::with_capacity(bytes_max));
+        MemoryLog::of(slots_max, bytes_max, entries, bytes)
+    }
+
+    fn of(slots_max: usize, bytes_max: usize, entries: Vec<(Term, usize)>, bytes: Vec<u8>) -> MemoryLog {
         MemoryLog {
-            bytes: Vec::with_capacity(bytes_max),
-            entries: Vec::with_capacity(slots_max),
+            begin: Slot(0),
+            head: 0,
+            bytes,
+            entries,
             slots_max,
             bytes_max,
-            durable_end: Slot(0),
+            state: Vec::with_capacity(STATE_BYTES_MAX),
+            states_count: 0,
+            snapshot: None,
+            durable: Durable::default(),
         }
     }
 
-    fn payload_end_bytes(&self, slots_count: usize) -> usize {
-        match slots_count {
+    fn end(&self) -> Slot {
+        Slot(self.begin.0 + (self.entries.len() - self.head) as u64)
+    }
+
+    /// Where the payload of `entries[index]` begins in `bytes`.
+    fn payload_begin_bytes(&self, index: usize) -> usize {
+        match index {
             0 => 0,
-            _ => self.entries[slots_count - 1].1,
+            _ => self.entries[index - 1].1,
         }
+    }
+
+    /// Takes back the room of what is forgotten.
+    fn compact(&mut self) {
+        let dead_bytes = self.payload_begin_bytes(self.head);
+        self.bytes.drain(..dead_bytes);
+        self.entries.drain(..self.head);
+        for (_, end_bytes) in &mut self.entries {
+            *end_bytes -= dead_bytes;
+        }
+        self.head = 0;
+    }
+
+    fn has_room(&self, index: usize, payload_bytes: usize) -> bool {
+        index < self.slots_max && payload_bytes <= self.bytes_max - self.payload_begin_bytes(index)
     }
 }
 
@@ -93,117 +216,113 @@ impl Default for MemoryLog {
     }
 }
 
+fn invalid(message: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, message)
+}
+
 impl Log for MemoryLog {
     fn append(&mut self, slot: Slot, term: Term, payload: &[u8]) -> io::Result<()> {
-        let end = self.entries.len();
-        let Some(index) = usize::try_from(slot.0).ok().filter(|&index| index <= end) else {
-            let message = format!("slot {} would leave a gap: the log ends at {end}", slot.0);
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        let (begin, end) = (self.begin, self.end());
+        if slot > end {
+            let message = format!("slot {} would leave a gap: the log ends at {}", slot.0, end.0);
+            return Err(invalid(message));
+        }
+        let Some(offset) = slot.0.checked_sub(begin.0) else {
+            let message = format!(
+                "slot {} is in the past: a snapshot stands for all before {}",
+                slot.0, begin.0
+            );
+            return Err(invalid(message));
         };
-        let begin_bytes = self.payload_end_bytes(index);
-        if index == self.slots_max || payload.len() > self.bytes_max - begin_bytes {
+        let mut index = self.head + offset as usize;
+        if !self.has_room(index, payload.len()) && self.head > 0 {
+            self.compact();
+            index = offset as usize;
+        }
+        if !self.has_room(index, payload.len()) {
             let (slots_max, bytes_max) = (self.slots_max, self.bytes_max);
             let message = format!("the memory log is full: it has room for {slots_max} slots and {bytes_max} bytes");
             return Err(io::Error::new(io::ErrorKind::StorageFull, message));
         }
+        let begin_bytes = self.payload_begin_bytes(index);
         self.entries.truncate(index);
         self.bytes.truncate(begin_bytes);
-        self.durable_end = self.durable_end.min(slot);
+        self.durable.end = self.durable.end.min(slot);
         self.bytes.extend_from_slice(payload);
         self.entries.push((term, self.bytes.len()));
         Ok(())
     }
 
-    fn sync(&mut self) -> io::Result<()> {
-        self.durable_end = Slot(self.entries.len() as u64);
+    fn set_state(&mut self, state: &[u8]) -> io::Result<()> {
+        if state.len() > STATE_BYTES_MAX {
+            let message = format!(
+                "a state of {} bytes; at most {STATE_BYTES_MAX} are allowed",
+                state.len()
+            );
+            return Err(invalid(message));
+        }
+        self.state.clear();
+        self.state.extend_from_slice(state);
+        self.states_count += 1;
         Ok(())
     }
 
-    fn durable_end(&mut self) -> io::Result<Slot> {
-        Ok(self.durable_end)
+    fn install(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+        let (begin, end) = (self.begin, self.end());
+        if snapshot.end < begin {
+            let message = format!(
+                "a snapshot up to {}: one up to {} stands already",
+                snapshot.end.0, begin.0
+            );
+            return Err(invalid(message));
+        }
+        if snapshot.tail == Tail::Keep && snapshot.end <= end {
+            self.head += (snapshot.end.0 - begin.0) as usize;
+        } else {
+            self.entries.clear();
+            self.bytes.clear();
+            self.head = 0;
+            self.durable.end = self.durable.end.min(begin);
+        }
+        self.begin = snapshot.end;
+        self.snapshot = Some(snapshot.clone());
+        Ok(())
     }
 
-    fn recover(&mut self, visit: &mut dyn FnMut(Slot, Term, &[u8])) -> io::Result<Slot> {
-        let mut begin_bytes = 0;
-        for (index, (term, end_bytes)) in self.entries.iter().enumerate() {
-            visit(Slot(index as u64), *term, &self.bytes[begin_bytes..*end_bytes]);
-            begin_bytes = *end_bytes;
+    fn sync(&mut self) -> io::Result<()> {
+        self.durable = Durable {
+            end: self.end(),
+            states_count: self.states_count,
+        };
+        Ok(())
+    }
+
+    fn durable(&mut self) -> io::Result<Durable> {
+        Ok(self.durable)
+    }
+
+    fn recover(&mut self, visit: &mut dyn FnMut(Recovered<'_>)) -> io::Result<Slot> {
+        if self.states_count > 0 {
+            visit(Recovered::State(&self.state));
         }
-        Ok(Slot(self.entries.len() as u64))
+        if let Some(snapshot) = &self.snapshot {
+            visit(Recovered::Snapshot {
+                end: snapshot.end,
+                last_term: snapshot.last_term,
+                bytes: &snapshot.bytes,
+            });
+        }
+        for index in self.head..self.entries.len() {
+            let (term, end_bytes) = self.entries[index];
+            visit(Recovered::Entry {
+                slot: Slot(self.begin.0 + (index - self.head) as u64),
+                term,
+                payload: &self.bytes[self.payload_begin_bytes(index)..end_bytes],
+            });
+        }
+        Ok(self.end())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn contents(log: &mut MemoryLog) -> Vec<(Term, Vec<u8>)> {
-        let mut entries = Vec::new();
-        let end = log.recover(&mut |slot, term, payload| {
-            assert_eq!(slot.0, entries.len() as u64, "slots come in order, without a gap");
-            entries.push((term, payload.to_vec()));
-        });
-        assert_eq!(end.expect("memory does not fail"), Slot(entries.len() as u64));
-        entries
-    }
-
-    #[test]
-    fn a_gap_is_refused_and_changes_nothing() {
-        let mut log = MemoryLog::new();
-        log.append(Slot(0), Term(1), b"a").expect("the end of the log");
-        for slot in [2, u64::MAX] {
-            let error = log.append(Slot(slot), Term(1), b"c").expect_err("a gap");
-            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-            assert!(error.to_string().contains("ends at 1"), "{error}");
-        }
-        assert_eq!(contents(&mut log), [(Term(1), b"a".to_vec())]);
-    }
-
-    #[test]
-    fn a_bounded_log_says_when_it_is_full_and_can_still_be_rewritten() {
-        let mut log = MemoryLog::with_capacity(2, 4);
-        log.append(Slot(0), Term(1), b"aaa").expect("room");
-        let error = log.append(Slot(1), Term(1), b"bb").expect_err("a byte too much");
-        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-        log.append(Slot(1), Term(1), b"b").expect("room");
-        let error = log.append(Slot(2), Term(1), b"").expect_err("a slot too much");
-        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-        log.append(Slot(0), Term(2), b"cccc")
-            .expect("what stood there makes room");
-        assert_eq!(contents(&mut log), [(Term(2), b"cccc".to_vec())]);
-    }
-
-    #[test]
-    fn an_overwritten_slot_is_not_durable_until_the_next_sync() {
-        let mut log = MemoryLog::new();
-        log.append(Slot(0), Term(1), b"a").expect("the end of the log");
-        log.append(Slot(1), Term(1), b"b").expect("the end of the log");
-        log.sync().expect("memory does not fail");
-        log.append(Slot(1), Term(2), b"c").expect("an earlier slot");
-        assert_eq!(log.durable_end().expect("memory does not fail"), Slot(1));
-        log.sync().expect("memory does not fail");
-        assert_eq!(log.durable_end().expect("memory does not fail"), Slot(2));
-    }
-
-    proptest! {
-        /// The log does what a plain vector of entries does.
-        #[test]
-        fn agrees_with_a_vector(
-            steps in prop::collection::vec((0u64..8, any::<u64>(), prop::collection::vec(any::<u8>(), 0..9)), 0..40),
-        ) {
-            let mut log = MemoryLog::new();
-            let mut model: Vec<(Term, Vec<u8>)> = Vec::new();
-            for (slot, term, payload) in steps {
-                let accepted = log.append(Slot(slot), Term(term), &payload).is_ok();
-                prop_assert_eq!(accepted, slot <= model.len() as u64);
-                if accepted {
-                    model.truncate(slot as usize);
-                    model.push((Term(term), payload));
-                }
-                prop_assert_eq!(&contents(&mut log), &model);
-            }
-        }
-    }
-}
+mod tests;

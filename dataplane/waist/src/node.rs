@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use dataplane_wire::Reject;
 
-use crate::{Clock, Effects, Input, Instant, Log, Port, PortStats, Protocol, Slot};
+use crate::{Clock, Durable, Effects, Input, Instant, Log, LogWrite, Port, PortStats, Protocol, Slot, Tail};
 
 /// A participant: a port, a log and a protocol, turned by whoever owns the thread.
 #[derive(Debug)]
@@ -14,10 +14,10 @@ pub struct Node<P, L, M> {
     protocol: M,
     effects: Effects,
     batch_frames_max: usize,
-    /// How far the protocol has been told that the log is safe. Exclusive.
-    durable_end: Slot,
-    /// How far this node has appended. Exclusive; above `durable_end` while a sync is under way.
-    appended_end: Slot,
+    /// How far the protocol has been told that the log is safe.
+    told: Durable,
+    /// How far this node has written; above `told` while a sync is under way.
+    written: Durable,
     unsent_count: u64,
 }
 
@@ -50,14 +50,20 @@ impl<P: Port, L: Log, M: Protocol> Node<P, L, M> {
         // A burst of frames, a tick, and what the log has to say.
         let inputs_max = caps.batch_frames_max + 2;
         let actions_max = inputs_max * effects_per_input_max;
+        let effects = Effects::with_capacity(actions_max, actions_max * caps.frame_bytes_max);
+        Node::with_effects(port, log, protocol, effects)
+    }
+
+    /// A node whose turns have the room of `effects`: for a protocol that knows better how much it sends.
+    pub fn with_effects(port: P, log: L, protocol: M, effects: Effects) -> Node<P, L, M> {
         Node {
+            batch_frames_max: port.caps().batch_frames_max,
             port,
             log,
             protocol,
-            effects: Effects::with_capacity(actions_max, actions_max * caps.frame_bytes_max),
-            batch_frames_max: caps.batch_frames_max,
-            durable_end: Slot(0),
-            appended_end: Slot(0),
+            effects,
+            told: Durable::default(),
+            written: Durable::default(),
             unsent_count: 0,
         }
     }
@@ -65,12 +71,12 @@ impl<P: Port, L: Log, M: Protocol> Node<P, L, M> {
     /// One turn: at most one burst of frames in, everything it causes out. Says how many frames came.
     ///
     /// ```text
-    /// rx_burst ─▶ Input::Frame … ─▶ Input::Tick ─▶ append, sync ─▶ durable_end ─▶ Input::Durable ─▶ tx, flush
+    /// rx_burst ─▶ Input::Frame … ─▶ Input::Tick ─▶ tx, flush ─▶ append, sync ─▶ durable ─▶ Input::Durable ─▶ tx, flush
     /// ```
     ///
     /// A protocol that acknowledges from [`Input::Durable`] alone persists before it acknowledges, whatever the log
-    /// does: that input exists only once the log has said so, and an error of the log ends the turn before anything is
-    /// sent.
+    /// does: that input exists only once the log has said so, and an error of the log ends the turn before such an
+    /// answer is sent. What the protocol sends out of the other inputs does not wait for the disk.
     ///
     /// # Errors
     /// The port's or the log's; the node must not be turned again.
@@ -91,15 +97,20 @@ impl<P: Port, L: Log, M: Protocol> Node<P, L, M> {
         if protocol.wake_at().is_some_and(|at| at <= now) {
             protocol.handle(now, Input::Tick, effects);
         }
+        let sent_early = self.send()?;
         self.persist()?;
-        let end = self.log.durable_end()?;
-        if end > self.durable_end {
-            self.durable_end = end;
-            self.protocol.handle(now, Input::Durable { end }, &mut self.effects);
-            // What it appends now is answered in a later turn, so that a turn ends.
+        let durable = self.log.durable()?;
+        if durable != self.told {
+            self.told = durable;
+            self.protocol.handle(now, Input::Durable(durable), &mut self.effects);
+            // What it writes now is answered in a later turn, so that a turn ends.
             self.persist()?;
         }
-        self.send()?;
+        if !self.send()? && !sent_early {
+            // A ring may have to hear from us even when nothing new is queued.
+            self.port.flush()?;
+        }
+        self.effects.clear();
         Ok(frames_count)
     }
 
@@ -136,7 +147,7 @@ impl<P: Port, L: Log, M: Protocol> Node<P, L, M> {
     }
 
     fn rest(&self, clock: &dyn Clock) -> Duration {
-        let rest_max = match self.appended_end > self.durable_end {
+        let rest_max = match self.written.end > self.told.end || self.written.states_count > self.told.states_count {
             true => SYNC_POLL,
             false => REST_MAX,
         };
@@ -146,26 +157,43 @@ impl<P: Port, L: Log, M: Protocol> Node<P, L, M> {
         }
     }
 
-    /// Appends what the protocol wants kept and starts its sync.
+    /// Writes what the protocol wants kept and starts its sync.
     fn persist(&mut self) -> io::Result<()> {
-        let mut appended = false;
-        for (slot, term, payload) in self.effects.appends() {
-            self.log.append(slot, term, payload)?;
-            // An overwritten slot is not durable any more. Without this, an end that comes back to where it was would
-            // never be reported, and the new entry never acknowledged.
-            self.durable_end = self.durable_end.min(slot);
-            self.appended_end = Slot(slot.0 + 1);
-            appended = true;
+        let mut wrote = false;
+        for write in self.effects.writes() {
+            match write {
+                LogWrite::Append(slot, term, payload) => {
+                    self.log.append(slot, term, payload)?;
+                    self.written.end = Slot(slot.0 + 1);
+                    // An overwritten slot is not durable any more. Without this, an end that comes back to where it was
+                    // would never be reported, and the new entry never acknowledged.
+                    self.told.end = self.told.end.min(slot);
+                }
+                LogWrite::State(state) => {
+                    self.log.set_state(state)?;
+                    self.written.states_count += 1;
+                }
+                LogWrite::Install(snapshot) => {
+                    self.log.install(snapshot)?;
+                    if snapshot.tail == Tail::Drop || self.written.end < snapshot.end {
+                        self.written.end = snapshot.end;
+                        self.told.end = Slot(0);
+                    }
+                }
+            }
+            wrote = true;
         }
-        if appended {
-            self.effects.clear_appends();
+        if wrote {
+            self.effects.clear_writes();
             self.log.sync()?;
         }
         Ok(())
     }
 
-    fn send(&mut self) -> io::Result<()> {
+    /// Sends what is queued; says whether anything was.
+    fn send(&mut self) -> io::Result<bool> {
         let mut queued_count = 0;
+        let mut sent = false;
         for (to, frame) in self.effects.sends() {
             if queued_count == self.batch_frames_max {
                 // Several answers to one frame can be more than one batch.
@@ -178,9 +206,13 @@ impl<P: Port, L: Log, M: Protocol> Node<P, L, M> {
                 // Loss, which every protocol here lives with.
                 Err(_) => self.unsent_count += 1,
             }
+            sent = true;
         }
-        self.effects.clear();
-        self.port.flush()
+        if sent {
+            self.effects.clear_sends();
+            self.port.flush()?;
+        }
+        Ok(sent)
     }
 }
 

@@ -1,6 +1,6 @@
 //! A protocol is a state machine: no I/O, no clock, no randomness of its own.
 
-use crate::{Effects, Instant, Peer, Slot};
+use crate::{Durable, Effects, Instant, Peer};
 
 /// What happened.
 #[derive(Clone, Copy, Debug)]
@@ -12,11 +12,8 @@ pub enum Input<'a> {
         /// The frame.
         bytes: &'a [u8],
     },
-    /// Everything before `end` is as safe as the log makes it. Acknowledgements are sent from here, and only from here.
-    Durable {
-        /// Exclusive.
-        end: Slot,
-    },
+    /// What was written is so far as safe as the log makes it. Acknowledgements are sent from here, and only from here.
+    Durable(Durable),
     /// [`Protocol::wake_at`] has come.
     Tick,
 }
@@ -24,6 +21,9 @@ pub enum Input<'a> {
 /// A participant's part of a protocol.
 pub trait Protocol: Send {
     /// Takes one input and writes what is to be done into `out`.
+    ///
+    /// What it sends out of [`Input::Frame`] or [`Input::Tick`] leaves before the log has seen what it writes: that is
+    /// right for a leader, whose followers write at the same time as it does, and wrong for an acknowledgement.
     fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Effects);
     /// When to call with [`Input::Tick`], if nothing happens before.
     fn wake_at(&self) -> Option<Instant>;

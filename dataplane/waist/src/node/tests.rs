@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    MemoryLog, MonotonicClock, Peer, Term,
+    Log, MemoryLog, MonotonicClock, Peer, Recovered, Snapshot, Term,
     testing::{ManualClock, TestPort},
 };
 
@@ -37,7 +37,7 @@ impl Protocol for Keeper {
     fn handle(&mut self, _now: Instant, input: Input<'_>, out: &mut Effects) {
         match input {
             Input::Frame { bytes, .. } => self.append(bytes, out),
-            Input::Durable { end } => {
+            Input::Durable(Durable { end, .. }) => {
                 for slot in self.acked_end.0..end.0 {
                     out.send(CLIENT, 8, |bytes| bytes.copy_from_slice(&slot.to_be_bytes()))
                         .expect("room for every acknowledgement");
@@ -66,10 +66,10 @@ struct SlowLog {
     appended_end: Slot,
     syncing_end: Slot,
     durable_end: Slot,
-    /// What the last `durable_end` answered: all that anybody may rely on.
+    /// What the last `durable` answered: all that anybody may rely on.
     told_end: Slot,
     fail_sync: bool,
-    fail_durable_end: bool,
+    fail_durable: bool,
 }
 
 impl SlowLog {
@@ -93,14 +93,23 @@ impl Log for SlowLog {
         self.syncing_end = self.appended_end;
         Ok(())
     }
-    fn durable_end(&mut self) -> io::Result<Slot> {
-        if self.fail_durable_end {
+    fn set_state(&mut self, state: &[u8]) -> io::Result<()> {
+        self.inner.set_state(state)
+    }
+    fn install(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+        self.inner.install(snapshot)
+    }
+    fn durable(&mut self) -> io::Result<Durable> {
+        if self.fail_durable {
             return Err(io::Error::other("the sync failed"));
         }
         self.told_end = self.durable_end;
-        Ok(self.durable_end)
+        Ok(Durable {
+            end: self.durable_end,
+            states_count: 0,
+        })
     }
-    fn recover(&mut self, visit: &mut dyn FnMut(Slot, Term, &[u8])) -> io::Result<Slot> {
+    fn recover(&mut self, visit: &mut dyn FnMut(Recovered<'_>)) -> io::Result<Slot> {
         self.inner.recover(visit)
     }
 }
@@ -143,7 +152,7 @@ fn a_failed_sync_ends_the_node_without_an_acknowledgement() {
         let mut node = slow_node();
         node.port.put_rx(CLIENT, b"a");
         node.log.fail_sync = early;
-        node.log.fail_durable_end = !early;
+        node.log.fail_durable = !early;
         let error = node.turn(Instant::ZERO).expect_err("the log fails");
         assert_eq!(error.kind(), io::ErrorKind::Other);
         assert_eq!(acks(&mut node), []);
