@@ -1,0 +1,24 @@
+//! What a replicated log is for: a deterministic state that its entries build.
+
+use dataplane_wire::{
+    Reject,
+    quorum::{reply::Outcome, request::Command},
+};
+
+/// A state that changes by commands alone: the same commands in the same order give the same state and the same answers
+/// on every replica (Schneider, "Implementing fault-tolerant services using the state machine approach", 1990, §2).
+///
+/// No clock, no randomness, no order that a hash map decides.
+pub trait StateMachine: Send {
+    /// Does what a command that changes something says; calls `answer` once.
+    fn apply(&mut self, command: &Command<'_>, answer: &mut dyn FnMut(Outcome<'_>));
+    /// Answers a command that only reads; calls `answer` once.
+    fn read(&self, command: &Command<'_>, answer: &mut dyn FnMut(Outcome<'_>));
+    /// Appends the whole state to `out`: equal states give equal bytes.
+    fn save(&self, out: &mut Vec<u8>);
+    /// Becomes what [`StateMachine::save`] wrote.
+    ///
+    /// # Errors
+    /// Why the bytes are not what `save` writes; the state is then as it was.
+    fn load(&mut self, bytes: &[u8]) -> Result<(), Reject>;
+}
