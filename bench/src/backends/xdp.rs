@@ -11,12 +11,7 @@ use super::{Opened, Wiring};
 use crate::place::Endpoint;
 
 /// All kinds of frames: an end takes whatever of ours comes to its port.
-const EVERY_KIND: u32 = kinds(&[
-    Kind::EchoRequest,
-    Kind::EchoReply,
-    Kind::QuorumRequest,
-    Kind::QuorumReply,
-]);
+const EVERY_KIND: u32 = kinds(&Kind::ALL);
 
 /// Opens an AF_XDP port, attaches the program that feeds it, and tells the program of it.
 ///

@@ -32,7 +32,8 @@ pub mod field {
     pub const TERM: Range<usize> = 8..16;
     /// Log slot, or the request's sequence number where there is no log.
     pub const SLOT: Range<usize> = 16..24;
-    /// When the sender meant to send, in nanoseconds of its own clock; echoed unchanged.
+    /// When the sender meant to send, in nanoseconds of its own clock; echoed unchanged. In replicas' frames it is the
+    /// kind's own word: see [`super::Header::sent_ns`].
     pub const SENT_NS: Range<usize> = 24..32;
     /// CRC-32C of the payload.
     pub const PAYLOAD_CRC: Range<usize> = 32..36;
@@ -61,15 +62,55 @@ pub enum Kind {
     QuorumRequest = 3,
     /// The leader's answer, once a quorum has the command.
     QuorumReply = 4,
+    /// A leader's newest entry, for a follower that has all before it.
+    Append = 5,
+    /// "I have everything before this slot."
+    Ack = 6,
+    /// Entries with what a follower needs to find its place: heartbeat, repair, batch.
+    Entries = 7,
+    /// A follower's full answer: what it has, what it lacks.
+    Report = 8,
+    /// A candidate asks for a vote.
+    VoteRequest = 9,
+    /// A voter's answer.
+    VoteReply = 10,
+    /// A piece of a snapshot, for a follower whose next entry the leader no longer has.
+    SnapshotChunk = 11,
+    /// How much of a snapshot a follower has.
+    SnapshotReport = 12,
 }
 
 impl Kind {
+    /// All kinds, in the order of their numbers.
+    pub const ALL: [Kind; 12] = [
+        Kind::EchoRequest,
+        Kind::EchoReply,
+        Kind::QuorumRequest,
+        Kind::QuorumReply,
+        Kind::Append,
+        Kind::Ack,
+        Kind::Entries,
+        Kind::Report,
+        Kind::VoteRequest,
+        Kind::VoteReply,
+        Kind::SnapshotChunk,
+        Kind::SnapshotReport,
+    ];
+
     const fn from_u8(value: u8) -> Option<Kind> {
         match value {
             1 => Some(Kind::EchoRequest),
             2 => Some(Kind::EchoReply),
             3 => Some(Kind::QuorumRequest),
             4 => Some(Kind::QuorumReply),
+            5 => Some(Kind::Append),
+            6 => Some(Kind::Ack),
+            7 => Some(Kind::Entries),
+            8 => Some(Kind::Report),
+            9 => Some(Kind::VoteRequest),
+            10 => Some(Kind::VoteReply),
+            11 => Some(Kind::SnapshotChunk),
+            12 => Some(Kind::SnapshotReport),
             _ => None,
         }
     }
@@ -84,7 +125,19 @@ pub struct Header {
     pub term: u64,
     /// Log slot or sequence number.
     pub slot: u64,
-    /// Intended send time, nanoseconds of the sender's clock.
+    /// Intended send time, nanoseconds of the sender's clock. In the frames that replicas exchange ([`Kind::Append`] to
+    /// [`Kind::SnapshotReport`]) it is the kind's own word, and no time: nobody measures them from outside.
+    ///
+    /// | kind            | term                      | slot                   | sent ns             |
+    /// |-----------------|---------------------------|------------------------|---------------------|
+    /// | append          | the leader's              | the entry's            | commit end          |
+    /// | ack             | of the log that it equals | end of what is safe    | the follower's echo |
+    /// | entries         | the leader's              | the first entry's      | commit end          |
+    /// | report          | the follower's            | end of what is durable | 0                   |
+    /// | vote request    | the candidate's           | its log's end          | its last entry's term |
+    /// | vote reply      | the voter's               | 0                      | 0                   |
+    /// | snapshot chunk  | the leader's              | the snapshot's end     | its last entry's term |
+    /// | snapshot report | the follower's            | the snapshot's end     | 0                   |
     pub sent_ns: u64,
 }
 
@@ -180,7 +233,8 @@ pub const fn kind_crc_delta(from: Kind, to: Kind) -> u32 {
     crc32c_const(&old) ^ crc32c_const(&new)
 }
 
-fn array<const N: usize>(head: &[u8; HEADER_BYTES], at: Range<usize>) -> [u8; N] {
+/// The bytes of `head` at `at`, which is `N` long.
+pub(crate) fn array<const N: usize, const LEN: usize>(head: &[u8; LEN], at: Range<usize>) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(&head[at]);
     out
@@ -191,9 +245,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn kinds() -> impl Strategy<Value = Kind> {
+        prop::sample::select(&Kind::ALL[..])
+    }
+
     fn headers() -> impl Strategy<Value = Header> {
-        (1u8..=4, any::<[u64; 3]>()).prop_map(|(kind, [term, slot, sent_ns])| Header {
-            kind: Kind::from_u8(kind).expect("1 to 4 are kinds"),
+        (kinds(), any::<[u64; 3]>()).prop_map(|(kind, [term, slot, sent_ns])| Header {
+            kind,
             term,
             slot,
             sent_ns,
@@ -249,8 +307,7 @@ mod tests {
         }
 
         #[test]
-        fn a_kind_can_be_changed_by_its_difference(header in headers(), to in 1u8..=4) {
-            let to = Kind::from_u8(to).expect("1 to 4 are kinds");
+        fn a_kind_can_be_changed_by_its_difference(header in headers(), to in kinds()) {
             let mut bytes = emitted(&header, b"payload");
             let crc = u32::from_be_bytes(bytes[field::HEADER_CRC].try_into().expect("four bytes"));
             bytes[field::KIND.start] = to as u8;
@@ -264,6 +321,15 @@ mod tests {
             let mut bytes = [&[0xaa; HEADER_BYTES], &payload[..]].concat();
             emit_with_crc(&header, crc32c(&payload), &mut bytes);
             prop_assert_eq!(bytes, emitted(&header, &payload));
+        }
+    }
+
+    #[test]
+    fn all_kinds_are_all_that_parse() {
+        let known: Vec<Kind> = (0..=u8::MAX).filter_map(Kind::from_u8).collect();
+        assert_eq!(known, Kind::ALL);
+        for kind in Kind::ALL {
+            assert_eq!(Kind::from_u8(kind as u8), Some(kind));
         }
     }
 

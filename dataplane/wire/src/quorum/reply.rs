@@ -22,6 +22,11 @@
 //! | entries    | range                           | 0 or 1 | entries | the entries                     |
 //! | not leader | anything                        | 0      | 0       | empty, or the leader's node, u32 |
 //! | busy       | anything                        | 0      | 0       | empty                           |
+//! | opened     | open                            | 0      | 0       | the new client's number, u64    |
+//! | expired    | anything                        | 0      | 0       | empty                           |
+//! | refused    | anything                        | 0      | 0       | one of [`refusal`]              |
+
+pub mod refusal;
 
 use core::ops::Range;
 
@@ -68,6 +73,12 @@ pub mod code {
     pub const NOT_LEADER: u8 = 6;
     /// [`super::Outcome::Busy`].
     pub const BUSY: u8 = 7;
+    /// [`super::Outcome::Opened`].
+    pub const OPENED: u8 = 8;
+    /// [`super::Outcome::Expired`].
+    pub const EXPIRED: u8 = 9;
+    /// [`super::Outcome::Refused`].
+    pub const REFUSED: u8 = 10;
 }
 
 /// Length of the fixed part.
@@ -106,6 +117,18 @@ pub enum Outcome<'a> {
     },
     /// No room for the request; nothing was done, try again later.
     Busy,
+    /// There is a session now.
+    Opened {
+        /// Its number: the client of all requests in it.
+        client: u64,
+    },
+    /// The session is not known, or not any more, or the number is older than the session remembers: nothing was done.
+    Expired,
+    /// The request is understood and will not be done.
+    Refused {
+        /// Why: one of [`refusal`], or a reason that this build does not know.
+        reason: u8,
+    },
 }
 
 /// Keys with their values, in their encoding.
@@ -202,7 +225,13 @@ impl Reply<'_> {
                 Outcome::Value(value) | Outcome::Mismatch(value) => value.len(),
                 Outcome::Entries(entries) => entries.encoded.len(),
                 Outcome::NotLeader { leader: Some(_) } => size_of::<u32>(),
-                Outcome::Done | Outcome::Absent | Outcome::NotLeader { leader: None } | Outcome::Busy => 0,
+                Outcome::Opened { .. } => size_of::<u64>(),
+                Outcome::Refused { .. } => size_of::<u8>(),
+                Outcome::Done
+                | Outcome::Absent
+                | Outcome::NotLeader { leader: None }
+                | Outcome::Busy
+                | Outcome::Expired => 0,
             }
     }
 }
@@ -228,6 +257,13 @@ pub fn parse(payload: &[u8]) -> Result<Reply<'_>, Reject> {
             leader: body.as_array::<4>().map(|leader| u32::from_be_bytes(*leader)),
         },
         code::BUSY => Outcome::Busy,
+        code::OPENED => Outcome::Opened {
+            client: u64::from_be_bytes(*body.as_array().ok_or(Reject::Length)?),
+        },
+        code::EXPIRED => Outcome::Expired,
+        code::REFUSED => Outcome::Refused {
+            reason: *body.first().ok_or(Reject::Length)?,
+        },
         _ => return Err(Reject::Kind),
     };
     let reply = Reply {
@@ -286,7 +322,7 @@ fn split_entry(bytes: &[u8]) -> Result<(Entry<'_>, &[u8]), Reject> {
 /// If `payload` has another length, or if a value is longer than [`VALUE_BYTES_MAX`].
 pub fn emit(reply: &Reply<'_>, payload: &mut [u8]) {
     assert_eq!(payload.len(), reply.len_bytes(), "the payload's length is the reply's");
-    let leader_bytes;
+    let (leader_bytes, client_bytes, reason_bytes);
     let (code, more, count, body): (u8, bool, u16, &[u8]) = match reply.outcome {
         Outcome::Done => (code::DONE, false, 0, &[]),
         Outcome::Value(value) => {
@@ -305,6 +341,15 @@ pub fn emit(reply: &Reply<'_>, payload: &mut [u8]) {
             (code::NOT_LEADER, false, 0, &leader_bytes)
         }
         Outcome::Busy => (code::BUSY, false, 0, &[]),
+        Outcome::Opened { client } => {
+            client_bytes = client.to_be_bytes();
+            (code::OPENED, false, 0, &client_bytes)
+        }
+        Outcome::Expired => (code::EXPIRED, false, 0, &[]),
+        Outcome::Refused { reason } => {
+            reason_bytes = [reason];
+            (code::REFUSED, false, 0, &reason_bytes)
+        }
     };
     payload[field::CLIENT].copy_from_slice(&reply.client.to_be_bytes());
     payload[field::SEQUENCE].copy_from_slice(&reply.sequence.to_be_bytes());
@@ -326,7 +371,8 @@ mod tests {
     proptest! {
         #[test]
         fn parse_undoes_emit(
-            client: u64, sequence: u64, code in 0..7, value in bytes(0..400), leader: Option<u32>, more: bool,
+            client: u64, sequence: u64, code in 0..10, value in bytes(0..400), leader: Option<u32>, more: bool, opened: u64,
+            reason: u8,
             entries in prop::collection::vec((bytes(1..=255), bytes(0..100)), 0..9),
         ) {
             let mut buffer = [0; 4096];
@@ -341,7 +387,10 @@ mod tests {
                 3 => Outcome::Mismatch(&value),
                 4 => Outcome::Entries(writer.finish(more)),
                 5 => Outcome::NotLeader { leader },
-                _ => Outcome::Busy,
+                6 => Outcome::Busy,
+                7 => Outcome::Opened { client: opened },
+                8 => Outcome::Expired,
+                _ => Outcome::Refused { reason },
             };
             let reply = Reply { client, sequence, outcome };
             let mut payload = vec![0xaa; reply.len_bytes()];
@@ -356,7 +405,7 @@ mod tests {
         }
 
         #[test]
-        fn what_parses_is_what_emit_writes(head in [0u8..9, 0u8..3, 0u8..2, 0u8..4], body in prop::collection::vec(0u8..4, 0..20)) {
+        fn what_parses_is_what_emit_writes(head in [0u8..12, 0u8..3, 0u8..2, 0u8..4], body in prop::collection::vec(0u8..4, 0..20)) {
             let mut payload = vec![7; 16];
             payload.extend(head);
             payload.extend(body);

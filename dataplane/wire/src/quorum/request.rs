@@ -14,10 +14,19 @@
 //! | get, delete      | key  | empty    | empty  | 0         |
 //! | compare-and-swap | key  | expected | value  | 0         |
 //! | range            | from | end      | empty  | 1 or more |
+//! | open             | none | empty    | empty  | 0         |
+//! | stale get        | key  | empty    | empty  | 0         |
+//! | stale range      | from | end      | empty  | 1 or more |
+//! | reconfigure      | none | members  | empty  | 0         |
+//!
+//! A client that has no session yet is client 0, and only it may open one.
 
 use core::ops::Range;
 
-use super::{KEY_BYTES_MAX, VALUE_BYTES_MAX, assert_key, assert_value};
+use super::{
+    KEY_BYTES_MAX, VALUE_BYTES_MAX, assert_key, assert_value,
+    members::{self, Members},
+};
 use crate::Reject;
 
 /// Where each field stands.
@@ -53,6 +62,16 @@ pub mod code {
     pub const DELETE: u8 = 5;
     /// [`super::Command::Range`].
     pub const RANGE: u8 = 6;
+    /// [`super::Command::Open`].
+    pub const OPEN: u8 = 7;
+    /// [`super::Command::StaleGet`].
+    pub const STALE_GET: u8 = 8;
+    /// [`super::Command::StaleRange`].
+    pub const STALE_RANGE: u8 = 9;
+    /// [`super::Command::Reconfigure`].
+    pub const RECONFIGURE: u8 = 10;
+    /// No request: what a new leader puts into its log. See [`super::super::entry`].
+    pub const NO_OP: u8 = 0x80;
 }
 
 /// Length of the fixed part.
@@ -114,11 +133,63 @@ pub enum Command<'a> {
         /// At least 1.
         count_max: u16,
     },
+    /// Open a session. The client is 0, and the sequence a number that no other client will think of, so that the
+    /// answer finds the one that asked.
+    Open,
+    /// As [`Command::Get`], but any replica may answer, from what it has applied so far.
+    StaleGet {
+        /// The key.
+        key: &'a [u8],
+    },
+    /// As [`Command::Range`], but any replica may answer, from what it has applied so far.
+    StaleRange {
+        /// The first key, inclusive.
+        from: &'a [u8],
+        /// The last key, exclusive; empty for "to the last key there is".
+        end: &'a [u8],
+        /// At least 1.
+        count_max: u16,
+    },
+    /// Make these the members.
+    Reconfigure {
+        /// Sound, as [`Members::is_sound`] says.
+        members: Members,
+    },
 }
 
+/// As a command stands on the wire: code, key, first and second operand, count.
+type Parts<'p> = (u8, &'p [u8], &'p [u8], &'p [u8], u16);
+
 impl<'a> Command<'a> {
-    /// As it stands on the wire: code, key, first and second operand, count.
-    fn parts(&self) -> (u8, &'a [u8], &'a [u8], &'a [u8], u16) {
+    /// Whether it changes nothing.
+    pub const fn reads_only(&self) -> bool {
+        matches!(self, Command::Get { .. } | Command::Range { .. }) || self.is_stale()
+    }
+
+    /// Whether any replica may answer it, from what it has applied so far.
+    pub const fn is_stale(&self) -> bool {
+        matches!(self, Command::StaleGet { .. } | Command::StaleRange { .. })
+    }
+
+    const fn has_key(&self) -> bool {
+        !matches!(self, Command::Open | Command::Reconfigure { .. })
+    }
+
+    /// End and largest count of a command that reads a range.
+    const fn range(&self) -> Option<(&'a [u8], u16)> {
+        match *self {
+            Command::Range { end, count_max, .. } | Command::StaleRange { end, count_max, .. } => {
+                Some((end, count_max))
+            }
+            _ => None,
+        }
+    }
+
+    /// Members are encoded into `members_bytes`, which the parts then point at.
+    fn parts<'p>(&self, members_bytes: &'p mut [u8; members::BYTES]) -> Parts<'p>
+    where
+        'a: 'p,
+    {
         match *self {
             Command::Put { key, value } => (code::PUT, key, value, &[], 0),
             Command::Get { key } => (code::GET, key, &[], &[], 0),
@@ -126,6 +197,13 @@ impl<'a> Command<'a> {
             Command::CompareAndSwap { key, expected, value } => (code::COMPARE_AND_SWAP, key, expected, value, 0),
             Command::Delete { key } => (code::DELETE, key, &[], &[], 0),
             Command::Range { from, end, count_max } => (code::RANGE, from, end, &[], count_max),
+            Command::Open => (code::OPEN, &[], &[], &[], 0),
+            Command::StaleGet { key } => (code::STALE_GET, key, &[], &[], 0),
+            Command::StaleRange { from, end, count_max } => (code::STALE_RANGE, from, end, &[], count_max),
+            Command::Reconfigure { members } => {
+                *members_bytes = members.encode();
+                (code::RECONFIGURE, &[], members_bytes, &[], 0)
+            }
         }
     }
 }
@@ -133,7 +211,8 @@ impl<'a> Command<'a> {
 impl Request<'_> {
     /// How long the payload is that [`emit`] writes.
     pub fn len_bytes(&self) -> usize {
-        let (_, key, first, second, _) = self.command.parts();
+        let mut members_bytes = [0; members::BYTES];
+        let (_, key, first, second, _) = self.command.parts(&mut members_bytes);
         HEADER_BYTES + key.len() + first.len() + second.len()
     }
 }
@@ -141,9 +220,9 @@ impl Request<'_> {
 /// Parses a request that fills `payload` exactly.
 ///
 /// # Errors
-/// In this order: [`Reject::Short`], [`Reject::Long`], [`Reject::Length`] (a key or value outside its bounds),
-/// [`Reject::Kind`] (an unknown command), [`Reject::Length`] (an operand or a count that the command has no use for, or
-/// the lack of one).
+/// In this order: [`Reject::Short`], [`Reject::Long`], [`Reject::Length`] (a value outside its bounds), [`Reject::Kind`]
+/// (an unknown command), [`Reject::Length`] (a key, an operand, a count or a client that the command has no use for, the
+/// lack of one, or members that are not sound).
 pub fn parse(payload: &[u8]) -> Result<Request<'_>, Reject> {
     let (head, rest) = payload.split_first_chunk::<HEADER_BYTES>().ok_or(Reject::Short)?;
     let [c0, c1, c2, c3, c4, c5, c6, c7, head @ ..] = *head;
@@ -160,10 +239,11 @@ pub fn parse(payload: &[u8]) -> Result<Request<'_>, Reject> {
     if !rest.is_empty() {
         return Err(Reject::Long);
     }
-    if key.is_empty() || first.len() > VALUE_BYTES_MAX || second.len() > VALUE_BYTES_MAX {
+    if first.len() > VALUE_BYTES_MAX || second.len() > VALUE_BYTES_MAX {
         return Err(Reject::Length);
     }
 
+    let client = u64::from_be_bytes([c0, c1, c2, c3, c4, c5, c6, c7]);
     let command = match code {
         code::PUT => Command::Put { key, value: first },
         code::GET => Command::Get { key },
@@ -179,18 +259,30 @@ pub fn parse(payload: &[u8]) -> Result<Request<'_>, Reject> {
             end: first,
             count_max,
         },
+        code::OPEN => Command::Open,
+        code::STALE_GET => Command::StaleGet { key },
+        code::STALE_RANGE => Command::StaleRange {
+            from: key,
+            end: first,
+            count_max,
+        },
+        code::RECONFIGURE => Command::Reconfigure {
+            members: Members::parse(first.as_array().ok_or(Reject::Length)?)?,
+        },
         _ => return Err(Reject::Kind),
     };
-    let range_fits = match command {
-        Command::Range { end, count_max, .. } => end.len() <= KEY_BYTES_MAX && count_max > 0,
-        _ => true,
-    };
+    let key_fits = !(command.has_key() && key.is_empty());
+    let range_fits = command
+        .range()
+        .is_none_or(|(end, count_max)| end.len() <= KEY_BYTES_MAX && count_max > 0);
+    let client_fits = command != Command::Open || client == 0;
     // What the command did not take must be empty: one request has one encoding.
-    if !range_fits || command.parts() != (code, key, first, second, count_max) {
+    let takes_all = command.parts(&mut [0; members::BYTES]) == (code, key, first, second, count_max);
+    if !(key_fits && range_fits && client_fits && takes_all) {
         return Err(Reject::Length);
     }
     Ok(Request {
-        client: u64::from_be_bytes([c0, c1, c2, c3, c4, c5, c6, c7]),
+        client,
         sequence: u64::from_be_bytes([s0, s1, s2, s3, s4, s5, s6, s7]),
         command,
     })
@@ -199,15 +291,24 @@ pub fn parse(payload: &[u8]) -> Result<Request<'_>, Reject> {
 /// Writes `request`; the payload is exactly [`Request::len_bytes`] long.
 ///
 /// # Panics
-/// If `payload` has another length, or if a key, a value or a count is outside the bounds that [`Command`] states.
+/// If `payload` has another length, or if a key, a value, a count, a client or members are outside the bounds that
+/// [`Command`] states.
 pub fn emit(request: &Request<'_>, payload: &mut [u8]) {
-    let (code, key, first, second, count_max) = request.command.parts();
-    assert_key(key);
+    let mut members_bytes = [0; members::BYTES];
+    let (code, key, first, second, count_max) = request.command.parts(&mut members_bytes);
+    if request.command.has_key() {
+        assert_key(key);
+    }
     assert_value(first);
     assert_value(second);
-    if let Command::Range { end, count_max, .. } = request.command {
+    if let Some((end, count_max)) = request.command.range() {
         assert!(end.len() <= KEY_BYTES_MAX, "a range's end of {} bytes", end.len());
         assert!(count_max > 0, "a range of at most 0 entries");
+    }
+    match request.command {
+        Command::Open => assert_eq!(request.client, 0, "only client 0 opens a session"),
+        Command::Reconfigure { members } => assert!(members.is_sound(), "{members:?} are not sound"),
+        _ => {}
     }
     assert_eq!(
         payload.len(),
@@ -233,6 +334,7 @@ pub fn emit(request: &Request<'_>, payload: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quorum::members::tests::sound_members;
     use proptest::prelude::*;
 
     fn bytes(len: impl Into<prop::collection::SizeRange>) -> impl Strategy<Value = Vec<u8>> {
@@ -242,18 +344,23 @@ mod tests {
     proptest! {
         #[test]
         fn parse_undoes_emit(
-            client: u64, sequence: u64, code in 0..6, key in bytes(1..=255), end in bytes(0..=255),
-            value in bytes(0..400), expected in bytes(0..400), count_max in 1u16..,
+            client: u64, sequence: u64, code in 0..10, key in bytes(1..=255), end in bytes(0..=255),
+            value in bytes(0..400), expected in bytes(0..400), count_max in 1u16.., members in sound_members(),
         ) {
             let (key, end, value, expected) = (&key[..], &end[..], &value[..], &expected[..]);
-            let command = match code {
+    let command = match code {
                 0 => Command::Put { key, value },
                 1 => Command::Get { key },
                 2 => Command::Append { key, value },
                 3 => Command::CompareAndSwap { key, expected, value },
                 4 => Command::Delete { key },
-                _ => Command::Range { from: key, end, count_max },
+                5 => Command::Range { from: key, end, count_max },
+                6 => Command::Open,
+                7 => Command::StaleGet { key },
+                8 => Command::StaleRange { from: key, end, count_max },
+                _ => Command::Reconfigure { members },
             };
+            let client = if command == Command::Open { 0 } else { client };
             let request = Request { client, sequence, command };
             let mut payload = vec![0xaa; request.len_bytes()];
             emit(&request, &mut payload);
@@ -266,9 +373,13 @@ mod tests {
         }
 
         #[test]
-        fn what_parses_is_what_emit_writes(code in 0u8..8, key_len in 0u8..4, first_len in 0u8..4, second_len in 0u8..4, count in 0u8..2) {
+        fn what_parses_is_what_emit_writes(
+            client in 0u8..2, code in 0u8..12, key_len in 0u8..4, first_len in prop_oneof![0u8..4, Just(8)],
+            second_len in 0u8..4, count in 0u8..2, fill in 0u8..4,
+        ) {
             let rest = usize::from(key_len) + usize::from(first_len) + usize::from(second_len);
-            let mut payload = vec![7; HEADER_BYTES + rest];
+            let mut payload = vec![fill; HEADER_BYTES + rest];
+            payload[..8].fill(client);
             payload[16..24].copy_from_slice(&[code, key_len, 0, first_len, 0, second_len, 0, count]);
             if let Ok(request) = parse(&payload) {
                 let mut again = vec![0xaa; request.len_bytes()];
@@ -287,6 +398,25 @@ mod tests {
         payload[field::KEY_LEN.start] = 1;
         payload[field::FIRST_LEN].copy_from_slice(&(too_long as u16).to_be_bytes());
         assert_eq!(parse(&payload), Err(Reject::Length));
+    }
+
+    #[test]
+    fn who_reads_and_who_may_be_late() {
+        let (key, from, end, count_max) = (&b"k"[..], &b"k"[..], &b""[..], 1);
+        for (command, reads_only, is_stale) in [
+            (Command::Get { key }, true, false),
+            (Command::Range { from, end, count_max }, true, false),
+            (Command::StaleGet { key }, true, true),
+            (Command::StaleRange { from, end, count_max }, true, true),
+            (Command::Delete { key }, false, false),
+            (Command::Open, false, false),
+        ] {
+            assert_eq!(
+                (command.reads_only(), command.is_stale()),
+                (reads_only, is_stale),
+                "{command:?}"
+            );
+        }
     }
 
     #[test]
