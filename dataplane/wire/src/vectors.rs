@@ -4,15 +4,23 @@
 //! The bytes were computed by another implementation than this crate's, from the RFCs' text, so that a mistake that
 //! `emit` and `parse` share does not pass.
 
+mod catch_up;
 mod datagrams;
+mod fast_path;
 mod frames;
 mod replies;
 mod requests;
+mod snapshots;
+mod votes;
 
+pub use catch_up::{ENTRIES, REPORTS};
 pub use datagrams::DATAGRAMS;
+pub use fast_path::{ACKS, APPENDS};
 pub use frames::{ECHOES, FRAMES};
 pub use replies::REPLIES;
 pub use requests::REQUESTS;
+pub use snapshots::{SNAPSHOT_CHUNKS, SNAPSHOT_REPORTS};
+pub use votes::{VOTE_REPLIES, VOTE_REQUESTS};
 
 use crate::Reject;
 
@@ -35,7 +43,7 @@ mod tests {
     use super::*;
     use crate::{
         datagram, echo, frame,
-        quorum::{reply, request},
+        quorum::{ack, append, entries, reply, report, request, snapshot, vote},
         udp::{Checksum, Verify},
     };
     use core::fmt::Debug;
@@ -119,5 +127,34 @@ mod tests {
             reply::emit(reply, &mut bytes);
             bytes
         });
+    }
+
+    /// Lists of whole frames whose message is spread over header and payload.
+    macro_rules! messages {
+        ($($test:ident: $list:ident, $parse:path;)*) => {$(
+            #[test]
+            fn $test() {
+                hold(
+                    $list,
+                    |bytes| $parse(&frame::parse(bytes)?),
+                    |message| {
+                        let mut bytes = vec![0xaa; frame::HEADER_BYTES + message.payload_bytes()];
+                        message.emit(&mut bytes);
+                        bytes
+                    },
+                );
+            }
+        )*};
+    }
+
+    messages! {
+        appends: APPENDS, append::parse;
+        acks: ACKS, ack::parse;
+        entries: ENTRIES, entries::parse;
+        reports: REPORTS, report::parse;
+        vote_requests: VOTE_REQUESTS, vote::parse_request;
+        vote_replies: VOTE_REPLIES, vote::parse_reply;
+        snapshot_chunks: SNAPSHOT_CHUNKS, snapshot::parse_chunk;
+        snapshot_reports: SNAPSHOT_REPORTS, snapshot::parse_report;
     }
 }

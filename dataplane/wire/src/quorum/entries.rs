@@ -346,6 +346,27 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_above_the_bound_is_refused() {
+        let header = Header {
+            kind: Kind::Entries,
+            term: 1,
+            slot: 2,
+            sent_ns: 0,
+        };
+        for (len, expect) in [(ENTRY_BYTES_MAX, None), (ENTRY_BYTES_MAX + 1, Some(Reject::Length))] {
+            let mut payload = vec![0; HEADER_BYTES + ENTRY_HEADER_BYTES + len];
+            payload[field::COUNT].copy_from_slice(&[0, 1]);
+            payload[HEADER_BYTES..][entry_field::LEN].copy_from_slice(&(len as u16).to_be_bytes());
+            let frame = Frame {
+                header,
+                payload: &payload,
+                payload_crc: 0,
+            };
+            assert_eq!(parse(&frame).err(), expect);
+        }
+    }
+
+    #[test]
     fn the_longest_list_fits_a_frame() {
         let mut buffer = vec![0; 2 * LIST_BYTES_MAX];
         let mut writer = EntriesWriter::new(&mut buffer);

@@ -94,12 +94,11 @@ mod tests {
     #[test]
     fn every_request_is_an_entry_and_nothing_else_is() {
         for vector in REQUESTS {
-            assert_eq!(
-                parse(vector.bytes),
-                vector.expect.map(Entry::Request),
-                "{}",
-                vector.name
-            );
+            let expect = match vector.bytes {
+                bytes if bytes == NO_OP => Ok(Entry::NoOp),
+                _ => vector.expect.map(Entry::Request),
+            };
+            assert_eq!(parse(vector.bytes), expect, "{}", vector.name);
         }
     }
 
