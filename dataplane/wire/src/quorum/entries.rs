@@ -97,7 +97,7 @@ impl<'a> List<'a> {
     }
 
     /// Terms and bytes, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, &'a [u8])> + use<'a> {
+    pub fn iter(&self) -> impl Iterator<Item = Entry<'a>> + use<'a> {
         let mut rest = self.encoded;
         // Every `List` was checked when it was made, so the iterator ends at the end of the bytes.
         core::iter::from_fn(move || {
@@ -194,8 +194,11 @@ pub fn parse<'a>(frame: &Frame<'a>) -> Result<Entries<'a>, Reject> {
     Ok(entries)
 }
 
+/// A term with an entry's bytes.
+pub type Entry<'a> = (u64, &'a [u8]);
+
 /// An entry, and what stands behind it.
-fn split_entry(bytes: &[u8]) -> Result<((u64, &[u8]), &[u8]), Reject> {
+fn split_entry(bytes: &[u8]) -> Result<(Entry<'_>, &[u8]), Reject> {
     let (head, rest) = bytes.split_first_chunk::<ENTRY_HEADER_BYTES>().ok_or(Reject::Length)?;
     let len_bytes = usize::from(u16::from_be_bytes(array(head, entry_field::LEN)));
     message::require(len_bytes <= ENTRY_BYTES_MAX)?;
