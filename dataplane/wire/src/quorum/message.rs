@@ -22,7 +22,7 @@ pub(super) fn whole<const LEN: usize>(payload: &[u8]) -> Result<&[u8; LEN], Reje
     }
 }
 
-/// Reserved bytes and words are zero: one message has one encoding.
+/// [`Reject::Length`] where it is not so.
 pub(super) fn require(is_so: bool) -> Result<(), Reject> {
     if is_so { Ok(()) } else { Err(Reject::Length) }
 }
