@@ -1,0 +1,358 @@
+//! Small clusters in one thread: elections, commits, repair, sessions, reads, snapshots, members.
+
+mod support;
+
+use std::time::Duration;
+
+use dataplane_quorum::{ReadMode, RoleName, majorities};
+use dataplane_waist::{Slot, Term};
+use dataplane_wire::{
+    frame::{self, Kind},
+    quorum::{members::Members, request::Command},
+};
+use support::{Cluster, config};
+
+fn put(value: &[u8]) -> Command<'_> {
+    Command::Put { key: b"k", value }
+}
+
+#[test]
+fn one_leader_is_elected_and_commits() {
+    for count in [1, 2, 3, 5, 7] {
+        let mut cluster = Cluster::of(count);
+        let leader = cluster.elect();
+        let client = cluster.open(leader);
+        cluster.request(leader, client, 1, put(b"v"));
+        cluster.settle();
+        assert_eq!(cluster.answers, [(leader, 1, "Done".into())]);
+        cluster.run_for(Duration::from_millis(50));
+        for member in &cluster.members {
+            assert_eq!(member.replica.machine().value, b"v", "{count} replicas");
+            assert_eq!(member.replica.counters().impossible_count, 0);
+        }
+        let leaders = cluster
+            .members
+            .iter()
+            .filter(|member| member.replica.role() == RoleName::Leader);
+        assert_eq!(leaders.count(), 1);
+    }
+}
+
+#[test]
+fn a_commit_among_three_takes_six_frames_with_the_clients_two() {
+    let mut cluster = Cluster::of(3);
+    let leader = cluster.elect();
+    let client = cluster.open(leader);
+    let before_count = cluster.frames_count;
+    for sequence in 1..=50 {
+        cluster.request(leader, client, sequence, put(b"v"));
+        cluster.settle();
+    }
+    // Two appends, two acknowledgements, one answer; the request itself is not counted by the cluster.
+    assert_eq!(cluster.frames_count - before_count, 5 * 50);
+    let follower = &cluster.members[(leader as usize + 1) % 3].replica;
+    assert!(
+        follower.counters().fast_entries_count >= 50,
+        "{:?}",
+        follower.counters()
+    );
+}
+
+#[test]
+fn a_request_that_comes_twice_is_applied_once() {
+    let mut cluster = Cluster::of(3);
+    let leader = cluster.elect();
+    let client = cluster.open(leader);
+    for _ in 0..3 {
+        cluster.request(leader, client, 5, put(b"v"));
+    }
+    cluster.settle();
+    cluster.request(leader, client, 5, put(b"v"));
+    cluster.settle();
+    assert_eq!(
+        cluster.answers.len(),
+        4,
+        "every copy is answered: {:?}",
+        cluster.answers
+    );
+    assert_eq!(cluster.members[leader as usize].replica.machine().puts_count, 1);
+}
+
+#[test]
+fn a_session_that_is_not_known_is_told_so() {
+    let mut cluster = Cluster::of(3);
+    let leader = cluster.elect();
+    cluster.request(leader, 1 << 40, 1, put(b"v"));
+    cluster.settle();
+    assert_eq!(cluster.answers, [(leader, 1, "Expired".into())]);
+}
+
+#[test]
+fn a_lost_entry_is_sent_again_and_those_behind_it_are_not() {
+    let mut cluster = Cluster::of(3);
+    let leader = cluster.elect();
+    let client = cluster.open(leader);
+    let mut appends_count = 0;
+    let victim = (leader + 1) % 3;
+    cluster.loses = Box::new(move |_, to, bytes| {
+        let is_append = frame::parse(bytes).is_ok_and(|frame| frame.header.kind == Kind::Append);
+        appends_count += u64::from(is_append && to == victim);
+        is_append && to == victim && appends_count == 3
+    });
+    for sequence in 1..=10 {
+        cluster.request(leader, client, sequence, put(&[sequence as u8]));
+    }
+    cluster.settle();
+    let leader_counters = *cluster.members[leader as usize].replica.counters();
+    assert_eq!(leader_counters.resent_count, 1, "{leader_counters:?}");
+    cluster.run_for(Duration::from_millis(30));
+    let follower = &cluster.members[victim as usize].replica;
+    assert_eq!(follower.machine().value, [10]);
+    assert_eq!(follower.counters().held_count, 7);
+}
+
+#[test]
+fn the_last_entry_lost_everywhere_is_sent_again_by_the_timer() {
+    let mut cluster = Cluster::of(3);
+    let leader = cluster.elect();
+    let client = cluster.open(leader);
+    let mut lost_count = 0;
+    cluster.loses = Box::new(move |_, _, bytes| {
+        let is_append = frame::parse(bytes).is_ok_and(|frame| frame.header.kind == Kind::Append);
+        lost_count += u64::from(is_append);
+        is_append && lost_count <= 2
+    });
+    cluster.request(leader, client, 1, put(b"v"));
+    cluster.settle();
+    assert_eq!(cluster.answers, []);
+    cluster.run_for(Duration::from_millis(4));
+    assert_eq!(cluster.answers, [(leader, 1, "Done".into())]);
+}
+
+#[test]
+fn a_new_leader_has_everything_that_was_answered_and_the_old_one_joins_it() {
+    let mut cluster = Cluster::of(3);
+    let old = cluster.elect();
+    let client = cluster.open(old);
+    for sequence in 1..=5 {
+        cluster.request(old, client, sequence, put(&[sequence as u8]));
+    }
+    cluster.settle();
+    cluster.members[old as usize].is_up = false;
+    let new = cluster.elect();
+    assert_ne!(new, old);
+    assert_eq!(cluster.members[new as usize].replica.machine().value, [5]);
+    // The request that was answered is known to the new leader as well.
+    cluster.answers.clear();
+    cluster.request(new, client, 5, put(&[5]));
+    cluster.settle();
+    assert_eq!(cluster.answers, [(new, 5, "Done".into())]);
+    cluster.restart(old, config(old, 3, ReadMode::Index));
+    cluster.request(new, client, 6, put(&[6]));
+    cluster.run_for(Duration::from_millis(100));
+    assert_eq!(cluster.members[old as usize].replica.machine().value, [6]);
+    assert_eq!(cluster.members[old as usize].replica.machine().puts_count, 6);
+}
+
+#[test]
+fn an_entry_that_was_never_committed_gives_way() {
+    let mut cluster = Cluster::of(3);
+    let old = cluster.elect();
+    let client = cluster.open(old);
+    // Nothing that the leader says arrives from here on, and it does not know.
+    cluster.loses = Box::new(move |from, _, _| from == old);
+    for sequence in 1..=3 {
+        cluster.request(old, client, sequence, put(b"lost"));
+    }
+    cluster.settle();
+    cluster.run_for(Duration::from_millis(400));
+    let new = cluster.leader().expect("the other two elect");
+    assert_ne!(new, old);
+    cluster.loses = Box::new(|_, _, _| false);
+    cluster.request(new, client, 9, put(b"kept"));
+    cluster.run_for(Duration::from_millis(100));
+    let replica = &cluster.members[old as usize].replica;
+    assert_eq!(replica.machine().value, b"kept");
+    assert!(replica.counters().truncated_count >= 3, "{:?}", replica.counters());
+    assert!(
+        cluster.answers.iter().all(|(_, sequence, _)| *sequence == 9),
+        "{:?}",
+        cluster.answers
+    );
+}
+
+#[test]
+fn a_replica_that_was_cut_off_does_not_depose_the_leader() {
+    let mut cluster = Cluster::of(3);
+    let leader = cluster.elect();
+    let term = cluster.members[leader as usize].replica.term();
+    let away = (leader + 1) % 3;
+    cluster.loses = Box::new(move |from, to, _| from == away || to == away);
+    cluster.run_for(Duration::from_secs(3));
+    cluster.loses = Box::new(|_, _, _| false);
+    cluster.run_for(Duration::from_secs(1));
+    assert_eq!(cluster.leader(), Some(leader));
+    assert_eq!(cluster.members[away as usize].replica.term(), term);
+}
+
+#[test]
+fn a_leader_that_hears_from_no_quorum_steps_down() {
+    let mut cluster = Cluster::of(3);
+    let leader = cluster.elect();
+    for other in 0..3 {
+        cluster.members[other as usize].is_up = other == leader;
+    }
+    cluster.run_for(Duration::from_millis(700));
+    assert_ne!(cluster.members[leader as usize].replica.role(), RoleName::Leader);
+}
+
+#[test]
+fn reads_are_answered_by_asking_or_by_lease_and_stale_ones_by_anybody() {
+    for reads in [ReadMode::Index, ReadMode::Lease] {
+        let mut cluster = Cluster::new((0..3).map(|node| config(node, 3, reads)));
+        let leader = cluster.elect();
+        let client = cluster.open(leader);
+        cluster.request(leader, client, 1, put(b"v"));
+        cluster.settle();
+        cluster.run_for(Duration::from_millis(50));
+        cluster.answers.clear();
+        cluster.request(leader, client, 2, Command::Get { key: b"k" });
+        cluster.run_for(Duration::from_millis(1));
+        assert_eq!(cluster.answers, [(leader, 2, "Value([118])".into())]);
+        let counters = cluster.members[leader as usize].replica.counters();
+        let by_mode = (counters.index_reads_count, counters.lease_reads_count);
+        assert_eq!(by_mode, if reads == ReadMode::Index { (1, 0) } else { (0, 1) });
+        let follower = (leader + 1) % 3;
+        cluster.answers.clear();
+        cluster.request(follower, client, 3, Command::Get { key: b"k" });
+        cluster.request(follower, client, 4, Command::StaleGet { key: b"k" });
+        let not_leader = format!("NotLeader {{ leader: Some({leader}) }}");
+        assert_eq!(
+            cluster.answers,
+            [(follower, 3, not_leader), (follower, 4, "Value([118])".into())]
+        );
+    }
+}
+
+#[test]
+fn a_leader_that_was_replaced_answers_no_read() {
+    for reads in [ReadMode::Index, ReadMode::Lease] {
+        let mut cluster = Cluster::new((0..3).map(|node| config(node, 3, reads)));
+        let old = cluster.elect();
+        let client = cluster.open(old);
+        cluster.loses = Box::new(move |from, to, _| from == old || to == old);
+        // Until a new leader writes, the old one may read by its lease; afterwards never.
+        while cluster.leader().is_none_or(|leader| leader == old) {
+            cluster.run_for(Duration::from_millis(5));
+        }
+        let new = cluster.leader().expect("there is one");
+        cluster.request(new, client, 1, put(b"new"));
+        cluster.run_for(Duration::from_millis(10));
+        cluster.answers.clear();
+        cluster.request(old, client, 2, Command::Get { key: b"k" });
+        cluster.run_for(Duration::from_millis(50));
+        assert!(
+            cluster
+                .answers
+                .iter()
+                .all(|(_, _, outcome)| outcome.starts_with("NotLeader")),
+            "{reads:?}: {:?}",
+            cluster.answers
+        );
+    }
+}
+
+#[test]
+fn a_follower_that_was_away_for_long_gets_a_snapshot() {
+    let mut cluster = Cluster::of(3);
+    let leader = cluster.elect();
+    let client = cluster.open(leader);
+    let away = (leader + 1) % 3;
+    cluster.members[away as usize].is_up = false;
+    for sequence in 1..=500 {
+        cluster.request(leader, client, sequence, put(&[sequence as u8; 100]));
+        cluster.settle();
+    }
+    assert!(cluster.members[leader as usize].replica.counters().snapshots_count >= 4);
+    cluster.restart(away, config(away, 3, ReadMode::Index));
+    cluster.run_for(Duration::from_millis(200));
+    let replica = &cluster.members[away as usize].replica;
+    assert_eq!(replica.counters().snapshots_installed_count, 1);
+    assert_eq!(replica.machine(), cluster.members[leader as usize].replica.machine());
+    // And goes on from its own log.
+    cluster.restart(away, config(away, 3, ReadMode::Index));
+    cluster.request(leader, client, 501, put(b"after"));
+    cluster.run_for(Duration::from_millis(200));
+    let replica = &cluster.members[away as usize].replica;
+    assert_eq!(replica.counters().snapshots_installed_count, 0);
+    assert_eq!(replica.machine().value, b"after");
+    assert_eq!(replica.machine().puts_count, 501);
+}
+
+#[test]
+fn a_voter_is_added_and_the_leader_removes_itself() {
+    let with_three = |node| {
+        let mut config = config(node, 4, ReadMode::Index);
+        config.members = majorities(0b0111);
+        config
+    };
+    let mut cluster = Cluster::new((0..4).map(with_three));
+    let leader = cluster.elect();
+    assert_ne!(leader, 3, "who does not vote does not stand");
+    let client = cluster.open(leader);
+    cluster.request(leader, client, 1, put(b"v"));
+    cluster.settle();
+    cluster.answers.clear();
+    let change = |members: Members| Command::Reconfigure { members };
+    cluster.request(leader, client, 2, change(majorities(0b1111)));
+    cluster.run_for(Duration::from_millis(100));
+    assert_eq!(cluster.answers, [(leader, 2, "Done".into())]);
+    assert_eq!(cluster.members[3].replica.machine().value, b"v");
+    cluster.answers.clear();
+    cluster.request(leader, client, 3, change(majorities(0b0001)));
+    assert_eq!(cluster.answers, [(leader, 3, "Refused { reason: 3 }".into())]);
+    cluster.answers.clear();
+    cluster.request(leader, client, 4, change(majorities(0b1111 & !(1 << leader))));
+    cluster.run_for(Duration::from_millis(100));
+    assert_eq!(cluster.answers, [(leader, 4, "Done".into())]);
+    let new = cluster.elect();
+    assert_ne!(new, leader);
+    let members = cluster.members[new as usize].replica.members();
+    assert!(!members.contains(leader) && members.count() == 3);
+}
+
+#[test]
+fn more_than_fits_is_refused_with_busy_and_nothing_is_lost() {
+    let mut cluster = Cluster::of(3);
+    let leader = cluster.elect();
+    let client = cluster.open(leader);
+    cluster.loses = Box::new(|_, _, _| true);
+    for sequence in 1..=70 {
+        cluster.request(leader, client, sequence, put(b"v"));
+    }
+    let busy_count = cluster
+        .answers
+        .iter()
+        .filter(|(_, _, outcome)| outcome == "Busy")
+        .count();
+    assert_eq!(busy_count, 70 - 64);
+    cluster.loses = Box::new(|_, _, _| false);
+    cluster.run_for(Duration::from_millis(100));
+    assert_eq!(cluster.members[leader as usize].replica.machine().puts_count, 64);
+}
+
+#[test]
+fn frames_of_another_cluster_or_a_wrong_address_change_nothing() {
+    let mut cluster = Cluster::new((0..3).map(|node| {
+        let mut config = config(node, 3, ReadMode::Index);
+        config.cluster = 7 + u64::from(node == 2);
+        config
+    }));
+    let leader = cluster.elect();
+    assert_ne!(leader, 2);
+    cluster.run_for(Duration::from_secs(1));
+    let stranger = &cluster.members[2].replica;
+    assert_eq!(stranger.term(), Term(0));
+    assert_eq!(stranger.window().end(), Slot(0));
+    assert!(stranger.counters().wrong_cluster_count > 0);
+}
