@@ -138,7 +138,7 @@ impl<L: Log + ?Sized> Log for Box<L> {
 
 /// A log in memory. It keeps the trait's order and loses everything with the process: what "durable" means over it is
 /// "in this process's memory", and records must say so.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct MemoryLog {
     /// The slot of `entries[head]`: everything before it a snapshot stands for.
     begin: Slot,

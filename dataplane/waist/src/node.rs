@@ -141,6 +141,31 @@ impl<P: Port, L: Log, M: Protocol> Node<P, L, M> {
         }
     }
 
+    /// The protocol: to look at it. Whoever turns the node needs to know when to do so ([`Protocol::wake_at`]).
+    pub fn protocol(&self) -> &M {
+        &self.protocol
+    }
+
+    /// The protocol, to be changed between turns: a simulator's client is told what to ask.
+    pub fn protocol_mut(&mut self) -> &mut M {
+        &mut self.protocol
+    }
+
+    /// The port, between turns: a simulator puts frames in and takes frames out.
+    pub fn port_mut(&mut self) -> &mut P {
+        &mut self.port
+    }
+
+    /// The log: to look at it.
+    pub fn log(&self) -> &L {
+        &self.log
+    }
+
+    /// The log, between turns: a simulator moves its disk's time.
+    pub fn log_mut(&mut self) -> &mut L {
+        &mut self.log
+    }
+
     /// The port, log and protocol again: to close them, or to look at them.
     pub fn into_parts(self) -> (P, L, M) {
         (self.port, self.log, self.protocol)
