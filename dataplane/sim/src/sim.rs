@@ -1,0 +1,611 @@
+//! The simulation itself: one queue of events, and the hosts and the network that they happen to.
+
+use std::{io, mem};
+
+use dataplane_waist::{Instant, NodeStats, Peer, Protocol};
+use dataplane_wire::checksum::crc32c;
+
+use crate::{
+    Boot, Crash, EventHash, Fault, HostId, HostOptions, LinkFaults, LinkOptions, Mesh, Network, ScheduledFault, SimLog,
+    SimTime,
+    fault::HostSet,
+    host::Host,
+    queue::EventQueue,
+    random::{Purpose, derive},
+};
+
+/// Makes a host's protocol, when the simulation begins and after each crash: recover from the log that is lent.
+///
+/// An error leaves the host down ([`Sim::error`] keeps it).
+pub type BootFn<M> = dyn FnMut(Boot<'_>) -> io::Result<M>;
+
+/// Hosts that run protocols `M` over a network `N`, in virtual time.
+///
+/// `M` is one type, so that whoever runs the simulation can look into every host: an enum, where hosts differ.
+pub struct Sim<M, N = Mesh> {
+    seed: u64,
+    now: SimTime,
+    queue: EventQueue<Planned>,
+    hosts: Vec<Host<M>>,
+    network: N,
+    boot: Box<BootFn<M>>,
+    /// Frames under way, by index, and the indices that are free.
+    frames: Vec<Flying>,
+    free_frames: Vec<u32>,
+    pool: Vec<Vec<u8>>,
+    faults: Vec<Fault>,
+    /// Indices of the faults that last, oldest first.
+    active: Vec<usize>,
+    hash: EventHash,
+    events_count: u64,
+    counts: FrameCounts,
+}
+
+/// What became of frames outside the ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FrameCounts {
+    /// Frames that left a host.
+    pub sent_count: u64,
+    /// Frames that the network lost, by chance, by a partition or for want of room.
+    pub lost_count: u64,
+    /// Copies that the network made.
+    pub duplicated_count: u64,
+    /// Frames that came to a host, its port's losses included.
+    pub delivered_count: u64,
+    /// Frames that came while their host was down.
+    pub to_nobody_count: u64,
+}
+
+/// Something that happened; by [`Sim::step`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// When.
+    pub at: SimTime,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// A frame came to a host; its turn follows.
+    Delivered {
+        /// Who sent it.
+        from: HostId,
+        /// Where it came to.
+        to: HostId,
+    },
+    /// A host took a turn.
+    Turned(HostId),
+    /// A host's process ended by itself, with an error ([`Sim::error`]).
+    Failed(HostId),
+    /// A host was started, or tried to.
+    Started(HostId),
+    /// The fault of this number in the order of scheduling began.
+    FaultBegan(usize),
+    /// It ended.
+    FaultEnded(usize),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Planned {
+    Deliver(u32),
+    Turn(u32),
+    Start(u32),
+    FaultBegins(u32),
+    FaultEnds(u32),
+}
+
+#[derive(Debug, Default)]
+struct Flying {
+    from: u32,
+    to: u32,
+    bytes: Vec<u8>,
+}
+
+impl<M: Protocol> Sim<M, Mesh> {
+    /// Hosts that are linked with each other, all with equal links. Every host is started, in order, at time zero.
+    pub fn new(
+        seed: u64,
+        hosts: &[HostOptions],
+        link: LinkOptions,
+        boot: impl FnMut(Boot<'_>) -> io::Result<M> + 'static,
+    ) -> Sim<M, Mesh> {
+        let mesh = Mesh::new(link, hosts.len() as u32, seed);
+        Sim::with_network(seed, hosts, mesh, boot)
+    }
+}
+
+impl<M: Protocol, N: Network> Sim<M, N> {
+    /// As [`Sim::new`], over another network.
+    pub fn with_network(
+        seed: u64,
+        hosts: &[HostOptions],
+        network: N,
+        boot: impl FnMut(Boot<'_>) -> io::Result<M> + 'static,
+    ) -> Sim<M, N> {
+        let hosts_count = hosts.len() as u32;
+        let host = |(number, options): (usize, &HostOptions)| Host::new(*options, hosts_count, seed, number as u32);
+        let mut sim = Sim {
+            seed,
+            now: SimTime::ZERO,
+            queue: EventQueue::new(),
+            hosts: hosts.iter().enumerate().map(host).collect(),
+            network,
+            boot: Box::new(boot),
+            frames: Vec::new(),
+            free_frames: Vec::new(),
+            pool: Vec::new(),
+            faults: Vec::new(),
+            active: Vec::new(),
+            hash: EventHash::EMPTY,
+            events_count: 0,
+            counts: FrameCounts::default(),
+        };
+        for host in 0..hosts_count {
+            sim.start(host);
+        }
+        sim
+    }
+
+    /// Lets the next event happen, if it is due at `until` or earlier; otherwise it is then `until`.
+    pub fn step(&mut self, until: SimTime) -> Option<Event> {
+        loop {
+            let Some((at, planned)) = self.queue.pop_until(until) else {
+                self.now = self.now.max(until);
+                return None;
+            };
+            self.now = at;
+            let kind = match planned {
+                Planned::Deliver(frame) => Some(self.deliver(frame)),
+                Planned::Turn(host) => self.turn(host),
+                Planned::Start(host) => self.start_again(host),
+                Planned::FaultBegins(index) => Some(self.begin_fault(index as usize)),
+                Planned::FaultEnds(index) => Some(self.end_fault(index as usize)),
+            };
+            if let Some(kind) = kind {
+                self.events_count += 1;
+                return Some(Event { at, kind });
+            }
+        }
+    }
+
+    /// Lets everything happen that is due at `until` or earlier.
+    pub fn run_until(&mut self, until: SimTime) {
+        while self.step(until).is_some() {}
+    }
+
+    /// The simulator's time.
+    pub fn now(&self) -> SimTime {
+        self.now
+    }
+
+    /// How many events have happened.
+    pub fn events_count(&self) -> u64 {
+        self.events_count
+    }
+
+    /// The hash over all of them: kind, time, host, the frames' and the log's bytes.
+    pub fn hash(&self) -> EventHash {
+        self.hash
+    }
+
+    /// What became of frames.
+    pub fn counts(&self) -> FrameCounts {
+        self.counts
+    }
+
+    /// All hosts' numbers.
+    pub fn hosts(&self) -> impl Iterator<Item = HostId> + use<M, N> {
+        (0..self.hosts.len() as u32).map(HostId)
+    }
+
+    /// A host's protocol, unless it is down.
+    pub fn protocol(&self, host: HostId) -> Option<&M> {
+        self.host(host).node().map(|node| node.protocol())
+    }
+
+    /// Changes a host's protocol between two events (a client is given a command); the host takes a turn as soon as it
+    /// can. `None` if it is down.
+    pub fn with_protocol<T>(&mut self, host: HostId, change: impl FnOnce(&mut M, Instant) -> T) -> Option<T> {
+        let (index, now) = (host.0, self.now);
+        let host = &mut self.hosts[index as usize];
+        let local = host.clock.local(now);
+        let result = change(host.node_mut()?.protocol_mut(), local);
+        host.must_turn = true;
+        let turn_at = host.busy_until.max(host.paused_until).max(now);
+        self.plan_turn(index, turn_at);
+        Some(result)
+    }
+
+    /// A host's log and disk, whether it is up or down.
+    pub fn log(&self, host: HostId) -> &SimLog {
+        self.host(host).log()
+    }
+
+    /// A host's counters, unless it is down; those that are not its port's begin again with each start.
+    pub fn stats(&self, host: HostId) -> Option<NodeStats> {
+        self.host(host).node().map(|node| node.stats())
+    }
+
+    /// What a host's clock shows.
+    pub fn local_now(&self, host: HostId) -> Instant {
+        self.host(host).clock.local(self.now)
+    }
+
+    /// How often a host has started.
+    pub fn starts_count(&self, host: HostId) -> u32 {
+        self.host(host).starts_count
+    }
+
+    /// Why a host's last process ended by itself, or why it could not start.
+    pub fn error(&self, host: HostId) -> Option<&io::Error> {
+        self.host(host).error.as_ref()
+    }
+
+    /// The network, to be changed.
+    pub fn network_mut(&mut self) -> &mut N {
+        &mut self.network
+    }
+
+    /// Plans faults. Those whose time has passed happen next.
+    ///
+    /// # Panics
+    /// If one is of a host that does not exist.
+    pub fn schedule(&mut self, faults: &[ScheduledFault]) {
+        for &ScheduledFault { at, fault } in faults {
+            if let Some(host) = fault.host() {
+                assert!((host.0 as usize) < self.hosts.len(), "{fault}: no such host");
+            }
+            let index = self.faults.len() as u32;
+            self.faults.push(fault);
+            self.queue.push(at.max(self.now), Planned::FaultBegins(index));
+        }
+    }
+
+    /// Plans a fault for now: it happens in one of the next steps, after what is due at the same time already.
+    ///
+    /// # Panics
+    /// As [`Sim::schedule`].
+    pub fn inject(&mut self, fault: Fault) {
+        self.schedule(&[ScheduledFault { at: self.now, fault }]);
+    }
+
+    /// Kills a host now; [`Sim::restart`] brings it back. Hands out its protocol; `None` if it was down.
+    pub fn crash(&mut self, host: HostId, crash: Crash) -> Option<M> {
+        self.note(Word::Crashed, host.0, 0);
+        let (index, now) = (host.0 as usize, self.now);
+        let protocol = self.hosts[index].stop(&mut self.pool)?;
+        let log = self.hosts[index].log_mut();
+        log.advance(now);
+        log.crash(crash);
+        Some(protocol)
+    }
+
+    /// Starts a host that is down, now. Says whether it is up.
+    pub fn restart(&mut self, host: HostId) -> bool {
+        self.start(host.0);
+        self.host(host).node().is_some()
+    }
+
+    fn host(&self, host: HostId) -> &Host<M> {
+        &self.hosts[host.0 as usize]
+    }
+
+    fn note(&mut self, word: Word, host: u32, detail: u64) {
+        self.hash.add(self.now.as_ps());
+        self.hash.add((word as u64) << 32 | u64::from(host));
+        self.hash.add(detail);
+    }
+
+    fn deliver(&mut self, frame: u32) -> EventKind {
+        let Flying { from, to, bytes } = mem::take(&mut self.frames[frame as usize]);
+        self.free_frames.push(frame);
+        self.note(Word::Delivered, to, u64::from(from) << 32 | u64::from(crc32c(&bytes)));
+        let host = &mut self.hosts[to as usize];
+        let turn_at = host.busy_until.max(host.paused_until).max(self.now);
+        match host.node_mut() {
+            Some(node) => {
+                self.counts.delivered_count += 1;
+                let unused = node.port_mut().deliver(Peer(from), bytes);
+                self.pool.extend(unused);
+                self.plan_turn(to, turn_at);
+            }
+            None => {
+                self.counts.to_nobody_count += 1;
+                self.pool.push(bytes);
+            }
+        }
+        EventKind::Delivered {
+            from: HostId(from),
+            to: HostId(to),
+        }
+    }
+
+    /// Plans a turn, unless one is planned that is not later.
+    fn plan_turn(&mut self, host: u32, at: SimTime) {
+        let turn_at = &mut self.hosts[host as usize].turn_at;
+        if at < *turn_at {
+            *turn_at = at;
+            self.queue.push(at, Planned::Turn(host));
+        }
+    }
+
+    fn turn(&mut self, index: u32) -> Option<EventKind> {
+        let now = self.now;
+        let host = &mut self.hosts[index as usize];
+        if host.turn_at != now {
+            // An earlier one took its place.
+            return None;
+        }
+        host.turn_at = SimTime::FOREVER;
+        let ready_at = host.busy_until.max(host.paused_until);
+        if ready_at > now {
+            self.plan_turn(index, ready_at);
+            return None;
+        }
+        let local = host.clock.local(now);
+        host.shown.set(local);
+        if !mem::take(&mut host.must_turn) {
+            // A timer that was set anew since this turn was planned is not due yet.
+            let wants_turn_at = host.wants_turn_at(now);
+            if wants_turn_at > now {
+                self.plan_turn(index, wants_turn_at);
+                return None;
+            }
+        }
+        let options = host.options;
+        let node = host.node_mut()?;
+        node.log_mut().advance(now);
+        mem::swap(&mut node.port_mut().pool, &mut self.pool);
+        let turned = node.turn(local);
+        mem::swap(&mut node.port_mut().pool, &mut self.pool);
+        let log_hash = node.log().hash();
+        let rx_frames_count = match turned {
+            Ok(count) => count,
+            Err(error) => {
+                host.error = Some(error);
+                self.note(Word::Failed, index, log_hash);
+                self.crash(HostId(index), Crash::Process);
+                self.queue.push(now + options.restart, Planned::Start(index));
+                return Some(EventKind::Failed(HostId(index)));
+            }
+        };
+        let mut sent = mem::take(&mut node.port_mut().sent);
+        let frames_count = (rx_frames_count + sent.len()) as u64;
+        let frames_ps = options.frame.as_ps().saturating_mul(frames_count);
+        let takes = (options.turn + SimTime::from_ps(frames_ps)).max(SimTime::from_ns(1));
+        host.busy_until = now + takes;
+        let done_at = host.busy_until;
+        for (to, bytes) in sent.drain(..) {
+            self.send(done_at, index, to.0, bytes);
+        }
+        let host = &mut self.hosts[index as usize];
+        if let Some(node) = host.node_mut() {
+            // The list goes back for its memory.
+            node.port_mut().sent = sent;
+        }
+        let wants_turn_at = host.wants_turn_at(now);
+        self.plan_turn(index, wants_turn_at);
+        self.note(Word::Turned, index, log_hash);
+        Some(EventKind::Turned(HostId(index)))
+    }
+
+    fn send(&mut self, at: SimTime, from: u32, to: u32, bytes: Vec<u8>) {
+        self.counts.sent_count += 1;
+        let [first, copy] = self.network.carry(at, from, to, bytes.len());
+        if let Some(arrival) = copy {
+            self.counts.duplicated_count += 1;
+            let mut copied = self.pool.pop().unwrap_or_default();
+            copied.clear();
+            copied.extend_from_slice(&bytes);
+            self.fly(
+                arrival,
+                Flying {
+                    from,
+                    to,
+                    bytes: copied,
+                },
+            );
+        }
+        match first {
+            Some(arrival) => self.fly(arrival, Flying { from, to, bytes }),
+            None => {
+                self.counts.lost_count += 1;
+                self.pool.push(bytes);
+            }
+        }
+    }
+
+    fn fly(&mut self, arrival: crate::Arrival, mut frame: Flying) {
+        if let Some(pick) = arrival.flipped_bit
+            && !frame.bytes.is_empty()
+        {
+            let bit = (pick % (frame.bytes.len() as u64 * 8)) as usize;
+            frame.bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        let index = match self.free_frames.pop() {
+            Some(index) => {
+                self.frames[index as usize] = frame;
+                index
+            }
+            None => {
+                self.frames.push(frame);
+                (self.frames.len() - 1) as u32
+            }
+        };
+        self.queue.push(arrival.at, Planned::Deliver(index));
+    }
+
+    fn start(&mut self, index: u32) {
+        let (seed, now) = (self.seed, self.now);
+        let host = &mut self.hosts[index as usize];
+        if host.node().is_some() {
+            return;
+        }
+        let (starts_count, local) = (host.starts_count, host.clock.local(now));
+        host.shown.set(local);
+        host.log_mut().advance(now);
+        let clock = host.shown.clone();
+        let boot = &mut self.boot;
+        let started = host.start(|log| {
+            boot(Boot {
+                host: HostId(index),
+                starts_count,
+                now: local,
+                clock,
+                seed: derive(seed, Purpose::Boot, index, starts_count),
+                log,
+            })
+        });
+        match started {
+            Ok(()) => {
+                // The log has something to say that no sync announces.
+                host.must_turn = true;
+                self.plan_turn(index, now);
+            }
+            Err(error) => host.error = Some(error),
+        }
+        self.note(Word::Started, index, u64::from(starts_count));
+    }
+
+    fn start_again(&mut self, index: u32) -> Option<EventKind> {
+        if self.hosts[index as usize].node().is_some() {
+            return None;
+        }
+        self.start(index);
+        Some(EventKind::Started(HostId(index)))
+    }
+
+    fn begin_fault(&mut self, index: usize) -> EventKind {
+        self.note(Word::FaultBegan, index as u32, 0);
+        let (now, fault) = (self.now, self.faults[index]);
+        match fault {
+            Fault::Crash { host, crash, lasts } => {
+                if self.crash(host, crash).is_some() && lasts != SimTime::FOREVER {
+                    self.queue.push(now + lasts, Planned::Start(host.0));
+                }
+                return EventKind::FaultBegan(index);
+            }
+            Fault::Pause { host, lasts } => {
+                let host = &mut self.hosts[host.0 as usize];
+                host.paused_until = host.paused_until.max(now + lasts);
+            }
+            Fault::FailWrite { host, after_count } => {
+                self.hosts[host.0 as usize].log_mut().faults_mut().writes_until_failure = Some(after_count);
+            }
+            Fault::FailSync { host, after_count } => {
+                self.hosts[host.0 as usize].log_mut().faults_mut().syncs_until_failure = Some(after_count);
+            }
+            Fault::Damage { host, pick } => {
+                self.hosts[host.0 as usize].log_mut().faults_mut().damage = Some(pick);
+            }
+            Fault::ClockJump { host, ahead_ns } => {
+                self.hosts[host.0 as usize].clock.jump(now, ahead_ns);
+                self.plan_wanted_turn(host);
+            }
+            Fault::Partition { .. }
+            | Fault::Block { .. }
+            | Fault::Degrade { .. }
+            | Fault::SlowDisk { .. }
+            | Fault::LyingDisk { .. }
+            | Fault::Drift { .. } => self.active.push(index),
+        }
+        if let Some(lasts) = fault.lasts() {
+            if lasts != SimTime::FOREVER {
+                self.queue.push(now + lasts, Planned::FaultEnds(index as u32));
+            }
+            self.apply_faults(&fault);
+        }
+        EventKind::FaultBegan(index)
+    }
+
+    fn end_fault(&mut self, index: usize) -> EventKind {
+        self.note(Word::FaultEnded, index as u32, 0);
+        self.active.retain(|&active| active != index);
+        self.apply_faults(&self.faults[index].clone());
+        EventKind::FaultEnded(index)
+    }
+
+    /// Makes what `changed` touches what the active faults say together.
+    fn apply_faults(&mut self, changed: &Fault) {
+        let active = || self.active.iter().map(|&index| self.faults[index]);
+        match *changed {
+            Fault::SlowDisk { host, .. } | Fault::LyingDisk { host, .. } => {
+                let mut slow = SimTime::ZERO;
+                let mut lies = false;
+                for fault in active().filter(|fault| fault.host() == Some(host)) {
+                    match fault {
+                        Fault::SlowDisk { slow: by, .. } => slow += by,
+                        Fault::LyingDisk { .. } => lies = true,
+                        _ => (),
+                    }
+                }
+                let faults = self.hosts[host.0 as usize].log_mut().faults_mut();
+                (faults.slow, faults.lies) = (slow, lies);
+            }
+            Fault::Drift { host, .. } => {
+                let last = active().filter_map(|fault| match fault {
+                    Fault::Drift {
+                        host: of, drift_ppm, ..
+                    } if of == host => Some(drift_ppm),
+                    _ => None,
+                });
+                let drift_ppm = last.last();
+                let host_state = &mut self.hosts[host.0 as usize];
+                let drift_ppm = drift_ppm.unwrap_or(host_state.options.clock_drift_ppm);
+                host_state.clock.set_drift(self.now, drift_ppm);
+                self.plan_wanted_turn(host);
+            }
+            _ => {
+                let hosts_count = self.hosts.len() as u32;
+                let pairs = (0..hosts_count).flat_map(|from| (0..hosts_count).map(move |to| (from, to)));
+                let faults_of = |(sender, receiver): (u32, u32)| {
+                    let mut faults = LinkFaults::default();
+                    let mut blocked = false;
+                    for fault in active() {
+                        blocked |= fault.blocks(HostId(sender), HostId(receiver));
+                        if let Fault::Degrade {
+                            from,
+                            to,
+                            faults: those,
+                            ..
+                        } = fault
+                            && connects(from, to, sender, receiver)
+                        {
+                            faults = those;
+                        }
+                    }
+                    faults.blocked |= blocked;
+                    (sender, receiver, faults)
+                };
+                let changes: Vec<_> = pairs.map(faults_of).collect();
+                for (sender, receiver, faults) in changes {
+                    self.network.set_faults(sender, receiver, faults);
+                }
+            }
+        }
+    }
+
+    /// After a change of the clock: what the host wanted to wake up for may be due.
+    fn plan_wanted_turn(&mut self, host: HostId) {
+        let at = self.hosts[host.0 as usize].wants_turn_at(self.now);
+        self.plan_turn(host.0, at);
+    }
+}
+
+fn connects(from: HostSet, to: HostSet, sender: u32, receiver: u32) -> bool {
+    sender != receiver && from.contains(HostId(sender)) && to.contains(HostId(receiver))
+}
+
+/// What the hash tells apart.
+#[derive(Clone, Copy, Debug)]
+enum Word {
+    Delivered = 1,
+    Turned,
+    Failed,
+    Crashed,
+    Started,
+    FaultBegan,
+    FaultEnded,
+}
