@@ -86,6 +86,10 @@ pub(crate) struct Host<M> {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "hosts are few and nearly always up; a box would cost each event a step"
+)]
 pub(crate) enum Process<M> {
     Up(Node<SimPort, SimLog, M>),
     Down(SimPort, SimLog),

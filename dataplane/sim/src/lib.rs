@@ -65,6 +65,7 @@ mod queue;
 mod random;
 mod sim;
 mod time;
+mod window;
 
 pub use clock::{DRIFT_PPM_MAX, HostClock, SimClock};
 pub use fault::{Fault, FaultBounds, FaultKind, HostSet, ParseFaultError, ScheduledFault, generate, shrink};
@@ -76,3 +77,4 @@ pub use net::{Arrival, LinkFaults, LinkOptions, Mesh, Network};
 pub use port::{PortOptions, SimPort};
 pub use sim::{BootFn, Event, EventKind, FrameCounts, Sim};
 pub use time::SimTime;
+pub use window::{Fabric, FabricOptions, SimWindow};

@@ -12,6 +12,7 @@ pub(crate) enum Purpose {
     Disk = 2,
     Boot = 3,
     Faults = 4,
+    Window = 5,
 }
 
 /// A stream of random values.

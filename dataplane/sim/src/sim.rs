@@ -545,15 +545,15 @@ impl<M: Protocol, N: Network> Sim<M, N> {
                 (faults.slow, faults.lies) = (slow, lies);
             }
             Fault::Drift { host, .. } => {
-                let last = active().filter_map(|fault| match fault {
+                let mut drifts = active().filter_map(|fault| match fault {
                     Fault::Drift {
                         host: of, drift_ppm, ..
                     } if of == host => Some(drift_ppm),
                     _ => None,
                 });
-                let drift_ppm = last.last();
+                let last = drifts.next_back();
                 let host_state = &mut self.hosts[host.0 as usize];
-                let drift_ppm = drift_ppm.unwrap_or(host_state.options.clock_drift_ppm);
+                let drift_ppm = last.unwrap_or(host_state.options.clock_drift_ppm);
                 host_state.clock.set_drift(self.now, drift_ppm);
                 self.plan_wanted_turn(host);
             }
