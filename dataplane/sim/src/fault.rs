@@ -112,6 +112,8 @@ pub enum Fault {
         host: HostId,
         /// After this many that succeed.
         after_count: u64,
+        /// If that comes within this time.
+        lasts: SimTime,
     },
     /// A sync fails; the host's process ends and is started again.
     FailSync {
@@ -119,6 +121,8 @@ pub enum Fault {
         host: HostId,
         /// After this many that succeed.
         after_count: u64,
+        /// If that comes within this time.
+        lasts: SimTime,
     },
     /// The next recovery finds an entry, and so all behind it, unreadable.
     Damage {
@@ -155,12 +159,10 @@ impl Fault {
             | Fault::Degrade { lasts, .. }
             | Fault::SlowDisk { lasts, .. }
             | Fault::LyingDisk { lasts, .. }
+            | Fault::FailWrite { lasts, .. }
+            | Fault::FailSync { lasts, .. }
             | Fault::Drift { lasts, .. } => Some(lasts),
-            Fault::Pause { .. }
-            | Fault::FailWrite { .. }
-            | Fault::FailSync { .. }
-            | Fault::Damage { .. }
-            | Fault::ClockJump { .. } => None,
+            Fault::Pause { .. } | Fault::Damage { .. } | Fault::ClockJump { .. } => None,
         }
     }
 

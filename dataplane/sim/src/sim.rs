@@ -491,11 +491,13 @@ impl<M: Protocol, N: Network> Sim<M, N> {
                 let host = &mut self.hosts[host.0 as usize];
                 host.paused_until = host.paused_until.max(now + lasts);
             }
-            Fault::FailWrite { host, after_count } => {
+            Fault::FailWrite { host, after_count, .. } => {
                 self.hosts[host.0 as usize].log_mut().faults_mut().writes_until_failure = Some(after_count);
+                self.active.push(index);
             }
-            Fault::FailSync { host, after_count } => {
+            Fault::FailSync { host, after_count, .. } => {
                 self.hosts[host.0 as usize].log_mut().faults_mut().syncs_until_failure = Some(after_count);
+                self.active.push(index);
             }
             Fault::Damage { host, pick } => {
                 self.hosts[host.0 as usize].log_mut().faults_mut().damage = Some(pick);
@@ -523,7 +525,16 @@ impl<M: Protocol, N: Network> Sim<M, N> {
     fn end_fault(&mut self, index: usize) -> EventKind {
         self.note(Word::FaultEnded, index as u32, 0);
         self.active.retain(|&active| active != index);
-        self.apply_faults(&self.faults[index].clone());
+        let fault = self.faults[index];
+        match fault {
+            Fault::FailWrite { host, .. } => {
+                self.hosts[host.0 as usize].log_mut().faults_mut().writes_until_failure = None;
+            }
+            Fault::FailSync { host, .. } => {
+                self.hosts[host.0 as usize].log_mut().faults_mut().syncs_until_failure = None;
+            }
+            _ => self.apply_faults(&fault),
+        }
         EventKind::FaultEnded(index)
     }
 
@@ -557,7 +568,7 @@ impl<M: Protocol, N: Network> Sim<M, N> {
                 host_state.clock.set_drift(self.now, drift_ppm);
                 self.plan_wanted_turn(host);
             }
-            _ => {
+            Fault::Partition { .. } | Fault::Block { .. } | Fault::Degrade { .. } => {
                 let hosts_count = self.hosts.len() as u32;
                 let pairs = (0..hosts_count).flat_map(|from| (0..hosts_count).map(move |to| (from, to)));
                 let faults_of = |(sender, receiver): (u32, u32)| {
@@ -584,6 +595,13 @@ impl<M: Protocol, N: Network> Sim<M, N> {
                     self.network.set_faults(sender, receiver, faults);
                 }
             }
+            // These touch their host when they begin and when they end, and nothing in between.
+            Fault::Crash { .. }
+            | Fault::Pause { .. }
+            | Fault::FailWrite { .. }
+            | Fault::FailSync { .. }
+            | Fault::Damage { .. }
+            | Fault::ClockJump { .. } => (),
         }
     }
 

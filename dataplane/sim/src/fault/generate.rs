@@ -256,10 +256,12 @@ impl Dice<'_> {
             FaultKind::FailWrite => Fault::FailWrite {
                 host,
                 after_count: self.random.up_to(20),
+                lasts,
             },
             FaultKind::FailSync => Fault::FailSync {
                 host,
                 after_count: self.random.up_to(20),
+                lasts,
             },
             FaultKind::Damage => Fault::Damage {
                 host,

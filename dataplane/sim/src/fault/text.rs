@@ -70,8 +70,20 @@ impl fmt::Display for Fault {
             }
             Fault::SlowDisk { host, slow, lasts } => write!(f, "slow-disk host={} slow={slow} lasts={lasts}", host.0),
             Fault::LyingDisk { host, lasts } => write!(f, "lying-disk host={} lasts={lasts}", host.0),
-            Fault::FailWrite { host, after_count } => write!(f, "fail-write host={} after={after_count}", host.0),
-            Fault::FailSync { host, after_count } => write!(f, "fail-sync host={} after={after_count}", host.0),
+            Fault::FailWrite {
+                host,
+                after_count,
+                lasts,
+            } => {
+                write!(f, "fail-write host={} after={after_count} lasts={lasts}", host.0)
+            }
+            Fault::FailSync {
+                host,
+                after_count,
+                lasts,
+            } => {
+                write!(f, "fail-sync host={} after={after_count} lasts={lasts}", host.0)
+            }
             Fault::Damage { host, pick } => write!(f, "damage host={} pick={pick}", host.0),
             Fault::Drift { host, drift_ppm, lasts } => {
                 write!(f, "drift host={} ppm={drift_ppm} lasts={lasts}", host.0)
@@ -150,10 +162,12 @@ fn parse(line: &str) -> Result<ScheduledFault, String> {
         "fail-write" => Fault::FailWrite {
             host: fields.host()?,
             after_count: fields.value("after")?,
+            lasts: fields.time("lasts")?,
         },
         "fail-sync" => Fault::FailSync {
             host: fields.host()?,
             after_count: fields.value("after")?,
+            lasts: fields.time("lasts")?,
         },
         "damage" => Fault::Damage {
             host: fields.host()?,
