@@ -55,6 +55,9 @@ pub struct Member {
     states_before: u64,
 }
 
+/// Whether a frame gets lost, by its sender, receiver and bytes.
+pub type Loses = Box<dyn FnMut(u32, u32, &[u8]) -> bool>;
+
 /// A cluster whose node `n` is every port's peer `n`.
 pub struct Cluster {
     pub members: Vec<Member>,
@@ -63,8 +66,8 @@ pub struct Cluster {
     pub now: Instant,
     /// Answers to clients: by which node, outcome as text, sequence.
     pub answers: Vec<(u32, u64, String)>,
-    /// Says which frames get lost: from, to.
-    pub loses: Box<dyn FnMut(u32, u32, &[u8]) -> bool>,
+    /// Which frames get lost.
+    pub loses: Loses,
     pub frames_count: u64,
 }
 
