@@ -9,7 +9,7 @@ use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use dataplane_wire::{
     ethernet, frame,
     frame::{Kind, kind_crc_delta},
-    udp,
+    internet, udp,
 };
 use ebpf_abi::Count;
 use ebpf_programs::{
@@ -53,7 +53,7 @@ impl<const FRAGS: bool> Act for Echo<FRAGS> {
         if holds != Holds::Nothing {
             let version = (frame::VERSION as u16) << 8;
             let (request, reply) = (version | Kind::EchoRequest as u16, version | Kind::EchoReply as u16);
-            let after = sum::updated32(sum::updated(before, request, reply), old_crc, new_crc);
+            let after = sum::updated32(internet::updated(before, request, reply), old_crc, new_crc);
             let checksum = sum::not_zero(after).to_be_bytes();
             udp[6] = checksum[0];
             udp[7] = checksum[1];

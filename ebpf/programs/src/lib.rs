@@ -234,7 +234,10 @@ pub fn at<T>(ctx: &XdpContext, offset: usize) -> Option<&T> {
 
 /// As [`at`], to write.
 #[inline(always)]
-#[allow(clippy::mut_from_ref)]
+#[expect(
+    clippy::mut_from_ref,
+    reason = "a packet is memory of the kernel that the context only points to; the context itself is not written"
+)]
 pub fn at_mut<T>(ctx: &XdpContext, offset: usize) -> Option<&mut T> {
     let start = ctx.data() + offset;
     if start + size_of::<T>() > ctx.data_end() {

@@ -4,7 +4,7 @@
 #![no_main]
 
 use aya_ebpf::{Global, bindings::xdp_action, helpers::generated::bpf_ktime_get_ns, programs::XdpContext};
-use dataplane_wire::{checksum::crc32c_difference, echo, frame, trace, udp};
+use dataplane_wire::{checksum::crc32c_difference, echo, frame, internet, trace, udp};
 use ebpf_abi::Count;
 use ebpf_programs::{
     Act, Ours, at, at_mut, be16_of,
@@ -78,7 +78,7 @@ impl<const FRAGS: bool> Act for Stamp<FRAGS> {
                     was = was.swap_bytes();
                     is = is.swap_bytes();
                 }
-                checksum = sum::updated(checksum, was, is);
+                checksum = internet::updated(checksum, was, is);
             }
             checksum = sum::updated32(checksum, old_payload_crc, payload_crc);
             checksum = sum::not_zero(sum::updated32(checksum, old_header_crc, header_crc));

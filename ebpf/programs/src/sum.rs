@@ -5,7 +5,10 @@
 //! a program that answers such a frame makes the sum itself.
 
 use aya_ebpf::{helpers::generated::bpf_xdp_load_bytes, programs::XdpContext};
-use dataplane_wire::{internet, udp};
+use dataplane_wire::{
+    internet::{self, updated},
+    udp,
+};
 use ebpf_abi::{
     Count,
     summed::{FRAGS_BYTES_MAX, ONE_BUFFER_BYTES_MAX},
@@ -160,13 +163,6 @@ fn load<const WORDS: usize>(
     // SAFETY: the kernel writes `bytes` bytes, which the callers bound by the array's size, or nothing.
     let said = unsafe { bpf_xdp_load_bytes(ctx.ctx, offset as u32, words.as_mut_ptr().cast(), bytes as u32) };
     if said < 0 { Err(Count::Unfit) } else { Ok(()) }
-}
-
-/// The checksum after one 16-bit word of what it covers has changed.
-#[inline(always)]
-pub fn updated(checksum: u16, old: u16, new: u16) -> u16 {
-    // RFC 1624 §3, equation 3: HC' = ~(~HC + ~m + m').
-    !fold(u32::from(!checksum) + u32::from(!old) + u32::from(new))
 }
 
 /// As [`updated`], for two words.
