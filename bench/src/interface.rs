@@ -1,13 +1,11 @@
 //! A real interface as an end of a measurement: what it is, which address of it is meant, and the guard that keeps a
 //! measurement off the interface through which this machine is reached.
 
-use std::{
-    fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use dataplane_netns::{OffloadState, read_link, read_offloads};
+use ebpf_host::{HostError, refuse_default_route};
 use nix::{
     ifaddrs::getifaddrs,
     net::if_::InterfaceFlags,
@@ -83,13 +81,16 @@ impl Interface {
         if !first.flags.contains(InterfaceFlags::IFF_RUNNING) {
             bail!("interface {name} is up but has no carrier; is its cable, or its other end, connected?");
         }
-        if !force && is_way_out(name) {
-            bail!(
-                "interface {name} carries this machine's default route: a measurement would load the way by which it is \
-                 reached, ssh included, and other traffic would be in the figures; name another interface, or add \
+        refuse_default_route(name, force).map_err(|error| match error {
+            HostError::DefaultRoute { route, .. } => anyhow!(
+                "interface {name} carries this machine's default route ({route}): a measurement would load the way by which \
+                 it is reached, ssh included, and other traffic would be in the figures; name another interface, or add \
                  --force-interface if that is meant"
-            );
-        }
+            ),
+            other => anyhow!(other).context(format!(
+                "asking whether {name} carries the default route; --force-interface goes on without asking"
+            )),
+        })?;
         let addresses = addresses(own.iter().map(|entry| (entry.address, entry.netmask)));
         if addresses.is_empty() {
             bail!(
@@ -259,80 +260,9 @@ pub fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
-/// Does the calling thread's network leave through `name`? A table that cannot be read has no default route.
-fn is_way_out(name: &str) -> bool {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    carries_default_route(
-        name,
-        &read("/proc/thread-self/net/route"),
-        &read("/proc/thread-self/net/ipv6_route"),
-    )
-}
-
-/// Looks for a default route through `name` in the texts of /proc/net/route and /proc/net/ipv6_route. The two halves of
-/// the address space count as well: VPNs cover the default route so. Both files show the main table only.
-fn carries_default_route(name: &str, ipv4: &str, ipv6: &str) -> bool {
-    // include/uapi/linux/route.h.
-    const RTF_UP: u32 = 0x0001;
-    const RTF_REJECT: u32 = 0x0200;
-    let leads =
-        |flags: &str| u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & RTF_UP != 0 && flags & RTF_REJECT == 0);
-    // Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT (net/ipv4/fib_trie.c, fib_route_seq_show);
-    // addresses in network byte order, printed as a little-endian machine reads them.
-    let by_ipv4 = ipv4.lines().any(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let [interface, _destination, _gateway, flags, _, _, _, mask, ..] = fields[..] else {
-            return false;
-        };
-        let prefix_bits = u32::from_str_radix(mask, 16).map_or(32, u32::count_ones);
-        interface == name && prefix_bits <= 1 && leads(flags)
-    });
-    // Destination, its length, source, its length, next hop, metric, references, uses, flags, interface
-    // (net/ipv6/route.c, rt6_info_route; Documentation/networking/ipv6.rst).
-    let by_ipv6 = ipv6.lines().any(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let [_destination, prefix_bits, _, _, _, _, _, _, flags, interface] = fields[..] else {
-            return false;
-        };
-        let prefix_bits = u32::from_str_radix(prefix_bits, 16).unwrap_or(128);
-        interface == name && prefix_bits <= 1 && leads(flags)
-    });
-    by_ipv4 || by_ipv6
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    const IPV4: &str = "\
-Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
-eth0\t00000000\t0100000A\t0003\t0\t0\t100\t00000000\t0\t0\t0
-eth1\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
-wg0\t00000080\t00000000\t0001\t0\t0\t0\t00000080\t0\t0\t0
-dead0\t00000000\t00000000\t0201\t0\t0\t0\t00000000\t0\t0\t0
-";
-    const IPV6: &str = "\
-00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003     eth6
-20010db8000000000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001     eth1
-00000000000000000000000000000000 00 00000000000000000000000000000000 00 00000000000000000000000000000000 ffffffff 00000001 00000000 00200200       lo
-";
-
-    #[test]
-    fn the_way_out_is_known_in_both_families() {
-        for (name, expected) in [
-            ("eth0", true),
-            ("eth1", false),
-            ("wg0", true),
-            ("dead0", false),
-            ("eth6", true),
-            ("lo", false),
-        ] {
-            assert_eq!(carries_default_route(name, IPV4, IPV6), expected, "{name}");
-        }
-        assert!(!carries_default_route("eth0", "", ""));
-    }
 
     #[test]
     fn a_link_is_shared_by_prefix_and_family() {
@@ -391,12 +321,5 @@ dead0\t00000000\t00000000\t0201\t0\t0\t0\t00000000\t0\t0\t0
             lo.address(None).expect("the first").ip,
             IpAddr::from(Ipv4Addr::LOCALHOST)
         );
-    }
-
-    proptest! {
-        #[test]
-        fn any_routing_table_is_answered(ipv4 in "(?s).{0,200}", ipv6 in "(?s).{0,200}", name in "[a-z0]{1,4}") {
-            carries_default_route(&name, &ipv4, &ipv6);
-        }
     }
 }
