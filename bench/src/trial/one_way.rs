@@ -34,7 +34,7 @@ use crate::{
         Watch,
         gates::{self, Limits, Observation},
     },
-    place::End,
+    place::{End, VETH_CAVEAT},
     record::{ModeRecord, SupportRecord, Validity},
     server::Role,
     sink::{SinkReport, WARM_UP_FRAMES_COUNT},
@@ -213,10 +213,6 @@ impl NapiCpu {
         Some(after.saturating_sub(self.before?))
     }
 }
-
-/// What a packet rate over a veth pair is not.
-pub const VETH_CAVEAT: &str = "over a veth pair the sender's CPU also runs the receiver's half of the kernel, up to its \
-                               socket, and there is no device: these are costs of software, and no figure of a NIC";
 
 /// What the sender's thread brings back.
 struct Sent {

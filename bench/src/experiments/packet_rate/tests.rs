@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::record::{ModeRecord, Validity};
+use crate::{
+    place::VETH_CAVEAT,
+    record::{ModeRecord, Validity},
+};
 
 /// A row of `backend` into the sink of all senders that costs so many seconds of CPU time a million.
 fn row(backend: &str, round: u32, cpu_s: f64) -> Row {
@@ -35,7 +38,7 @@ fn row(backend: &str, round: u32, cpu_s: f64) -> Row {
             ("sent".to_owned(), metric(1000.0)),
         ]),
         series: Vec::new(),
-        facts: BTreeMap::from([("caveat".to_owned(), one_way::VETH_CAVEAT.to_owned())]),
+        facts: BTreeMap::from([("caveat".to_owned(), VETH_CAVEAT.to_owned())]),
         validity: Validity::Valid,
     }
 }
