@@ -1,0 +1,79 @@
+//! How much of what is observed beside a measurement may be, before the measurement says nothing.
+
+use std::time::Duration;
+
+use dataplane_waist::Wake;
+
+/// The limits. A default is for a spinning client.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// The generator may be this late at p99 in any case, in nanoseconds.
+    ///
+    /// A spinning generator: 20 µs. A send over veth takes 3 to 5 µs, the receiver's softirq included, and of Poisson
+    /// arrivals one in a hundred finds two of them before it; an interrupt comes on top. A sleeping one: 200 µs; being woken takes 50 to 100 µs on a virtual
+    /// machine, which is the way of waiting that is measured and not a fault.
+    pub lag_ns_floor: u64,
+    /// Beyond that floor it may be late by this share of the latency's p99: lateness is charged to latency, so the
+    /// latency that is reported is at most this much too high.
+    pub lag_ratio_max: f64,
+    /// Requests sent over requests offered.
+    pub sent_ratio_min: f64,
+    /// Stolen share of CPU time. At 1 % the hypervisor alone may own p99.
+    pub steal_ratio_max: f64,
+    /// Fewer stolen ticks than this say nothing: a tick is 10 ms, and short rows have few.
+    pub steal_ticks_min: u64,
+    /// Involuntary switches per second: 100 is the slowest scheduler tick (CONFIG_HZ=100), so above it another thread
+    /// shares the CPU all the time.
+    pub involuntary_per_s_max: f64,
+    /// Time on the run queue over elapsed time. At 1 % another thread alone may own p99.
+    pub waited_ratio_max: f64,
+    /// The sum of the stages' means may differ from the mean round trip by this share of it, and by the clocks' error: a
+    /// histogram's values are off by up to 0.1 %.
+    pub stages_ratio_max: f64,
+    /// Answered requests that may lack a stamp. A stage is told of those that have all; were they few, of which kind?
+    pub unstamped_ratio_max: f64,
+    /// Steps between clocks, in nanoseconds. Two clocks are read one after the other; 100 µs is a bad interrupt in
+    /// between.
+    pub clock_step_ns_max: u64,
+    /// Correction of the clock's rate. 500 ppm is the most that the kernel's own discipline applies (adjtimex(2)).
+    pub slew_ratio_max: f64,
+    /// What is known of a stall's beginning and end. Half of what an open loop may be off from the truth (5 ms): beyond it
+    /// the truth itself is in doubt.
+    pub stall_uncertainty_max: Duration,
+    /// Is overflow part of what is measured (an overload experiment)? Then it is loss, not a fault.
+    pub overflow_is_measured: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            lag_ns_floor: 20_000,
+            lag_ratio_max: 0.1,
+            sent_ratio_min: 0.99,
+            steal_ratio_max: 0.01,
+            steal_ticks_min: 3,
+            involuntary_per_s_max: 100.0,
+            waited_ratio_max: 0.01,
+            stages_ratio_max: 0.01,
+            unstamped_ratio_max: 0.01,
+            clock_step_ns_max: 100_000,
+            slew_ratio_max: 500e-6,
+            stall_uncertainty_max: Duration::from_micros(2_500),
+            overflow_is_measured: false,
+        }
+    }
+}
+
+impl Limits {
+    /// The limits for a client that waits in this way.
+    pub fn for_wake(wake: Wake) -> Limits {
+        let lag_ns_floor = match wake {
+            Wake::Spins => 20_000,
+            Wake::Sleeps | Wake::BusyPolls => 200_000,
+        };
+        Limits {
+            lag_ns_floor,
+            ..Limits::default()
+        }
+    }
+}
