@@ -430,7 +430,7 @@ impl BackEnd {
                 let opened = client_of(client).open(wiring)?;
                 // What a native program sends back over a veth arrives only where the peer has a program, too.
                 let keeps = match mode {
-                    Mode::Native if wiring.over_veth => Some(xdp::attach(Program::Pass, wiring, mode)?),
+                    Mode::Native if wiring.over_veth => Some(xdp::attach(Program::Pass, &wiring.local, mode)?),
                     Mode::Native | Mode::Generic => None,
                 };
                 Ok(Opened { keeps, ..opened })

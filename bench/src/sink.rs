@@ -55,6 +55,7 @@ pub struct Busy {
 /// Counts the frames of one stream.
 #[derive(Debug)]
 pub struct Counts {
+    kind: Kind,
     stream_id: u32,
     /// One bit a number. Zeroed memory costs nothing until it is touched.
     seen: Vec<u64>,
@@ -72,7 +73,17 @@ pub struct Counts {
 impl Counts {
     /// Nothing so far of the stream `stream_id`.
     pub fn new(stream_id: u32) -> Counts {
+        Counts::of(Kind::EchoRequest, stream_id)
+    }
+
+    /// Nothing so far of the replies to the stream `stream_id`, which bear the numbers of what they reply to.
+    pub fn of_replies(stream_id: u32) -> Counts {
+        Counts::of(Kind::EchoReply, stream_id)
+    }
+
+    fn of(kind: Kind, stream_id: u32) -> Counts {
         Counts {
+            kind,
             stream_id,
             seen: vec![0; (FRAMES_COUNT_MAX / 64) as usize],
             seq_end: 0,
@@ -112,7 +123,7 @@ impl Counts {
 
     fn seq(&self, bytes: &[u8]) -> Result<u64, Reject> {
         let frame = frame::parse(bytes)?;
-        if frame.header.kind != Kind::EchoRequest {
+        if frame.header.kind != self.kind {
             return Err(Reject::Kind);
         }
         if echo::parse(frame.payload)?.client != self.stream_id {
@@ -140,7 +151,13 @@ impl Counts {
         self.seq_end = self.seq_end.max(seq + 1);
     }
 
-    fn report(&self, port: PortStats, busy: Option<Busy>) -> SinkReport {
+    /// All frames, whatever became of them.
+    pub fn handed_up_count(&self) -> u64 {
+        self.handed_up_count
+    }
+
+    /// What was counted here, and by the port that handed it up.
+    pub fn report(&self, port: PortStats, busy: Option<Busy>) -> SinkReport {
         let rejects = Reject::ALL
             .iter()
             .map(|reason| (reason.name().to_owned(), self.rejects[reason.index()]))
@@ -273,7 +290,7 @@ pub fn run(
 }
 
 /// Frames that the port has seen and not handed up.
-fn lost_count(port: PortStats) -> u64 {
+pub fn lost_count(port: PortStats) -> u64 {
     port.rx_dropped_count + port.strangers_count + port.malformed_count
 }
 

@@ -38,7 +38,7 @@ pub(super) fn open(
         ..XdpOptions::new(&wiring.local.interface, local, local_mac, wait)
     };
     let port = XdpPort::open(&options)?;
-    let mut program = attach(Program::Steer, wiring, mode)?;
+    let mut program = attach(Program::Steer, &wiring.local, mode)?;
     program
         .set_socket(port.queue(), port.as_fd())
         .context("telling the program which socket gets our frames")?;
@@ -58,13 +58,13 @@ const RING_FRAMES_MIN: usize = 64;
 /// The kernel's memory for rings cannot be swapped: [`XdpOptions::ring_frames`] has this bound.
 const RING_FRAMES_MAX: usize = 1 << 16;
 
-/// Attaches `program` to the interface of this end, for frames to this end.
+/// Attaches `program` to the interface of the end `local`, for frames to that end.
 ///
 /// # Errors
 /// What the kernel said, with what to try.
-pub fn attach(program: Program, wiring: &Wiring, mode: Mode) -> anyhow::Result<Attachment> {
-    let settings = settings(&wiring.local);
-    let interface = &wiring.local.interface;
+pub fn attach(program: Program, local: &Endpoint, mode: Mode) -> anyhow::Result<Attachment> {
+    let settings = settings(local);
+    let interface = &local.interface;
     let context = || format!("{} on {interface}, {mode}", program.name());
     let loaded = Loaded::load(program, &settings).with_context(context)?;
     loaded.attach(interface, mode).with_context(context)

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use dataplane_waist::Support;
 
 use crate::{
+    account::Account,
     backends::{self, BackEnd, Kind, Room},
     claim::{Claim, Judgement, Source},
     experiment::{Allowed, Axis, Experiment, Lab, Plan},
@@ -35,8 +36,16 @@ const FRAME_BYTES: Axis = Axis {
 
 const SINK: Axis = Axis {
     name: "sink",
-    meaning: "what takes the frames in: the sender's own back end (same), or one sink for all senders",
-    full: &[SAME, "udp-mmsg", "xdp-drop", THREADED, "xdp-drop-generic"],
+    meaning: "what takes the frames in: the sender's own back end (same), or one sink for all senders; xdp-echo sends them back",
+    full: &[
+        SAME,
+        "udp-mmsg",
+        "xdp-drop",
+        THREADED,
+        "xdp-drop-generic",
+        "xdp-echo",
+        "xdp-echo-generic",
+    ],
     tour: &["udp-mmsg"],
     smallest: SAME,
     allowed: Allowed::Words,
@@ -263,7 +272,12 @@ fn sink_of(sender: &'static BackEnd, word: &str) -> Option<&'static BackEnd> {
         (SAME, _) => Some(sender),
         // Rings in memory speak no UDP.
         (_, Kind::Loopback | Kind::Shm) => None,
-        (name, _) => backends::sink_by_name(name),
+        (name, sender) => backends::sink_by_name(name).filter(|sink| match (sink.kind, sender) {
+            // The replies come to the program of the sender's socket. Over veth what a native one sends back arrives only at
+            // a native one.
+            (Kind::XdpEcho(echo, _), Kind::AfXdp(_, own, _)) => echo == own,
+            _ => true,
+        }),
     }
 }
 
@@ -277,7 +291,11 @@ fn room(frame_bytes: usize) -> Room {
 
 fn row(trial: &OneWay<'_>, outcome: OneWayOutcome, position: Position) -> Row {
     let OneWayOutcome {
-        flood, sink, account, ..
+        flood,
+        sink,
+        account,
+        back,
+        ..
     } = &outcome;
     let mut metrics = BTreeMap::new();
     let mut put = |name: &str, value: f64, unit: &str, better: Better| {
@@ -285,15 +303,37 @@ fn row(trial: &OneWay<'_>, outcome: OneWayOutcome, position: Position) -> Row {
         metrics.insert(name.to_owned(), Metric { value, unit, better });
     };
     put("sent", account.sent_count as f64, "count", Better::Neither);
-    put("received", account.received_count as f64, "count", Better::Neither);
-    put(UNEXPLAINED, account.unexplained_count() as f64, "count", Better::Lower);
-    put("duplicates", account.duplicate_count as f64, "count", Better::Lower);
-    put("reordered", sink.reordered_count as f64, "count", Better::Lower);
+    // What has come back is received where frames come back, and may be lost on both ways.
+    let ways = [Some(account), back.as_ref().map(|back| &back.account)];
+    let ways = || ways.into_iter().flatten();
+    let (end, at_end) = match back {
+        Some(back) => (&back.account, &back.replies),
+        None => (account, sink),
+    };
+    put("received", end.received_count as f64, "count", Better::Neither);
+    if back.is_some() {
+        put("reflected", account.received_count as f64, "count", Better::Neither);
+    }
+    // Frames too many on one way do not make up for frames too few on the other.
+    let unexplained_count = match back {
+        Some(_) => ways().map(|way| way.unexplained_count().abs()).sum(),
+        None => account.unexplained_count(),
+    };
+    put(UNEXPLAINED, unexplained_count as f64, "count", Better::Lower);
+    let duplicate_count: u64 = ways().map(|way| way.duplicate_count).sum();
+    put("duplicates", duplicate_count as f64, "count", Better::Lower);
+    put("reordered", at_end.reordered_count as f64, "count", Better::Lower);
     put("refused", flood.refused_count as f64, "count", Better::Neither);
     for (name, count) in &account.losses {
         put(&format!("lost_{name}"), *count as f64, "count", Better::Lower);
     }
-    let lost_ratio = account.lost_count() as f64 / account.sent_count.max(1) as f64;
+    if let Some(back) = back {
+        for (name, count) in &back.account.losses {
+            put(&format!("lost_{REPLY}{name}"), *count as f64, "count", Better::Lower);
+        }
+    }
+    let lost_count: u64 = ways().map(Account::lost_count).sum();
+    let lost_ratio = lost_count as f64 / account.sent_count.max(1) as f64;
     put("lost_ratio", lost_ratio, "ratio", Better::Lower);
     let elapsed_s = flood.elapsed.as_secs_f64();
     put(
@@ -349,6 +389,8 @@ fn row(trial: &OneWay<'_>, outcome: OneWayOutcome, position: Position) -> Row {
 }
 
 const UNEXPLAINED: &str = "unexplained";
+/// Before the name of a loss on the way back, on which sink and sender have changed places.
+const REPLY: &str = "reply_";
 const SENDER_CPU: &str = "sender_cpu_per_million";
 const SINK_CPU: &str = "sink_cpu_per_million";
 

@@ -14,6 +14,7 @@ use super::{
     outcome::{LoadError, port_stats_between},
     thread::ThreadUsage,
 };
+use crate::sink::Counts;
 
 /// Numbers of frames are below this: the other end keeps a bit for each (16 MB of address space, touched as they come).
 /// At the 10 M frames a second of a ring in memory that is 13 s.
@@ -62,8 +63,8 @@ pub struct FloodResult {
 
 /// Sends frames to `to` for `options.duration`, in batches of what the port takes between two flushes.
 ///
-/// The time is read once a batch, not once a frame. What arrives is taken in and thrown away between batches, so that a
-/// port whose sending and receiving share a ring goes on. Nothing is allocated after the first batch.
+/// The time is read once a batch, not once a frame. `replies` counts the frames that come back; without it nothing is
+/// received. Nothing is allocated after the first batch.
 ///
 /// # Errors
 /// An option outside its bound, before anything is sent; a port that breaks.
@@ -72,6 +73,7 @@ pub fn flood(
     to: Peer,
     clock: &dyn Clock,
     options: &FloodOptions,
+    mut replies: Option<&mut Counts>,
     stop: &AtomicBool,
 ) -> Result<FloodResult, LoadError> {
     let template = RequestTemplate::new(options.stream_id, options.frame_bytes)?;
@@ -120,6 +122,9 @@ pub fn flood(
             }
         }
         flush(port)?;
+        if let Some(replies) = &mut replies {
+            take_in(port, &mut |bytes| replies.take(bytes))?;
+        }
         if is_full {
             // Whoever empties the ring may need this CPU: io_uring's SQPOLL thread has the sender's affinity.
             thread::yield_now();
@@ -136,19 +141,36 @@ pub fn flood(
     })
 }
 
-/// Keeps a port going that nothing more is sent to: pushes out what waits in its rings and throws away what comes.
+/// Keeps a port going that nothing more is sent to: pushes out what waits in its rings and takes in what comes, or throws it
+/// away where nobody asked for it.
 ///
 /// # Errors
 /// A port that breaks.
-pub fn idle(port: &mut dyn Port) -> Result<(), LoadError> {
+pub fn idle(port: &mut dyn Port, replies: Option<&mut Counts>) -> Result<(), LoadError> {
     const STEP: Duration = Duration::from_micros(500);
     flush(port)?;
-    port.rx_burst(&mut |_| {}).map_err(|error| LoadError::Port {
-        doing: "receiving",
-        error,
-    })?;
+    match replies {
+        Some(replies) => take_in(port, &mut |bytes| replies.take(bytes))?,
+        None => take_in(port, &mut |_| {})?,
+    }
     thread::sleep(STEP);
     Ok(())
+}
+
+/// Everything that is there: at most what has been sent and not come back yet.
+fn take_in(port: &mut dyn Port, replies: &mut dyn FnMut(&[u8])) -> Result<(), LoadError> {
+    let batch_frames_max = port.caps().batch_frames_max.max(1);
+    loop {
+        let taken_count = port
+            .rx_burst(&mut |frame| replies(frame.bytes))
+            .map_err(|error| LoadError::Port {
+                doing: "receiving",
+                error,
+            })?;
+        if taken_count < batch_frames_max {
+            return Ok(());
+        }
+    }
 }
 
 fn flush(port: &mut dyn Port) -> Result<(), LoadError> {
@@ -203,7 +225,6 @@ mod tests {
     use dataplane_waist::MonotonicClock;
 
     use super::*;
-    use crate::sink::Counts;
 
     const STREAM: u32 = 7;
 
@@ -242,7 +263,7 @@ mod tests {
             frames_count_max: 100_000,
             ..options()
         };
-        let sent = flood(&mut sender, Peer(0), &MonotonicClock::new(), &options, &stop).expect("sent");
+        let sent = flood(&mut sender, Peer(0), &MonotonicClock::new(), &options, None, &stop).expect("sent");
         let counts = receiver.join().expect("the receiver ends");
         assert_eq!((sent.offered_count, counts.received_count()), (100_000, 100_000));
         assert_eq!((counts.duplicate_count(), counts.reordered_count()), (0, 0));
@@ -263,6 +284,7 @@ mod tests {
             Peer(0),
             &MonotonicClock::new(),
             &options,
+            None,
             &AtomicBool::new(false),
         )
         .expect("sent");
@@ -283,6 +305,7 @@ mod tests {
             Peer(0),
             &MonotonicClock::new(),
             &options,
+            None,
             &AtomicBool::new(false),
         )
         .expect("sent");
@@ -338,7 +361,7 @@ mod tests {
             ),
         ] {
             let (mut sender, _sink) = pair();
-            let refused = flood(&mut sender, Peer(0), &clock, &options, &AtomicBool::new(false));
+            let refused = flood(&mut sender, Peer(0), &clock, &options, None, &AtomicBool::new(false));
             let refused = refused.expect_err("refused").to_string();
             assert!(refused.contains(says), "{refused}");
             assert_eq!(sender.stats().tx_frames_count, 0);

@@ -38,11 +38,11 @@ pub fn main(config: &str) -> anyhow::Result<()> {
     die_with(config.parent_pid)?;
     let backend =
         backends::sink_by_name(&config.backend).with_context(|| format!("no back end {:?}", config.backend))?;
-    if let Kind::XdpEcho(mode, _) = backend.kind {
-        return serve_in_driver(&config, mode);
-    }
-    if let Kind::XdpDrop(mode, _) = backend.kind {
-        return sink_in_driver(&config, mode);
+    match (backend.kind, config.role) {
+        (Kind::XdpEcho(mode, _), Role::Echo { .. }) => return serve_in_driver(&config, mode),
+        (Kind::XdpEcho(mode, _), Role::Sink { .. }) => return sink_in_driver(&config, Program::Echo, mode),
+        (Kind::XdpDrop(mode, _), _) => return sink_in_driver(&config, Program::CountDrop, mode),
+        _ => {}
     }
     let Opened {
         port,
@@ -74,7 +74,7 @@ pub fn main(config: &str) -> anyhow::Result<()> {
 /// The server is a program in the kernel: this process only holds it, and reads its counters in the end. It cannot be
 /// stopped (a stall does nothing to it), burns no time per request, and drops nothing that it could tell of.
 fn serve_in_driver(config: &ServerConfig, mode: Mode) -> anyhow::Result<()> {
-    let attachment = xdp::attach(Program::Echo, &config.wiring, mode)?;
+    let attachment = xdp::attach(Program::Echo, &config.wiring.local, mode)?;
     let mut facts = BTreeMap::from([("server_program".to_owned(), format!("{}, {mode}", Program::Echo.name()))]);
     // Before Linux 6.0 a map may be read with this capability only (kernel/bpf/syscall.c, `__sys_bpf`).
     let kept = CapsHashSet::from([Capability::CAP_BPF]);
@@ -99,14 +99,12 @@ fn serve_in_driver(config: &ServerConfig, mode: Mode) -> anyhow::Result<()> {
     })
 }
 
-/// The sink is a program in the kernel: this process only holds it, and reads its counters until they stand still. The
-/// program's work is done on the CPU of whoever brings the frames there; this process has none.
-fn sink_in_driver(config: &ServerConfig, mode: Mode) -> anyhow::Result<()> {
-    let attachment = xdp::attach(Program::CountDrop, &config.wiring, mode)?;
-    let mut facts = BTreeMap::from([(
-        "sink_program".to_owned(),
-        format!("{}, {mode}", Program::CountDrop.name()),
-    )]);
+/// The sink is a program in the kernel, which drops what it has counted or sends it back: this process only holds it, and
+/// reads its counters until they stand still. The program's work is done on the CPU of whoever brings the frames there; this
+/// process has none.
+fn sink_in_driver(config: &ServerConfig, program: Program, mode: Mode) -> anyhow::Result<()> {
+    let attachment = xdp::attach(program, &config.wiring.local, mode)?;
+    let mut facts = BTreeMap::from([("sink_program".to_owned(), format!("{}, {mode}", program.name()))]);
     let kept = CapsHashSet::from([Capability::CAP_BPF]);
     facts.insert("privileges".to_owned(), keep_privileges(&kept));
     say(&Ready {

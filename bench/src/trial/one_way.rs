@@ -5,6 +5,11 @@
 //! ```
 //!
 //! The sender keeps its port going until the sink has said that nothing more comes: what waits in a ring still leaves.
+//!
+//! Where the sink sends every frame back, the way back has an account of its own, in which the ends have changed places:
+//! what the sink has reflected was sent, and what the sender's end has taken in was received.
+
+mod replies;
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +25,7 @@ use anyhow::Context;
 use dataplane_netns::NapiThreads;
 use dataplane_waist::{MonotonicClock, Peer, Port};
 
+use self::replies::Replies;
 use super::{
     Cpus,
     ends::{ClientPort, Ends, Wanted},
@@ -37,7 +43,7 @@ use crate::{
     place::{End, VETH_CAVEAT},
     record::{ModeRecord, SupportRecord, Validity},
     server::Role,
-    sink::{SinkReport, WARM_UP_FRAMES_COUNT},
+    sink::{Counts, SinkReport, WARM_UP_FRAMES_COUNT},
 };
 
 /// What a one-way trial does.
@@ -74,6 +80,8 @@ pub struct OneWayOutcome {
     pub sink: SinkReport,
     /// Where every frame went, the warm-up's included.
     pub account: Account,
+    /// The way back, where the sink sends frames back.
+    pub back: Option<Back>,
     /// How both ends ran.
     pub facts: BTreeMap<String, String>,
     /// May it be judged?
@@ -82,6 +90,15 @@ pub struct OneWayOutcome {
     pub at_s: f64,
     /// How the numbers came to be.
     pub mode: ModeRecord,
+}
+
+/// What became of the frames that a sink sent back.
+#[derive(Debug)]
+pub struct Back {
+    /// What the sender's end counted.
+    pub replies: SinkReport,
+    /// Where every one of them went.
+    pub account: Account,
 }
 
 /// How fast the warm-up goes: slowly enough that no ring overflows.
@@ -118,19 +135,22 @@ pub fn run(lab: &Lab<'_>, trial: &OneWay<'_>, stream_id: u32) -> anyhow::Result<
     )?;
     let napi = NapiCpu::start(lab, trial)?;
     let watch = Watch::begin();
-    let (stop, drained) = (AtomicBool::new(false), AtomicBool::new(false));
+    let stop = AtomicBool::new(false);
     let (tell, told) = mpsc::channel();
+    let (let_go, may_go) = mpsc::channel();
     let mut facts = server.facts().clone();
     let (sent, report, napi_cpu) = thread::scope(|scope| {
-        let (stop, drained) = (&stop, &drained);
-        let sender = scope.spawn(move || send(lab, trial, client_port, client_seat, stream_id, stop, drained, &tell));
+        let stop = &stop;
+        let sender = scope.spawn(move || send(lab, trial, client_port, client_seat, stream_id, stop, &tell, &may_go));
         let given_count = supervise(lab, trial, &told, stop);
         // Before the sink ends: the threads go with its program, and what they have used with them.
         let napi_cpu = napi.and_then(NapiCpu::finish);
         // A sink that is gone says so when it is finished.
         let _ = given_count.map(|given_count| server.expect(given_count));
         let report = server.finish();
-        drained.store(true, Ordering::Release);
+        let sink = report.as_ref().ok().and_then(|report| report.sink.as_ref());
+        // A sender that is gone says so when it is joined.
+        let _ = let_go.send(sink.map_or(0, |sink| sink.received_count));
         let sent = sender
             .join()
             .unwrap_or_else(|_| Err(anyhow::anyhow!("the sender's thread panicked")));
@@ -140,6 +160,10 @@ pub fn run(lab: &Lab<'_>, trial: &OneWay<'_>, stream_id: u32) -> anyhow::Result<
     let report = report.with_context(|| format!("the sink over {}", trial.sink.name))?;
     let sink = report.sink.context("the sink reported as if it were a server")?;
     let (sender_after, sink_after) = read_counters(lab)?;
+    let (sender_moved, sink_moved) = (
+        sender_after.since(&sent.counters_before.0),
+        sink_after.since(&sent.counters_before.1),
+    );
     let account = Account::of(&Counted {
         offered_count: sent.offered_count,
         tx_dropped_count: sent.port_dropped_count,
@@ -147,8 +171,8 @@ pub fn run(lab: &Lab<'_>, trial: &OneWay<'_>, stream_id: u32) -> anyhow::Result<
             Kind::Packet(_) => TxDrop::Retried,
             _ => TxDrop::Lost,
         },
-        sender: &sender_after.since(&sent.counters_before.0),
-        at_sink: &sink_after.since(&sent.counters_before.1),
+        sender: &sender_moved,
+        at_sink: &sink_moved,
         intake: match trial.sink.kind {
             Kind::Loopback | Kind::Shm => Intake::Memory,
             Kind::Packet(_) => Intake::Ring,
@@ -157,6 +181,18 @@ pub fn run(lab: &Lab<'_>, trial: &OneWay<'_>, stream_id: u32) -> anyhow::Result<
             Kind::Udp(..) | Kind::Uring(..) => Intake::Socket,
         },
         sink: &sink,
+    });
+    let back = sent.replies.map(|replies| Back {
+        account: Account::of(&Counted {
+            offered_count: sink.received_count,
+            tx_dropped_count: 0,
+            tx_drop: TxDrop::Lost,
+            sender: &sink_moved,
+            at_sink: &sender_moved,
+            intake: replies::intake(trial),
+            sink: &replies,
+        }),
+        replies,
     });
 
     facts.extend(sent.facts);
@@ -172,7 +208,7 @@ pub fn run(lab: &Lab<'_>, trial: &OneWay<'_>, stream_id: u32) -> anyhow::Result<
         })
         .unwrap_or(ModeRecord::Native);
     Ok(OneWayOutcome {
-        validity: validity(trial, &sent.flood, watch.end(), &account),
+        validity: validity(trial, &sent.flood, watch.end(), &account, back.as_ref()),
         flood: sent.flood,
         sender_cpu: sent.cpu,
         sender_waited: sent.waited,
@@ -180,6 +216,7 @@ pub fn run(lab: &Lab<'_>, trial: &OneWay<'_>, stream_id: u32) -> anyhow::Result<
         napi_cpu,
         sink,
         account,
+        back,
         facts,
         at_s,
         mode,
@@ -226,6 +263,8 @@ struct Sent {
     softirq_cpu: Option<Duration>,
     /// The sender's and the sink's, before the first frame.
     counters_before: (Counters, Counters),
+    /// What came back, where the sink sends frames back.
+    replies: Option<SinkReport>,
     facts: BTreeMap<String, String>,
 }
 
@@ -237,11 +276,12 @@ fn send(
     seat: Seat,
     stream_id: u32,
     stop: &AtomicBool,
-    drained: &AtomicBool,
     tell: &mpsc::Sender<u64>,
+    may_go: &mpsc::Receiver<u64>,
 ) -> anyhow::Result<Sent> {
     let mut facts = host::settle("sender", seat);
     let mut end = port.open(lab)?;
+    let mut replies = Replies::open(lab, trial, stream_id)?;
     let port = &mut *end.port;
     facts.insert("batch_frames_max".to_owned(), port.caps().batch_frames_max.to_string());
     let counters_before = read_counters(lab)?;
@@ -256,7 +296,7 @@ fn send(
         duration: Duration::from_secs(1),
         frames_count_max: WARM_UP_FRAMES_COUNT,
     };
-    let warmed = flood::flood(port, to, &clock, &warm_up, stop).context("warming up")?;
+    let warmed = flood::flood(port, to, &clock, &warm_up, counts_of(&mut replies), stop).context("warming up")?;
     thread::sleep(WARM_UP_REST);
 
     let own_tid = nix::unistd::gettid().as_raw();
@@ -270,7 +310,7 @@ fn send(
         frames_count_max: u64::MAX,
         ..warm_up
     };
-    let flood = flood::flood(port, to, &clock, &options, stop)?;
+    let flood = flood::flood(port, to, &clock, &options, counts_of(&mut replies), stop)?;
     let softirq_cpu = host::softirq_threads_cpu_time().zip(softirq_before);
     let uring_cpu = host::io_uring_threads_cpu_time().saturating_sub(uring_before);
     let run = host::thread_run_time(own_tid).zip(run_before);
@@ -281,9 +321,19 @@ fn send(
     let _ = tell.send(offered_count.saturating_sub(dropped_count(port)));
 
     let idle_since = Instant::now();
-    while !drained.load(Ordering::Acquire) && idle_since.elapsed() < IDLE_MAX {
-        flood::idle(port)?;
-    }
+    let reflected_count = loop {
+        match may_go.try_recv() {
+            Ok(reflected_count) => break reflected_count,
+            Err(mpsc::TryRecvError::Empty) if idle_since.elapsed() < IDLE_MAX => {
+                flood::idle(port, counts_of(&mut replies))?;
+            }
+            Err(_) => break 0,
+        }
+    };
+    let replies = replies
+        .map(|replies| replies.drain(port, reflected_count))
+        .transpose()
+        .context("taking replies in")?;
     Ok(Sent {
         port_dropped_count: dropped_count(port),
         offered_count,
@@ -293,9 +343,15 @@ fn send(
         }),
         softirq_cpu: softirq_cpu.map(|(after, before)| after.saturating_sub(before)),
         counters_before,
+        replies,
         facts,
         flood,
     })
+}
+
+/// What counts the replies that come through the sender's port.
+fn counts_of(replies: &mut Option<Replies>) -> Option<&mut Counts> {
+    replies.as_mut().and_then(Replies::counts)
 }
 
 /// Waits for the sender, and hands Ctrl-C on to it; says how many frames it gave to the kernel, unless it failed.
@@ -323,8 +379,14 @@ fn read_counters(lab: &Lab<'_>) -> anyhow::Result<(Counters, Counters)> {
     Ok((at(End::Client)?, at(End::Server)?))
 }
 
-fn validity(trial: &OneWay<'_>, flood: &FloodResult, mut seen: Vec<Observation>, account: &Account) -> Validity {
-    if account.received_count == 0 {
+fn validity(
+    trial: &OneWay<'_>,
+    flood: &FloodResult,
+    mut seen: Vec<Observation>,
+    account: &Account,
+    back: Option<&Back>,
+) -> Validity {
+    if back.map_or(account, |back| &back.account).received_count == 0 {
         seen.push(Observation::Silence {
             sent_count: account.sent_count,
         });
@@ -345,6 +407,10 @@ fn validity(trial: &OneWay<'_>, flood: &FloodResult, mut seen: Vec<Observation>,
         Validity::Invalid { reasons } => reasons,
     };
     reasons.extend(account.fault());
+    reasons.extend(
+        back.and_then(|back| back.account.fault())
+            .map(|fault| format!("on the way back, {fault}")),
+    );
     match reasons.is_empty() {
         true => Validity::Valid,
         false => Validity::Invalid { reasons },
