@@ -19,6 +19,10 @@
 //!   taken from the socket.
 //! - `Udp.InErrors` contains what the socket dropped, and the sink's port has counted that itself (SK_MEMINFO_DROPS).
 //!
+//! Where the sink sends frames back, the way back has an account of the same kind, in which the two ends have changed places:
+//! `tx_dropped` of the sink's interface are then replies for which XDP_TX found no room (`veth_xdp_flush_bq`, and
+//! `veth_get_stats64`, which adds them there, drivers/net/veth.c).
+//!
 //! Sockets, rings and ports count only their own. Interfaces and the UDP layer count a whole namespace; in one that the
 //! lab made there is nothing else than kernel chatter (neighbour and group messages of IPv6), which no named counter
 //! sees unless it is dropped too.
@@ -295,6 +299,25 @@ mod tests {
             assert_eq!(account.losses.get("sink_interface").copied(), sink_interface);
             assert_eq!(account.fault(), None);
         }
+    }
+
+    #[test]
+    fn on_the_way_back_the_ends_change_places() {
+        // The echo's interface had no room for four replies, which both interfaces count; a socket's ring had none for three,
+        // which the driver that redirected them counts, too; what the sender's interface dropped on the way out is not theirs.
+        let account = account(
+            &[("interface.tx_dropped", 4), ("interface.rx_dropped", 9)],
+            &[("interface.rx_dropped", 4 + 3), ("Udp.NoPorts", 5)],
+            |counted, replies| {
+                counted.intake = Intake::Xsk;
+                (replies.rx_dropped_count, replies.received_count) = (3, 93);
+            },
+        );
+        let losses: Vec<_> = account.losses.into_iter().collect();
+        assert_eq!(
+            losses,
+            [("interface_backlog".to_owned(), 4), ("sink_overflow".to_owned(), 3)]
+        );
     }
 
     #[test]

@@ -12,7 +12,12 @@ const RUNS_COUNT: u64 = 4;
 
 /// The sizes take turns: one small, one that fills a packet of 1500 bytes, one that fills one of 9000.
 const FRAME_BYTES: [&str; 3] = ["frame_bytes=64", "frame_bytes=1472", "frame_bytes=8972"];
-const SINKS: [&str; 3] = ["sink=same", "sink=udp-mmsg", "sink=same,xdp-drop,xdp-drop-generic"];
+/// Every run has an echo among its sinks, where programs can be attached: its account has two ways.
+const SINKS: [&str; 3] = [
+    "sink=same,xdp-echo",
+    "sink=udp-mmsg,xdp-echo-generic",
+    "sink=same,xdp-drop,xdp-drop-generic,xdp-echo",
+];
 
 /// A run takes a few back ends, so that it is short; the next takes others. udp-spin exists everywhere.
 const BACKENDS: [&str; 4] = [
@@ -28,7 +33,7 @@ fn every_frame_is_accounted_for_in_every_run() {
         Ok(text) => text.parse().expect("DPLAB_ACCOUNT_RUNS is a number of runs"),
         Err(_) => RUNS_COUNT,
     };
-    let (mut rows_count, mut frames_count, mut lost_count) = (0, 0, 0);
+    let (mut rows_count, mut frames_count, mut lost_count, mut echo_rows_count) = (0, 0, 0, 0);
     let mut backends = BTreeSet::new();
     for seed in 0..runs_count {
         let scratch = Scratch::new();
@@ -67,12 +72,25 @@ fn every_frame_is_accounted_for_in_every_run() {
             let metrics = row["metrics"].as_object().expect("metrics");
             let count = |name: &str| metrics[name]["value"].as_f64().expect("a number") as i64;
             // Added up again, by what the record says and not by its own sum.
-            let lost: i64 = metrics
-                .keys()
-                .filter(|name| name.starts_with("lost_") && *name != "lost_ratio")
-                .map(|name| count(name))
-                .sum();
+            let lost_by = |is_meant: fn(&str) -> bool| -> i64 {
+                let names = metrics.keys().filter(|name| is_meant(name) && *name != "lost_ratio");
+                names.map(|name| count(name)).sum()
+            };
+            let lost = lost_by(|name| name.starts_with("lost_"));
             assert_eq!(count("sent"), count("received") + lost, "seed {seed}: {row:#}");
+            let is_echo = row["axis"]["sink"].as_str().expect("a word").starts_with("xdp-echo");
+            assert_eq!(is_echo, metrics.contains_key("reflected"), "seed {seed}: {row:#}");
+            if is_echo {
+                // Each way by itself, too.
+                let lost_back = lost_by(|name| name.starts_with("lost_reply_"));
+                assert_eq!(
+                    count("reflected"),
+                    count("received") + lost_back,
+                    "seed {seed}: {row:#}"
+                );
+                assert!(count("received") > 0, "seed {seed}: {row:#}");
+                echo_rows_count += 1;
+            }
             assert_eq!(count("duplicates"), 0, "seed {seed}: {row:#}");
             assert!(count("sent") > 0, "seed {seed}: {row:#}");
             rows_count += 1;
@@ -87,8 +105,8 @@ fn every_frame_is_accounted_for_in_every_run() {
         assert_eq!(verdict["outcome"]["is"], "holds", "seed {seed}: {verdict:#}");
     }
     println!(
-        "{runs_count} runs, {rows_count} rows over {}: {frames_count} frames sent, {lost_count} of them lost where a counter \
-         saw it, 0 unexplained",
+        "{runs_count} runs, {rows_count} rows over {}, {echo_rows_count} of them there and back: {frames_count} frames sent, \
+         {lost_count} of them lost where a counter saw it, 0 unexplained",
         backends.into_iter().collect::<Vec<_>>().join(", ")
     );
 }

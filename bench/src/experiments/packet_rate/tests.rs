@@ -2,10 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use dataplane_waist::PortStats;
+
 use super::*;
 use crate::{
+    account::{Counted, Counters, Intake, TxDrop},
+    load::{flood::FloodResult, thread::ThreadUsage},
     place::VETH_CAVEAT,
     record::{ModeRecord, Validity},
+    sink::SinkReport,
+    trial::one_way::Back,
 };
 
 /// A row of `backend` into the sink of all senders that costs so many seconds of CPU time a million.
@@ -107,4 +113,106 @@ fn af_xdp_without_af_xdp_is_not_measured() {
         matches!(judgement.outcome, Outcome::NotMeasured { .. }),
         "{judgement:?}"
     );
+}
+
+/// An account of `sent` frames of which `received` came and `lost` ran into the receiving socket's full ring.
+fn account(sent_count: u64, received_count: u64, lost_count: u64) -> (Account, SinkReport) {
+    let sink = SinkReport {
+        received_count,
+        rx_dropped_count: lost_count,
+        ..SinkReport::default()
+    };
+    let account = Account::of(&Counted {
+        offered_count: sent_count,
+        tx_dropped_count: 0,
+        tx_drop: TxDrop::Lost,
+        sender: &Counters::default(),
+        at_sink: &Counters::default(),
+        intake: Intake::Xsk,
+        sink: &sink,
+    });
+    (account, sink)
+}
+
+fn metrics_of(there: (Account, SinkReport), back: Option<(Account, SinkReport)>) -> BTreeMap<String, f64> {
+    let trial = OneWay {
+        sender: backends::by_name(AF_XDP).expect("a back end"),
+        sink: backends::sink_by_name("xdp-echo").expect("a sink"),
+        frame_bytes: 64,
+        rate_per_s: None,
+        duration: TRIAL_MIN,
+        room: room(64),
+    };
+    let outcome = OneWayOutcome {
+        flood: FloodResult {
+            offered_count: there.0.sent_count,
+            refused_count: 0,
+            elapsed: TRIAL_MIN,
+            usage: ThreadUsage::default(),
+            port: PortStats::default(),
+            interrupted: false,
+        },
+        sender_cpu: TRIAL_MIN,
+        sender_waited: Duration::ZERO,
+        softirq_cpu: None,
+        napi_cpu: None,
+        account: there.0,
+        sink: there.1,
+        back: back.map(|(account, replies)| Back { replies, account }),
+        facts: BTreeMap::new(),
+        validity: Validity::Valid,
+        at_s: 0.0,
+        mode: ModeRecord::Native,
+    };
+    let position = Position {
+        experiment: "packet-rate",
+        axis: BTreeMap::new(),
+        round: 0,
+        twin: false,
+        seed: 1,
+    };
+    let metrics = super::row(&trial, outcome, position).metrics;
+    metrics.into_iter().map(|(name, metric)| (name, metric.value)).collect()
+}
+
+#[test]
+fn an_echo_has_losses_of_both_ways_by_name() {
+    let metrics = metrics_of(account(100, 98, 2), Some(account(98, 95, 3)));
+    for (name, value) in [
+        ("sent", 100.0),
+        ("reflected", 98.0),
+        ("received", 95.0),
+        ("lost_sink_overflow", 2.0),
+        ("lost_reply_sink_overflow", 3.0),
+        ("lost_ratio", 0.05),
+        (UNEXPLAINED, 0.0),
+    ] {
+        assert_eq!(metrics.get(name), Some(&value), "{name}");
+    }
+}
+
+#[test]
+fn too_many_on_one_way_do_not_make_up_for_too_few_on_the_other() {
+    let metrics = metrics_of(account(100, 97, 0), Some(account(97, 100, 0)));
+    assert_eq!(metrics[UNEXPLAINED], 6.0);
+    let one_way = metrics_of(account(100, 97, 2), None);
+    assert_eq!((one_way[UNEXPLAINED], one_way["received"]), (1.0, 97.0));
+    assert!(!one_way.contains_key("reflected"), "nothing is sent back");
+}
+
+#[test]
+fn an_echo_is_paired_with_af_xdp_senders_of_its_mode_alone() {
+    let pairs = |sender: &str, sink: &str| sink_of(backends::by_name(sender).expect("a back end"), sink).is_some();
+    for (sender, sink, expected) in [
+        ("udp-mmsg", "xdp-echo", true),
+        ("udp-mmsg", "xdp-echo-generic", true),
+        (AF_XDP, "xdp-echo", true),
+        (AF_XDP, "xdp-echo-generic", false),
+        ("af-xdp-generic", "xdp-echo-generic", true),
+        ("af-xdp-generic", "xdp-echo", false),
+        ("af-xdp-generic", "xdp-drop", true),
+        ("shm", "xdp-echo", false),
+    ] {
+        assert_eq!(pairs(sender, sink), expected, "{sender} into {sink}");
+    }
 }
