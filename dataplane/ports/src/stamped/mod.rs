@@ -30,7 +30,7 @@ use std::{
 use dataplane_waist::{ProbeError, Support};
 
 pub use self::{
-    clock::{ClockOffset, Reading, Stamp, StampClock, Stepped, monotonic_ns, realtime_ns},
+    clock::{ClockOffset, Reading, Stamp, StampClock, Stepped, WallClock, monotonic_ns, realtime_ns},
     hardware::probe_hardware,
 };
 use crate::sys::{

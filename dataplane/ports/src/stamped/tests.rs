@@ -59,7 +59,8 @@ fn stamps_come_in_the_order_of_the_way() {
         let lo = nix::net::if_::if_nametoindex("lo").expect("loopback");
         let mut buffer = [0; 64];
         for index in 0..200_u64 {
-            let offset = ClockOffset::measure().expect("nobody sets this machine's clock all the time");
+            let offset =
+                ClockOffset::measure(WallClock::Realtime).expect("nobody sets this machine's clock all the time");
             let app_send_ns = monotonic_ns();
             let key = from.send(&index.to_be_bytes()).expect("it sends");
             let received = next(&mut to, &mut buffer);
@@ -83,7 +84,7 @@ fn stamps_come_in_the_order_of_the_way() {
                 offset.monotonic_ns(in_stack).expect("a software stamp"),
                 app_recv_ns,
             ];
-            let later = ClockOffset::measure().expect("as above");
+            let later = ClockOffset::measure(WallClock::Realtime).expect("as above");
             if later.step_since(&offset).is_some() {
                 continue;
             }
