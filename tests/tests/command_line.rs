@@ -169,12 +169,13 @@ fn a_round_trip_is_told_in_stages_that_add_up() {
         .lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("every line is JSON"));
     let rows: Vec<_> = lines.filter(|line| line["record"] == "row").collect();
-    let is_apart = |row: &&serde_json::Value| row["backend"] == "udp-stamped";
+    let is_ring = |row: &serde_json::Value| row["backend"] == "af-xdp-stamped";
+    let is_apart = |row: &&serde_json::Value| row["backend"] == "udp-stamped" || is_ring(row);
     let totals = rows
         .iter()
         .filter(is_apart)
         .filter(|row| row["axis"]["stage"] == "total");
-    let mut told_count = 0;
+    let (mut told_count, mut told_of_rings_count) = (0, 0);
     for total in totals {
         let samples_count = total["latency"]["samples_count"].as_u64().unwrap_or(0);
         // A measurement's rows have one start.
@@ -184,12 +185,27 @@ fn a_round_trip_is_told_in_stages_that_add_up() {
             .filter(|row| row["at_s"] == total["at_s"] && row["axis"]["stage"] != "total")
             .collect();
         // With an XDP program at each interface, where that is possible, and without.
-        let stages_count = if total["axis"]["driver"] == "xdp" { 10 } else { 8 };
+        let stages_count = match (is_ring(total), total["axis"]["driver"] == "xdp") {
+            (true, _) => 5,
+            (false, true) => 10,
+            (false, false) => 8,
+        };
         assert_eq!(stages.len(), stages_count, "{total}");
         let mean_ns = |row: &serde_json::Value| row["latency"]["mean_ns"].as_f64().unwrap_or(0.0);
         let sum_ns: f64 = stages.iter().map(|row| mean_ns(row)).sum();
         if total["validity"]["is"] == "valid" {
             assert!((sum_ns / mean_ns(total) - 1.0).abs() < 0.02, "{sum_ns} of {total}");
+        }
+        let sent = stages
+            .iter()
+            .find(|row| row["axis"]["stage"] == "01 client app to driver");
+        assert_eq!(sent.is_some(), is_ring(total), "{total}");
+        if let Some(sent) = sent {
+            let clocks = sent["facts"]["clocks"]
+                .as_str()
+                .expect("each stage says of which clocks");
+            assert!(clocks.contains("CLOCK_TAI (AF_XDP, completion)"), "{clocks}");
+            told_of_rings_count += samples_count;
         }
         for stage in stages {
             assert_eq!(stage["latency"]["samples_count"].as_u64().unwrap_or(0), samples_count);
@@ -203,6 +219,13 @@ fn a_round_trip_is_told_in_stages_that_add_up() {
         told_count += samples_count;
     }
     assert!(told_count > 100, "{told_count} round trips were told in stages");
+    match rows.iter().find(|row| row["backend"] == "af-xdp") {
+        None => println!("AF_XDP in stages: not run: there is none here (two namespaces and XDP need root)"),
+        Some(whole) => match whole["facts"]["ring_stamps"].as_str() {
+            Some(why) => println!("AF_XDP in stages: not run: {why}"),
+            None => assert!(told_of_rings_count > 100, "{told_of_rings_count} over AF_XDP"),
+        },
+    }
     let plain = rows
         .iter()
         .find(|row| row["backend"] == "udp-blocking" && row["axis"]["stage"] == "total");

@@ -17,11 +17,35 @@ const EVERY_KIND: u32 = kinds(&Kind::ALL);
 ///
 /// # Errors
 /// What the kernel said, with what to try.
-pub(super) fn open(
+pub(super) fn open(wiring: &Wiring, learn_peers_max: usize, how: (XdpWait, Mode, XdpCopy)) -> anyhow::Result<Opened> {
+    let (port, program) = open_port(wiring, learn_peers_max, how, TxStamps::Off)?;
+    Ok(Opened {
+        addr: Some(port.local_addr()),
+        port: Box::new(port),
+        closer: None,
+        keeps: Some(program),
+    })
+}
+
+/// Are completions stamped (Linux 6.8)?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TxStamps {
+    /// Yes.
+    On,
+    /// No.
+    Off,
+}
+
+/// The port itself and the program that feeds it, which must be kept as long.
+///
+/// # Errors
+/// What the kernel said, with what to try.
+pub fn open_port(
     wiring: &Wiring,
     learn_peers_max: usize,
     (wait, mode, copy): (XdpWait, Mode, XdpCopy),
-) -> anyhow::Result<Opened> {
+    tx_stamps: TxStamps,
+) -> anyhow::Result<(XdpPort, Attachment)> {
     let peers = wiring.remote.iter().map(|remote| PacketPeer {
         addr: remote.addr,
         mac: Mac(remote.mac),
@@ -35,6 +59,7 @@ pub(super) fn open(
         frame_bytes_max: wiring.frame_bytes_max,
         ring_frames: ring_frames.clamp(RING_FRAMES_MIN, RING_FRAMES_MAX),
         copy,
+        tx_stamps: tx_stamps == TxStamps::On,
         ..XdpOptions::new(&wiring.local.interface, local, local_mac, wait)
     };
     let port = XdpPort::open(&options)?;
@@ -42,12 +67,7 @@ pub(super) fn open(
     program
         .set_socket(port.queue(), port.as_fd())
         .context("telling the program which socket gets our frames")?;
-    Ok(Opened {
-        port: Box::new(port),
-        addr: Some(local),
-        closer: None,
-        keeps: Some(program),
-    })
+    Ok((port, program))
 }
 
 /// What of a frame fits one buffer of an AF_XDP port, and the headers in front of it at their longest.

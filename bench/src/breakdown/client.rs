@@ -1,13 +1,12 @@
-//! The asking end of a breakdown: ping-pong over a stamped socket, and out of each reply the whole way of its request.
+//! The asking end of a breakdown: ping-pong over an end that stamps, and out of each reply the whole way of its request.
 
 use std::{
-    net::SocketAddr,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use anyhow::Context;
-use dataplane_ports::stamped::{ClockOffset, StampedOptions, StampedSocket, TxStation, monotonic_ns};
+use dataplane_ports::stamped::{ClockOffset, TxStation, monotonic_ns};
 use dataplane_wire::{
     echo,
     frame::{self, HEADER_BYTES, Header, Kind},
@@ -15,8 +14,8 @@ use dataplane_wire::{
 };
 
 use super::{
-    Wait,
-    stages::{POINTS_COUNT, Point, Stages, Way},
+    end::StampedEnd,
+    stages::{POINTS_COUNT, Point, Stages, Stations, Way},
 };
 use crate::load::thread::ThreadUsage;
 
@@ -33,13 +32,9 @@ const WARM_UP: Duration = Duration::from_millis(15);
 /// How the client asks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClientOptions {
-    pub(super) local: SocketAddr,
-    pub(super) server: SocketAddr,
-    pub(super) wait: Wait,
     pub(super) duration: Duration,
     pub(super) client_id: u32,
-    /// XDP programs stamp at the two interfaces.
-    pub(super) driver: bool,
+    pub(super) stations: Stations,
 }
 
 /// What the client found.
@@ -52,27 +47,15 @@ pub(super) struct Asked {
     pub(super) used: ThreadUsage,
 }
 
-/// The socket is opened in the client's namespace, and asks from the thread that measures.
-pub(super) fn open(options: &ClientOptions) -> anyhow::Result<StampedSocket> {
-    let socket = StampedSocket::open(&StampedOptions {
-        local: options.local,
-        remote: Some(options.server),
-        wait: options.wait.into(),
-        hardware: false,
-        interface: false,
-    })?;
-    Ok(socket)
-}
-
 /// One request after the other until the time is over, or `stop`. `begun` is called when the warm-up is.
 pub(super) fn ask(
-    mut socket: StampedSocket,
+    mut end: StampedEnd,
     options: &ClientOptions,
     begun: &mut dyn FnMut(),
     stop: &AtomicBool,
 ) -> anyhow::Result<Asked> {
-    let offset = ClockOffset::measure()?;
-    let mut stages = Stages::new(options.driver);
+    let offset = ClockOffset::measure(end.wall())?;
+    let mut stages = Stages::new(options.stations);
     let warm_until_ns = monotonic_ns() + WARM_UP.as_nanos() as u64;
     let mut measured_from_ns = None;
     let mut used_before = ThreadUsage::now();
@@ -93,7 +76,7 @@ pub(super) fn ask(
         }
         let is_measured = measured_from_ns.is_some();
         sent_count += u64::from(is_measured);
-        let answered = round_trip(&mut socket, options, seq, &offset)?;
+        let answered = round_trip(&mut end, options, seq, &offset)?;
         // The stamp that the request before this one lacked.
         if let Some(mut way) = unfinished.take() {
             match answered {
@@ -111,7 +94,7 @@ pub(super) fn ask(
         }
     }
     // The last one's stamp never comes: it is left out, and is none of the incomplete.
-    let later = ClockOffset::measure()?;
+    let later = ClockOffset::measure(end.wall())?;
     Ok(Asked {
         stages,
         sent_count,
@@ -133,7 +116,7 @@ fn is_after(sent_ns: u64, way: &Way) -> bool {
 /// One request and its reply: its way, without the stamp that is not known yet, and that stamp of the reply before. `None`:
 /// no reply came in time.
 fn round_trip(
-    socket: &mut StampedSocket,
+    end: &mut StampedEnd,
     options: &ClientOptions,
     seq: u64,
     offset: &ClockOffset,
@@ -142,10 +125,10 @@ fn round_trip(
     request(options.client_id, seq, monotonic_ns(), &mut bytes);
     // Behind the checksums: writing a request is no part of its way.
     let app_tx_ns = monotonic_ns();
-    let key = socket.send(&bytes).context("sending")?;
+    let key = end.send(&bytes).context("sending")?;
     let deadline_ns = app_tx_ns + TIMEOUT.as_nanos() as u64;
     loop {
-        let received = socket.recv(&mut bytes).context("receiving")?;
+        let received = end.recv(&mut bytes)?;
         let app_rx_ns = monotonic_ns();
         let reply = received.and_then(|received| {
             let trailer = *trailer_of(&bytes[..received.len_bytes], options.client_id, seq)?;
@@ -169,19 +152,19 @@ fn round_trip(
         set(Point::ClientDriver, of_server(Station::ClientDriverRx));
         set(
             Point::ClientStack,
-            received.software.and_then(|stamp| offset.monotonic_ns(stamp)),
+            received.stack.and_then(|stamp| offset.monotonic_ns(stamp)),
         );
         set(Point::ClientReceive, Some(app_rx_ns));
-        let look = &mut |stamp: dataplane_ports::stamped::TxStamp| {
-            if stamp.key == key {
-                let point = match stamp.station {
+        let look = &mut |of_key, station, stamp| {
+            if Some(of_key) == key {
+                let point = match station {
                     TxStation::Scheduled => Point::ClientScheduled,
                     TxStation::Sent => Point::ClientSent,
                 };
-                set(point, offset.monotonic_ns(stamp.stamp));
+                set(point, offset.monotonic_ns(stamp));
             }
         };
-        socket.tx_stamps(look).context("reading transmit stamps")?;
+        end.tx_stamps(look).context("reading transmit stamps")?;
         return Ok(Some((way, trace::stamp(&trailer, Station::ServerDriverTxBefore))));
     }
 }

@@ -1,12 +1,14 @@
 //! One round trip taken apart: a client and a server over stamped sockets, the server in a process of its own, and where it
-//! can be had an XDP program at each interface. It gives one row per stage and one for the whole.
+//! can be had an XDP program at each interface; or over AF_XDP rings whose completions are stamped. It gives one row per
+//! stage and one for the whole.
 //!
 //! All stamps are told in CLOCK_MONOTONIC: the programs' and XDP's are of it, the kernel's software stamps are of
-//! CLOCK_REALTIME and converted by whoever reads them. The two ends are on one machine and have one pair of clocks; across
+//! CLOCK_REALTIME, AF_XDP's of CLOCK_TAI, and converted by whoever reads them. The two ends are on one machine and have one pair of clocks; across
 //! machines a stage between them would be off by the difference of two clocks, and is not offered.
 
 mod client;
 pub mod driver;
+mod end;
 mod server;
 pub mod stages;
 
@@ -21,9 +23,11 @@ pub use self::server::{SUBCOMMAND, StampedConfig, StampedReport, main as serve};
 use self::{
     client::{Asked, ClientOptions},
     driver::DriverStamps,
-    stages::{Stages, TOTAL},
+    end::StampedEnd,
+    stages::{Stages, Stations, TOTAL},
 };
 use crate::{
+    backends::{Room, Wiring},
     experiment::Lab,
     host::{self, RunTime, Seat},
     measure::{
@@ -39,6 +43,9 @@ use crate::{
 /// What the rows of a breakdown are called: kernel UDP as in `udp-blocking` and `udp-spin`, with stamps.
 pub const NAME: &str = "udp-stamped";
 
+/// What the rows over AF_XDP rings are called: AF_XDP as in `af-xdp` and `af-xdp-spin`, with stamps.
+pub const NAME_RING: &str = "af-xdp-stamped";
+
 /// The size of request and reply: header, client number, filler, trailer of stamps.
 pub const FRAME_BYTES: usize = client::FRAME_BYTES;
 
@@ -48,7 +55,7 @@ pub const STAGE: &str = "stage";
 /// How an end waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wait {
-    /// In recvmsg(2), with a time-out that bounds the run.
+    /// In recvmsg(2) or ppoll(2), with a time-out that bounds the run.
     Blocking,
     /// Not at all.
     Spinning,
@@ -56,10 +63,8 @@ pub enum Wait {
 
 impl From<Wait> for StampedWait {
     fn from(wait: Wait) -> StampedWait {
-        /// Long beside a round trip, short beside a person's patience: how late an end notices that it is to stop.
-        const TIMEOUT: Duration = Duration::from_millis(20);
         match wait {
-            Wait::Blocking => StampedWait::Blocking(TIMEOUT),
+            Wait::Blocking => StampedWait::Blocking(end::WAIT_MAX),
             Wait::Spinning => StampedWait::Spin,
         }
     }
@@ -76,8 +81,39 @@ pub struct Breakdown {
     pub duration: Duration,
     /// Tells this client's frames from another's.
     pub client_id: u32,
-    /// Attach XDP programs that stamp at the two interfaces.
-    pub driver: bool,
+    /// Who stamps.
+    pub stations: Stations,
+}
+
+/// How an end is wired; the two know each other's addresses where these are fixed.
+fn wiring(lab: &Lab<'_>, end: End) -> Wiring {
+    let other = match end {
+        End::Client => End::Server,
+        End::Server => End::Client,
+    };
+    Wiring {
+        end,
+        local: lab.place.endpoint(end),
+        remote: lab.place.has_fixed_addresses().then(|| lab.place.endpoint(other)),
+        over_veth: lab.place.is_veth(),
+        frame_bytes_max: FRAME_BYTES,
+        // One request is on its way at a time.
+        room: Room { frames_count: 64 },
+        untimed: false,
+        region: None,
+    }
+}
+
+/// Can the client's end be opened with such stations? It is closed again.
+///
+/// # Errors
+/// Why not: no namespaces, no privilege, a kernel before 6.8 for AF_XDP's stamps.
+pub fn try_stations(lab: &Lab<'_>, stations: Stations) -> anyhow::Result<()> {
+    let wiring = wiring(lab, End::Client);
+    let opened = lab
+        .place
+        .inside(End::Client, || StampedEnd::open(&wiring, Wait::Spinning, stations))?;
+    opened.map(drop)
 }
 
 /// Measures, and gives a row for each stage and one for the whole, all valid or all INVALID.
@@ -94,31 +130,39 @@ pub fn measure(lab: &Lab<'_>, breakdown: &Breakdown, position: &Position) -> any
     };
     let config = StampedConfig {
         parent_pid: std::process::id(),
-        local: lab.place.endpoint(End::Server).addr,
+        wiring: wiring(lab, End::Server),
+        stations: breakdown.stations,
         wait: breakdown.wait,
         seat: seat(server_cpu),
     };
     // Before the ends: attaching one changes how the interface receives.
-    let driver = match breakdown.driver {
-        true => Some(DriverStamps::attach(lab.place).context("attaching the XDP programs that stamp")?),
-        false => None,
+    let driver = match breakdown.stations {
+        Stations::SocketAndDriver => {
+            Some(DriverStamps::attach(lab.place).context("attaching the XDP programs that stamp")?)
+        }
+        Stations::Socket | Stations::Ring => None,
     };
     let watch = Watch::begin();
     let server = lab
         .place
         .inside(End::Server, || Server::spawn_as(SUBCOMMAND, &config))?
         .context("starting the stamped server")?;
+    let mut remote = lab.place.endpoint(End::Server);
+    remote.addr = server.addr().context("the stamped server said no address")?;
+    let wiring = Wiring {
+        remote: Some(remote),
+        ..wiring(lab, End::Client)
+    };
     let options = ClientOptions {
-        local: lab.place.endpoint(End::Client).addr,
-        server: server.addr().context("the stamped server said no address")?,
-        wait: breakdown.wait,
         duration: breakdown.duration,
         client_id: breakdown.client_id,
-        driver: driver.is_some(),
+        stations: breakdown.stations,
     };
     let measured = thread::scope(|scope| {
-        let server = &server;
-        let asks = scope.spawn(move || ask(lab, &options, seat(client_cpu), server));
+        let (server, open) = (&server, || {
+            StampedEnd::open(&wiring, breakdown.wait, breakdown.stations)
+        });
+        let asks = scope.spawn(move || ask(lab, &options, &open, seat(client_cpu), server));
         asks.join().unwrap_or_else(|_| bail!("the client's thread panicked"))
     })
     .context("the client of a breakdown")?;
@@ -148,9 +192,14 @@ pub fn measure(lab: &Lab<'_>, breakdown: &Breakdown, position: &Position) -> any
     facts.insert("clock_error_ns".to_owned(), clock_error_ns.to_string());
     facts.insert(
         "yardstick".to_owned(),
-        "kernel UDP sockets that ask for SO_TIMESTAMPING's stamps, which cost time themselves".to_owned(),
+        match breakdown.stations {
+            Stations::Ring => "AF_XDP rings that ask for a stamp of each completion, which cost time themselves",
+            _ => "kernel UDP sockets that ask for SO_TIMESTAMPING's stamps, which cost time themselves",
+        }
+        .to_owned(),
     );
     let frame = RowFrame {
+        stations: breakdown.stations,
         position,
         at_s,
         elapsed_s: asked.elapsed.as_secs_f64(),
@@ -170,13 +219,19 @@ struct Measured {
     facts: BTreeMap<String, String>,
 }
 
-fn ask(lab: &Lab<'_>, options: &ClientOptions, seat: Seat, server: &Server) -> anyhow::Result<Measured> {
+fn ask(
+    lab: &Lab<'_>,
+    options: &ClientOptions,
+    open: &(dyn Fn() -> anyhow::Result<StampedEnd> + Sync),
+    seat: Seat,
+    server: &Server,
+) -> anyhow::Result<Measured> {
     let facts = host::settle("client", seat);
-    let socket = lab.place.inside(End::Client, || client::open(options))??;
+    let end = lab.place.inside(End::Client, open)??;
     let tid = nix::unistd::gettid().as_raw();
     let (mut client_before, mut server_before) = (None, None);
     let asked = client::ask(
-        socket,
+        end,
         options,
         &mut || {
             client_before = host::thread_run_time(tid);
@@ -233,6 +288,7 @@ fn observations(asked: &Asked, report: &StampedReport) -> Vec<Observation> {
 
 /// What all rows of a breakdown have in common.
 struct RowFrame<'a> {
+    stations: Stations,
     position: &'a Position,
     at_s: f64,
     elapsed_s: f64,
@@ -246,7 +302,7 @@ impl RowFrame<'_> {
         axis.insert(STAGE.to_owned(), stage.to_owned());
         Row {
             experiment: self.position.experiment.to_owned(),
-            backend: NAME.to_owned(),
+            backend: self.stations.back_end().to_owned(),
             mode: ModeRecord::Native,
             axis,
             round: self.position.round,
@@ -296,7 +352,7 @@ fn stage_rows(frame: &RowFrame<'_>, stages: &Stages) -> Vec<Row> {
                     (STAGE_SHARE, 100.0 * mean_ns / total_ns, "%"),
                 ],
             );
-            row.facts.insert("clocks".to_owned(), stage.clocks());
+            row.facts.insert("clocks".to_owned(), stage.clocks(stages.stations()));
             row
         })
         .collect()

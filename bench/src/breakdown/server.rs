@@ -1,15 +1,12 @@
 //! The answering end of a breakdown: an echo that writes into each reply when it passed the server's own stations
-//! ([`dataplane_wire::trace`]). A process of its own like `serve-echo`, with a stamped socket in place of a port.
+//! ([`dataplane_wire::trace`]). A process of its own like `serve-echo`, with an end that stamps in place of a port.
 //!
 //! When the driver passed a reply on is known only after it has left, so that stamp travels in the reply after it.
 
-use std::{
-    net::SocketAddr,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use dataplane_ports::stamped::{ClockOffset, StampedOptions, StampedSocket, TxStation, monotonic_ns};
+use dataplane_ports::stamped::{ClockOffset, TxStation, monotonic_ns};
 use dataplane_wire::{
     Reject,
     frame::{self, HEADER_BYTES, Header, Kind},
@@ -17,8 +14,9 @@ use dataplane_wire::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Wait, client::FRAME_BYTES};
+use super::{Wait, client::FRAME_BYTES, end::StampedEnd, stages::Stations};
 use crate::{
+    backends::Wiring,
     host::{self, Seat},
     server::{self, ServerReport},
 };
@@ -31,8 +29,10 @@ pub const SUBCOMMAND: &str = "serve-stamped";
 pub struct StampedConfig {
     /// Who starts it; it ends when that process does.
     pub parent_pid: u32,
-    /// Where to bind.
-    pub local: SocketAddr,
+    /// Where it stands, and whom it answers.
+    pub wiring: Wiring,
+    /// Who stamps.
+    pub stations: Stations,
     /// How it waits.
     pub wait: Wait,
     /// Where it is to run.
@@ -57,38 +57,32 @@ pub struct StampedReport {
 pub fn main(config: &str) -> anyhow::Result<()> {
     let config: StampedConfig = serde_json::from_str(config).context("reading the server's configuration")?;
     server::die_with(config.parent_pid)?;
-    let socket = StampedSocket::open(&StampedOptions {
-        local: config.local,
-        remote: None,
-        wait: config.wait.into(),
-        hardware: false,
-        interface: false,
-    })?;
-    server::settle_and_say_ready("server", Some(socket.local_addr()), config.seat)?;
+    let end = StampedEnd::open(&config.wiring, config.wait, config.stations)?;
+    server::settle_and_say_ready("server", Some(end.local_addr()), config.seat)?;
     let stop = server::stop_at_eof(|_| {}, || {});
     host::own_files();
-    let report = serve(socket, &stop)?;
+    let report = serve(end, &stop)?;
     server::say(&report)
 }
 
-fn serve(mut socket: StampedSocket, stop: &AtomicBool) -> anyhow::Result<StampedReport> {
-    let offset = ClockOffset::measure()?;
+fn serve(mut end: StampedEnd, stop: &AtomicBool) -> anyhow::Result<StampedReport> {
+    let offset = ClockOffset::measure(end.wall())?;
     let mut report = ServerReport::default();
     let mut buffer = [0; FRAME_BYTES];
     // Of the reply before: its key, and when the driver passed it on.
     let mut before: Option<(u64, u64)> = None;
     while !stop.load(Ordering::Acquire) {
-        let Some(received) = socket.recv(&mut buffer).context("receiving")? else {
+        let Some(received) = end.recv(&mut buffer)? else {
             continue;
         };
         let app_rx_ns = monotonic_ns();
         report.rx_frames_count += 1;
-        let (Some(from), false) = (received.from, received.is_cut) else {
+        if received.is_cut {
             count(&mut report, Reject::Long);
             continue;
-        };
+        }
         let bytes = &mut buffer[..received.len_bytes];
-        let stack_rx_ns = received.software.and_then(|stamp| offset.monotonic_ns(stamp));
+        let stack_rx_ns = received.stack.and_then(|stamp| offset.monotonic_ns(stamp));
         let stamps = [
             (Station::ServerSocketRx, stack_rx_ns.unwrap_or(0)),
             (Station::ServerAppRx, app_rx_ns),
@@ -98,21 +92,21 @@ fn serve(mut socket: StampedSocket, stop: &AtomicBool) -> anyhow::Result<Stamped
             count(&mut report, reason);
             continue;
         }
-        let Ok(key) = socket.send_to(bytes, from) else {
+        let Some(key) = end.send(bytes).context("sending")? else {
             report.tx_dropped_count += 1;
             before = None;
             continue;
         };
         // The reply is on its way; what is done now is nobody's latency.
         before = None;
-        let look = &mut |stamp: dataplane_ports::stamped::TxStamp| {
-            if stamp.key == key && stamp.station == TxStation::Sent {
-                before = offset.monotonic_ns(stamp.stamp).map(|sent_ns| (key, sent_ns));
+        let look = &mut |of_key, station, stamp| {
+            if of_key == key && station == TxStation::Sent {
+                before = offset.monotonic_ns(stamp).map(|sent_ns| (key, sent_ns));
             }
         };
-        socket.tx_stamps(look).context("reading transmit stamps")?;
+        end.tx_stamps(look).context("reading transmit stamps")?;
     }
-    let later = ClockOffset::measure()?;
+    let later = ClockOffset::measure(end.wall())?;
     Ok(StampedReport {
         server: report,
         clock_error_ns: offset.error_ns,

@@ -6,8 +6,12 @@
 //!                                       ▼                    │
 //!   server                  driver ─▶ stack ─▶ app ─ app ─▶ driver
 //! ```
+//!
+//! An AF_XDP ring has neither scheduler nor stack, and the one XDP program of its interface feeds it: of its way the programs
+//! and the drivers that a frame leaves by are known.
 
 use dataplane_ports::stamped::StampClock;
+use serde::{Deserialize, Serialize};
 
 use crate::measure::Recorder;
 
@@ -58,35 +62,67 @@ impl Point {
         Point::ClientReceive,
     ];
 
-    /// The points that are stamped, with or without XDP programs at the two interfaces.
-    pub fn stamped(driver: bool) -> Vec<Point> {
-        let is_driver = |point: &Point| matches!(point, Point::ServerDriver | Point::ClientDriver);
-        Point::ALL
-            .into_iter()
-            .filter(|point| driver || !is_driver(point))
-            .collect()
-    }
-
     /// Which clock its stamp is read from.
-    pub fn clock(self) -> StampClock {
-        match self {
-            Point::ClientScheduled
-            | Point::ClientSent
-            | Point::ServerStack
-            | Point::ServerSent
-            | Point::ClientStack => StampClock::Realtime,
+    fn clock(self, stations: Stations) -> StampClock {
+        match (self, stations) {
+            (Point::ClientSent | Point::ServerSent, Stations::Ring) => StampClock::Tai,
+            (
+                Point::ClientScheduled
+                | Point::ClientSent
+                | Point::ServerStack
+                | Point::ServerSent
+                | Point::ClientStack,
+                _,
+            ) => StampClock::Realtime,
             _ => StampClock::Monotonic,
         }
     }
 
     /// Who stamps.
-    fn stamped_by(self) -> &'static str {
+    fn stamped_by(self, stations: Stations) -> &'static str {
         match self {
+            Point::ClientSent | Point::ServerSent if stations == Stations::Ring => "AF_XDP, completion",
             Point::ClientSend | Point::ServerReceive | Point::ServerReply | Point::ClientReceive => "the program",
             Point::ClientScheduled => "SO_TIMESTAMPING, SCHED",
             Point::ClientSent | Point::ServerSent => "SO_TIMESTAMPING, SND",
             Point::ServerStack | Point::ClientStack => "SO_TIMESTAMPING, software RX",
             Point::ServerDriver | Point::ClientDriver => "XDP, bpf_ktime_get_ns",
+        }
+    }
+}
+
+/// Who stamps on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stations {
+    /// Two sockets.
+    Socket,
+    /// Two sockets, and an XDP program at each of their interfaces.
+    SocketAndDriver,
+    /// Two AF_XDP rings.
+    Ring,
+}
+
+impl Stations {
+    /// The points that are stamped, in order.
+    pub fn points(self) -> Vec<Point> {
+        let is_stamped = |point: &Point| match point {
+            Point::ClientSend
+            | Point::ClientSent
+            | Point::ServerReceive
+            | Point::ServerReply
+            | Point::ServerSent
+            | Point::ClientReceive => true,
+            Point::ClientScheduled | Point::ServerStack | Point::ClientStack => self != Stations::Ring,
+            Point::ServerDriver | Point::ClientDriver => self == Stations::SocketAndDriver,
+        };
+        Point::ALL.into_iter().filter(is_stamped).collect()
+    }
+
+    /// What the rows of such a breakdown are called.
+    pub fn back_end(self) -> &'static str {
+        match self {
+            Stations::Socket | Stations::SocketAndDriver => super::NAME,
+            Stations::Ring => super::NAME_RING,
         }
     }
 }
@@ -114,15 +150,18 @@ impl Stage {
     /// What a row calls it; sorted by name they are in order.
     pub fn name(self) -> &'static str {
         match (self.from, self.to) {
+            (Point::ClientSend, Point::ClientSent) => "01 client app to driver",
             (Point::ClientSend, _) => "01 client app to scheduler",
             (Point::ClientScheduled, _) => "02 client scheduler to driver",
             (Point::ClientSent, Point::ServerDriver) => "03 driver to server driver",
+            (Point::ClientSent, Point::ServerReceive) => "03 driver to server app",
             (Point::ClientSent, _) => "03 driver to server stack",
             (Point::ServerDriver, _) => "04 server driver to stack",
             (Point::ServerStack, _) => WAKEUPS[0],
             (Point::ServerReceive, _) => "06 server app",
             (Point::ServerReply, _) => "07 server app to driver",
             (Point::ServerSent, Point::ClientDriver) => "08 driver to client driver",
+            (Point::ServerSent, Point::ClientReceive) => "08 driver to client app",
             (Point::ServerSent, _) => "08 driver to client stack",
             (Point::ClientDriver, _) => "09 client driver to stack",
             (Point::ClientStack | Point::ClientReceive, _) => WAKEUPS[1],
@@ -130,8 +169,8 @@ impl Stage {
     }
 
     /// Who made the two stamps, and of which clocks they are, for a row's facts.
-    pub fn clocks(self) -> String {
-        let end = |point: Point| format!("{} ({})", point.clock().name(), point.stamped_by());
+    pub fn clocks(self, stations: Stations) -> String {
+        let end = |point: Point| format!("{} ({})", point.clock(stations).name(), point.stamped_by(stations));
         format!("{} to {}", end(self.from), end(self.to))
     }
 }
@@ -139,6 +178,7 @@ impl Stage {
 /// The stages of many requests.
 #[derive(Clone, Debug)]
 pub struct Stages {
+    stations: Stations,
     points: Vec<Point>,
     /// One for each stage.
     durations: Vec<Recorder>,
@@ -148,16 +188,22 @@ pub struct Stages {
 }
 
 impl Stages {
-    /// Nothing yet. `driver`: XDP programs stamp at the two interfaces.
-    pub fn new(driver: bool) -> Stages {
-        let points = Point::stamped(driver);
+    /// Nothing yet.
+    pub fn new(stations: Stations) -> Stages {
+        let points = stations.points();
         Stages {
+            stations,
             durations: vec![Recorder::new(); points.len() - 1],
             total: Recorder::new(),
             points,
             incomplete_count: 0,
             out_of_order_count: 0,
         }
+    }
+
+    /// Who stamps.
+    pub fn stations(&self) -> Stations {
+        self.stations
     }
 
     /// Records one request that was answered, if all its stamps were made. A stage that ends before it begins counts as 0,
@@ -225,11 +271,18 @@ impl Stages {
 mod tests {
     use super::*;
 
+    /// Each with the number of its stages.
+    const ALL: [(Stations, usize); 3] = [
+        (Stations::Socket, 8),
+        (Stations::SocketAndDriver, 10),
+        (Stations::Ring, 5),
+    ];
+
     /// A way whose every stage takes a little longer than the one before.
-    fn way(start_ns: u64, driver: bool) -> Way {
+    fn way(start_ns: u64, stations: Stations) -> Way {
         let mut way = [0; POINTS_COUNT];
         let mut at_ns = start_ns;
-        for (index, point) in Point::stamped(driver).into_iter().enumerate() {
+        for (index, point) in stations.points().into_iter().enumerate() {
             at_ns += 100 * index as u64;
             way[point as usize] = at_ns;
         }
@@ -238,10 +291,10 @@ mod tests {
 
     #[test]
     fn stages_add_up_to_the_round_trip() {
-        for driver in [false, true] {
-            let mut stages = Stages::new(driver);
-            (1..1000).for_each(|index| stages.record(&way(index * 1_000_000, driver), 30));
-            assert_eq!(stages.stages().count(), if driver { 10 } else { 8 });
+        for (stations, count) in ALL {
+            let mut stages = Stages::new(stations);
+            (1..1000).for_each(|index| stages.record(&way(index * 1_000_000, stations), 30));
+            assert_eq!(stages.stages().count(), count);
             let (sum_ns, total_ns) = (stages.sum_of_means_ns(), stages.total_mean_ns());
             assert!((sum_ns / total_ns - 1.0).abs() < 0.002, "{sum_ns} and {total_ns}");
             assert_eq!((stages.incomplete_count(), stages.out_of_order_count()), (0, 0));
@@ -250,13 +303,13 @@ mod tests {
 
     #[test]
     fn a_stamp_out_of_order_is_counted_and_spoils_the_sum() {
-        let mut stages = Stages::new(false);
-        let mut wrong = way(1_000_000, false);
+        let mut stages = Stages::new(Stations::Socket);
+        let mut wrong = way(1_000_000, Stations::Socket);
         wrong[Point::ServerStack as usize] -= 5_000;
         stages.record(&wrong, 30);
         assert_eq!(stages.out_of_order_count(), 1);
         assert!(stages.sum_of_means_ns() > 1.5 * stages.total_mean_ns());
-        let mut within = way(1_000_000, false);
+        let mut within = way(1_000_000, Stations::Socket);
         within[Point::ServerReply as usize] = within[Point::ServerReceive as usize] - 20;
         stages.record(&within, 30);
         assert_eq!(stages.out_of_order_count(), 1, "the clocks' error explains it");
@@ -264,19 +317,24 @@ mod tests {
 
     #[test]
     fn a_missing_stamp_leaves_the_whole_request_out() {
-        let mut stages = Stages::new(true);
-        stages.record(&way(1_000_000, false), 30);
+        let mut stages = Stages::new(Stations::SocketAndDriver);
+        stages.record(&way(1_000_000, Stations::Socket), 30);
         assert_eq!((stages.incomplete_count(), stages.total().total_count()), (1, 0));
     }
 
     #[test]
     fn names_are_unique_and_in_order() {
-        for driver in [false, true] {
-            let stages = Stages::new(driver);
+        for (stations, _) in ALL {
+            let stages = Stages::new(stations);
             let names: Vec<&str> = stages.stages().map(|(stage, _)| stage.name()).collect();
             assert!(names.windows(2).all(|pair| pair[0] < pair[1]), "{names:?}");
             assert!(names.last().is_some_and(|last| *last < TOTAL));
-            assert_eq!(names.iter().filter(|name| WAKEUPS.contains(name)).count(), 2);
+            let wakeups_count = names.iter().filter(|name| WAKEUPS.contains(name)).count();
+            assert_eq!(
+                wakeups_count,
+                if stations == Stations::Ring { 0 } else { 2 },
+                "a ring has no stack"
+            );
         }
     }
 }

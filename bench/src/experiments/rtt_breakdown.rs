@@ -4,7 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     backends::{self, Room},
-    breakdown::{self, Breakdown, STAGE, STAGE_MEAN, STAGES_SUM, Wait, driver::DriverStamps, stages::TOTAL},
+    breakdown::{
+        self, Breakdown, STAGE, STAGE_MEAN, STAGES_SUM, Wait,
+        driver::DriverStamps,
+        stages::{Stations, TOTAL},
+    },
     claim::{Claim, Judgement, Source},
     experiment::{Allowed, Axis, Experiment, Lab},
     experiments::judge::{self, Bound, measured},
@@ -45,18 +49,50 @@ const DRIVER: Axis = Axis {
     allowed: Allowed::Words,
 };
 
-/// The sockets without stamps that are measured beside each way of waiting.
-const PLAIN: [(&str, &str); 2] = [("blocking", "udp-blocking"), ("spinning", "udp-spin")];
+/// A way of moving frames and of waiting that is taken apart.
+#[derive(Debug)]
+struct Way {
+    ends: &'static str,
+    /// The back end without stamps that is measured beside.
+    plain: &'static str,
+    is_ring: bool,
+}
+
+const WAYS: [Way; 4] = [
+    Way {
+        ends: "blocking",
+        plain: "udp-blocking",
+        is_ring: false,
+    },
+    Way {
+        ends: "spinning",
+        plain: "udp-spin",
+        is_ring: false,
+    },
+    Way {
+        ends: "blocking",
+        plain: "af-xdp",
+        is_ring: true,
+    },
+    Way {
+        ends: "spinning",
+        plain: "af-xdp-spin",
+        is_ring: true,
+    },
+];
+
+/// The fact that says why AF_XDP is measured as a whole only.
+const RING_STAMPS: &str = "ring_stamps";
 
 const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What is measured in a round.
 #[derive(Clone, Debug)]
 struct What {
-    ends: &'static str,
+    way: &'static Way,
     cpus: Cpus,
-    /// Taken apart, with or without XDP; or as a whole, over a socket without stamps.
-    apart: Option<bool>,
+    /// Taken apart, by whom; or as a whole, without stamps.
+    apart: Option<Stations>,
 }
 
 impl Experiment for RttBreakdown {
@@ -75,10 +111,11 @@ impl Experiment for RttBreakdown {
     fn how(&self) -> &'static str {
         "Ping-pong over UDP sockets that ask the kernel for its time stamps (back end udp-stamped, 128 bytes): entering the \
          packet scheduler, passed on by the driver, taken by the network stack, and by the program. Where it can be had, an \
-         XDP program at each interface stamps what arrives before the stack does. A stage ends where the next begins, so the \
+         XDP program at each interface stamps what arrives before the stack does. An AF_XDP ring (af-xdp-stamped) has \
+         the stamps of its completions, when a frame left the driver, and no stack to stamp. A stage ends where the next begins, so the \
          stages of each request add up to its round trip; a row whose stages do not is INVALID. Programs and XDP read \
-         CLOCK_MONOTONIC, the kernel's stamps are of CLOCK_REALTIME and converted; each row says which. Stamps cost time \
-         themselves: the same round trip without them is measured beside (udp-blocking, udp-spin). Between namespaces a veth \
+         CLOCK_MONOTONIC, the kernel's stamps are of CLOCK_REALTIME and CLOCK_TAI and converted; each row says which. Stamps cost time \
+         themselves: the same round trip without them is measured beside (udp-blocking, udp-spin, af-xdp, af-xdp-spin). Between namespaces a veth \
          pair carries the frames: there is no NIC, no interrupt and no wire in these figures, and an XDP program makes a \
          veth copy each frame."
     }
@@ -88,7 +125,12 @@ impl Experiment for RttBreakdown {
     }
 
     fn backends(&self) -> Vec<&'static str> {
-        PLAIN.iter().map(|(_, backend)| *backend).collect()
+        WAYS.iter().map(|way| way.plain).collect()
+    }
+
+    fn tour_backends(&self) -> Vec<&'static str> {
+        let sockets = WAYS.iter().filter(|way| !way.is_ring);
+        sockets.map(|way| way.plain).collect()
     }
 
     fn claims(&self) -> &'static [Claim] {
@@ -113,7 +155,16 @@ impl Experiment for RttBreakdown {
                 "stamps from the drivers are {why}; their stages are merged with the next"
             ));
         }
-        let arms = arms(self, lab, no_driver.is_none());
+        let has_rings = lab.backends(self).iter().any(|backend| is_ring(backend.name));
+        let no_ring_stamps = match has_rings {
+            true => breakdown::try_stations(lab, Stations::Ring).err(),
+            false => None,
+        };
+        if let Some(why) = &no_ring_stamps {
+            lab.progress
+                .println(format!("AF_XDP is measured as a whole only, without stamps: {why:#}"));
+        }
+        let arms = arms(self, lab, no_driver.is_none(), no_ring_stamps.is_none());
         let plan = lab.plan(arms.len(), Duration::from_millis(100));
         let orders = rounds::order(arms.len(), plan.rounds_count as usize, lab.choice.seed);
         lab.progress.set_length(orders.len() as u64 * arms.len() as u64);
@@ -122,11 +173,16 @@ impl Experiment for RttBreakdown {
                 if lab.interrupted() {
                     return Ok(());
                 }
-                let What { ends, cpus, apart } = arms[*index];
-                let driver = if apart == Some(true) { "xdp" } else { "none" };
+                let What { way, cpus, apart } = arms[*index];
+                let ends = way.ends;
+                let driver = match apart {
+                    Some(Stations::SocketAndDriver) => "xdp",
+                    _ => "none",
+                };
                 let cpus_name = if cpus == Cpus::One { "one" } else { "two" };
                 lab.progress.set_message(format!(
-                    "{ends}, CPUs: {cpus_name}, driver: {driver}, round {}",
+                    "{}, {ends}, CPUs: {cpus_name}, driver: {driver}, round {}",
+                    way.plain,
                     round + 1
                 ));
                 let position = Position {
@@ -141,8 +197,14 @@ impl Experiment for RttBreakdown {
                     seed: lab.choice.seed,
                 };
                 let client_id = (round * arms.len() + index) as u32;
-                let Some(driver) = apart else {
-                    lab.record_until_valid(|lab| whole(lab, ends, cpus, plan.trial, client_id, &position))?;
+                let Some(stations) = apart else {
+                    lab.record_until_valid(|lab| {
+                        let mut row = whole(lab, way.plain, cpus, plan.trial, client_id, &position)?;
+                        if let Some(why) = no_ring_stamps.as_ref().filter(|_| way.is_ring) {
+                            row.facts.insert(RING_STAMPS.to_owned(), format!("left out: {why:#}"));
+                        }
+                        Ok(row)
+                    })?;
                     lab.progress.inc(1);
                     continue;
                 };
@@ -155,15 +217,16 @@ impl Experiment for RttBreakdown {
                     cpus,
                     duration: plan.trial,
                     client_id,
-                    driver,
+                    stations,
                 };
                 lab.record_all_until_valid(|lab| {
                     let mut rows = breakdown::measure(lab, &breakdown, &position)?;
                     for row in &mut rows {
-                        let fact = match (driver, &no_driver) {
-                            (true, _) => "XDP in the driver of each interface".to_owned(),
-                            (false, Some(why)) => why.clone(),
-                            (false, None) => "not asked for".to_owned(),
+                        let fact = match (stations, &no_driver) {
+                            (Stations::SocketAndDriver, _) => "XDP in the driver of each interface".to_owned(),
+                            (Stations::Ring, _) => "none: the interface's one program feeds the ring".to_owned(),
+                            (Stations::Socket, Some(why)) => why.clone(),
+                            (Stations::Socket, None) => "not asked for".to_owned(),
                         };
                         row.facts.insert("driver_stamps".to_owned(), fact);
                     }
@@ -177,23 +240,29 @@ impl Experiment for RttBreakdown {
 }
 
 /// Everything that a round measures: each way of waiting without stamps, and with them.
-fn arms(experiment: &RttBreakdown, lab: &Lab<'_>, has_driver: bool) -> Vec<What> {
+fn arms(experiment: &RttBreakdown, lab: &Lab<'_>, has_driver: bool, has_ring_stamps: bool) -> Vec<What> {
     let here = lab.backends(experiment);
-    let mut drivers: Vec<bool> = lab
-        .values(&DRIVER)
-        .iter()
-        .map(|value| value == "xdp" && has_driver)
-        .collect();
-    drivers.sort_unstable();
-    drivers.dedup();
+    let is_wanted = |driver| {
+        let values = lab.values(&DRIVER);
+        values.iter().any(|value| (value == "xdp" && has_driver) == driver)
+    };
+    let of_sockets = [(false, Stations::Socket), (true, Stations::SocketAndDriver)]
+        .into_iter()
+        .filter_map(|(driver, stations)| is_wanted(driver).then_some(stations));
+    let of_sockets: Vec<Stations> = of_sockets.collect();
+    let of_rings = if has_ring_stamps {
+        vec![Stations::Ring]
+    } else {
+        Vec::new()
+    };
     let mut arms = Vec::new();
     for cpus in lab.values(&CPUS) {
         let cpus = if cpus == "one" { Cpus::One } else { Cpus::Two };
-        for (ends, plain) in PLAIN {
-            let is_asked_for = lab.values(&ENDS).iter().any(|value| value == ends);
+        for way in &WAYS {
+            let is_asked_for = lab.values(&ENDS).iter().any(|value| value == way.ends);
             let Some(backend) = here
                 .iter()
-                .find(|backend| backend.name == plain)
+                .find(|backend| backend.name == way.plain)
                 .filter(|_| is_asked_for)
             else {
                 continue;
@@ -202,27 +271,29 @@ fn arms(experiment: &RttBreakdown, lab: &Lab<'_>, has_driver: bool) -> Vec<What>
             if cpus == Cpus::One && !backend.sleeps() {
                 continue;
             }
-            let apart = drivers.iter().map(|driver| Some(*driver));
-            arms.extend([None].into_iter().chain(apart).map(|apart| What { ends, cpus, apart }));
+            let stations = if way.is_ring { &of_rings } else { &of_sockets };
+            let apart = stations.iter().map(|stations| Some(*stations));
+            arms.extend([None].into_iter().chain(apart).map(|apart| What { way, cpus, apart }));
         }
     }
     arms
 }
 
-/// The same round trip over sockets without stamps: what the stamps cost.
+/// Is that a back end of rings?
+fn is_ring(plain: &str) -> bool {
+    WAYS.iter().any(|way| way.is_ring && way.plain == plain)
+}
+
+/// The same round trip without stamps: what the stamps cost.
 fn whole(
     lab: &Lab<'_>,
-    ends: &str,
+    plain: &str,
     cpus: Cpus,
     duration: Duration,
     client_id: u32,
     position: &Position,
 ) -> anyhow::Result<Row> {
-    let backend = PLAIN
-        .iter()
-        .find(|(name, _)| *name == ends)
-        .and_then(|(_, backend)| backends::by_name(backend))
-        .ok_or_else(|| anyhow::anyhow!("no back end waits like {ends:?}"))?;
+    let backend = backends::by_name(plain).ok_or_else(|| anyhow::anyhow!("no back end is called {plain:?}"))?;
     let trial = Trial {
         backend,
         client_backend: None,
@@ -271,7 +342,8 @@ const CLAIMS: &[Claim] = &[
 fn breakdown_sums(table: &Table) -> Judgement {
     const LIMIT: f64 = 0.01;
     let arm = Arm::of(breakdown::NAME, &[(STAGE, TOTAL)]);
-    let rows = table.arm(arm);
+    let mut rows = table.arm(arm);
+    rows.extend(table.arm(Arm::of(breakdown::NAME_RING, &[(STAGE, TOTAL)])));
     if rows.len() < ROUNDS_MIN {
         return table.lacking(arm);
     }
@@ -431,6 +503,20 @@ mod tests {
         let sums = breakdown_sums(&table);
         assert_eq!(sums.outcome, Outcome::Fails);
         assert!((sums.measured[0].value.expect("a figure") - 0.985).abs() < 1e-9);
+    }
+
+    #[test]
+    fn stages_of_rings_must_add_up_too() {
+        let mut table = table(15_000.0, 8_000.0, 1.002);
+        let rings = (0..8).map(|round| Row {
+            backend: breakdown::NAME_RING.to_owned(),
+            ..row("blocking", TOTAL, round, 40_000.0, 1.03)
+        });
+        table.rows.extend(rings);
+        let sums = breakdown_sums(&table);
+        assert_eq!(sums.outcome, Outcome::Fails);
+        assert!((sums.measured[0].value.expect("a figure") - 1.03).abs() < 1e-9);
+        assert_eq!(stack_is_minor(&table).outcome, Outcome::Holds, "which is about sockets");
     }
 
     #[test]
