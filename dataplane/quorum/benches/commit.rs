@@ -1,0 +1,239 @@
+//! A commit among three replicas in one thread, without a network: what the protocol itself costs. Frames are built,
+//! checksummed, parsed and applied as everywhere; logs are in memory.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use dataplane_quorum::{Config, Limits, ReadMode, Replica, RoleName, Timing, majorities};
+use dataplane_waist::{Durable, Effects, Input, Instant, Log, LogWrite, MemoryLog, Peer, Protocol, StateMachine};
+use dataplane_wire::{
+    Reject,
+    frame::{self, Header, Kind},
+    quorum::{
+        reply::{self, Outcome},
+        request::{self, Command, Request},
+    },
+};
+
+const CLIENT: Peer = Peer(40);
+
+/// The cheapest machine there is, so that the protocol is what is measured.
+#[derive(Debug, Default)]
+struct Counter {
+    count: u64,
+}
+
+impl StateMachine for Counter {
+    fn apply(&mut self, command: &Command<'_>, answer: &mut dyn FnMut(Outcome<'_>)) {
+        black_box(command);
+        self.count += 1;
+        answer(Outcome::Done);
+    }
+    fn read(&self, _command: &Command<'_>, answer: &mut dyn FnMut(Outcome<'_>)) {
+        answer(Outcome::Absent);
+    }
+    fn save(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.count.to_be_bytes());
+    }
+    fn load(&mut self, _bytes: &[u8]) -> Result<(), Reject> {
+        Ok(())
+    }
+}
+
+struct Member {
+    replica: Replica<Counter>,
+    log: MemoryLog,
+    effects: Effects,
+    told: Durable,
+}
+
+/// Three replicas that hand frames to each other.
+struct Cluster {
+    members: Vec<Member>,
+    /// Frames under way: to, from, where in `bytes`.
+    queue: Vec<(u32, u32, std::ops::Range<usize>)>,
+    bytes: Vec<u8>,
+    now: Instant,
+    answers_count: u64,
+    last_answer: u64,
+}
+
+impl Cluster {
+    fn new(count: u32) -> Cluster {
+        let members = (0..count).map(|node| {
+            let limits = Limits::SMALL;
+            let config = Config {
+                cluster: 1,
+                node,
+                peers: (0..count)
+                    .filter(|&other| other != node)
+                    .map(|other| (other, Peer(other)))
+                    .collect(),
+                members: majorities((1 << count) - 1),
+                reads: ReadMode::Index,
+                timing: Timing::LOCAL,
+                limits,
+                seed: 1,
+                mutation: None,
+            };
+            let mut log = MemoryLog::with_capacity(limits.window_slots, limits.window_bytes);
+            let replica = Replica::recover(config, Counter::default(), &mut log).expect("sound");
+            Member {
+                effects: replica.effects(64),
+                replica,
+                log,
+                told: Durable::default(),
+            }
+        });
+        let mut cluster = Cluster {
+            members: members.collect(),
+            queue: Vec::new(),
+            bytes: Vec::new(),
+            now: Instant::from_ns(1),
+            answers_count: 0,
+            last_answer: 0,
+        };
+        while cluster.members[0].replica.role() != RoleName::Leader {
+            cluster.now = cluster.now + std::time::Duration::from_millis(1);
+            for node in 0..count {
+                // Only node 0 stands, so that the bench knows its leader.
+                if node == 0 && cluster.members[0].replica.wake_at().is_some_and(|at| at <= cluster.now) {
+                    cluster.turn(0, None);
+                }
+            }
+            cluster.deliver();
+        }
+        cluster
+    }
+
+    /// As `Node::turn`.
+    fn turn(&mut self, node: u32, frame: Option<(Peer, &[u8])>) {
+        let now = self.now;
+        let member = &mut self.members[node as usize];
+        if let Some((from, bytes)) = frame {
+            member
+                .replica
+                .handle(now, Input::Frame { from, bytes }, &mut member.effects);
+        }
+        if member.replica.wake_at().is_some_and(|at| at <= now) {
+            member.replica.handle(now, Input::Tick, &mut member.effects);
+        }
+        self.send(node);
+        self.persist(node);
+        let member = &mut self.members[node as usize];
+        let durable = member.log.durable().expect("memory");
+        if durable != member.told {
+            member.told = durable;
+            member.replica.handle(now, Input::Durable(durable), &mut member.effects);
+            self.persist(node);
+            self.send(node);
+        }
+        self.members[node as usize].effects.clear();
+    }
+
+    fn send(&mut self, node: u32) {
+        let member = &mut self.members[node as usize];
+        for (to, frame) in member.effects.sends() {
+            if to == CLIENT {
+                let parsed = frame::parse(frame).expect("whole");
+                let reply = reply::parse(parsed.payload).expect("whole");
+                if let Outcome::Opened { client } = reply.outcome {
+                    self.last_answer = client;
+                }
+                self.answers_count += 1;
+                continue;
+            }
+            let begin = self.bytes.len();
+            self.bytes.extend_from_slice(frame);
+            self.queue.push((to.0, node, begin..self.bytes.len()));
+        }
+        member.effects.clear_sends();
+    }
+
+    fn persist(&mut self, node: u32) {
+        let member = &mut self.members[node as usize];
+        let mut wrote = false;
+        for write in member.effects.writes() {
+            match write {
+                LogWrite::Append(slot, term, payload) => {
+                    member.log.append(slot, term, payload).expect("room");
+                    member.told.end = member.told.end.min(slot);
+                }
+                LogWrite::State(state) => member.log.set_state(state).expect("memory"),
+                LogWrite::Install(snapshot) => member.log.install(snapshot).expect("memory"),
+            }
+            wrote = true;
+        }
+        if wrote {
+            member.effects.clear_writes();
+            member.log.sync().expect("memory");
+        }
+    }
+
+    fn deliver(&mut self) {
+        while !self.queue.is_empty() {
+            let queue = std::mem::take(&mut self.queue);
+            let bytes = std::mem::take(&mut self.bytes);
+            for (to, from, range) in &queue {
+                self.turn(*to, Some((Peer(*from), &bytes[range.clone()])));
+            }
+            if self.queue.is_empty() {
+                // Keep the memory.
+                self.queue = queue;
+                self.queue.clear();
+                self.bytes = bytes;
+                self.bytes.clear();
+            }
+        }
+    }
+}
+
+fn put_frame(client: u64, sequence: u64, command: Command<'_>) -> Vec<u8> {
+    let request = Request {
+        client,
+        sequence,
+        command,
+    };
+    let mut bytes = vec![0; frame::HEADER_BYTES + request.len_bytes()];
+    request::emit(&request, &mut bytes[frame::HEADER_BYTES..]);
+    let header = Header {
+        kind: Kind::QuorumRequest,
+        term: 0,
+        slot: sequence,
+        sent_ns: 1,
+    };
+    frame::emit(&header, &mut bytes);
+    bytes
+}
+
+fn commit(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("commit");
+    for count in [3, 5, 7] {
+        let mut cluster = Cluster::new(count);
+        let open = put_frame(0, 1, Command::Open);
+        cluster.turn(0, Some((CLIENT, &open)));
+        cluster.deliver();
+        let client = cluster.last_answer;
+        assert!(client > 0, "a session was opened");
+        let put = Command::Put {
+            key: b"key",
+            value: b"0123456789",
+        };
+        let mut sequence = 0;
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(format!("one_in_flight/{count}"), |bencher| {
+            bencher.iter(|| {
+                sequence += 1;
+                let before = cluster.answers_count;
+                let frame = put_frame(client, sequence, put);
+                cluster.turn(0, Some((CLIENT, &frame)));
+                cluster.deliver();
+                assert_eq!(cluster.answers_count, before + 1);
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, commit);
+criterion_main!(benches);
