@@ -10,11 +10,16 @@
 mod capture;
 mod counters;
 mod faults;
+mod sealed;
 mod tap;
 
 pub use capture::{Capture, CaptureOptions, Direction};
 pub use counters::{Counters, Counts, Traffic};
 pub use faults::{
     DELAY_MAX, FaultCounts, FaultOptions, FaultOptionsError, FaultRates, Faults, FaultsByDirection, HELD_FRAMES_MAX,
+};
+pub use sealed::{
+    CLIENT_NODE, ClusterKey, ClusterKeyError, KEY_BYTES_MIN, Sealed, SealedCounts, SealedOptions, SealedOptionsError,
+    TAG_BYTES,
 };
 pub use tap::Tap;
