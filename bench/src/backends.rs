@@ -56,8 +56,10 @@ pub enum Kind {
 pub enum Napi {
     /// In a softirq: over veth, of whoever sends.
     Softirq,
-    /// In a kernel thread of its own.
+    /// In a kernel thread of its own, on the sink's CPU.
     Thread,
+    /// In a kernel thread of its own, on the sender's CPU: the two take turns.
+    ThreadAtSender,
 }
 
 /// Does io_uring send with SEND_ZC?
@@ -228,6 +230,11 @@ pub const SINKS: &[BackEnd] = &[
         name: "xdp-drop-threaded",
         summary: "the same program in the driver, whose receive work has a kernel thread of its own (threaded NAPI)",
         kind: Kind::XdpDrop(Mode::Native, Napi::Thread),
+    },
+    BackEnd {
+        name: "xdp-drop-same-cpu",
+        summary: "the same program in the driver, whose receive work has a kernel thread (threaded NAPI) on the sender's CPU",
+        kind: Kind::XdpDrop(Mode::Native, Napi::ThreadAtSender),
     },
     BackEnd {
         name: "xdp-drop-generic",

@@ -232,14 +232,16 @@ struct NapiCpu {
 impl NapiCpu {
     /// `None` where the work is in softirqs, as is usual.
     fn start(lab: &Lab<'_>, trial: &OneWay<'_>) -> anyhow::Result<Option<NapiCpu>> {
-        if !matches!(trial.sink.kind, Kind::XdpDrop(_, Napi::Thread)) {
-            return Ok(None);
-        }
+        let [sender_cpu, sink_cpu] = Cpus::Two.of(lab.place.cpus());
+        let cpu = match trial.sink.kind {
+            Kind::XdpDrop(_, Napi::Thread) => sink_cpu,
+            Kind::XdpDrop(_, Napi::ThreadAtSender) => sender_cpu,
+            _ => return Ok(None),
+        };
         let interface = lab.place.endpoint(End::Server).interface;
         let threads = lab.place.inside(End::Server, || NapiThreads::start(&interface))??;
-        let [_, sink_cpu] = Cpus::Two.of(lab.place.cpus());
         for pid in threads.pids() {
-            host::pin_other(*pid, sink_cpu);
+            host::pin_other(*pid, cpu);
         }
         let before = host::threads_cpu_time(threads.pids());
         Ok(Some(NapiCpu { threads, before }))

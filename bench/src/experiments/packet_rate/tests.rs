@@ -141,7 +141,7 @@ fn metrics_of(there: (Account, SinkReport), back: Option<(Account, SinkReport)>)
         frame_bytes: 64,
         rate_per_s: None,
         duration: TRIAL_MIN,
-        room: room(64),
+        room: Room { frames_count: 4096 },
     };
     let outcome = OneWayOutcome {
         flood: FloodResult {
@@ -215,4 +215,30 @@ fn an_echo_is_paired_with_af_xdp_senders_of_its_mode_alone() {
     ] {
         assert_eq!(pairs(sender, sink), expected, "{sender} into {sink}");
     }
+}
+
+/// Six rounds of AF_XDP into `sink`, and of sendmmsg into a socket at 3 s a million.
+fn with_af_xdp(sink: &str, sender_s: f64, thread_s: Option<f64>) -> Table {
+    let mut table = table(3.0);
+    for round in 0..6 {
+        let mut row = row(AF_XDP, round, sender_s);
+        row.axis.insert(SINK.name.to_owned(), sink.to_owned());
+        if let Some(value) = thread_s {
+            let (unit, better) = ("s".to_owned(), Better::Lower);
+            row.metrics.insert(SINK_CPU.to_owned(), Metric { value, unit, better });
+        }
+        table.rows.push(row);
+    }
+    table
+}
+
+#[test]
+fn the_threads_time_counts_as_the_senders() {
+    let cheap = afxdp_tx_per_cpu(&with_af_xdp(SAME_CPU, 0.4, Some(0.4)));
+    assert_eq!(cheap.outcome, Outcome::Holds, "{cheap:?}");
+    let dear = afxdp_tx_per_cpu(&with_af_xdp(SAME_CPU, 0.4, Some(1.6)));
+    assert_eq!(dear.outcome, Outcome::Fails, "{dear:?}");
+    // Where the thread cannot be seen, the sender's time alone would flatter.
+    let unseen = afxdp_tx_per_cpu(&with_af_xdp(SAME_CPU, 0.4, None));
+    assert!(matches!(unseen.outcome, Outcome::NotMeasured { .. }), "{unseen:?}");
 }
