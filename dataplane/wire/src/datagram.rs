@@ -12,7 +12,7 @@ use core::ops::Range;
 use crate::{
     Reject,
     ethernet::{self, EtherType, Mac, Vlan},
-    internet::{Addresses, PROTOCOL_UDP},
+    internet::{Addresses, PROTOCOL_UDP, Sum},
     ipv4, ipv6,
     udp::{self, Checksum, Verify},
 };
@@ -178,6 +178,70 @@ pub fn emit(header: &Header, checksum: Checksum, frame: &mut [u8]) {
     }
 }
 
+/// The headers of frames of one length from one sender to one receiver. All that differs between them is the checksum of the
+/// payload: who sends many of them writes the rest once and copies it.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    header: Header,
+    checksum: Checksum,
+    frame_bytes: usize,
+    bytes: [u8; HEADER_BYTES_MAX],
+    /// Of the pseudo header and the UDP header.
+    sum: Sum,
+}
+
+impl Prepared {
+    /// Writes the headers of a first frame, as [`emit`] does, and keeps them.
+    ///
+    /// # Panics
+    /// As [`emit`].
+    pub fn emit_first(header: &Header, checksum: Checksum, frame: &mut [u8]) -> Prepared {
+        emit(header, checksum, frame);
+        let len_bytes = header.len_bytes();
+        let mut bytes = [0; HEADER_BYTES_MAX];
+        bytes[..len_bytes].copy_from_slice(&frame[..len_bytes]);
+        let udp_start = len_bytes - udp::HEADER_BYTES;
+        let mut ports = [0; udp::HEADER_BYTES];
+        ports.copy_from_slice(&bytes[udp_start..len_bytes]);
+        ports[udp::field::CHECKSUM].fill(0);
+        let datagram_bytes = (frame.len() - udp_start) as u32;
+        Prepared {
+            header: *header,
+            checksum,
+            frame_bytes: frame.len(),
+            bytes,
+            sum: header
+                .addresses
+                .pseudo_header(PROTOCOL_UDP, datagram_bytes)
+                .with(&ports),
+        }
+    }
+
+    /// Are these the headers of such a frame?
+    pub fn is_for(&self, header: &Header, checksum: Checksum, frame_bytes: usize) -> bool {
+        self.frame_bytes == frame_bytes && self.checksum == checksum && self.header == *header
+    }
+
+    /// Writes the headers into a further frame, whose payload stands already in its place.
+    ///
+    /// # Panics
+    /// If `frame` has another length than the first.
+    pub fn emit(&self, frame: &mut [u8]) {
+        assert_eq!(frame.len(), self.frame_bytes, "the headers say how long the frame is");
+        let (head, payload) = frame.split_at_mut(self.header.len_bytes());
+        match (head.first_chunk_mut::<IPV4_HEADER_BYTES>(), self.bytes.first_chunk()) {
+            // A copy of a length that the compiler knows.
+            (Some(to), Some(from)) if self.header.len_bytes() == IPV4_HEADER_BYTES => *to = *from,
+            _ => head.copy_from_slice(&self.bytes[..self.header.len_bytes()]),
+        }
+        if self.checksum == Checksum::Full {
+            let udp_start = head.len() - udp::HEADER_BYTES;
+            let field = udp::checksum_field(self.sum.with(payload));
+            head[udp_start..][udp::field::CHECKSUM].copy_from_slice(&field);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,6 +281,30 @@ mod tests {
             frame.resize(frame.len() + padding, 0);
             let parsed = parse(&frame, Verify::Checksum);
             prop_assert_eq!(parsed, Ok(Datagram { header, payload: start..start + payload.len() }));
+        }
+
+        #[test]
+        fn prepared_headers_are_those_of_emit(
+            header in headers(), payloads in prop::collection::vec(any::<[u8; 31]>(), 2..5), is_full: bool, len in 0usize..=31,
+        ) {
+            let checksum = if is_full { Checksum::Full } else { Checksum::Partial };
+            let mut prepared: Option<Prepared> = None;
+            for payload in payloads {
+                let mut frame = vec![0xaa; header.len_bytes()];
+                frame.extend_from_slice(&payload[..len]);
+                let mut again = frame.clone();
+                emit(&header, checksum, &mut frame);
+                match &prepared {
+                    Some(prepared) => {
+                        prop_assert!(prepared.is_for(&header, checksum, again.len()));
+                        prop_assert!(!prepared.is_for(&header.reversed(), checksum, again.len()) || header == header.reversed());
+                        prop_assert!(!prepared.is_for(&header, checksum, again.len() + 1));
+                        prepared.emit(&mut again);
+                    }
+                    None => prepared = Some(Prepared::emit_first(&header, checksum, &mut again)),
+                }
+                prop_assert_eq!(&frame, &again);
+            }
         }
 
         #[test]

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use crate::{
     Reject,
-    internet::{Addresses, PROTOCOL_UDP},
+    internet::{Addresses, PROTOCOL_UDP, Sum},
 };
 
 /// Where each field stands.
@@ -126,20 +126,23 @@ pub fn emit(header: &Header, addresses: &Addresses, checksum: Checksum, datagram
         }
         Checksum::Full => {
             let sum = addresses.pseudo_header(PROTOCOL_UDP, len_bytes.into()).with(datagram);
-            // A sum that comes out as 0 is sent as its other form, because 0 means "none" (RFC 768).
-            let checksum = match sum.checksum() {
-                0 => 0xffff,
-                checksum => checksum,
-            };
-            datagram[field::CHECKSUM].copy_from_slice(&checksum.to_be_bytes());
+            datagram[field::CHECKSUM].copy_from_slice(&checksum_field(sum));
         }
+    }
+}
+
+/// What stands in the checksum field for the sum of the pseudo header and the datagram with a field of 0. A sum that comes
+/// out as 0 is sent as its other form, because 0 means "none" (RFC 768).
+pub(crate) fn checksum_field(sum: Sum) -> [u8; 2] {
+    match sum.checksum() {
+        0 => [0xff, 0xff],
+        checksum => checksum.to_be_bytes(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::internet::Sum;
     use proptest::prelude::*;
 
     fn addresses() -> impl Strategy<Value = Addresses> {

@@ -120,6 +120,7 @@ impl XdpPort {
             tx_start_bytes,
             tx_segment_bytes,
             checksum: options.checksum,
+            prepared: None,
             long_tx: vec![0; if is_long { packet_bytes_max } else { 0 }].into_boxed_slice(),
             gathered: Gathered::new(if is_long { packet_bytes_max } else { 0 }),
             is_kick_due: false,

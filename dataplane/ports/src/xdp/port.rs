@@ -13,7 +13,7 @@ use std::{
 
 use dataplane_waist::{Peer, Port, PortCaps, PortStats, RxFrame, TxError};
 use dataplane_wire::{
-    datagram::{self, Header},
+    datagram::{self, Header, Prepared},
     udp::{self, Checksum},
 };
 use nix::{
@@ -47,6 +47,8 @@ pub struct XdpPort {
     pub(super) tx_start_bytes: usize,
     pub(super) tx_segment_bytes: usize,
     pub(super) checksum: XdpChecksum,
+    /// The headers of the last packet that fit one frame: the next often has the same.
+    pub(super) prepared: Option<Prepared>,
     /// A packet to send that needs several frames. Empty if none does.
     pub(super) long_tx: Box<[u8]>,
     pub(super) gathered: Gathered,
@@ -105,7 +107,11 @@ impl XdpPort {
         let range = self.tx_start_bytes..self.tx_start_bytes + packet_bytes;
         let packet = &mut self.umem.bytes_mut(&mut frame)[range.clone()];
         fill(&mut packet[header.len_bytes()..]);
-        datagram::emit(header, emitted(self.checksum), packet);
+        let checksum = emitted(self.checksum);
+        match &self.prepared {
+            Some(prepared) if prepared.is_for(header, checksum, packet_bytes) => prepared.emit(packet),
+            _ => self.prepared = Some(Prepared::emit_first(header, checksum, packet)),
+        }
         let request = self.request(header, &frame, self.checksum);
         self.socket.tx(frame, range, false, request).map_err(|_lost| no_room())
     }
