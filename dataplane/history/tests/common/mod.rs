@@ -251,8 +251,8 @@ pub fn real_run(seed: u64, shape: Shape) -> Run {
                 };
                 // Some services say less than all.
                 client.reply = Some(match reply {
-                    Reply::Mismatch(_) if client.op % 3 == 0 => Reply::NotSwapped,
-                    Reply::Deleted(_) if client.op % 3 == 0 => Reply::Done,
+                    Reply::Mismatch(_) if client.op.is_multiple_of(3) => Reply::NotSwapped,
+                    Reply::Deleted(_) if client.op.is_multiple_of(3) => Reply::Done,
                     full => full,
                 });
                 push(&mut due, at_ns + rng.random_range(1..100), index as u32, Phase::Answer);
