@@ -12,6 +12,8 @@
 //! - **Bounded.** Deciding is NP-complete in general. The search counts its steps and its memory, and where a [`Limits`] is
 //!   reached the verdict is [`Verdict::Unknown`], which is not a pass. There is no clock here: the same history gets the
 //!   same verdict on every machine.
+//!   What makes a history hard is not its length but how much is open at once on one key, above all changes that will never
+//!   be answered: spread clients over several keys, and keep histories with many losses short.
 //! - **Stale reads** ([`Op::StaleGet`]) promise less and are judged apart, by [`History::check_stale`].
 //!
 //! What it cannot see: an operation over several keys (a range) is no operation of one key. Recorded as a get per key it is

@@ -7,15 +7,14 @@ use crate::op::OpId;
 /// How much the search for one key's order may cost. What needs more is answered by [`Verdict::Unknown`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Configurations (instant, operations placed, state) that are looked at. This bounds the time: some ten million a
-    /// second and thread.
+    /// Configurations (instant, operations placed, state) that are looked at. This bounds the time.
     pub steps_max: u64,
     /// Memory for those kept, roughly.
     pub memory_bytes_max: u64,
 }
 
 impl Default for Limits {
-    /// A second or so, and 256 MiB, for each key.
+    /// Five million steps and 256 MiB, for each key. A history that can be decided takes a few hundred steps, as a rule.
     fn default() -> Self {
         Limits {
             steps_max: 5_000_000,

@@ -228,6 +228,9 @@ fn stale_gets_may_be_late_but_not_invented_and_never_go_back() {
     // Two clients may ask two replicas.
     let two_clients = [a, b, read(2, 40, value(b"b")), read(3, 50, value(b"a"))];
     assert_eq!(stale(&two_clients), Verdict::Linearizable);
+    // So may one that does not wait for the first answer.
+    let overlapping = [a, b, (2, 40, 60, STALE, value(b"b")), (2, 45, 50, STALE, value(b"a"))];
+    assert_eq!(stale(&overlapping), Verdict::Linearizable);
     // The other check does not look at them.
     assert_eq!(history(&back).check(&Limits::default()), Verdict::Linearizable);
 }
