@@ -42,6 +42,9 @@ use crate::{
 use node::{Signals, serve};
 pub use process::{die_with, main, say, settle_and_say_ready, stop_at_eof};
 
+/// The fact that says that a server has a machine of its own: its CPUs are none of the client's, whatever their numbers.
+pub const MACHINE: &str = "server_machine";
+
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "serve";
 
@@ -265,7 +268,8 @@ impl Server {
     /// # Errors
     /// It refused, or cannot be reached any more.
     pub fn start_remote(agent: &Arc<Agent>, start: Start) -> anyhow::Result<Server> {
-        let (addr, facts) = agent.start(start)?;
+        let (addr, mut facts) = agent.start(start)?;
+        facts.insert(MACHINE.to_owned(), "the agent's".to_owned());
         Ok(Server::Remote {
             agent: Some(agent.clone()),
             addr,

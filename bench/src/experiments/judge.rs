@@ -4,6 +4,7 @@ use crate::{
     claim::Judgement,
     measure::compare::{self, RatioEstimate},
     record::{Measured, Outcome, Row},
+    server::MACHINE,
     table::{Arm, ROUNDS_MIN, Table},
 };
 
@@ -90,7 +91,7 @@ pub fn two_cpus(table: &Table) -> bool {
     table
         .valid()
         .filter(|row| row.axis.get("cpus").is_some_and(|cpus| cpus == "two"))
-        .all(|row| row.facts.get("client_cpu") != row.facts.get("server_cpu"))
+        .all(|row| row.facts.contains_key(MACHINE) || row.facts.get("client_cpu") != row.facts.get("server_cpu"))
 }
 
 /// A ratio as a figure that a verdict rests on.

@@ -79,7 +79,7 @@ impl Experiment for WakeupModel {
         "One UDP request and its reply, 64 bytes, ping-pong. Either end blocks or spins by itself, on two CPUs; on one CPU \
          both block or busy-poll (spinning there would measure the scheduler's time slice). In the same rounds two threads \
          on the same CPUs wake each other through eventfds, with no network between them (back end eventfd): the floor of \
-         two wake-ups. Both ends blocking on two CPUs is measured twice a round for the noise floor. Between namespaces a \
+         two wake-ups. Between two machines both are left out, CPUs in common and eventfds. Both ends blocking on two CPUs is measured twice a round for the noise floor. Between namespaces a \
          veth pair carries the frames: there is no NIC, no interrupt and no wire in these figures."
     }
 
@@ -97,10 +97,6 @@ impl Experiment for WakeupModel {
 
     fn tour_weight(&self) -> f64 {
         0.8
-    }
-
-    fn needs_one_machine(&self) -> Option<&'static str> {
-        Some("its wake-ups stand beside a bare wake-up on the same CPUs")
     }
 
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
@@ -164,8 +160,15 @@ fn arms(experiment: &WakeupModel, lab: &Lab<'_>) -> Vec<(Cpus, What)> {
     let here = lab.backends(experiment);
     let find = |name: &str| here.iter().copied().find(|backend| backend.name == name);
     let mut arms = Vec::new();
+    // Two machines have no CPU in common, and a bare wake-up does not reach from one to the other.
+    let is_wire = lab.place.agent().is_some();
     for cpus_name in lab.values(&CPUS) {
         let cpus = if cpus_name == "one" { Cpus::One } else { Cpus::Two };
+        if cpus == Cpus::One && is_wire {
+            lab.progress
+                .println("cpus=one is left out: two machines have no CPU in common");
+            continue;
+        }
         for ends in lab.values(&ENDS) {
             let Some((ends, client, server)) = ends_of(&ends) else {
                 continue;
@@ -187,7 +190,9 @@ fn arms(experiment: &WakeupModel, lab: &Lab<'_>) -> Vec<(Cpus, What)> {
                 arms.push((cpus, arm(true)));
             }
         }
-        arms.push((cpus, What::BareWakeup));
+        if !is_wire {
+            arms.push((cpus, What::BareWakeup));
+        }
     }
     arms
 }
@@ -443,6 +448,12 @@ mod tests {
             };
             assert!(why.contains("share a CPU"), "{why}");
         }
+        // The same number on another machine is another CPU.
+        for row in &mut table.rows {
+            row.facts
+                .insert(crate::server::MACHINE.to_owned(), "the agent's".to_owned());
+        }
+        assert!(matches!(one_cpu_is_path_length(&table).outcome, Outcome::Holds));
     }
 
     #[test]

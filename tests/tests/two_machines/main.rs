@@ -111,6 +111,45 @@ fn a_ladder_between_two_machines() {
     agent.wait_for("done");
     assert_eq!(agent.children(), [0; 0], "a server was left behind");
 
+    // Either end sleeps or spins by itself, each on its own machine.
+    let asleep = [
+        "wakeup-model",
+        "--axis",
+        "ends=blocking,client-blocks",
+        "--budget",
+        "4s",
+    ];
+    let output = machines.run(agent.addr, "asleep", &asleep);
+    assert!(
+        matches!(output.status.code(), Some(0 | 1 | 3)),
+        "{}{}",
+        stderr(&output),
+        agent.log()
+    );
+    let records = machines.records("asleep");
+    for (ends, server, client) in [
+        ("blocking", "udp-blocking", "udp-blocking"),
+        ("client-blocks", "udp-spin", "udp-blocking"),
+    ] {
+        let of_it = self::rows(&records)
+            .into_iter()
+            .filter(|row| row["axis"]["ends"] == ends)
+            .collect::<Vec<_>>();
+        assert!(!of_it.is_empty(), "no row of {ends}");
+        for row in of_it {
+            assert_eq!(row["axis"]["cpus"], "two", "{row}");
+            assert_eq!(
+                (&row["backend"], &row["facts"]["client_backend"]),
+                (&server.into(), &client.into())
+            );
+            assert_eq!(row["facts"]["server_machine"], "the agent's", "{row}");
+        }
+    }
+    assert!(
+        self::rows(&records).iter().all(|row| row["backend"] != "eventfd"),
+        "a bare wake-up reaches no other machine"
+    );
+
     // Stalls are made over the network, and say so; what needs one machine says that.
     let stalled = [
         "coordinated-omission",
