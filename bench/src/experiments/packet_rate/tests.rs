@@ -1,16 +1,17 @@
-//! The claims over rows written by hand.
+//! The claims over rows written by hand, and rows of accounts written by hand.
 
 use std::collections::BTreeMap;
 
 use dataplane_waist::PortStats;
 
-use super::*;
+use super::{claims::*, *};
 use crate::{
     account::{Counted, Counters, Intake, TxDrop},
     load::{flood::FloodResult, thread::ThreadUsage},
     place::VETH_CAVEAT,
-    record::{ModeRecord, Validity},
+    record::{ModeRecord, Outcome, Validity},
     sink::SinkReport,
+    table::Table,
     trial::one_way::Back,
 };
 
