@@ -1,0 +1,277 @@
+//! Folders of a Linux file system, and the ways to write a commit to them.
+
+mod probe;
+
+use std::{
+    collections::VecDeque,
+    fs::{File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+pub use probe::probe;
+
+use crate::{
+    buffer::Buffer,
+    error::WalError,
+    format::SECTOR_BYTES,
+    storage::{Completion, EngineStats, FileId, OpenFor, Storage},
+    sys,
+};
+
+/// A way to write a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Engine {
+    /// Write into the page cache, then fdatasync(2).
+    File,
+    /// O_DIRECT, and one pwritev2(2) with RWF_DSYNC: one system call, no copy.
+    Dsync,
+}
+
+impl Engine {
+    /// All of them.
+    pub const ALL: [Engine; 2] = [Engine::File, Engine::Dsync];
+
+    /// Its name, for records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Engine::File => "file",
+            Engine::Dsync => "dsync",
+        }
+    }
+}
+
+/// The file whose lock says that a log is open.
+const LOCK_NAME: &str = "LOCK";
+
+/// A folder. Locked as long as this lives.
+#[derive(Debug)]
+pub struct FolderStorage {
+    folder: PathBuf,
+    folder_file: File,
+    _lock: Option<File>,
+    engine: Engine,
+    align_bytes: usize,
+    files: Vec<Option<File>>,
+    done: VecDeque<Completion>,
+    stats: EngineStats,
+}
+
+impl FolderStorage {
+    /// Opens the folder, which is made if it is not there, for one owner.
+    ///
+    /// # Errors
+    /// [`WalError::InUse`], [`WalError::Io`]; [`WalError::Options`] if the file system has no direct I/O.
+    pub fn open(folder: &Path, engine: Engine) -> Result<FolderStorage, WalError> {
+        let place = folder.display();
+        std::fs::create_dir_all(folder).map_err(WalError::io(format!("making the folder {place}")))?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(folder.join(LOCK_NAME))
+            .map_err(WalError::io(format!("opening {place}/{LOCK_NAME}")))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(WalError::InUse {
+                    place: place.to_string(),
+                });
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(WalError::io(format!("locking {place}/{LOCK_NAME}"))(error));
+            }
+        }
+        FolderStorage::with_lock(folder, engine, Some(lock))
+    }
+
+    /// Opens the folder for reading alone, whoever has it open: for looking at a log.
+    ///
+    /// # Errors
+    /// [`WalError::Io`].
+    pub fn open_to_read(folder: &Path) -> Result<FolderStorage, WalError> {
+        FolderStorage::with_lock(folder, Engine::File, None)
+    }
+
+    fn with_lock(folder: &Path, engine: Engine, lock: Option<File>) -> Result<FolderStorage, WalError> {
+        let place = folder.display();
+        let folder_file = File::open(folder).map_err(WalError::io(format!("opening the folder {place}")))?;
+        let align_bytes = match (engine, &lock) {
+            (Engine::Dsync, Some(lock)) => direct_align(lock).map_err(WalError::io(format!("asking {place}")))?,
+            _ => SECTOR_BYTES,
+        };
+        if align_bytes == 0 {
+            return Err(WalError::Options(format!(
+                "the file system of {place} has no direct I/O, which the engine `{}` needs: use `file`",
+                engine.name()
+            )));
+        }
+        Ok(FolderStorage {
+            folder: folder.into(),
+            folder_file,
+            _lock: lock,
+            engine,
+            align_bytes,
+            files: Vec::new(),
+            done: VecDeque::new(),
+            stats: EngineStats::default(),
+        })
+    }
+
+    fn file(&self, id: FileId) -> &File {
+        self.files[id.0 as usize].as_ref().expect("the file is open")
+    }
+
+    fn write(&mut self, id: FileId, at_bytes: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut short_count = 0;
+        let file = self.file(id);
+        let written = match self.engine {
+            Engine::File => write_all(bytes, &mut short_count, |offset, rest| {
+                file.write_at(rest, at_bytes + offset as u64)
+            })
+            .and_then(|()| file.sync_data()),
+            Engine::Dsync => write_all(bytes, &mut short_count, |offset, rest| {
+                sys::write_durably(file, at_bytes + offset as u64, rest)
+            }),
+        };
+        self.stats.short_writes_count += short_count;
+        written
+    }
+}
+
+/// Writes until all is written; an interrupted call and a short one are continued, which is no retry of a failed one.
+fn write_all(
+    bytes: &[u8],
+    short_count: &mut u64,
+    mut write: impl FnMut(usize, &[u8]) -> io::Result<usize>,
+) -> io::Result<()> {
+    let mut offset = 0;
+    while offset < bytes.len() {
+        match write(offset, &bytes[offset..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                offset += count;
+                *short_count += u64::from(offset < bytes.len());
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// What direct I/O wants in the folder of `file`; 0 if it does not exist there.
+fn direct_align(file: &File) -> io::Result<usize> {
+    // A file system that does not say takes pages if it takes anything; opening a file with O_DIRECT will tell.
+    Ok(sys::direct_align_bytes(file)?.map_or(4096, |align_bytes| align_bytes as usize))
+}
+
+impl Storage for FolderStorage {
+    fn engine(&self) -> &'static str {
+        self.engine.name()
+    }
+
+    fn align_bytes(&self) -> usize {
+        self.align_bytes
+    }
+
+    fn place(&self) -> String {
+        self.folder.display().to_string()
+    }
+
+    fn list(&mut self) -> io::Result<Vec<(String, u64)>> {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            // What is not text is no file of ours.
+            if let Ok(name) = entry.file_name().into_string() {
+                files.push((name, entry.metadata()?.len()));
+            }
+        }
+        files.sort_unstable();
+        Ok(files)
+    }
+
+    fn open(&mut self, name: &str, purpose: OpenFor) -> io::Result<FileId> {
+        let path = self.folder.join(name);
+        let mut options = OpenOptions::new();
+        options.read(true);
+        let file = match purpose {
+            OpenFor::Use if self._lock.is_none() => options.open(path)?,
+            OpenFor::Use => options.write(true).open(path)?,
+            OpenFor::Create => options.write(true).create(true).truncate(true).open(path)?,
+            OpenFor::Commits => {
+                if self.engine != Engine::File {
+                    options.custom_flags(libc::O_DIRECT);
+                }
+                options.write(true).open(path)?
+            }
+        };
+        let free = self.files.iter().position(Option::is_none);
+        let index = free.unwrap_or_else(|| {
+            self.files.push(None);
+            self.files.len() - 1
+        });
+        self.files[index] = Some(file);
+        Ok(FileId(index as u32))
+    }
+
+    fn close(&mut self, file: FileId) {
+        self.files[file.0 as usize] = None;
+    }
+
+    fn read_at(&mut self, file: FileId, at_bytes: u64, into: &mut [u8]) -> io::Result<usize> {
+        let file = self.file(file);
+        let mut read_bytes = 0;
+        while read_bytes < into.len() {
+            match file.read_at(&mut into[read_bytes..], at_bytes + read_bytes as u64) {
+                Ok(0) => break,
+                Ok(count) => read_bytes += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(read_bytes)
+    }
+
+    fn write_at(&mut self, file: FileId, at_bytes: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file(file).write_all_at(bytes, at_bytes)
+    }
+
+    fn sync(&mut self, file: FileId) -> io::Result<()> {
+        self.file(file).sync_all()
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.folder.join(from), self.folder.join(to))
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.folder.join(name))
+    }
+
+    fn sync_folder(&mut self) -> io::Result<()> {
+        self.folder_file.sync_all()
+    }
+
+    fn commit(&mut self, file: FileId, at_bytes: u64, buffer: Buffer) -> io::Result<()> {
+        self.stats.commits_count += 1;
+        self.stats.commits_bytes += buffer.bytes().len() as u64;
+        let result = self.write(file, at_bytes, buffer.bytes());
+        self.done.push_back(Completion { buffer, result });
+        Ok(())
+    }
+
+    fn completed(&mut self, _wait: bool) -> io::Result<Option<Completion>> {
+        Ok(self.done.pop_front())
+    }
+
+    fn depth(&self) -> usize {
+        1
+    }
+
+    fn stats(&self) -> EngineStats {
+        self.stats
+    }
+}

@@ -1,0 +1,30 @@
+//! L2: a write-ahead log. One format ([`format`]), several ways to disk ([`Engine`]), and a recovery that tells a torn
+//! end, which nobody was ever told about, from damage in what was acknowledged, which nobody may forget.
+//!
+//! What is absent: no thread in [`Wal`] itself, no timer, no delay that would collect more entries. No knowledge of what
+//! the entries mean.
+#![deny(unsafe_code)]
+
+mod buffer;
+mod error;
+pub mod format;
+mod fs;
+mod open;
+mod replay;
+mod report;
+mod scan;
+mod snapshot;
+mod storage;
+#[allow(unsafe_code, reason = "the one place that talks to the kernel directly")]
+mod sys;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+mod wal;
+
+pub use buffer::{Buffer, MEMORY_ALIGN_BYTES};
+pub use error::WalError;
+pub use fs::{Engine, FolderStorage, probe};
+pub use open::WalOptions;
+pub use report::{Finding, FindingKind, Report};
+pub use storage::{Completion, EngineStats, FileId, OpenFor, Storage};
+pub use wal::Wal;

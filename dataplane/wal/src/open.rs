@@ -1,0 +1,292 @@
+//! Opening a log: look at the folder, refuse what is not ours, read what is there, make it durable.
+
+use std::io;
+
+use crate::{
+    error::{WalError, is_foreign},
+    format::{FileHeader, SECTOR_BYTES},
+    replay::Standing,
+    report::{FindingKind, Report},
+    scan::{Walked, segment_index, segment_name, walk},
+    snapshot::{self, SnapshotFile, SnapshotId, UNFINISHED},
+    storage::{OpenFor, Storage},
+};
+
+/// What a log needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WalOptions {
+    /// The cluster whose log it is. A log of another one is refused.
+    pub cluster: u64,
+    /// The length of a segment file in bytes; a multiple of 4096. Files are written once before they are used, so that a
+    /// commit never has to allocate, and used again when a snapshot has made them worthless.
+    pub segment_bytes: u64,
+    /// A commit that would become longer is given to the disk without waiting for `sync`, in bytes. As much memory is
+    /// taken for each commit under way. A single entry may be longer.
+    pub buffer_bytes: usize,
+}
+
+impl WalOptions {
+    /// Segments of 16 MiB, commits of up to 256 KiB.
+    pub fn new(cluster: u64) -> WalOptions {
+        WalOptions {
+            cluster,
+            segment_bytes: 16 << 20,
+            buffer_bytes: 256 << 10,
+        }
+    }
+
+    fn check(&self) -> Result<(), WalError> {
+        let (segment_bytes, buffer_bytes) = (self.segment_bytes, self.buffer_bytes);
+        if !segment_bytes.is_multiple_of(4096) || !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment_bytes) {
+            return Err(WalError::Options(format!(
+                "segments of {segment_bytes} bytes: they must have a multiple of 4096, from {SEGMENT_BYTES_MIN} to \
+                 {SEGMENT_BYTES_MAX}"
+            )));
+        }
+        if buffer_bytes < 4096 || buffer_bytes as u64 > segment_bytes / 2 || buffer_bytes > 8 << 20 {
+            return Err(WalError::Options(format!(
+                "commits of up to {buffer_bytes} bytes: they must have at least 4096, and at most half a segment ({}) \
+                 or 8 MiB",
+                segment_bytes / 2
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Below this, headers would be most of it.
+const SEGMENT_BYTES_MIN: u64 = 32 << 10;
+/// A sector's number in its file has 32 bits, and a file is read as a whole.
+const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+
+pub(crate) struct Opened {
+    pub(crate) walked: Walked,
+    pub(crate) report: Report,
+    /// Files that hold nothing of value.
+    pub(crate) free: Vec<u32>,
+    /// Above the highest index in use.
+    pub(crate) files_count: u32,
+}
+
+/// The folder's files, by kind.
+pub(crate) struct Files {
+    pub(crate) segments: Vec<(u32, u64)>,
+    pub(crate) snapshots: Vec<(SnapshotId, u64)>,
+    pub(crate) unfinished: Vec<String>,
+}
+
+pub(crate) fn files(storage: &mut dyn Storage) -> Result<Files, WalError> {
+    let listed = storage.list();
+    let mut files = Files {
+        segments: Vec::new(),
+        snapshots: Vec::new(),
+        unfinished: Vec::new(),
+    };
+    for (name, len_bytes) in listed.map_err(WalError::io(format!("listing {}", storage.place())))? {
+        if let Some(file_index) = segment_index(&name) {
+            files.segments.push((file_index, len_bytes));
+        } else if let Some(id) = SnapshotId::of_name(&name) {
+            files.snapshots.push((id, len_bytes));
+        } else if name.ends_with(UNFINISHED) {
+            files.unfinished.push(name);
+        }
+    }
+    files.segments.sort_unstable();
+    files.snapshots.sort_unstable();
+    Ok(files)
+}
+
+/// Reads what is there; writes nothing.
+pub(crate) fn read(storage: &mut dyn Storage, options: &WalOptions) -> Result<Walked, WalError> {
+    let files = files(storage)?;
+    refuse_foreign(storage, &files, options.cluster)?;
+    let place = storage.place();
+    let mut walked =
+        walk(storage, &files.segments, options.cluster).map_err(WalError::io(format!("reading {place}")))?;
+    if walked.state_lost {
+        return Err(WalError::StateLost {
+            place,
+            report: walked.report.to_string(),
+        });
+    }
+    if let Some(standing) = walked.replay.snapshot {
+        // The record of it may be lost; its file says all of it too.
+        let (id, snapshot) = read_snapshot(storage, options, standing)?;
+        walked.replay.snapshot = Some(Standing {
+            end: id.end,
+            last_term: snapshot.last_term,
+            generation: Some(id.generation),
+        });
+    }
+    let replay = &walked.replay;
+    walked.report.damaged_slots = replay.damage.map(|damage| (replay.end(), damage.end));
+    Ok(walked)
+}
+
+pub(crate) fn open(storage: &mut dyn Storage, options: &WalOptions) -> Result<Opened, WalError> {
+    options.check()?;
+    let align_bytes = storage.align_bytes();
+    if !align_bytes.is_multiple_of(SECTOR_BYTES) || align_bytes > 4096 {
+        return Err(WalError::Options(format!(
+            "{} wants writes aligned to {align_bytes} bytes; this log writes in units of 512 to 4096: use the engine \
+             `file`, which leaves that to the kernel",
+            storage.place()
+        )));
+    }
+    let walked = read(storage, options)?;
+    let files = files(storage)?;
+    let place = storage.place();
+    for &(file_index, len_bytes) in &files.segments {
+        if len_bytes != options.segment_bytes {
+            let name = segment_name(file_index);
+            return Err(WalError::Options(format!(
+                "{place}/{name} has {len_bytes} bytes, and segments are to have {}: open the log with the size it was \
+                 made with; a file that has become shorter must come from a copy or from the other replicas",
+                options.segment_bytes
+            )));
+        }
+    }
+    // What was read may so far be in a cache alone, and is about to be called durable.
+    for live in &walked.live {
+        let name = segment_name(live.file_index);
+        let synced = storage.open(&name, OpenFor::Use).and_then(|file| {
+            let synced = storage.sync(file);
+            storage.close(file);
+            synced
+        });
+        synced.map_err(WalError::io(format!("making {name} durable")))?;
+    }
+    let stands = |id: SnapshotId| {
+        let standing = walked.replay.snapshot;
+        standing.is_some_and(|standing| (standing.end, standing.generation) == (id.end, Some(id.generation)))
+    };
+    let stale = files.snapshots.iter().filter(|&&(id, _)| !stands(id));
+    let stale = stale.map(|&(id, _)| id.name()).chain(files.unfinished);
+    for name in stale {
+        storage
+            .remove(&name)
+            .map_err(WalError::io(format!("removing {place}/{name}, which nothing needs")))?;
+    }
+    storage
+        .sync_folder()
+        .map_err(WalError::io(format!("making the names in {place} durable")))?;
+    let is_live = |file_index: u32| walked.live.iter().any(|live| live.file_index == file_index);
+    // A file with damage is not written again before somebody has looked at it.
+    let is_damaged = |file_index: u32| {
+        let name = segment_name(file_index);
+        let mut findings = walked.report.findings.iter();
+        findings.any(|finding| finding.file == name && finding.kind != FindingKind::TornEnd)
+    };
+    let indices = files.segments.iter().map(|&(file_index, _)| file_index);
+    let free = indices
+        .clone()
+        .filter(|&file_index| !is_live(file_index) && !is_damaged(file_index))
+        .collect();
+    Ok(Opened {
+        report: walked.report.clone(),
+        walked,
+        free,
+        files_count: indices.max().map_or(0, |last| last + 1),
+    })
+}
+
+fn refuse_foreign(storage: &mut dyn Storage, files: &Files, cluster: u64) -> Result<(), WalError> {
+    for &(file_index, _) in &files.segments {
+        let file = segment_name(file_index);
+        let mut sector = [0; SECTOR_BYTES];
+        let read = storage.open(&file, OpenFor::Use).and_then(|id| {
+            let read = storage.read_at(id, 0, &mut sector);
+            storage.close(id);
+            read
+        });
+        // A device that cannot read the header may still read the rest: the walk judges that.
+        match read {
+            Ok(SECTOR_BYTES) => {}
+            Ok(_) => continue,
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => continue,
+            Err(error) => return Err(WalError::io(format!("reading {}/{file}", storage.place()))(error)),
+        }
+        match FileHeader::parse(&sector) {
+            Ok(header) if header.cluster != cluster => {
+                return Err(WalError::OtherCluster {
+                    place: storage.place(),
+                    file,
+                    found: header.cluster,
+                    expected: cluster,
+                });
+            }
+            Err(fault) if is_foreign(fault) => {
+                let place = storage.place();
+                return Err(WalError::Unreadable { place, file, fault });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Reads the snapshot that stands.
+pub(crate) fn read_snapshot(
+    storage: &mut dyn Storage,
+    options: &WalOptions,
+    standing: Standing,
+) -> Result<(SnapshotId, SnapshotFile), WalError> {
+    let place = storage.place();
+    let files = files(storage)?;
+    let is_it = |id: SnapshotId| {
+        id.end == standing.end && standing.generation.is_none_or(|generation| generation == id.generation)
+    };
+    let Some(&(id, len_bytes)) = files.snapshots.iter().rfind(|&&(id, _)| is_it(id)) else {
+        let id = SnapshotId {
+            end: standing.end,
+            generation: standing.generation.unwrap_or(0),
+        };
+        return Err(WalError::Snapshot {
+            place,
+            file: id.name(),
+            what: "it is not there".into(),
+        });
+    };
+    let file = id.name();
+    let read = snapshot::read(storage, options.cluster, id, len_bytes);
+    match read.map_err(WalError::io(format!("reading {place}/{file}")))? {
+        Ok(snapshot) => Ok((id, snapshot)),
+        Err(what) => Err(WalError::Snapshot { place, file, what }),
+    }
+}
+
+/// How much is written at once when a file is prepared.
+const PREPARE_BYTES: usize = 1 << 20;
+
+/// Makes a segment file: written from end to end, so that no later write allocates; durable; under its name only then.
+pub(crate) fn prepare_segment(storage: &mut dyn Storage, options: &WalOptions, file_index: u32) -> io::Result<()> {
+    let name = segment_name(file_index);
+    let unfinished = format!("{name}{UNFINISHED}");
+    let mut piece = vec![0; PREPARE_BYTES.min(options.segment_bytes as usize)];
+    let header = FileHeader {
+        cluster: options.cluster,
+        file_index,
+        file_bytes: options.segment_bytes,
+    };
+    header.emit(piece.first_chunk_mut().expect("a piece is longer than a sector"));
+    let file = storage.open(&unfinished, OpenFor::Create)?;
+    let mut write = || {
+        let mut at_bytes = 0;
+        while at_bytes < options.segment_bytes {
+            let len_bytes = (options.segment_bytes - at_bytes).min(piece.len() as u64) as usize;
+            storage.write_at(file, at_bytes, &piece[..len_bytes])?;
+            piece[..SECTOR_BYTES].fill(0);
+            at_bytes += len_bytes as u64;
+        }
+        storage.sync(file)
+    };
+    let written = write();
+    storage.close(file);
+    if let Err(error) = written {
+        // Of no use to anybody, and the space may be what is wanted.
+        let _ = storage.remove(&unfinished);
+        return Err(error);
+    }
+    storage.rename(&unfinished, &name)?;
+    storage.sync_folder()
+}

@@ -1,0 +1,233 @@
+//! The log as its records make it: each record is applied in the order of the commits, and what is lost in between is
+//! judged by what the next commit says about the log as it found it.
+
+use std::collections::VecDeque;
+
+use crate::format::{CommitHeader, Origin, RecordHeader, RecordKind};
+
+/// Where an entry's payload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Location {
+    /// The file's number.
+    pub(crate) file_index: u32,
+    /// The first sector of its commit.
+    pub(crate) sector: u32,
+    /// Where its record begins in the commit's contents, commit header included.
+    pub(crate) at_bytes: u32,
+    pub(crate) payload_bytes: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) term: u64,
+    pub(crate) at: Location,
+}
+
+/// Entries that once were there and are not readable: up to `end`, the last in `term`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Damage {
+    pub(crate) end: u64,
+    pub(crate) term: u64,
+}
+
+/// The snapshot that stands for the log's beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) end: u64,
+    pub(crate) last_term: u64,
+    /// `None`: the record that says so is lost.
+    pub(crate) generation: Option<u64>,
+}
+
+/// The state was set more often than can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StateLost;
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Replay {
+    pub(crate) state: Option<Vec<u8>>,
+    /// How often the state has been set, ever, modulo 2^32.
+    pub(crate) states_count: u32,
+    pub(crate) snapshot: Option<Standing>,
+    /// The slot of the first of `entries`.
+    pub(crate) base: u64,
+    pub(crate) entries: VecDeque<Entry>,
+    pub(crate) damage: Option<Damage>,
+    /// The term before `base`.
+    base_term: u64,
+    has_begun: bool,
+}
+
+impl Replay {
+    pub(crate) fn end(&self) -> u64 {
+        self.base + self.entries.len() as u64
+    }
+
+    /// The first slot that no snapshot stands for.
+    pub(crate) fn begin(&self) -> u64 {
+        self.snapshot.map_or(0, |standing| standing.end)
+    }
+
+    /// The term of the slot before [`Replay::end`].
+    pub(crate) fn end_term(&self) -> u64 {
+        self.entries.back().map_or(self.base_term, |entry| entry.term)
+    }
+
+    pub(crate) fn apply(&mut self, header: RecordHeader, payload: &[u8], at: Location) {
+        match header.kind {
+            RecordKind::Append => self.append(header, at),
+            RecordKind::State => {
+                self.state = Some(payload.to_vec());
+                self.states_count = header.slot as u32;
+            }
+            RecordKind::Install => {
+                let word = |index: usize| {
+                    payload
+                        .get(index * 8..index * 8 + 8)
+                        .and_then(|bytes| bytes.try_into().ok())
+                        .map_or(header.slot, u64::from_be_bytes)
+                };
+                let standing = Standing {
+                    end: header.slot,
+                    last_term: header.term,
+                    generation: Some(word(1)),
+                };
+                self.install(standing, word(0));
+            }
+            RecordKind::Origin => self.origin(header, Origin::parse(payload).unwrap_or_default()),
+            RecordKind::Damage => {
+                self.damage = Some(Damage {
+                    end: header.slot,
+                    term: header.term,
+                });
+            }
+        }
+        self.heal();
+        self.has_begun = true;
+    }
+
+    fn append(&mut self, header: RecordHeader, at: Location) {
+        let (slot, term) = (header.slot, header.term);
+        if slot > self.end() {
+            // Its predecessors are lost, so it is of no use. That it was there must be remembered.
+            self.damage_to(slot + 1, term);
+            return;
+        }
+        self.truncate(slot);
+        self.entries.push_back(Entry { term, at });
+    }
+
+    fn truncate(&mut self, end: u64) {
+        if end < self.base {
+            self.entries.clear();
+            self.base = end.max(self.begin());
+        } else {
+            self.entries.truncate((end - self.base) as usize);
+        }
+    }
+
+    fn install(&mut self, standing: Standing, log_end: u64) {
+        let Standing { end, last_term, .. } = standing;
+        self.snapshot = Some(standing);
+        if log_end <= end || end >= self.end() {
+            self.entries.clear();
+        }
+        while self.base < end && self.entries.pop_front().is_some() {
+            self.base += 1;
+        }
+        if self.entries.is_empty() {
+            self.base = end;
+            self.base_term = last_term;
+        }
+    }
+
+    /// What came before is told by the origin alone if nothing was read before it. Otherwise it says nothing new.
+    fn origin(&mut self, header: RecordHeader, origin: Origin) {
+        if self.has_begun {
+            return;
+        }
+        self.snapshot = (origin.generation > 0).then_some(Standing {
+            end: header.slot,
+            last_term: header.term,
+            generation: Some(origin.generation),
+        });
+        self.base = origin.end;
+        self.base_term = origin.end_term;
+        self.damage = (origin.damage_end > 0).then_some(Damage {
+            end: origin.damage_end,
+            term: origin.damage_term,
+        });
+    }
+
+    fn damage_to(&mut self, end: u64, term: u64) {
+        if self.damage.is_none_or(|damage| damage.end < end) {
+            self.damage = Some(Damage { end, term });
+        }
+    }
+
+    /// A log as long as it once was is whole again: whoever appended the entries had them from others.
+    fn heal(&mut self) {
+        if self.damage.is_some_and(|damage| damage.end <= self.end()) {
+            self.damage = None;
+        }
+    }
+
+    /// Commits above `last_lsn` are lost; `next`, with number `next_lsn`, is the first behind them that is not.
+    pub(crate) fn lost(&mut self, last_lsn: u64, next_lsn: u64, next: &CommitHeader) -> Result<bool, StateLost> {
+        let was_cut = next.cut_delta > 0 && next_lsn - u64::from(next.cut_delta) > last_lsn;
+        let is_whole = !was_cut && next.end == self.end() && next.begin == self.begin();
+        if !is_whole {
+            let once = self.end();
+            let term = self.end_term();
+            if next.begin > self.begin() {
+                // The snapshot's file is whole, or recovery ends there; the last term is read from it.
+                let standing = Standing {
+                    end: next.begin,
+                    last_term: 0,
+                    generation: None,
+                };
+                self.install(standing, next.end);
+            }
+            let mut from = self.end().min(next.end);
+            if was_cut {
+                from = from.min(next.cut_slot);
+            }
+            let from = from.max(self.begin());
+            if from < once || from < next.end {
+                self.truncate(from);
+                self.damage_to(once, term);
+                self.damage_to(next.end, next.end_term);
+            }
+            self.heal();
+        }
+        self.has_begun = true;
+        match next.states_count == self.states_count {
+            true => Ok(!is_whole),
+            false => Err(StateLost),
+        }
+    }
+
+    /// The end is damaged: of up to `records_max` records nothing is known.
+    pub(crate) fn lost_end(&mut self, records_max: u64) {
+        let (end, term) = (self.end(), self.end_term());
+        self.damage_to(end + records_max, term);
+        self.has_begun = true;
+    }
+
+    /// Everything has been read. Entries between the snapshot and the first that was found are lost.
+    pub(crate) fn finish(&mut self) {
+        let (begin, end) = (self.begin(), self.end());
+        if begin < self.base {
+            let term = self.end_term();
+            self.entries.clear();
+            self.base = begin;
+            self.damage_to(end, term);
+        } else if begin > self.base {
+            while self.base < begin && self.entries.pop_front().is_some() {
+                self.base += 1;
+            }
+            self.base = begin;
+        }
+        self.heal();
+    }
+}

@@ -1,0 +1,585 @@
+//! Reads the segment files of a log and finds what is in them: which commits stand, where the end is torn, what is
+//! damaged. It writes nothing.
+//!
+//! The commits form a chain, each naming the one before it, and each says which was the last that was durable when it
+//! was written. So a commit that is missing has been acknowledged if, and only if, some commit says so: then it is
+//! lost; otherwise the log's end is torn there, and nobody was ever told about what follows.
+
+use std::io;
+
+use crate::{
+    format::{
+        COMMIT_HEADER_BYTES, CommitHeader, FIRST_SECTOR, FileHeader, HeaderFault, Origin, Place, RECORD_HEADER_BYTES,
+        RecordKind, Records, SECTOR_BYTES, SECTOR_HEADER_BYTES, SECTOR_PAYLOAD_BYTES, SECTOR_RECORDS_MAX, Sector,
+        SectorHeader,
+    },
+    replay::{Location, Replay},
+    report::{Finding, FindingKind, Report},
+    storage::{OpenFor, Storage},
+};
+
+/// A segment file's name.
+pub(crate) fn segment_name(file_index: u32) -> String {
+    format!("segment-{file_index:04}")
+}
+
+/// The number in a segment file's name.
+pub(crate) fn segment_index(name: &str) -> Option<u32> {
+    let digits = name.strip_prefix("segment-")?;
+    let file_index = digits.parse().ok()?;
+    (segment_name(file_index) == name).then_some(file_index)
+}
+
+/// One segment file, in memory.
+pub(crate) struct Segment {
+    pub(crate) file_index: u32,
+    pub(crate) header: Result<FileHeader, HeaderFault>,
+    bytes: Vec<u8>,
+    sectors: Vec<Sector>,
+}
+
+impl Segment {
+    /// Reads and judges a whole file. What the device cannot read counts as damaged.
+    pub(crate) fn read(
+        storage: &mut dyn Storage,
+        file_index: u32,
+        file_bytes: u64,
+        cluster: u64,
+    ) -> io::Result<Segment> {
+        let file = storage.open(&segment_name(file_index), OpenFor::Use)?;
+        let mut bytes = vec![0; file_bytes as usize / SECTOR_BYTES * SECTOR_BYTES];
+        let read = match storage.read_at(file, 0, &mut bytes) {
+            Ok(count) => Ok(count),
+            Err(_) => read_piecewise(storage, file, &mut bytes),
+        };
+        storage.close(file);
+        bytes.truncate(read? / SECTOR_BYTES * SECTOR_BYTES);
+        let (chunks, _) = bytes.as_chunks::<SECTOR_BYTES>();
+        let header = chunks.first().map_or(Err(HeaderFault::Magic), FileHeader::parse);
+        let place = |sector: usize| Place {
+            cluster,
+            file_index,
+            sector: sector as u32,
+        };
+        let sectors = chunks
+            .iter()
+            .enumerate()
+            .map(|(sector, bytes)| match sector {
+                0 => Sector::Zero,
+                // The rest of the header's page is empty.
+                1..FIRST_SECTOR if bytes.iter().any(|&byte| byte != 0) => Sector::Damaged,
+                _ => Sector::parse(bytes, place(sector)),
+            })
+            .collect();
+        Ok(Segment {
+            file_index,
+            header,
+            bytes,
+            sectors,
+        })
+    }
+
+    pub(crate) fn name(&self) -> String {
+        segment_name(self.file_index)
+    }
+
+    fn valid(&self, sector: usize) -> Option<SectorHeader> {
+        match self.sectors.get(sector) {
+            Some(Sector::Valid(header)) => Some(*header),
+            _ => None,
+        }
+    }
+
+    fn payload(&self, sector: usize) -> &[u8] {
+        &self.bytes[sector * SECTOR_BYTES + SECTOR_HEADER_BYTES..][..SECTOR_PAYLOAD_BYTES]
+    }
+
+    /// The header of the commit whose first sector this is.
+    pub(crate) fn commit_header(&self, sector: usize) -> CommitHeader {
+        let bytes = self.payload(sector).first_chunk::<COMMIT_HEADER_BYTES>();
+        CommitHeader::parse(bytes.expect("a sector is longer"))
+    }
+
+    /// The number of the commit that the file begins with; that of the first one that can be read, if that is another.
+    pub(crate) fn first_lsn(&self) -> Option<u64> {
+        (FIRST_SECTOR..self.sectors.len()).find_map(|sector| self.valid(sector).map(|header| header.lsn))
+    }
+
+    /// The highest number in the file.
+    pub(crate) fn max_lsn(&self) -> u64 {
+        let lsns = (FIRST_SECTOR..self.sectors.len()).filter_map(|sector| self.valid(sector).map(|header| header.lsn));
+        lsns.max().unwrap_or(0)
+    }
+
+    /// The highest number that some commit here says was durable.
+    pub(crate) fn durable_lsn(&self) -> u64 {
+        let firsts = (FIRST_SECTOR..self.sectors.len()).filter_map(|sector| {
+            let header = self.valid(sector).filter(|header| header.index == 0)?;
+            Some(
+                header
+                    .lsn
+                    .saturating_sub(u64::from(self.commit_header(sector).durable_delta)),
+            )
+        });
+        firsts.max().unwrap_or(0)
+    }
+
+    /// The oldest commit that counts, as the file's origin says.
+    pub(crate) fn live_lsn(&self) -> Option<u64> {
+        let (sector, header) =
+            (FIRST_SECTOR..self.sectors.len()).find_map(|sector| Some((sector, self.valid(sector)?)))?;
+        if sector != FIRST_SECTOR + usize::from(header.index) {
+            return None;
+        }
+        // Its copy, in the commit's last sector, or itself.
+        let last = FIRST_SECTOR + usize::from(header.count) - 1;
+        let records = match self.valid(last) {
+            Some(copy) if copy.has_copies && copy.lsn == header.lsn => self.payload(last),
+            _ if sector == FIRST_SECTOR => &self.payload(sector)[COMMIT_HEADER_BYTES..],
+            _ => return None,
+        };
+        match Records::new(records).next() {
+            Ok(Some((_, header, payload))) if header.kind == RecordKind::Origin => {
+                Origin::parse(payload).map(|origin| origin.live_lsn)
+            }
+            _ => None,
+        }
+    }
+
+    /// The payload of the entry whose record is at `at`.
+    pub(crate) fn entry_payload(&self, at: Location, into: &mut Vec<u8>) {
+        into.clear();
+        let mut begin = at.at_bytes as usize + RECORD_HEADER_BYTES;
+        let end = begin + at.payload_bytes as usize;
+        while begin < end {
+            let (index, offset) = (begin / SECTOR_PAYLOAD_BYTES, begin % SECTOR_PAYLOAD_BYTES);
+            let len = (SECTOR_PAYLOAD_BYTES - offset).min(end - begin);
+            into.extend_from_slice(&self.payload(at.sector as usize + index)[offset..][..len]);
+            begin += len;
+        }
+    }
+
+    /// A commit's contents, commit header included, up to its first sector that is not what it should be; and how many
+    /// sectors that are.
+    pub(crate) fn contents(&self, first: usize, lsn: u64, count: usize, into: &mut Vec<u8>) -> usize {
+        into.clear();
+        for index in 0..count {
+            match self.valid(first + index) {
+                Some(header) if header.lsn == lsn && usize::from(header.index) == index => {
+                    if !header.has_copies {
+                        into.extend_from_slice(self.payload(first + index));
+                    }
+                }
+                _ => return index,
+            }
+        }
+        count
+    }
+}
+
+/// How much a device that reported an error is asked for at once: the page of the page cache.
+const PIECE_BYTES: usize = 4096;
+
+fn read_piecewise(storage: &mut dyn Storage, file: crate::storage::FileId, bytes: &mut [u8]) -> io::Result<usize> {
+    let mut read_bytes = 0;
+    let mut worked = false;
+    let mut failure = None;
+    for (index, piece) in bytes.chunks_mut(PIECE_BYTES).enumerate() {
+        match storage.read_at(file, (index * PIECE_BYTES) as u64, piece) {
+            Ok(count) => {
+                worked = true;
+                read_bytes += count;
+                if count < piece.len() {
+                    break;
+                }
+            }
+            Err(error) => {
+                // No sector looks like this, so it is found to be damaged.
+                piece.fill(0xff);
+                read_bytes += piece.len();
+                failure = Some(error);
+            }
+        }
+    }
+    match failure {
+        Some(error) if !worked => Err(error),
+        _ => Ok(read_bytes),
+    }
+}
+
+/// What the walk found.
+#[derive(Debug, Default)]
+pub(crate) struct Walked {
+    pub(crate) replay: Replay,
+    /// The last commit that stands, also behind damage.
+    pub(crate) last_lsn: u64,
+    /// The highest number anywhere.
+    pub(crate) max_lsn: u64,
+    /// The file that holds the log's end, and the sector where the next commit goes.
+    pub(crate) end: Option<(u32, u32)>,
+    /// Files that hold commits that count, oldest first: index, first commit, and the end of the highest slot in it.
+    pub(crate) live: Vec<LiveSegment>,
+    pub(crate) report: Report,
+    /// The state was set in a commit that is lost with its copy.
+    pub(crate) state_lost: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LiveSegment {
+    pub(crate) file_index: u32,
+    pub(crate) first_lsn: u64,
+    pub(crate) slot_end: u64,
+}
+
+/// Files of the folder: number and length. Reads them all, those that count twice.
+pub(crate) fn walk(storage: &mut dyn Storage, files: &[(u32, u64)], cluster: u64) -> io::Result<Walked> {
+    let mut walked = Walked::default();
+    let mut durable_lsn = 0;
+    let mut live_lsn = 0;
+    let mut order = Vec::new();
+    let mut newest_lsn = 0;
+    for &(file_index, file_bytes) in files {
+        let segment = Segment::read(storage, file_index, file_bytes, cluster)?;
+        if let Err(fault) = segment.header {
+            walked.report.findings.push(Finding {
+                file: segment.name(),
+                at_bytes: 0,
+                lsn: None,
+                slot: None,
+                kind: FindingKind::FileHeader(fault),
+            });
+        }
+        walked.max_lsn = walked.max_lsn.max(segment.max_lsn());
+        durable_lsn = durable_lsn.max(segment.durable_lsn());
+        let first_lsn = segment.first_lsn();
+        if let (Some(first_lsn), Some(live)) = (first_lsn, segment.live_lsn())
+            && first_lsn > newest_lsn
+        {
+            (newest_lsn, live_lsn) = (first_lsn, live);
+        }
+        let has_damage = segment.sectors.contains(&Sector::Damaged);
+        order.push((first_lsn.unwrap_or(0), file_index, file_bytes, has_damage));
+    }
+    order.sort_unstable();
+    let mut walker = Walker {
+        walked,
+        durable_lsn,
+        live_lsn,
+        has_begun: false,
+        pending: None,
+        is_torn: false,
+        contents: Vec::new(),
+    };
+    let nothing_valid = order.iter().all(|&(first_lsn, ..)| first_lsn == 0);
+    for (first_lsn, file_index, file_bytes, has_damage) in order {
+        let counts = first_lsn > 0 && first_lsn >= live_lsn || nothing_valid && has_damage;
+        if !counts && !has_damage {
+            continue;
+        }
+        let segment = Segment::read(storage, file_index, file_bytes, cluster)?;
+        let end = match counts && !walker.is_torn {
+            true => walker.segment(&segment),
+            false => FIRST_SECTOR,
+        };
+        walker.note_unused(&segment, end);
+    }
+    walker.finish();
+    Ok(walker.walked)
+}
+
+/// Damage that may or may not be in the middle: what comes later decides.
+struct Pending {
+    /// How many records may be lost if nothing comes.
+    records_max: u64,
+    /// Whether a sector is damaged, and not only missing.
+    is_damaged: bool,
+    finding: Finding,
+}
+
+struct Walker {
+    walked: Walked,
+    durable_lsn: u64,
+    live_lsn: u64,
+    has_begun: bool,
+    pending: Option<Pending>,
+    is_torn: bool,
+    contents: Vec<u8>,
+}
+
+impl Walker {
+    /// Walks over one file's commits. Says where they end.
+    fn segment(&mut self, segment: &Segment) -> usize {
+        let sectors_count = segment.sectors.len();
+        let mut at = FIRST_SECTOR;
+        let mut is_live = false;
+        while at < sectors_count {
+            let last_lsn = self.walked.last_lsn;
+            let here = segment
+                .valid(at)
+                .filter(|header| header.index == 0 && header.lsn > last_lsn);
+            let Some(first) = here else {
+                // Something that counts may stand behind what does not.
+                let Some((next, header)) = self.next_newer(segment, at) else {
+                    let damaged = damaged_run(segment, at);
+                    if damaged > 0 {
+                        self.note_damage(segment, at, damaged, None);
+                        if self.walked.end.is_none_or(|end| end.0 == segment.file_index) || is_live || !self.has_begun {
+                            at += damaged;
+                            self.walked.end = Some((segment.file_index, at as u32));
+                        }
+                    }
+                    break;
+                };
+                let start = next.saturating_sub(usize::from(header.index)).max(at);
+                if start > at {
+                    let damaged = damaged_run(segment, at);
+                    self.note_damage(segment, at, damaged, None);
+                    at = start;
+                }
+                if header.index > 0 {
+                    self.enter(segment, header.lsn, &mut is_live);
+                    at = self.incomplete(segment, start, header);
+                    self.walked.end = Some((segment.file_index, at as u32));
+                    if self.is_torn {
+                        break;
+                    }
+                }
+                continue;
+            };
+            if !self.may_follow(segment, at, first) {
+                break;
+            }
+            self.enter(segment, first.lsn, &mut is_live);
+            let count = usize::from(first.count);
+            let mut contents = std::mem::take(&mut self.contents);
+            let good = segment.contents(at, first.lsn, count, &mut contents);
+            if good == count {
+                self.records(segment, at, &contents);
+                self.contents = contents;
+                self.walked.last_lsn = first.lsn;
+                self.walked.report.commits_count += 1;
+                at += count;
+                self.walked.end = Some((segment.file_index, at as u32));
+                continue;
+            }
+            self.contents = contents;
+            at = self.incomplete(segment, at, first);
+            if self.is_torn {
+                break;
+            }
+            self.walked.end = Some((segment.file_index, at as u32));
+        }
+        at
+    }
+
+    /// The file holds something that counts.
+    fn enter(&mut self, segment: &Segment, lsn: u64, is_live: &mut bool) {
+        if !std::mem::replace(is_live, true) {
+            self.walked.live.push(LiveSegment {
+                file_index: segment.file_index,
+                first_lsn: segment.first_lsn().unwrap_or(lsn),
+                slot_end: 0,
+            });
+        }
+    }
+
+    /// The next sector from `at` on that belongs to a commit above the last.
+    fn next_newer(&self, segment: &Segment, at: usize) -> Option<(usize, SectorHeader)> {
+        let newer = |sector: usize| segment.valid(sector).filter(|header| header.lsn > self.walked.last_lsn);
+        (at..segment.sectors.len()).find_map(|sector| newer(sector).map(|header| (sector, header)))
+    }
+
+    /// Judges what lies between the last commit and this one. False: the end is torn before it.
+    fn may_follow(&mut self, segment: &Segment, at: usize, first: SectorHeader) -> bool {
+        let header = segment.commit_header(at);
+        let prev_lsn = first.lsn.saturating_sub(u64::from(header.prev_delta));
+        let last_lsn = self.walked.last_lsn;
+        if !self.has_begun {
+            self.has_begun = true;
+            if first.lsn <= self.live_lsn || self.live_lsn == 0 && self.pending.is_none() {
+                self.walked.last_lsn = prev_lsn;
+                return true;
+            }
+        } else if prev_lsn <= last_lsn {
+            // The commit before it is there. What is pending was nobody's, or has been spoken of since.
+            self.settle(None);
+            return true;
+        }
+        // Some commit is missing in between.
+        if prev_lsn > self.durable_lsn && !self.pending.as_ref().is_some_and(|pending| pending.is_damaged) {
+            self.tear(segment, at, Some(first.lsn));
+            return false;
+        }
+        match self.walked.replay.lost(last_lsn, first.lsn, &header) {
+            Ok(_) => {}
+            Err(_) => self.walked.state_lost = true,
+        }
+        if self.pending.is_none() {
+            self.pending = Some(Pending {
+                records_max: 0,
+                is_damaged: false,
+                finding: Finding {
+                    file: segment.name(),
+                    at_bytes: (at * SECTOR_BYTES) as u64,
+                    lsn: Some(last_lsn + 1),
+                    slot: None,
+                    kind: FindingKind::MissingCommits { next_lsn: first.lsn },
+                },
+            });
+        }
+        self.settle(None);
+        self.walked.last_lsn = prev_lsn;
+        true
+    }
+
+    /// A commit of which sectors are missing or damaged. Says where the next one would begin.
+    fn incomplete(&mut self, segment: &Segment, at: usize, any: SectorHeader) -> usize {
+        let count = usize::from(any.count);
+        let end = (at + count).min(segment.sectors.len());
+        let belongs = |sector: &usize| {
+            segment
+                .valid(*sector)
+                .is_some_and(|header| header.lsn == any.lsn && usize::from(header.index) == *sector - at)
+        };
+        let damaged = (at..end).filter(|&sector| segment.sectors[sector] == Sector::Damaged);
+        let (damaged_count, first_damaged) = (damaged.clone().count(), damaged.clone().next());
+        let missing = (at..end).find(|sector| !belongs(sector)).unwrap_or(at);
+        if damaged_count == 0 && any.lsn > self.durable_lsn {
+            self.tear(segment, missing, Some(any.lsn));
+            return at;
+        }
+        if !std::mem::replace(&mut self.has_begun, true) {
+            self.walked.last_lsn = any.lsn - 1;
+        }
+        // What stands before the fault counts, and so do the copies. The rest is lost; the commit's number is not given
+        // to `last_lsn`, so that the next one is asked what there was.
+        let mut contents = std::mem::take(&mut self.contents);
+        let good = segment.contents(at, any.lsn, count, &mut contents);
+        if good > 0 {
+            self.records(segment, at, &contents);
+        }
+        self.contents = contents;
+        if belongs(&(end - 1)) && segment.valid(end - 1).is_some_and(|header| header.has_copies) {
+            self.copies(segment, end - 1);
+        }
+        let slot = self.walked.replay.end();
+        if self.pending.is_none() {
+            self.pending = Some(Pending {
+                records_max: (count - good) as u64 * SECTOR_RECORDS_MAX,
+                is_damaged: damaged_count > 0,
+                finding: Finding {
+                    file: segment.name(),
+                    at_bytes: (first_damaged.unwrap_or(missing) * SECTOR_BYTES) as u64,
+                    lsn: Some(any.lsn),
+                    slot: Some(slot),
+                    kind: FindingKind::Damaged {
+                        sectors_count: damaged_count.max(1) as u32,
+                    },
+                },
+            });
+        }
+        end
+    }
+
+    fn note_damage(&mut self, segment: &Segment, at: usize, damaged: usize, lsn: Option<u64>) {
+        if damaged == 0 || self.pending.is_some() {
+            return;
+        }
+        self.pending = Some(Pending {
+            records_max: damaged as u64 * SECTOR_RECORDS_MAX,
+            is_damaged: true,
+            finding: Finding {
+                file: segment.name(),
+                at_bytes: (at * SECTOR_BYTES) as u64,
+                lsn,
+                slot: Some(self.walked.replay.end()),
+                kind: FindingKind::Damaged {
+                    sectors_count: damaged as u32,
+                },
+            },
+        });
+    }
+
+    fn settle(&mut self, records_max: Option<u64>) {
+        if let Some(pending) = self.pending.take() {
+            self.walked.report.findings.push(pending.finding);
+            if let Some(records_max) = records_max {
+                self.walked.replay.lost_end(records_max);
+            }
+        }
+    }
+
+    fn tear(&mut self, segment: &Segment, at: usize, lsn: Option<u64>) {
+        self.is_torn = true;
+        self.walked.report.findings.push(Finding {
+            file: segment.name(),
+            at_bytes: (at * SECTOR_BYTES) as u64,
+            lsn,
+            slot: Some(self.walked.replay.end()),
+            kind: FindingKind::TornEnd,
+        });
+    }
+
+    fn records(&mut self, segment: &Segment, first: usize, contents: &[u8]) {
+        let mut records = Records::new(contents.get(COMMIT_HEADER_BYTES..).unwrap_or_default());
+        // A record that runs on behind what is readable ends it, and is lost with the rest.
+        while let Ok(Some((at_bytes, header, payload))) = records.next() {
+            let at = Location {
+                file_index: segment.file_index,
+                sector: first as u32,
+                at_bytes: (COMMIT_HEADER_BYTES + at_bytes) as u32,
+                payload_bytes: header.payload_bytes,
+            };
+            self.walked.replay.apply(header, payload, at);
+            self.walked.report.records_count += 1;
+            if header.kind == RecordKind::Append
+                && let Some(live) = self.walked.live.last_mut()
+            {
+                live.slot_end = live.slot_end.max(header.slot + 1);
+            }
+        }
+    }
+
+    fn copies(&mut self, segment: &Segment, sector: usize) {
+        let mut records = Records::new(segment.payload(sector));
+        let at = Location {
+            file_index: segment.file_index,
+            sector: sector as u32,
+            at_bytes: 0,
+            payload_bytes: 0,
+        };
+        while let Ok(Some((_, header, payload))) = records.next() {
+            self.walked.replay.apply(header, payload, at);
+        }
+    }
+
+    /// Damaged sectors that hold nothing that counts: told, because the disk is not well.
+    fn note_unused(&mut self, segment: &Segment, from: usize) {
+        for sector in (0..FIRST_SECTOR).chain(from..segment.sectors.len()) {
+            if segment.sectors[sector] == Sector::Damaged {
+                self.walked.report.findings.push(Finding {
+                    file: segment.name(),
+                    at_bytes: (sector * SECTOR_BYTES) as u64,
+                    lsn: None,
+                    slot: None,
+                    kind: FindingKind::DamagedUnused,
+                });
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(pending) = &self.pending {
+            let records_max = pending.records_max;
+            self.settle(Some(records_max));
+        }
+        self.walked.replay.finish();
+        self.walked.report.segments_count = self.walked.live.len();
+    }
+}
+
+/// How many sectors in a row are damaged from `at` on.
+fn damaged_run(segment: &Segment, at: usize) -> usize {
+    let rest = segment.sectors.get(at..).unwrap_or_default();
+    rest.iter().take_while(|&&sector| sector == Sector::Damaged).count()
+}

@@ -1,0 +1,45 @@
+//! Everything `unsafe` of this crate: system calls that no safe wrapper makes as we need them.
+
+use std::{
+    fs::File,
+    io,
+    mem::MaybeUninit,
+    os::fd::{AsRawFd, RawFd},
+};
+
+/// Writes at `at_bytes` and returns when the bytes are durable (RWF_DSYNC, pwritev2(2)). May write less than asked.
+pub(crate) fn write_durably(file: &File, at_bytes: u64, bytes: &[u8]) -> io::Result<usize> {
+    let vector = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    // SAFETY: `vector` describes `bytes`, which is borrowed for the call, and the kernel only reads them.
+    let written = unsafe { libc::pwritev2(file.as_raw_fd(), &vector, 1, at_bytes as libc::off_t, libc::RWF_DSYNC) };
+    match written {
+        0.. => Ok(written as usize),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// What O_DIRECT asks of offsets and lengths in this file, in bytes (statx(2), STATX_DIOALIGN, Linux 6.1). 0: no direct
+/// I/O on this file; `None`: the kernel or the file system does not say.
+pub(crate) fn direct_align_bytes(file: &File) -> io::Result<Option<u32>> {
+    let fd: RawFd = file.as_raw_fd();
+    let mut facts = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the path is an empty C string, `facts` has room for one structure, and zeros are a valid one.
+    let status = unsafe {
+        libc::statx(
+            fd,
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_DIOALIGN,
+            facts.as_mut_ptr(),
+        )
+    };
+    if status != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it was zeroed, and the kernel has filled it.
+    let facts = unsafe { facts.assume_init() };
+    Ok((facts.stx_mask & libc::STATX_DIOALIGN != 0).then_some(facts.stx_dio_offset_align))
+}
