@@ -1,11 +1,13 @@
 //! Reads the segment files of a log and finds what is in them: which commits stand, where the end is torn, what is
 //! damaged. It writes nothing.
 //!
-//! The commits form a chain, each naming the one before it, and each says which was the last that was durable when it
-//! was written. So a commit that is missing has been acknowledged if, and only if, some commit says so: then it is
+//! The commits form a chain, each naming the one before it. Where the end was torn and the log went on, two commits name
+//! the same one; the higher number is the one that counts, and what hung on the other is a leftover.
+//!
+//! Each commit also says which was the last that was durable when it was written. So a commit that is missing has been acknowledged if, and only if, some commit says so: then it is
 //! lost; otherwise the log's end is torn there, and nobody was ever told about what follows.
 
-use std::io;
+use std::{collections::HashMap, io};
 
 use crate::{
     format::{
@@ -124,6 +126,15 @@ impl Segment {
         firsts.max().unwrap_or(0)
     }
 
+    /// For each commit whose header can be read: the number of the one before it, and its own.
+    fn links(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        (FIRST_SECTOR..self.sectors.len()).filter_map(|sector| {
+            let header = self.valid(sector).filter(|header| header.index == 0)?;
+            let prev_delta = u64::from(self.commit_header(sector).prev_delta);
+            Some((header.lsn.saturating_sub(prev_delta), header.lsn))
+        })
+    }
+
     /// The oldest commit that counts, as the file's origin says.
     pub(crate) fn live_lsn(&self) -> Option<u64> {
         let (sector, header) =
@@ -236,6 +247,7 @@ pub(crate) fn walk(storage: &mut dyn Storage, files: &[(u32, u64)], cluster: u64
     let mut walked = Walked::default();
     let mut durable_lsn = 0;
     let mut live_lsn = 0;
+    let mut successors = HashMap::new();
     let mut order = Vec::new();
     let mut newest_lsn = 0;
     for &(file_index, file_bytes) in files {
@@ -251,6 +263,10 @@ pub(crate) fn walk(storage: &mut dyn Storage, files: &[(u32, u64)], cluster: u64
         }
         walked.max_lsn = walked.max_lsn.max(segment.max_lsn());
         durable_lsn = durable_lsn.max(segment.durable_lsn());
+        for (prev_lsn, lsn) in segment.links() {
+            let next = successors.entry(prev_lsn).or_insert(lsn);
+            *next = lsn.max(*next);
+        }
         let first_lsn = segment.first_lsn();
         if let (Some(first_lsn), Some(live)) = (first_lsn, segment.live_lsn())
             && first_lsn > newest_lsn
@@ -265,6 +281,7 @@ pub(crate) fn walk(storage: &mut dyn Storage, files: &[(u32, u64)], cluster: u64
         walked,
         durable_lsn,
         live_lsn,
+        successors,
         has_begun: false,
         pending: None,
         is_torn: false,
@@ -300,6 +317,8 @@ struct Walker {
     walked: Walked,
     durable_lsn: u64,
     live_lsn: u64,
+    /// What follows each commit.
+    successors: HashMap<u64, u64>,
     has_begun: bool,
     pending: Option<Pending>,
     is_torn: bool,
@@ -313,10 +332,9 @@ impl Walker {
         let mut at = FIRST_SECTOR;
         let mut is_live = false;
         while at < sectors_count {
-            let last_lsn = self.walked.last_lsn;
             let here = segment
                 .valid(at)
-                .filter(|header| header.index == 0 && header.lsn > last_lsn);
+                .filter(|header| header.index == 0 && self.is_newer(header));
             let Some(first) = here else {
                 // Something that counts may stand behind what does not.
                 let Some((next, header)) = self.next_newer(segment, at) else {
@@ -339,10 +357,11 @@ impl Walker {
                 if header.index > 0 {
                     self.enter(segment, header.lsn, &mut is_live);
                     at = self.incomplete(segment, start, header);
-                    self.walked.end = Some((segment.file_index, at as u32));
                     if self.is_torn {
+                        self.walked.live.retain(|live| live.first_lsn <= self.walked.last_lsn);
                         break;
                     }
+                    self.walked.end = Some((segment.file_index, at as u32));
                 }
                 continue;
             };
@@ -365,6 +384,8 @@ impl Walker {
             self.contents = contents;
             at = self.incomplete(segment, at, first);
             if self.is_torn {
+                // Nothing stands in this file if not even its first commit does.
+                self.walked.live.retain(|live| live.first_lsn <= self.walked.last_lsn);
                 break;
             }
             self.walked.end = Some((segment.file_index, at as u32));
@@ -383,10 +404,19 @@ impl Walker {
         }
     }
 
-    /// The next sector from `at` on that belongs to a commit above the last.
+    /// Whether it is of a commit that may follow the last, and not a leftover.
+    fn is_newer(&self, header: &SectorHeader) -> bool {
+        let last_lsn = self.walked.last_lsn;
+        header.lsn > last_lsn
+            && (!self.has_begun || self.successors.get(&last_lsn).is_none_or(|&next| next <= header.lsn))
+    }
+
+    /// The next sector from `at` on that belongs to such a commit.
     fn next_newer(&self, segment: &Segment, at: usize) -> Option<(usize, SectorHeader)> {
-        let newer = |sector: usize| segment.valid(sector).filter(|header| header.lsn > self.walked.last_lsn);
-        (at..segment.sectors.len()).find_map(|sector| newer(sector).map(|header| (sector, header)))
+        (at..segment.sectors.len()).find_map(|sector| {
+            let header = segment.valid(sector).filter(|header| self.is_newer(header))?;
+            Some((sector, header))
+        })
     }
 
     /// Judges what lies between the last commit and this one. False: the end is torn before it.
