@@ -203,7 +203,7 @@ pub struct SectorHeader {
     pub index: u16,
     /// How many the commit has; above `index`.
     pub count: u16,
-    /// It holds nothing but copies of records that must not be lost with one sector: the state, the origin.
+    /// It holds nothing but copies of what must not be lost with one sector: state, origin, snapshot, what is overwritten.
     pub has_copies: bool,
 }
 
@@ -313,15 +313,18 @@ pub enum RecordKind {
     Origin,
     /// Entries up to `slot`, the last in `term`, are known to be damaged: the log ends earlier than it once did.
     Damage,
+    /// Among a commit's copies alone: the lowest slot that the commit overwrites.
+    Cut,
 }
 
 impl RecordKind {
-    const ALL: [RecordKind; 5] = [
+    const ALL: [RecordKind; 6] = [
         RecordKind::Append,
         RecordKind::State,
         RecordKind::Install,
         RecordKind::Origin,
         RecordKind::Damage,
+        RecordKind::Cut,
     ];
 
     /// Its byte. 0 is no kind: the zeros behind the last record.

@@ -110,7 +110,19 @@ pub(crate) fn read(storage: &mut dyn Storage, options: &WalOptions) -> Result<Wa
         });
     }
     if let Some(standing) = walked.replay.snapshot {
-        // The record of it may be lost; its file says all of it too.
+        let is_it = |id: SnapshotId| {
+            id.end == standing.end && standing.generation.is_none_or(|generation| generation == id.generation)
+        };
+        let newest = files.snapshots.iter().map(|&(id, _)| id).max_by_key(|id| id.generation);
+        if !files.snapshots.iter().any(|&(id, _)| is_it(id))
+            && let Some(newest) = newest.filter(|newest| newest.end >= standing.end)
+        {
+            // It was removed because a newer one stood, and the record that says so is damaged.
+            walked.replay.adopt(newest.end, newest.generation);
+        }
+    }
+    if let Some(standing) = walked.replay.snapshot {
+        // Its last term may be lost with the record of it; its file says it too.
         let (id, snapshot) = read_snapshot(storage, options, standing)?;
         walked.replay.snapshot = Some(Standing {
             end: id.end,

@@ -101,6 +101,12 @@ impl Replay {
                     term: header.term,
                 });
             }
+            // Only copies say this, and copies are read only of a damaged commit.
+            RecordKind::Cut => {
+                let (once, term) = (self.end(), self.end_term());
+                self.truncate(header.slot);
+                self.damage_to(once, term);
+            }
         }
         self.heal();
         self.has_begun = true;
@@ -212,6 +218,21 @@ impl Replay {
         let (end, term) = (self.end(), self.end_term());
         self.damage_to(end + records_max, term);
         self.has_begun = true;
+    }
+
+    /// A snapshot whose record is lost stands. If it is not just another one of the same slots, nobody knows whether the
+    /// entries behind it are of its history.
+    pub(crate) fn adopt(&mut self, end: u64, generation: u64) {
+        let (once, term) = (self.end(), self.end_term());
+        let is_same = end == self.begin() && self.damage.is_none();
+        let standing = Standing {
+            end,
+            last_term: 0,
+            generation: Some(generation),
+        };
+        self.install(standing, if is_same { once } else { end });
+        self.damage_to(once, term);
+        self.heal();
     }
 
     /// Everything has been read. Entries between the snapshot and the first that was found are lost.

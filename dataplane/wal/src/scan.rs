@@ -224,6 +224,8 @@ pub(crate) struct Walked {
     pub(crate) replay: Replay,
     /// The last commit that stands, also behind damage.
     pub(crate) last_lsn: u64,
+    /// The last that stands as a whole.
+    pub(crate) whole_lsn: u64,
     /// The highest number anywhere.
     pub(crate) max_lsn: u64,
     /// The file that holds the log's end, and the sector where the next commit goes.
@@ -285,6 +287,7 @@ pub(crate) fn walk(storage: &mut dyn Storage, files: &[(u32, u64)], cluster: u64
         has_begun: false,
         pending: None,
         is_torn: false,
+        damaged_lsn: 0,
         contents: Vec::new(),
     };
     let nothing_valid = order.iter().all(|&(first_lsn, ..)| first_lsn == 0);
@@ -322,6 +325,8 @@ struct Walker {
     has_begun: bool,
     pending: Option<Pending>,
     is_torn: bool,
+    /// The last damaged commit whose number is known.
+    damaged_lsn: u64,
     contents: Vec<u8>,
 }
 
@@ -481,6 +486,7 @@ impl Walker {
         if !std::mem::replace(&mut self.has_begun, true) {
             self.walked.last_lsn = any.lsn - 1;
         }
+        self.damaged_lsn = any.lsn;
         // What stands before the fault counts, and so do the copies. The rest is lost; the commit's number is not given
         // to `last_lsn`, so that the next one is asked what there was.
         let mut contents = std::mem::take(&mut self.contents);
@@ -599,8 +605,11 @@ impl Walker {
     }
 
     fn finish(&mut self) {
+        self.walked.whole_lsn = self.walked.last_lsn;
         if let Some(pending) = &self.pending {
             let records_max = pending.records_max;
+            // Who goes on names the damaged commit, so that what is readable in it still counts.
+            self.walked.last_lsn = self.damaged_lsn.max(self.walked.last_lsn);
             self.settle(Some(records_max));
         }
         self.walked.replay.finish();

@@ -84,16 +84,46 @@ impl Tip {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Draft {
+    /// The lowest slot that is overwritten, or dropped for a snapshot.
     cut_slot: Option<u64>,
+    /// The lowest that is overwritten.
+    overwritten_slot: Option<u64>,
     has_state: bool,
     slot_end: u64,
     install: Option<Install>,
 }
 
+impl Draft {
+    fn has_copies(&self) -> bool {
+        self.overwritten_slot.is_some() || self.has_state || self.install.is_some()
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Install {
     id: SnapshotId,
+    last_term: u64,
     tail: Tail,
+    /// The log's end after it.
+    log_end: u64,
+}
+
+impl Install {
+    fn payload(&self) -> [u8; 16] {
+        let mut payload = [0; 16];
+        payload[..8].copy_from_slice(&self.log_end.to_be_bytes());
+        payload[8..].copy_from_slice(&self.id.generation.to_be_bytes());
+        payload
+    }
+}
+
+fn record(kind: RecordKind, slot: u64, term: u64, payload_bytes: usize) -> RecordHeader {
+    RecordHeader {
+        kind,
+        payload_bytes: payload_bytes as u32,
+        term,
+        slot,
+    }
 }
 
 struct InFlight {
@@ -159,7 +189,8 @@ impl Wal {
             next_lsn: walked.max_lsn + if is_odd { LSN_SKIP } else { 1 },
             last_lsn: walked.last_lsn,
             durable_lsn: walked.last_lsn,
-            cut: (walked.last_lsn, tip.begin()),
+            // What was overwritten before is not known any more.
+            cut: (walked.whole_lsn, tip.begin()),
             file: None,
             at_sector: 0,
             live: walked.live,
@@ -182,7 +213,14 @@ impl Wal {
             }
         }
         if let Some(damage) = wal.damage {
-            wal.push(RecordKind::Damage, damage.end, damage.term, &[]);
+            // It goes with the first commit, so that no later reader takes the shortened log for the whole.
+            let header = RecordHeader {
+                kind: RecordKind::Damage,
+                payload_bytes: 0,
+                term: damage.term,
+                slot: damage.end,
+            };
+            wal.builder.push(header, &[]);
         }
         Ok(wal)
     }
@@ -305,7 +343,7 @@ impl Wal {
         if self.builder.is_empty() {
             return Ok(());
         }
-        let copies = usize::from(self.draft.has_state);
+        let copies = usize::from(self.draft.has_copies());
         let needed = (self.builder.sectors_count() + copies).next_multiple_of(self.align_sectors() as usize);
         if self.at_sector as usize + needed > self.sectors_max() as usize {
             self.roll()?;
@@ -321,16 +359,27 @@ impl Wal {
         );
         let builder = std::mem::replace(&mut self.builder, next);
         let state = std::mem::take(&mut self.state);
-        let state_header = RecordHeader {
-            kind: RecordKind::State,
-            payload_bytes: state.len() as u32,
-            term: 0,
-            slot: u64::from(self.tip.states_total),
+        let mut copies: [(RecordHeader, &[u8]); 3] = [(record(RecordKind::Cut, 0, 0, 0), &[]); 3];
+        let mut copies_count = 0;
+        let mut copy = |header: RecordHeader, payload| {
+            copies[copies_count] = (header, payload);
+            copies_count += 1;
         };
-        let copies: &[(RecordHeader, &[u8])] = match draft.has_state {
-            true => &[(state_header, &state)],
-            false => &[],
-        };
+        if let Some(slot) = draft.overwritten_slot {
+            copy(record(RecordKind::Cut, slot, 0, 0), &[]);
+        }
+        if draft.has_state {
+            let states = u64::from(self.tip.states_total);
+            copy(record(RecordKind::State, states, 0, state.len()), &state[..]);
+        }
+        let payload = draft.install.map(|install| install.payload());
+        if let (Some(install), Some(payload)) = (draft.install, &payload) {
+            copy(
+                record(RecordKind::Install, install.id.end, install.last_term, payload.len()),
+                payload,
+            );
+        }
+        let copies = &copies[..copies_count];
         let lsn = self.next_lsn;
         let submitted = self.submit(builder, copies, draft.install);
         self.state = state;
@@ -597,6 +646,8 @@ impl Log for Wal {
         self.push(RecordKind::Append, slot.0, term.0, payload);
         if slot.0 < end {
             self.draft.cut_slot = Some(self.draft.cut_slot.map_or(slot.0, |cut| cut.min(slot.0)));
+            let overwritten = self.draft.overwritten_slot;
+            self.draft.overwritten_slot = Some(overwritten.map_or(slot.0, |cut| cut.min(slot.0)));
             self.lower_durable(slot);
         }
         self.tip.end = slot.0 + 1;
@@ -646,10 +697,19 @@ impl Log for Wal {
         self.make_room(16)?;
         let keeps = snapshot.tail == Tail::Keep && end <= self.tip.end;
         let log_end = if keeps { self.tip.end } else { end };
-        let mut payload = [0; 16];
-        payload[..8].copy_from_slice(&log_end.to_be_bytes());
-        payload[8..].copy_from_slice(&id.generation.to_be_bytes());
-        self.push(RecordKind::Install, end, last_term, &payload);
+        let tail = match self.draft.install {
+            Some(Install { tail: Tail::Drop, .. }) => Tail::Drop,
+            _ if keeps => Tail::Keep,
+            _ => Tail::Drop,
+        };
+        let install = Install {
+            id,
+            last_term,
+            tail,
+            log_end,
+        };
+        self.push(RecordKind::Install, end, last_term, &install.payload());
+        self.draft.install = Some(install);
         if !keeps {
             self.draft.cut_slot = Some(self.draft.cut_slot.map_or(begin, |cut| cut.min(begin)));
             self.lower_durable(Slot(begin));
@@ -663,12 +723,6 @@ impl Log for Wal {
             last_term,
             generation: Some(id.generation),
         });
-        let tail = match self.draft.install {
-            Some(Install { tail: Tail::Drop, .. }) => Tail::Drop,
-            _ if keeps => Tail::Keep,
-            _ => Tail::Drop,
-        };
-        self.draft.install = Some(Install { id, tail });
         self.heal();
         Ok(())
     }

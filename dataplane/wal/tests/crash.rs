@@ -15,6 +15,8 @@ use support::{Contents, Step, Workload, contents, count, open, seed};
 /// Up to so many pieces in doubt, every subset of them is tried; beyond it, a sample.
 const EXHAUSTIVE_PIECES_MAX: usize = 5;
 const SAMPLES: usize = 12;
+/// About so many images are made of a workload that follows a first power loss.
+const SECOND_IMAGES: usize = 60;
 
 /// What is known at some moment.
 #[derive(Clone, Copy, Debug)]
@@ -29,11 +31,11 @@ struct Moment {
 /// Runs the workload; says for each change of what is known when it was.
 fn run(disk: &Disk, workload: &Workload) -> Vec<Moment> {
     let mut moments = vec![Moment {
-        events_count: 0,
+        events_count: disk.events_count(),
         begun_count: 0,
         acked_count: 0,
     }];
-    let mut wal = open(disk.clone()).expect("an empty disk can be opened");
+    let mut wal = open(disk.clone()).expect("the disk can be opened");
     let mut synced: Vec<(u64, usize)> = Vec::new();
     for (index, step) in workload.steps.iter().enumerate() {
         let acked_count = moments.last().expect("there is a first").acked_count;
@@ -60,7 +62,7 @@ fn run(disk: &Disk, workload: &Workload) -> Vec<Moment> {
     moments
 }
 
-fn check(image: Disk, workload: &Workload, moment: Moment, what: &dyn Fn() -> String) -> Disk {
+fn check(image: &Disk, workload: &Workload, moment: Moment, what: &dyn Fn() -> String) -> Contents {
     let mut wal = match open(image.clone()) {
         Ok(wal) => wal,
         Err(error) => panic!("{}: {error}", what()),
@@ -99,28 +101,22 @@ fn check(image: Disk, workload: &Workload, moment: Moment, what: &dyn Fn() -> St
         "{}, opened again",
         what()
     );
-    image
+    found
 }
 
-/// Images of one workload; says how many.
-fn crash(seed: u64, depth: usize, align_bytes: usize, images_max: usize) -> usize {
-    let mut rng = Pcg64Mcg::seed_from_u64(seed);
-    let workload = Workload::random(seed, 60, 300);
-    let disk = Disk::new(depth).align(align_bytes);
-    let moments = run(&disk, &workload);
+/// Loses power all through a workload, and after some of the losses all through another one. Says how often.
+fn crash(what: &str, disk: &Disk, workload: &Workload, rng: &mut Pcg64Mcg, images_max: usize) -> usize {
+    let first_event = disk.events_count();
+    let moments = run(disk, workload);
     let mut images_count = 0;
-    let mut stride = 1;
-    // Every prefix of the events if there is time for it, otherwise every few.
-    while disk.events_count() / stride * (SAMPLES + 2) * 2 > images_max {
-        stride += 1;
-    }
+    let events_count_all = disk.events_count() - first_event;
+    // Every prefix of the events if there is room for it, otherwise every few.
+    let stride = (events_count_all * (SAMPLES + 2) * 2 / images_max).max(1);
     let offset = rng.random_range(0..stride);
-    for events_count in (offset..=disk.events_count()).step_by(stride) {
-        // The latest that is known before this event.
-        let known = moments
-            .iter()
-            .rfind(|moment| moment.events_count <= events_count)
-            .expect("0 is known");
+    for events_count in (first_event + offset..=disk.events_count()).step_by(stride) {
+        // What was known before this event, and what had been begun when it came.
+        let known = moments.iter().rfind(|moment| moment.events_count <= events_count);
+        let known = known.expect("the first moment is before all events");
         let begun = moments
             .iter()
             .find(|moment| moment.events_count >= events_count)
@@ -131,29 +127,36 @@ fn crash(seed: u64, depth: usize, align_bytes: usize, images_max: usize) -> usiz
         };
         for tear in [Tear::Sectors, Tear::Pages] {
             let loss = Loss { events_count, tear };
-            let pieces_count = disk.doubtful_count(loss);
-            let subsets: Vec<Vec<bool>> = match pieces_count {
-                0..=EXHAUSTIVE_PIECES_MAX => (0..1u32 << pieces_count)
-                    .map(|bits| (0..pieces_count).map(|piece| bits >> piece & 1 == 1).collect())
-                    .collect(),
-                _ => {
-                    let mut subsets = vec![vec![false; pieces_count], vec![true; pieces_count]];
-                    for _ in 0..SAMPLES {
-                        let kept = rng.random_range(0.0..1.0);
-                        subsets.push((0..pieces_count).map(|_| rng.random_bool(kept)).collect());
-                    }
-                    subsets
-                }
-            };
-            for subset in subsets {
+            for subset in subsets(disk.doubtful_count(loss), rng) {
                 let image = disk.image(loss, &mut |piece| subset[piece]);
-                let what = || format!("seed {seed}, depth {depth}, align {align_bytes}, {loss:?}, kept {subset:?}");
-                check(image, &workload, moment, &what);
+                let what = || format!("{what}, {loss:?}, kept {subset:?}");
+                let found = check(&image, workload, moment, &what);
                 images_count += 1;
+                // The checks have opened the image, and may have written.
+                if images_max > SECOND_IMAGES && rng.random_ratio(1, 40) {
+                    let second = Workload::following(&found, rng.random(), 20, 300);
+                    images_count += crash(&format!("{}; then", what()), &image, &second, rng, SECOND_IMAGES);
+                }
             }
         }
     }
     images_count
+}
+
+/// Which of so many pieces in doubt reach the medium.
+fn subsets(pieces_count: usize, rng: &mut Pcg64Mcg) -> Vec<Vec<bool>> {
+    if pieces_count <= EXHAUSTIVE_PIECES_MAX {
+        let all = 0..1u32 << pieces_count;
+        return all
+            .map(|bits| (0..pieces_count).map(|piece| bits >> piece & 1 == 1).collect())
+            .collect();
+    }
+    let mut subsets = vec![vec![false; pieces_count], vec![true; pieces_count]];
+    for _ in 0..SAMPLES {
+        let kept = rng.random_range(0.0..1.0);
+        subsets.push((0..pieces_count).map(|_| rng.random_bool(kept)).collect());
+    }
+    subsets
 }
 
 fn crash_many(depth: usize, align_bytes: usize) {
@@ -162,7 +165,16 @@ fn crash_many(depth: usize, align_bytes: usize) {
     let mut images_count = 0;
     let mut workloads_count = 0;
     while images_count < images_wanted {
-        images_count += crash(rng.random(), depth, align_bytes, images_wanted.max(400));
+        let seed = rng.random();
+        let what = format!("workload {seed}, depth {depth}, align {align_bytes}");
+        let disk = Disk::new(depth).align(align_bytes);
+        images_count += crash(
+            &what,
+            &disk,
+            &Workload::random(seed, 60, 300),
+            &mut rng,
+            images_wanted.max(400),
+        );
         workloads_count += 1;
     }
     println!(

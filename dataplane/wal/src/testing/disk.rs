@@ -74,6 +74,8 @@ struct State {
     names: BTreeMap<String, usize>,
     contents: Vec<Vec<u8>>,
     open: Vec<usize>,
+    /// Names and contents before the first event.
+    base: (BTreeMap<String, usize>, Vec<Vec<u8>>),
     events: Vec<Event>,
     /// Commits under way: the event of the write, and its memory.
     under_way: VecDeque<(usize, Buffer)>,
@@ -83,7 +85,6 @@ struct State {
     depth: usize,
     align_bytes: usize,
     stats: EngineStats,
-    records_events: bool,
 }
 
 /// A handle of the disk; clones are the same disk.
@@ -100,7 +101,20 @@ impl Disk {
             depth,
             delay_polls: if depth > 1 { 3 } else { 0 },
             align_bytes: 512,
-            records_events: true,
+            ..State::default()
+        })
+    }
+
+    /// A disk on which nothing is in doubt.
+    fn at_rest(&self, names: BTreeMap<String, usize>, contents: Vec<Vec<u8>>) -> Disk {
+        let state = self.lock();
+        Disk::with(State {
+            base: (names.clone(), contents.clone()),
+            names,
+            contents,
+            depth: state.depth,
+            delay_polls: state.delay_polls,
+            align_bytes: state.align_bytes,
             ..State::default()
         })
     }
@@ -128,14 +142,11 @@ impl Disk {
 
     /// The disk's contents as they are, on a disk of its own.
     pub fn copy(&self) -> Disk {
-        let state = self.lock();
-        Disk::with(State {
-            names: state.names.clone(),
-            contents: state.contents.clone(),
-            depth: 1,
-            align_bytes: state.align_bytes,
-            ..State::default()
-        })
+        let (names, contents) = {
+            let state = self.lock();
+            (state.names.clone(), state.contents.clone())
+        };
+        self.at_rest(names, contents)
     }
 
     /// A file's contents.
@@ -172,7 +183,8 @@ impl Disk {
             piece_index += 1;
             keep(piece_index - 1)
         };
-        let mut contents = vec![Vec::new(); state.contents.len()];
+        let mut contents = state.base.1.clone();
+        contents.resize(state.contents.len(), Vec::new());
         for (index, event) in events.iter().enumerate() {
             let Event::Write { inode, at_bytes, bytes } = event else {
                 continue;
@@ -193,26 +205,21 @@ impl Disk {
                 begin = end;
             }
         }
-        let mut names = BTreeMap::new();
+        let mut names = state.base.0.clone();
         let synced = events
             .iter()
             .rposition(|event| matches!(event, Event::SyncFolder))
-            .unwrap_or(0);
+            .map_or(0, |index| index + 1);
         for (index, event) in events.iter().enumerate() {
             let Event::Name(change) = event else { continue };
             // The first that is missing takes those behind it along.
-            if index > synced && !ask() {
+            if index >= synced && !ask() {
                 break;
             }
             change.apply(&mut names);
         }
-        Disk::with(State {
-            names,
-            contents,
-            depth: 1,
-            align_bytes: state.align_bytes,
-            ..State::default()
-        })
+        drop(state);
+        self.at_rest(names, contents)
     }
 }
 
@@ -255,9 +262,7 @@ fn durable_writes(events: &[Event]) -> Vec<bool> {
 
 impl State {
     fn note(&mut self, event: Event) {
-        if self.records_events {
-            self.events.push(event);
-        }
+        self.events.push(event);
     }
 
     fn write(&mut self, file: FileId, at_bytes: u64, bytes: &[u8]) {
@@ -268,10 +273,8 @@ impl State {
             contents.resize(end, 0);
         }
         contents[at_bytes as usize..end].copy_from_slice(bytes);
-        if self.records_events {
-            let bytes = bytes.to_vec();
-            self.note(Event::Write { inode, at_bytes, bytes });
-        }
+        let bytes = bytes.to_vec();
+        self.note(Event::Write { inode, at_bytes, bytes });
     }
 }
 
@@ -375,7 +378,7 @@ impl Storage for Disk {
         state.stats.commits_count += 1;
         state.stats.commits_bytes += buffer.bytes().len() as u64;
         state.write(file, at_bytes, buffer.bytes());
-        let event = state.events.len().saturating_sub(1);
+        let event = state.events.len() - 1;
         state.under_way.push_back((event, buffer));
         Ok(())
     }

@@ -55,6 +55,30 @@ pub struct Contents {
     pub damaged: Option<(u64, u64, u64)>,
 }
 
+impl Contents {
+    /// A log in memory that holds this.
+    pub fn to_log(&self) -> MemoryLog {
+        let mut log = MemoryLog::new();
+        if let Some(state) = &self.state {
+            log.set_state(state).expect("it was one");
+        }
+        if let Some((end, last_term, bytes)) = &self.snapshot {
+            let snapshot = Snapshot {
+                end: Slot(*end),
+                last_term: Term(*last_term),
+                tail: Tail::Drop,
+                bytes: Arc::from(&bytes[..]),
+            };
+            log.install(&snapshot).expect("the log is empty");
+        }
+        for (slot, term, payload) in &self.entries {
+            log.append(Slot(*slot), Term(*term), payload)
+                .expect("they are in order");
+        }
+        log
+    }
+}
+
 pub fn contents(log: &mut dyn Log) -> std::io::Result<Contents> {
     let mut contents = Contents::default();
     log.recover(&mut |recovered| match recovered {
@@ -77,11 +101,18 @@ pub struct Workload {
 
 impl Workload {
     pub fn random(seed: u64, steps_count: usize, payload_bytes_max: usize) -> Workload {
+        Workload::following(&Contents::default(), seed, steps_count, payload_bytes_max)
+    }
+
+    /// One that goes on where a log holds `before`.
+    pub fn following(before: &Contents, seed: u64, steps_count: usize, payload_bytes_max: usize) -> Workload {
         let mut rng = Pcg64Mcg::seed_from_u64(seed);
-        let mut model = MemoryLog::new();
-        let (mut begin, mut end, mut term) = (0, 0, 1);
+        let mut model = before.to_log();
+        let mut begin = before.snapshot.as_ref().map_or(0, |&(end, ..)| end);
+        let mut end = begin + before.entries.len() as u64;
+        let mut term = 1 + before.entries.last().map_or(0, |&(_, term, _)| term);
         let mut steps = Vec::new();
-        let mut after = vec![Contents::default()];
+        let mut after = vec![before.clone()];
         while steps.len() < steps_count {
             let step = match rng.random_range(0..100) {
                 0..50 => {
