@@ -13,6 +13,7 @@ mod open;
 mod replay;
 mod report;
 mod scan;
+mod shared;
 mod snapshot;
 mod storage;
 #[allow(unsafe_code, reason = "the one place that talks to the kernel directly")]
@@ -26,5 +27,6 @@ pub use error::WalError;
 pub use fs::{Engine, FolderStorage, probe};
 pub use open::WalOptions;
 pub use report::{Finding, FindingKind, Report};
+pub use shared::{SharedStats, SharedWal};
 pub use storage::{Completion, EngineStats, FileId, OpenFor, Storage};
 pub use wal::Wal;

@@ -23,6 +23,9 @@ pub struct WalOptions {
     /// A commit that would become longer is given to the disk without waiting for `sync`, in bytes. As much memory is
     /// taken for each commit under way. A single entry may be longer.
     pub buffer_bytes: usize,
+    /// How many unused segment files there are to be after opening, so that none has to be made later. Making one takes
+    /// as long as writing it.
+    pub spare_count: u32,
 }
 
 impl WalOptions {
@@ -32,6 +35,7 @@ impl WalOptions {
             cluster,
             segment_bytes: 16 << 20,
             buffer_bytes: 256 << 10,
+            spare_count: 0,
         }
     }
 

@@ -5,6 +5,8 @@ use std::{
     io,
     mem::MaybeUninit,
     os::fd::{AsRawFd, RawFd},
+    sync::atomic::AtomicU32,
+    time::Duration,
 };
 
 /// Writes at `at_bytes` and returns when the bytes are durable (RWF_DSYNC, pwritev2(2)). May write less than asked.
@@ -42,4 +44,36 @@ pub(crate) fn direct_align_bytes(file: &File) -> io::Result<Option<u32>> {
     // SAFETY: it was zeroed, and the kernel has filled it.
     let facts = unsafe { facts.assume_init() };
     Ok((facts.stx_mask & libc::STATX_DIOALIGN != 0).then_some(facts.stx_dio_offset_align))
+}
+
+/// Sleeps until the word is woken, at most `max`, unless it is no longer `seen` (futex(2)). May return early.
+pub(crate) fn futex_wait(word: &AtomicU32, seen: u32, max: Duration) {
+    let timeout = libc::timespec {
+        tv_sec: max.as_secs().min(i32::MAX as u64) as libc::time_t,
+        tv_nsec: max.subsec_nanos().into(),
+    };
+    // SAFETY: the kernel reads the word and one timespec; both outlive the call. Every answer (woken, changed, timed
+    // out, interrupted) means the same to the caller: look again.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
+            seen,
+            &raw const timeout,
+        );
+    }
+}
+
+/// Wakes up to `count` sleepers.
+pub(crate) fn futex_wake(word: &AtomicU32, count: i32) {
+    // SAFETY: the kernel uses the address as a name only.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
+            count,
+        );
+    }
 }

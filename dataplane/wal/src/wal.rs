@@ -200,6 +200,10 @@ impl Wal {
             options,
         };
         wal.recycle(tip.begin());
+        while wal.free.len() < wal.options.spare_count as usize {
+            let file_index = wal.make_segment()?;
+            wal.free.push(file_index);
+        }
         match walked.end {
             Some((file_index, sector)) if wal.live.last().is_some_and(|live| live.file_index == file_index) => {
                 let name = segment_name(file_index);
@@ -515,23 +519,22 @@ impl Wal {
         Ok(())
     }
 
+    fn make_segment(&mut self) -> Result<u32, WalError> {
+        let file_index = self.files_count;
+        if let Err(error) = prepare_segment(&mut *self.storage, &self.options, file_index) {
+            let (name, segment_bytes) = (segment_name(file_index), self.options.segment_bytes);
+            return Err(self.fail(format!("preparing {name} ({segment_bytes} bytes)"), error));
+        }
+        self.files_count += 1;
+        Ok(file_index)
+    }
+
     /// Goes on in the next segment file, which begins with all that a reader must know of those before it.
     fn roll(&mut self) -> Result<(), WalError> {
         self.drain()?;
         let file_index = match self.free.pop() {
             Some(file_index) => file_index,
-            None => {
-                let file_index = self.files_count;
-                if let Err(error) = prepare_segment(&mut *self.storage, &self.options, file_index) {
-                    let name = segment_name(file_index);
-                    return Err(self.fail(
-                        format!("preparing {name} ({} bytes)", self.options.segment_bytes),
-                        error,
-                    ));
-                }
-                self.files_count += 1;
-                file_index
-            }
+            None => self.make_segment()?,
         };
         if let Some(file) = self.file.take() {
             self.storage.close(file);
