@@ -446,6 +446,9 @@ impl Origin {
     }
 }
 
+/// Where a record's header begins in the contents, the header, and the payload.
+pub type Record<'a> = (usize, RecordHeader, &'a [u8]);
+
 /// Reads a commit's contents (its sectors without their headers, without the commit header) record by record.
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
@@ -459,7 +462,7 @@ impl<'a> Records<'a> {
         Records { contents, at_bytes: 0 }
     }
 
-    /// The next record: where its header begins in the contents, the header, its payload. With contents of which only a
+    /// The next record. With contents of which only a
     /// beginning is known, [`RecordFault::Length`] ends what can be read.
     ///
     /// # Errors
@@ -468,7 +471,7 @@ impl<'a> Records<'a> {
         clippy::should_implement_trait,
         reason = "an iterator of results would hide that it stops"
     )]
-    pub fn next(&mut self) -> Result<Option<(usize, RecordHeader, &'a [u8])>, RecordFault> {
+    pub fn next(&mut self) -> Result<Option<Record<'a>>, RecordFault> {
         let at_bytes = self.at_bytes;
         let rest = &self.contents[at_bytes..];
         let Some(head) = rest.first_chunk::<RECORD_HEADER_BYTES>() else {

@@ -85,6 +85,10 @@ impl Segment {
         segment_name(self.file_index)
     }
 
+    pub(crate) fn sectors(&self) -> &[Sector] {
+        &self.sectors
+    }
+
     fn valid(&self, sector: usize) -> Option<SectorHeader> {
         match self.sectors.get(sector) {
             Some(Sector::Valid(header)) => Some(*header),

@@ -4,7 +4,7 @@
 mod support;
 
 use dataplane_waist::{Log, Slot, Term};
-use dataplane_wal::testing::Disk;
+use dataplane_wal::{format::RecordKind, inspect_storage, testing::Disk};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use support::{Contents, Workload, contents, count, open, seed};
@@ -204,4 +204,22 @@ fn a_lost_state_is_no_state_to_go_on_with() {
     disk.tamper("segment-0000", |bytes| bytes[state_places[1]] ^= 1);
     let error = open(disk).unwrap_err().to_string();
     assert!(error.contains("may vote twice"), "{error}");
+}
+
+#[test]
+fn an_inspection_lists_every_record_and_names_the_damage() {
+    let (disk, whole) = thirty();
+    let inspection = inspect_storage(&mut disk.clone(), support::CLUSTER).unwrap();
+    let entries = inspection
+        .items
+        .iter()
+        .filter(|item| item.kind == Some(RecordKind::Append));
+    let slots: Vec<u64> = entries.map(|item| item.slot).collect();
+    assert_eq!(slots, whole.entries.iter().map(|&(slot, ..)| slot).collect::<Vec<_>>());
+    let at_bytes = find(&disk, 13);
+    disk.tamper("segment-0000", |bytes| bytes[at_bytes + 3] ^= 0x40);
+    let inspection = inspect_storage(&mut disk.clone(), support::CLUSTER).unwrap();
+    let text = inspection.to_string();
+    assert!(text.contains("not whole") && text.contains("is damaged"), "{text}");
+    assert!(text.contains("must come from the other replicas"), "{text}");
 }
