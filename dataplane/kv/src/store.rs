@@ -190,7 +190,8 @@ impl StateMachine for Store {
             | Command::CompareAndSwap { .. }
             | Command::Delete { .. }
             | Command::Open
-            | Command::Reconfigure { .. } => answer(NOT_OURS),
+            | Command::Reconfigure { .. }
+            | Command::Status => answer(NOT_OURS),
         }
     }
 

@@ -8,6 +8,7 @@ use dataplane_wire::{
         members::Members,
         reply::{Outcome, refusal},
         request::{self, Command, Request},
+        status::{self, Status},
     },
 };
 
@@ -26,6 +27,10 @@ impl<S: StateMachine> Replica<S> {
             Err(reason) => return out.reject(reason),
         };
         let sent_ns = frame.header.sent_ns;
+        if request.command == Command::Status {
+            let status = self.status().encode();
+            return answer::send(out, from, self.state.term, sent_ns, &request, Outcome::Value(&status));
+        }
         if request.command.is_stale() {
             self.counters.stale_reads_count += 1;
             return self.answer_read(from, sent_ns, &request, out);
@@ -68,6 +73,25 @@ impl<S: StateMachine> Replica<S> {
             }
         };
         answer::send(out, from, self.state.term, sent_ns, &request, outcome);
+    }
+
+    /// Who this replica is and how far it is, as it tells whoever asks.
+    pub fn status(&self) -> Status {
+        Status {
+            cluster: self.config.cluster,
+            node: self.config.node,
+            role: match self.role {
+                Role::Follower(_) => status::Role::Follower,
+                Role::Candidate(_) => status::Role::Candidate,
+                Role::Leader(_) => status::Role::Leader,
+            },
+            leader: self.leader(),
+            term: self.state.term.0,
+            members: self.members(),
+            commit_end: self.commit_end.0,
+            applied_end: self.applied_end.0,
+            log_end: self.window.end().0,
+        }
     }
 
     /// Whether a request that changes something may get a slot.

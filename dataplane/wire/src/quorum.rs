@@ -30,6 +30,7 @@ pub mod report;
 pub mod request;
 pub mod sender;
 pub mod snapshot;
+pub mod status;
 pub mod vote;
 
 use crate::frame::PAYLOAD_BYTES_MAX;

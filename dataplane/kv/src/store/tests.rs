@@ -116,7 +116,7 @@ impl Model {
                 let more = pairs.len() < all.count();
                 Said::Entries(pairs, more)
             }
-            Command::Open | Command::Reconfigure { .. } => Said::NotOurs,
+            Command::Open | Command::Reconfigure { .. } | Command::Status => Said::NotOurs,
         }
     }
 }

@@ -18,6 +18,7 @@
 //! | stale get        | key  | empty    | empty  | 0         |
 //! | stale range      | from | end      | empty  | 1 or more |
 //! | reconfigure      | none | members  | empty  | 0         |
+//! | status           | none | empty    | empty  | 0         |
 //!
 //! A client that has no session yet is client 0, and only it may open one.
 
@@ -70,6 +71,8 @@ pub mod code {
     pub const STALE_RANGE: u8 = 9;
     /// [`super::Command::Reconfigure`].
     pub const RECONFIGURE: u8 = 10;
+    /// [`super::Command::Status`].
+    pub const STATUS: u8 = 11;
     /// No request: what a new leader puts into its log. See [`super::super::entry`].
     pub const NO_OP: u8 = 0x80;
 }
@@ -155,6 +158,8 @@ pub enum Command<'a> {
         /// Sound, as [`Members::is_sound`] says.
         members: Members,
     },
+    /// Say who you are and how far you are. Every replica answers for itself, with [`super::status::Status`] as a value.
+    Status,
 }
 
 /// As a command stands on the wire: code, key, first and second operand, count.
@@ -163,7 +168,7 @@ type Parts<'p> = (u8, &'p [u8], &'p [u8], &'p [u8], u16);
 impl<'a> Command<'a> {
     /// Whether it changes nothing.
     pub const fn reads_only(&self) -> bool {
-        matches!(self, Command::Get { .. } | Command::Range { .. }) || self.is_stale()
+        matches!(self, Command::Get { .. } | Command::Range { .. } | Command::Status) || self.is_stale()
     }
 
     /// Whether any replica may answer it, from what it has applied so far.
@@ -172,7 +177,7 @@ impl<'a> Command<'a> {
     }
 
     const fn has_key(&self) -> bool {
-        !matches!(self, Command::Open | Command::Reconfigure { .. })
+        !matches!(self, Command::Open | Command::Reconfigure { .. } | Command::Status)
     }
 
     /// End and largest count of a command that reads a range.
@@ -204,6 +209,7 @@ impl<'a> Command<'a> {
                 *members_bytes = members.encode();
                 (code::RECONFIGURE, &[], members_bytes, &[], 0)
             }
+            Command::Status => (code::STATUS, &[], &[], &[], 0),
         }
     }
 }
@@ -269,6 +275,7 @@ pub fn parse(payload: &[u8]) -> Result<Request<'_>, Reject> {
         code::RECONFIGURE => Command::Reconfigure {
             members: Members::parse(first.as_array().ok_or(Reject::Length)?)?,
         },
+        code::STATUS => Command::Status,
         _ => return Err(Reject::Kind),
     };
     let key_fits = !(command.has_key() && key.is_empty());
@@ -348,7 +355,7 @@ mod tests {
     proptest! {
         #[test]
         fn parse_undoes_emit(
-            client: u64, sequence: u64, code in 0..10, key in bytes(1..=255), end in bytes(0..=255),
+            client: u64, sequence: u64, code in 0..11, key in bytes(1..=255), end in bytes(0..=255),
             value in bytes(0..400), expected in bytes(0..400), count_max in 1u16.., members in sound_members(),
         ) {
             let (key, end, value, expected) = (&key[..], &end[..], &value[..], &expected[..]);
@@ -362,6 +369,7 @@ mod tests {
                 6 => Command::Open,
                 7 => Command::StaleGet { key },
                 8 => Command::StaleRange { from: key, end, count_max },
+                9 => Command::Status,
                 _ => Command::Reconfigure { members },
             };
             let client = if command == Command::Open { 0 } else { client };
@@ -378,7 +386,7 @@ mod tests {
 
         #[test]
         fn what_parses_is_what_emit_writes(
-            client in 0u8..2, code in 0u8..12, key_len in 0u8..4, first_len in prop_oneof![0u8..4, Just(8)],
+            client in 0u8..2, code in 0u8..13, key_len in 0u8..4, first_len in prop_oneof![0u8..4, Just(8)],
             second_len in 0u8..4, count in 0u8..2, fill in 0u8..4,
         ) {
             let rest = usize::from(key_len) + usize::from(first_len) + usize::from(second_len);
@@ -414,6 +422,7 @@ mod tests {
             (Command::StaleRange { from, end, count_max }, true, true),
             (Command::Delete { key }, false, false),
             (Command::Open, false, false),
+            (Command::Status, true, false),
         ] {
             assert_eq!(
                 (command.reads_only(), command.is_stale()),
