@@ -365,6 +365,7 @@ impl BackEnd {
                     connect: knows_peer,
                     peers,
                     learn_peers_max,
+                    forget_peers: false,
                     wait,
                     batch,
                     recv_buffer_bytes: buffer_bytes,

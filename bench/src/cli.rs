@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::{
     agent::{AgentOptions, PORT_DEFAULT},
     backends::BACKENDS,
+    cluster::args::{KvArgs, ServeArgs},
     experiment::{Choice, Depth, Experiment},
     place::{CLIENT_PORT, SERVER_PORT},
     registry::{EXPERIMENTS, nearest},
@@ -59,6 +60,12 @@ pub enum Command {
     },
     /// Answer measurements of another machine over a real interface, until ended; obeys only who has the key
     Agent(AgentArgs),
+    /// Run one replica of a replicated key-value store, until ended; three of them make a cluster
+    Serve(ServeArgs),
+    /// Ask a replicated store: put, get, append, cas, delete, range; show and change its members.
+    ///
+    /// Exit status: 0 done; 1 no such key, or another value; 2 wrong or refused; 3 no quorum answered in time.
+    Kv(KvArgs),
     /// Compare two runs: what changed, beyond the noise?
     Compare {
         /// The run before
@@ -95,7 +102,7 @@ pub enum Command {
     Schema,
     /// The other end of a trial
     #[command(hide = true, name = crate::server::SUBCOMMAND)]
-    Serve {
+    ServeTrial {
         /// JSON
         config: String,
     },

@@ -8,6 +8,7 @@ pub mod bare_wakeup;
 pub mod breakdown;
 pub mod claim;
 pub mod cli;
+pub mod cluster;
 pub mod commands;
 pub mod compare;
 pub mod environment;

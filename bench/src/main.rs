@@ -6,7 +6,7 @@ use std::{io::Write, process::ExitCode};
 use bench::{
     agent, breakdown,
     cli::{Cli, Command},
-    commands, run,
+    cluster, commands, run,
     run::Exit,
     server,
 };
@@ -14,7 +14,7 @@ use clap::{CommandFactory, Parser};
 
 fn main() -> ExitCode {
     match dispatch(Cli::parse()) {
-        Ok(exit) => ExitCode::from(exit as u8),
+        Ok(exit) => exit,
         // A reader that has seen enough (`dplab list | head`) is no error of ours.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -24,19 +24,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
+fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     match cli.command {
         Command::Run(args) => {
             return {
                 drop(out);
-                run::run(&args)
+                run::run(&args).map(code)
             };
         }
         Command::Verify { seed, out: folder } => {
             return {
                 drop(out);
-                run::verify(seed, folder)
+                run::verify(seed, folder).map(code)
             };
         }
         Command::Agent(args) => {
@@ -48,7 +48,15 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
                 agent::serve(&options)?;
             }
         }
-        Command::Serve { config } => {
+        Command::Serve(args) => {
+            drop(out);
+            cluster::serve::serve(&args)?
+        }
+        Command::Kv(args) => {
+            drop(out);
+            return Ok(ExitCode::from(cluster::kv::kv(&args)? as u8));
+        }
+        Command::ServeTrial { config } => {
             drop(out);
             server::main(&config)?
         }
@@ -65,7 +73,11 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Completions { shell } => clap_complete::generate(shell, &mut Cli::command(), "dplab", &mut out),
         Command::Man => clap_mangen::Man::new(Cli::command()).render(&mut out)?,
     }
-    Ok(Exit::Holds)
+    Ok(code(Exit::Holds))
+}
+
+fn code(exit: Exit) -> ExitCode {
+    ExitCode::from(exit as u8)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -40,13 +40,13 @@ use crate::{
 };
 
 use node::{Signals, serve};
-pub use process::{die_with, main, say, settle_and_say_ready, stop_at_eof};
+pub use process::{die_with, drop_privileges, main, say, settle_and_say_ready, stop_at_eof};
 
 /// The fact that says that a server has a machine of its own: its CPUs are none of the client's, whatever their numbers.
 pub const MACHINE: &str = "server_machine";
 
 /// The hidden subcommand.
-pub const SUBCOMMAND: &str = "serve";
+pub const SUBCOMMAND: &str = "serve-trial";
 
 /// What the server's process is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]

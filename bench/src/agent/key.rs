@@ -43,33 +43,12 @@ impl Key {
         Ok(Key(bytes.to_vec()))
     }
 
-    /// Reads `path`: the file's bytes without white space at the end. Only its owner may be able to read it.
+    /// Reads `path`: see [`read_secret`].
     ///
     /// # Errors
-    /// It cannot be read, others may read it, or it is too short or too long.
+    /// As [`read_secret`], or the key is too short.
     pub fn read(path: &Path) -> anyhow::Result<Key> {
-        let shown = path.display();
-        let file = File::open(path)
-            .with_context(|| format!("opening the key file {shown}; `dplab agent --new-key {shown}` makes one"))?;
-        // Of the open file, so that it cannot be exchanged in between.
-        let metadata = file.metadata().with_context(|| format!("looking at {shown}"))?;
-        if !metadata.is_file() {
-            bail!("the key file {shown} is not an ordinary file");
-        }
-        if metadata.mode() & 0o077 != 0 {
-            bail!(
-                "others may read the key file {shown} (mode {:04o}), and whoever has the key may command the agent; \
-                 try `chmod 600 {shown}`, and make a new key if others had access",
-                metadata.mode() & 0o7777
-            );
-        }
-        let mut bytes = Vec::new();
-        let read = file.take(KEY_BYTES_MAX + 1).read_to_end(&mut bytes);
-        read.with_context(|| format!("reading the key file {shown}"))?;
-        if bytes.len() as u64 > KEY_BYTES_MAX {
-            bail!("the key file {shown} has more than {KEY_BYTES_MAX} bytes; is it the right file?");
-        }
-        Key::new(bytes.trim_ascii_end()).with_context(|| format!("the key file {shown}"))
+        Key::new(&read_secret(path)?).with_context(|| format!("the key file {}", path.display()))
     }
 
     /// Makes a new key file with mode 0600; a file that is there is never touched.
@@ -98,6 +77,36 @@ impl Key {
     pub fn code(&self) -> HmacSha256 {
         HmacSha256::new_from_slice(&self.0).expect("HMAC takes a key of any length")
     }
+}
+
+/// Reads a key file: its bytes without white space at the end. Only its owner may be able to read it.
+///
+/// # Errors
+/// It cannot be read, others may read it, or it is too long.
+pub fn read_secret(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let shown = path.display();
+    let file = File::open(path)
+        .with_context(|| format!("opening the key file {shown}; `dplab agent --new-key {shown}` makes one"))?;
+    // Of the open file, so that it cannot be exchanged in between.
+    let metadata = file.metadata().with_context(|| format!("looking at {shown}"))?;
+    if !metadata.is_file() {
+        bail!("the key file {shown} is not an ordinary file");
+    }
+    if metadata.mode() & 0o077 != 0 {
+        bail!(
+            "others may read the key file {shown} (mode {:04o}), and whoever has the key is obeyed as its owner is; \
+             try `chmod 600 {shown}`, and make a new key if others had access",
+            metadata.mode() & 0o7777
+        );
+    }
+    let mut bytes = Vec::new();
+    let read = file.take(KEY_BYTES_MAX + 1).read_to_end(&mut bytes);
+    read.with_context(|| format!("reading the key file {shown}"))?;
+    if bytes.len() as u64 > KEY_BYTES_MAX {
+        bail!("the key file {shown} has more than {KEY_BYTES_MAX} bytes; is it the right file?");
+    }
+    bytes.truncate(bytes.trim_ascii_end().len());
+    Ok(bytes)
 }
 
 impl fmt::Debug for Key {

@@ -177,7 +177,9 @@ fn words_until_eof() -> io::Result<String> {
 }
 
 /// Gives up every capability: from here on only frames are handled, and nobody's frame needs them.
-fn drop_privileges() -> String {
+///
+/// Says what came of it.
+pub fn drop_privileges() -> String {
     keep_privileges(&CapsHashSet::new())
 }
 

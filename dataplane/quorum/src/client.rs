@@ -214,6 +214,11 @@ impl Client {
         true
     }
 
+    /// Whether there is one to take.
+    pub fn has_verdict(&self) -> bool {
+        !self.finished.is_empty()
+    }
+
     /// How many requests have no verdict taken yet.
     pub fn in_flight_count(&self) -> usize {
         self.in_flight_count
@@ -422,7 +427,9 @@ impl Client {
         let hint = match outcome {
             Outcome::NotLeader { leader } => {
                 tried.not_leader_count += 1;
-                leader.and_then(|node| self.index_of(node)).filter(|&hint| hint != server)
+                leader
+                    .and_then(|node| self.index_of(node))
+                    .filter(|&hint| hint != server)
             }
             _ => {
                 tried.busy_count += 1;

@@ -9,6 +9,7 @@ mod config;
 mod counters;
 mod fast;
 mod follower;
+pub mod guarantees;
 mod held;
 mod leader;
 mod nodes;

@@ -119,8 +119,16 @@ impl<P: Port, L: Log, M: Protocol> Node<P, L, M> {
     /// # Errors
     /// As [`Node::turn`].
     pub fn run(&mut self, clock: &dyn Clock, stop: &mut dyn FnMut() -> bool) -> io::Result<()> {
+        self.run_watched(clock, &mut |_| stop())
+    }
+
+    /// As [`Node::run`], for those who look at the node before they say whether it is to stop.
+    ///
+    /// # Errors
+    /// As [`Node::turn`].
+    pub fn run_watched(&mut self, clock: &dyn Clock, stop: &mut dyn FnMut(&Node<P, L, M>) -> bool) -> io::Result<()> {
         let mut burst_was_full = false;
-        while !stop() {
+        while !stop(self) {
             // Behind a full burst more is waiting, as a rule; asking whether it is would cost a system call.
             if !burst_was_full {
                 let rest = self.rest(clock);

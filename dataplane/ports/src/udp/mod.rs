@@ -58,6 +58,10 @@ pub struct UdpOptions {
     pub peers: Vec<SocketAddr>,
     /// How many more may become peers by writing to us, in order of arrival. 0: strangers are counted and dropped.
     pub learn_peers_max: usize,
+    /// Where no room is left for another one, the learned peer that was silent for longest makes room, and its number is the
+    /// new one's. For a server whose clients come and go; a protocol above it must not take a number for an identity.
+    /// `false`: who was learned stays.
+    pub forget_peers: bool,
     /// connect(2) to the only peer: the kernel filters what comes, a frame needs no address, and ICMP errors come back.
     pub connect: bool,
     /// How [`Port::wait`] rests.
@@ -79,6 +83,7 @@ impl Default for UdpOptions {
             local: SocketAddr::from(([127, 0, 0, 1], 0)),
             peers: Vec::new(),
             learn_peers_max: 0,
+            forget_peers: false,
             connect: false,
             wait: WaitHow::Blocking,
             batch: Batching::Single,

@@ -114,7 +114,7 @@ impl UdpPort {
             },
             stats: PortStats::default(),
             trains: TrainStats::default(),
-            peers: PeerTable::new(options.local, &options.peers, options.learn_peers_max, connected),
+            peers: PeerTable::new(options),
             rx: Rx::new(options.batch, options.frame_bytes_max, connected),
             tx: Tx::new(options.batch, options.frame_bytes_max),
             closed: Arc::new(AtomicBool::new(false)),

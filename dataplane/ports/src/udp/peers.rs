@@ -4,12 +4,18 @@ use std::net::{IpAddr, SocketAddr};
 
 use dataplane_waist::Peer;
 
+use super::UdpOptions;
 use crate::sys::inet::{AddrKey, RawAddr};
 
 /// Known addresses, in the order of their numbers.
 pub(super) struct PeerTable {
     keys: Vec<AddrKey>,
     addresses: Vec<RawAddr>,
+    /// When each was last heard, in changes of who speaks. Empty where nobody is ever forgotten.
+    heard: Vec<u64>,
+    changes_count: u64,
+    /// The first of them were given, and stay.
+    given_count: usize,
     /// Room for learned peers included.
     count_max: usize,
     /// Where the last frame came from: most often the next one does too.
@@ -19,18 +25,22 @@ pub(super) struct PeerTable {
 }
 
 impl PeerTable {
-    pub(super) fn new(local: SocketAddr, peers: &[SocketAddr], learn_peers_max: usize, connected: bool) -> PeerTable {
-        let count_max = peers.len() + learn_peers_max;
+    pub(super) fn new(options: &UdpOptions) -> PeerTable {
+        let given_count = options.peers.len();
+        let count_max = given_count + options.learn_peers_max;
         let mut table = PeerTable {
             keys: Vec::with_capacity(count_max),
             addresses: Vec::with_capacity(count_max),
+            heard: vec![0; if options.forget_peers { count_max } else { 0 }],
+            changes_count: 0,
+            given_count,
             count_max,
             last_found: 0,
-            connected,
+            connected: options.connect,
         };
-        for peer in peers {
+        for peer in &options.peers {
             table.keys.push(AddrKey::new(*peer));
-            table.addresses.push(RawAddr::new(as_family_of(local, *peer)));
+            table.addresses.push(RawAddr::new(as_family_of(options.local, *peer)));
         }
         table
     }
@@ -69,15 +79,29 @@ impl PeerTable {
         }
         let found = match self.keys.iter().position(|known| *known == key) {
             Some(found) => found,
-            None if self.keys.len() < self.count_max => {
-                self.keys.push(key);
-                self.addresses.push(*from);
-                self.keys.len() - 1
-            }
-            None => return None,
+            None => self.learn(key, from)?,
         };
+        self.changes_count += 1;
+        if let Some(heard) = self.heard.get_mut(found) {
+            *heard = self.changes_count;
+        }
         self.last_found = found;
         Some(Peer(found as u32))
+    }
+
+    /// A place for who was not known, if there is one.
+    #[cold]
+    fn learn(&mut self, key: AddrKey, from: &RawAddr) -> Option<usize> {
+        if self.keys.len() < self.count_max {
+            self.keys.push(key);
+            self.addresses.push(*from);
+            return Some(self.keys.len() - 1);
+        }
+        let learned = self.given_count..self.heard.len();
+        let silent_longest = learned.min_by_key(|&index| self.heard[index])?;
+        self.keys[silent_longest] = key;
+        self.addresses[silent_longest] = *from;
+        Some(silent_longest)
     }
 }
 

@@ -96,7 +96,9 @@ impl Status {
     /// If the leader's number does not fit.
     pub fn encode(&self) -> [u8; BYTES] {
         let mut bytes = [0; BYTES];
-        let leader = self.leader.map_or(Some(0), |node| u16::try_from(node).ok()?.checked_add(1));
+        let leader = self
+            .leader
+            .map_or(Some(0), |node| u16::try_from(node).ok()?.checked_add(1));
         let leader = leader.expect("node numbers are below 32");
         bytes[field::CLUSTER].copy_from_slice(&self.cluster.to_be_bytes());
         bytes[field::NODE].copy_from_slice(&self.node.to_be_bytes());
@@ -128,7 +130,9 @@ impl Status {
             cluster: u64::from_be_bytes(array(bytes, field::CLUSTER)),
             node: u32::from_be_bytes(array(bytes, field::NODE)),
             role,
-            leader: u16::from_be_bytes(array(bytes, field::LEADER)).checked_sub(1).map(u32::from),
+            leader: u16::from_be_bytes(array(bytes, field::LEADER))
+                .checked_sub(1)
+                .map(u32::from),
             term: u64::from_be_bytes(array(bytes, field::TERM)),
             members: Members::parse(&array(bytes, field::MEMBERS))?,
             commit_end: u64::from_be_bytes(array(bytes, field::COMMIT_END)),
@@ -188,7 +192,11 @@ mod tests {
             assert_eq!(Status::parse(&bytes[..cut]), Err(Reject::Short));
         }
         assert_eq!(Status::parse(&[&bytes[..], &[0]].concat()), Err(Reject::Long));
-        for (index, byte) in [(field::ROLE.start, 3), (field::RESERVED.start, 1), (field::MEMBERS.start + 4, 9)] {
+        for (index, byte) in [
+            (field::ROLE.start, 3),
+            (field::RESERVED.start, 1),
+            (field::MEMBERS.start + 4, 9),
+        ] {
             let mut bad = bytes;
             bad[index] = byte;
             assert_eq!(Status::parse(&bad), Err(Reject::Length), "byte {index}");
