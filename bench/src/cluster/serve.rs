@@ -54,6 +54,8 @@ pub fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let key = port::key(&cluster, Some(listen), args.key_file.as_deref())?;
     let port = port::open_replica(&cluster, node, listen, key.as_ref(), args.spin)
         .with_context(|| format!("node {node} cannot listen on {listen}"))?;
+    // Before the folder is opened: what could not be written to later without them is refused now.
+    let privileges = server::drop_privileges();
     let path = args
         .data
         .clone()
@@ -79,7 +81,6 @@ pub fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let store = Store::new(cluster.store_options())?;
     let replica = Replica::recover(config, store, &mut opened.log)
         .with_context(|| format!("node {node} cannot go on from {}", path.display()))?;
-    let privileges = server::drop_privileges();
 
     introduce(
         &cluster,

@@ -14,6 +14,8 @@
 
 mod flight;
 mod options;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::VecDeque, time::Duration};
 

@@ -458,3 +458,43 @@ fn every_variant_answers_its_probe() {
         }
     }
 }
+
+#[test]
+fn the_learned_peer_that_was_silent_for_longest_makes_room_and_a_given_one_never() {
+    let client_of = |server: &UdpPort| {
+        open(UdpOptions {
+            peers: vec![server.local_addr()],
+            ..UdpOptions::default()
+        })
+    };
+    let friend = open(UdpOptions::default());
+    let mut server = open(UdpOptions {
+        peers: vec![friend.local_addr()],
+        learn_peers_max: 2,
+        forget_peers: true,
+        ..UdpOptions::default()
+    });
+    let mut clients: Vec<UdpPort> = (0..3).map(|_| client_of(&server)).collect();
+    let mut heard_count = 0;
+    let mut hear = |server: &mut UdpPort, client: &mut UdpPort| {
+        send(client, Peer(0), b"x");
+        heard_count += 1;
+        let heard = turn_until(server, |stats| stats.rx_frames_count == heard_count);
+        heard[0].0
+    };
+    assert_eq!(hear(&mut server, &mut clients[0]), Peer(1));
+    assert_eq!(hear(&mut server, &mut clients[1]), Peer(2));
+    assert_eq!(hear(&mut server, &mut clients[0]), Peer(1));
+    assert_eq!(
+        hear(&mut server, &mut clients[2]),
+        Peer(2),
+        "the second was silent for longest"
+    );
+    assert_eq!(server.peer_addr(Peer(2)), Some(clients[2].local_addr()));
+    assert_eq!(hear(&mut server, &mut clients[1]), Peer(1), "now the first");
+    assert_eq!(server.peer_addr(Peer(0)), Some(friend.local_addr()));
+    // Answers go to whoever has the number now.
+    send(&mut server, Peer(1), b"y");
+    let heard = turn_until(&mut clients[1], |stats| stats.rx_frames_count == 1);
+    assert_eq!(heard, [(Peer(0), b"y".to_vec())]);
+}
