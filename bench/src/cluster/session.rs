@@ -109,6 +109,9 @@ impl<'a> Session<'a> {
                 cluster.name
             )
         })?;
+        // Who answered knows better than the order of the file; it may be the only one that runs.
+        let node = status.leader.unwrap_or(status.node);
+        session.node.protocol_mut().believe(node);
         Ok(session)
     }
 

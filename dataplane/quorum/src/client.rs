@@ -226,6 +226,13 @@ impl Client {
         self.in_flight_count
     }
 
+    /// Takes `node` for the leader, if it is one of ours: somebody has said so. Whoever leads is found anyhow.
+    pub fn believe(&mut self, node: u32) {
+        if let Some(target) = self.index_of(node) {
+            self.turn_to(target);
+        }
+    }
+
     /// Who is taken for the leader.
     pub fn leader(&self) -> u32 {
         self.servers[self.target].node
