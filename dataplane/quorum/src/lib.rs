@@ -4,6 +4,7 @@
 mod answer;
 mod apply;
 mod candidate;
+pub mod check;
 pub mod client;
 mod config;
 mod counters;
