@@ -447,7 +447,7 @@ impl<S: StateMachine> Replica<S> {
         leader.rounds.heard(node, report.round);
         match report.status {
             Status::Matches => self.on_match(now, node, report, out),
-            Status::Mismatch | Status::NeedsSnapshot => self.on_mismatch(now, node, Slot(report.next_slot), out),
+            Status::Mismatch | Status::NeedsSnapshot => self.on_mismatch(now, node, report, out),
         }
         self.count_round(now, out);
     }
@@ -510,7 +510,8 @@ impl<S: StateMachine> Replica<S> {
     }
 
     /// The follower does not have the entry before the one it was asked about, or has another one there.
-    fn on_mismatch(&mut self, now: Instant, node: u32, next: Slot, out: &mut Effects) {
+    fn on_mismatch(&mut self, now: Instant, node: u32, report: &Report, out: &mut Effects) {
+        let next = Slot(report.next_slot);
         let window_begin = self.window.begin();
         let Role::Leader(leader) = &mut self.role else { return };
         let acked_end = leader.fast.acked_end[node as usize];
@@ -521,11 +522,13 @@ impl<S: StateMachine> Replica<S> {
         if matches!(progress.mode, Mode::Transferring(_)) {
             return;
         }
-        // An old answer, overtaken by newer ones: what is acknowledged is shared.
-        if next < acked_end {
+        // What is acknowledged is shared, so this is an old answer that newer ones have overtaken; or the answer to what we
+        // asked last, and the follower cannot read any more what it once acknowledged.
+        if next < acked_end && report.round != leader.rounds.current() {
             return;
         }
-        if matches!(progress.mode, Mode::Probing) && next >= progress.sent_end {
+        // It was asked about a slot in our window, wherever its own log ends.
+        if matches!(progress.mode, Mode::Probing) && next >= progress.sent_end.max(window_begin) {
             return;
         }
         progress.mode = Mode::Probing;
