@@ -58,6 +58,8 @@ pub enum Command {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
+    /// Let clusters of replicas live through faults in virtual time, history after history; each must hold what it promises
+    Soak(SoakArgs),
     /// Answer measurements of another machine over a real interface, until ended; obeys only who has the key
     Agent(AgentArgs),
     /// Run one replica of a replicated key-value store, until ended; three of them make a cluster
@@ -224,6 +226,35 @@ impl WireArgs {
     }
 }
 
+/// What `soak` takes.
+#[derive(Clone, Debug, Args)]
+pub struct SoakArgs {
+    /// Let things go wrong: crashes, partitions, loss, corruption, slow disks, clocks that drift
+    #[arg(long)]
+    pub faults: bool,
+    /// The first history's seed; the next ones follow it [default: random, and printed]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// How many histories [default: 1000]
+    #[arg(long, value_name = "N", conflicts_with = "time")]
+    pub histories: Option<u64>,
+    /// As many histories as end within this time: 60s, 10m
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_budget)]
+    pub time: Option<Duration>,
+    /// Fewest and most replicas, of 1 to 7
+    #[arg(long, value_name = "MIN..MAX", default_value = "3..7", value_parser = parse_nodes)]
+    pub nodes: (u32, u32),
+    /// Histories at the same time
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub threads: usize,
+    /// Make a mistake on purpose, which must be found: small-commit-quorum, stale-lease, lying-disk, …
+    #[arg(long, value_name = "NAME")]
+    pub mutation: Option<String>,
+    /// Only the history of this seed, explained
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["seed", "histories", "time"])]
+    pub replay: Option<u64>,
+}
+
 /// What `agent` takes.
 #[derive(Debug, Args)]
 pub struct AgentArgs {
@@ -253,6 +284,15 @@ impl AgentArgs {
             listen: self.listen.unwrap_or((Ipv4Addr::LOCALHOST, PORT_DEFAULT).into()),
             key_file: self.key_file.clone()?,
         })
+    }
+}
+
+fn parse_nodes(text: &str) -> Result<(u32, u32), String> {
+    let (min, max) = text.split_once("..").unwrap_or((text, text));
+    let count = |text: &str| text.parse::<u32>().ok().filter(|count| (1..=7).contains(count));
+    match (count(min), count(max)) {
+        (Some(min), Some(max)) if min <= max => Ok((min, max)),
+        _ => Err("write two numbers from 1 to 7, like 3..7, or one".to_owned()),
     }
 }
 

@@ -26,6 +26,7 @@ pub mod report;
 pub mod run;
 pub mod server;
 pub mod sink;
+pub mod soak;
 pub mod store;
 pub mod table;
 pub mod trial;

@@ -8,7 +8,7 @@ use bench::{
     cli::{Cli, Command},
     cluster, commands, run,
     run::Exit,
-    server,
+    server, soak,
 };
 use clap::{CommandFactory, Parser};
 
@@ -39,6 +39,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
                 run::verify(seed, folder).map(code)
             };
         }
+        Command::Soak(args) => return soak::soak(&args, &mut out),
         Command::Agent(args) => {
             drop(out);
             if let Some(path) = &args.new_key {

@@ -1,0 +1,175 @@
+//! `dplab soak`: runs histories, says how far it got, and prints what failed with the command that repeats it.
+
+use std::{
+    fmt::Write as _,
+    io::Write,
+    time::{Duration, Instant},
+};
+
+use anyhow::bail;
+
+use super::{
+    plan::{Break, Options, Plan},
+    runner::{self, Report, Until},
+    shrink,
+    world::Finding,
+};
+use crate::{cli::SoakArgs, registry::nearest, run::Exit};
+
+/// How many histories are run to make one that failed smaller.
+const SHRINK_TRIES_MAX: u32 = 400;
+
+/// How often it says how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+
+/// A soak ends after as many failures: they have one cause, as a rule.
+const FAILURES_MAX: usize = 3;
+
+/// Histories between two looks at the clock.
+const CHUNK_COUNT: u64 = 500;
+
+/// `dplab soak`.
+///
+/// # Errors
+/// A mutation that does not exist, or an output that cannot be written.
+pub fn soak(args: &SoakArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    let options = Options {
+        nodes: args.nodes,
+        has_faults: args.faults,
+        breaks: args.mutation.as_deref().map(parse_break).transpose()?,
+    };
+    if let Some(seed) = args.replay {
+        return replay(seed, args, &options, out);
+    }
+    let first_seed = args.seed.unwrap_or_else(rand::random);
+    writeln!(out, "Histories from seed {first_seed} on.")?;
+    let (begun, mut total) = (Instant::now(), Report::default());
+    let mut said_at = begun;
+    loop {
+        let (left_count, is_over) = match (args.time, args.histories) {
+            (Some(time), _) => (CHUNK_COUNT, begun.elapsed() >= time),
+            (None, count) => {
+                let left = count.unwrap_or(1_000) - total.histories_count;
+                (left.min(CHUNK_COUNT), left == 0)
+            }
+        };
+        if is_over || total.failures.len() >= FAILURES_MAX {
+            break;
+        }
+        let chunk = runner::run_seeds(
+            first_seed.wrapping_add(total.histories_count),
+            Until::Histories(left_count),
+            &options,
+            args.threads,
+            FAILURES_MAX - total.failures.len(),
+        );
+        total.histories_count += chunk.histories_count;
+        total.coverage.add(&chunk.coverage);
+        total.failures.extend(chunk.failures);
+        total.elapsed = begun.elapsed();
+        if said_at.elapsed() >= PROGRESS_EVERY {
+            said_at = Instant::now();
+            writeln!(out, "{}", summary(&total))?;
+            out.flush()?;
+        }
+    }
+    writeln!(out, "{}", summary(&total))?;
+    for (name, count) in total.coverage.list() {
+        writeln!(out, "  {name:28} {count:>14}")?;
+    }
+    writeln!(out, "  {:28} {:>14}", "recovery_ms_max", total.coverage.recovery_ms_max)?;
+    for failure in &total.failures {
+        let plan = Plan::draw(failure.seed, &options);
+        explain(&plan, &failure.finding, args, out)?;
+    }
+    Ok(match total.failures.is_empty() {
+        true => Exit::Holds,
+        false => Exit::Fails,
+    })
+}
+
+fn replay(seed: u64, args: &SoakArgs, options: &Options, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    let plan = Plan::draw(seed, options);
+    let outcome = runner::run_plan(&plan);
+    writeln!(out, "Seed {seed}: event hash {:016x}.", outcome.hash)?;
+    match outcome.finding {
+        None => {
+            writeln!(out, "Everything holds.")?;
+            Ok(Exit::Holds)
+        }
+        Some(finding) => {
+            explain(&plan, &finding, args, out)?;
+            Ok(Exit::Fails)
+        }
+    }
+}
+
+fn parse_break(name: &str) -> anyhow::Result<Break> {
+    let all = Break::all();
+    let names = all.iter().map(|known| known.name());
+    if let Some(found) = all.iter().find(|known| known.name() == name) {
+        return Ok(*found);
+    }
+    match nearest(name, names.clone()).as_slice() {
+        [] => bail!(
+            "no mutation is called {name:?}; known: {}",
+            names.collect::<Vec<_>>().join(", ")
+        ),
+        near => bail!("no mutation is called {name:?}; did you mean {}?", near.join(" or ")),
+    }
+}
+
+fn summary(report: &Report) -> String {
+    let seconds = report.elapsed.as_secs_f64().max(1e-9);
+    format!(
+        "{} histories in {seconds:.1} s ({:.0} a second), {} failed.",
+        report.histories_count,
+        report.histories_count as f64 / seconds,
+        report.failures.len()
+    )
+}
+
+/// What failed, the command that repeats it, and a smaller history that fails in the same way.
+fn explain(plan: &Plan, finding: &Finding, args: &SoakArgs, out: &mut dyn Write) -> anyhow::Result<()> {
+    writeln!(
+        out,
+        "\nSeed {} fails ({:?}): {}\n",
+        plan.seed, finding.kind, finding.text
+    )?;
+    writeln!(out, "Repeat it with\n  {}\n", command(plan.seed, args))?;
+    let shrunk = shrink::shrink(plan, finding, SHRINK_TRIES_MAX);
+    writeln!(
+        out,
+        "After {} smaller histories ({} of {} faults, {} of {} clients are left): {}",
+        shrunk.tried_count,
+        shrunk.plan.faults.len(),
+        plan.faults.len(),
+        shrunk.plan.clients.len(),
+        plan.clients.len(),
+        shrunk.finding.text
+    )?;
+    let small = &shrunk.plan;
+    writeln!(
+        out,
+        "  {} replicas, {:?}, {:?} reads\n  {:?}\n  {:?}",
+        small.replicas_count, small.members, small.reads, small.timing, small.limits
+    )?;
+    for fault in &small.faults {
+        writeln!(out, "  {fault}")?;
+    }
+    Ok(())
+}
+
+fn command(seed: u64, args: &SoakArgs) -> String {
+    let mut text = format!("dplab soak --replay {seed}");
+    if args.faults {
+        text += " --faults";
+    }
+    if args.nodes != Options::default().nodes {
+        let _ = write!(text, " --nodes {}..{}", args.nodes.0, args.nodes.1);
+    }
+    if let Some(name) = &args.mutation {
+        let _ = write!(text, " --mutation {name}");
+    }
+    text
+}

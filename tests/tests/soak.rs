@@ -1,0 +1,101 @@
+//! Clusters of replicas under random faults in virtual time: a short soak with fresh seeds, the seeds that have failed
+//! once, and every mistake that the soak must see.
+//!
+//! A seed that fails is printed with the command that repeats it (`dplab soak --replay`).
+#![forbid(unsafe_code)]
+
+use bench::soak::{Break, Options, Plan, Report, Until, run_plan, run_seeds};
+
+/// Seeds that have failed once, a line each: the seed, and behind it what it was.
+const REGRESSIONS: &str = include_str!("soak/regressions.txt");
+
+/// Histories with fresh seeds.
+const FRESH_COUNT: u64 = 2_000;
+
+const THREADS_COUNT: usize = 2;
+
+fn fresh_seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.expect("a clock behind 1970").as_nanos() as u64
+}
+
+fn assert_holds(report: &Report) {
+    let failures = report.failures.iter();
+    let failures: Vec<String> = failures
+        .map(|failure| {
+            let (seed, finding) = (failure.seed, &failure.finding);
+            format!(
+                "dplab soak --faults --replay {seed}\n{:?}: {}",
+                finding.kind, finding.text
+            )
+        })
+        .collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+#[test]
+fn fresh_histories_hold_and_take_every_path() {
+    let seed = fresh_seed();
+    println!("histories from seed {seed} on");
+    let report = run_seeds(
+        seed,
+        Until::Histories(FRESH_COUNT),
+        &Options::default(),
+        THREADS_COUNT,
+        3,
+    );
+    println!(
+        "{} histories in {:?}: {:?}",
+        report.histories_count,
+        report.elapsed,
+        report.coverage.list()
+    );
+    assert_holds(&report);
+    assert_eq!(report.histories_count, FRESH_COUNT);
+    let missing = report.coverage.missing();
+    assert!(
+        missing.is_empty(),
+        "{FRESH_COUNT} histories from seed {seed} on never came to {missing:?}"
+    );
+}
+
+#[test]
+fn seeds_that_have_failed_once_hold() {
+    let mut seeds_count = 0;
+    for line in REGRESSIONS
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+    {
+        let seed = line.split_whitespace().next().expect("the line is not empty");
+        let seed = seed.parse().expect("a line begins with a seed");
+        assert_holds(&run_seeds(seed, Until::Histories(1), &Options::default(), 1, 1));
+        seeds_count += 1;
+    }
+    println!("{seeds_count} seeds");
+}
+
+#[test]
+fn a_history_is_a_function_of_its_seed() {
+    for seed in 0..30 {
+        let plan = Plan::draw(seed, &Options::default());
+        let (first, second) = (run_plan(&plan), run_plan(&plan));
+        assert_eq!(first.hash, second.hash, "seed {seed}");
+        assert_eq!(first.coverage, second.coverage, "seed {seed}");
+        assert_eq!(first.finding, second.finding, "seed {seed}");
+    }
+}
+
+#[test]
+fn histories_without_faults_hold() {
+    let options = Options {
+        has_faults: false,
+        ..Options::default()
+    };
+    assert_holds(&run_seeds(
+        fresh_seed(),
+        Until::Histories(50),
+        &options,
+        THREADS_COUNT,
+        3,
+    ));
+}
