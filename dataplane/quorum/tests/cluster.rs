@@ -356,3 +356,46 @@ fn frames_of_another_cluster_or_a_wrong_address_change_nothing() {
     assert_eq!(stranger.window().end(), Slot(0));
     assert!(stranger.counters().wrong_cluster_count > 0);
 }
+
+#[test]
+fn a_voter_is_added_by_a_leader_that_has_forgotten_its_first_slots() {
+    // The leader was elected with an empty log, so it would ask a new member about slot 0, which it has no more.
+    let with_three = |node| {
+        let mut config = config(node, 4, ReadMode::Index);
+        config.members = majorities(0b0111);
+        config
+    };
+    let mut cluster = Cluster::new((0..4).map(with_three));
+    let leader = cluster.elect();
+    let client = cluster.open(leader);
+    for sequence in 1..=150 {
+        cluster.request(leader, client, sequence, put(b"v"));
+        cluster.settle();
+    }
+    assert!(cluster.members[leader as usize].replica.window().begin() > Slot(0));
+    let members = majorities(0b1111);
+    cluster.request(leader, client, 151, Command::Reconfigure { members });
+    cluster.run_for(Duration::from_millis(200));
+    let new = &cluster.members[3].replica;
+    assert_eq!(new.machine().puts_count, 150, "{:?}", new.counters());
+    assert_eq!(new.counters().snapshots_installed_count, 1);
+}
+
+#[test]
+fn a_follower_that_cannot_read_what_it_acknowledged_gets_it_again_from_the_same_leader() {
+    let mut cluster = Cluster::of(3);
+    let leader = cluster.elect();
+    let client = cluster.open(leader);
+    for sequence in 1..=20 {
+        cluster.request(leader, client, sequence, put(b"v"));
+        cluster.settle();
+    }
+    let follower = (leader + 1) % 3;
+    cluster.damage(follower, Slot(5), config(follower, 3, ReadMode::Index));
+    assert!(cluster.members[follower as usize].replica.is_damaged());
+    cluster.run_for(Duration::from_millis(100));
+    assert_eq!(cluster.leader(), Some(leader));
+    let repaired = &cluster.members[follower as usize].replica;
+    assert!(!repaired.is_damaged());
+    assert_eq!(repaired.machine().puts_count, 20);
+}

@@ -1,9 +1,12 @@
 //! Replicas in one thread: frames in queues, time by hand, logs in memory.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, io, time::Duration};
 
 use dataplane_quorum::{Config, Limits, ReadMode, Replica, RoleName, Timing, majorities};
-use dataplane_waist::{Durable, Effects, Input, Instant, Log, LogWrite, MemoryLog, Peer, Protocol, Slot, StateMachine};
+use dataplane_waist::{
+    Durable, Effects, Input, Instant, Log, LogWrite, MemoryLog, Peer, Protocol, Recovered, Slot, Snapshot,
+    StateMachine, Term,
+};
 use dataplane_wire::{
     Reject,
     frame::{self, Header, Kind},
@@ -270,5 +273,70 @@ impl Cluster {
         member.told = Durable::default();
         member.effects.clear();
         member.is_up = true;
+    }
+
+    /// The process ends and begins again, and cannot read its log from `slot` on.
+    pub fn damage(&mut self, node: u32, slot: Slot, config: Config) {
+        let member = &mut self.members[node as usize];
+        let mut log = Damaged {
+            whole: std::mem::take(&mut member.log),
+            slot,
+            readable: MemoryLog::new(),
+        };
+        member.replica = Replica::recover(config, Register::default(), &mut log).expect("a log that can be read");
+        member.log = log.readable;
+        member.log.sync().expect("memory");
+        member.states_before = member.log.durable().expect("memory").states_count;
+        member.told = Durable::default();
+        member.effects.clear();
+    }
+}
+
+/// A log of which everything from `slot` on has become unreadable; `readable` is what is left.
+struct Damaged {
+    whole: MemoryLog,
+    slot: Slot,
+    readable: MemoryLog,
+}
+
+impl Log for Damaged {
+    fn append(&mut self, _: Slot, _: Term, _: &[u8]) -> io::Result<()> {
+        unreachable!("it is only recovered from")
+    }
+    fn set_state(&mut self, _: &[u8]) -> io::Result<()> {
+        unreachable!("it is only recovered from")
+    }
+    fn install(&mut self, _: &Snapshot) -> io::Result<()> {
+        unreachable!("it is only recovered from")
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+    fn durable(&mut self) -> io::Result<Durable> {
+        Ok(Durable::default())
+    }
+    fn recover(&mut self, visit: &mut dyn FnMut(Recovered<'_>)) -> io::Result<Slot> {
+        let (from, readable) = (self.slot, &mut self.readable);
+        let mut last_term = Term(0);
+        let end = self.whole.recover(&mut |recovered| match recovered {
+            Recovered::State(state) => {
+                readable.set_state(state).expect("memory");
+                visit(recovered);
+            }
+            Recovered::Entry { slot, term, payload } => {
+                last_term = term;
+                if slot < from {
+                    readable.append(slot, term, payload).expect("memory");
+                    visit(recovered);
+                }
+            }
+            _ => panic!("no snapshot was taken yet"),
+        })?;
+        visit(Recovered::Damaged {
+            slot: from,
+            end,
+            last_term,
+        });
+        Ok(from)
     }
 }
