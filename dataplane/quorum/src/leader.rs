@@ -299,8 +299,11 @@ impl<S: StateMachine> Replica<S> {
                 return;
             }
             let peer = progress.peer;
+            // Behind what it shares with us, a follower may have entries of older leaders, and then the fast path is closed
+            // to it. Once it has acknowledged an entry of our term, it has none: whatever is behind that is ours.
+            let has_only_ours = acked_end > leader.fast.term_begin;
             let sent_end = match end.0 - slot.0 {
-                1 => self.send_one(peer, slot, out),
+                1 if has_only_ours => self.send_one(peer, slot, out),
                 _ => self.send_batch(peer, slot, end, end, out),
             };
             let Role::Leader(leader) = &mut self.role else { return };

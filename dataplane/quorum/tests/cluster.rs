@@ -399,3 +399,19 @@ fn a_follower_that_cannot_read_what_it_acknowledged_gets_it_again_from_the_same_
     assert!(!repaired.is_damaged());
     assert_eq!(repaired.machine().puts_count, 20);
 }
+
+#[test]
+fn one_entry_that_was_never_committed_gives_way_to_the_one_entry_of_an_idle_leader() {
+    let mut cluster = Cluster::of(3);
+    let old = cluster.elect();
+    let client = cluster.open(old);
+    cluster.loses = Box::new(move |from, _, _| from == old);
+    cluster.request(old, client, 1, put(b"lost"));
+    cluster.settle();
+    cluster.run_for(Duration::from_millis(400));
+    let new = cluster.leader().expect("the other two elect");
+    cluster.loses = Box::new(|_, _, _| false);
+    cluster.run_for(Duration::from_millis(200));
+    let ends = [old, new].map(|node| cluster.members[node as usize].replica.commit_end());
+    assert_eq!(ends[0], ends[1]);
+}
