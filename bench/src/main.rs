@@ -39,7 +39,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
                 run::verify(seed, folder).map(code)
             };
         }
-        Command::Soak(args) => return soak::soak(&args, &mut out),
+        Command::Soak(args) => return Ok(ExitCode::from(soak::soak(&args, &mut out)? as u8)),
         Command::Agent(args) => {
             drop(out);
             if let Some(path) = &args.new_key {
