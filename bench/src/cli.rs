@@ -108,6 +108,12 @@ pub enum Command {
         /// JSON
         config: String,
     },
+    /// One replica of a cluster that is measured
+    #[command(hide = true, name = crate::replicas::SUBCOMMAND)]
+    ServeReplica {
+        /// JSON
+        config: String,
+    },
     /// The answering end of a breakdown
     #[command(hide = true, name = crate::breakdown::SUBCOMMAND)]
     ServeStamped {

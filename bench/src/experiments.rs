@@ -6,6 +6,7 @@ pub mod load_latency;
 pub mod loss_exclusion;
 pub mod packet_rate;
 pub mod peers;
+pub mod quorum_ladder;
 pub mod rtt_breakdown;
 pub mod rtt_ladder;
 pub mod self_test;

@@ -22,6 +22,7 @@ pub mod oracle;
 pub mod place;
 pub mod record;
 pub mod registry;
+pub mod replicas;
 pub mod report;
 pub mod run;
 pub mod server;

@@ -6,7 +6,7 @@ use std::{io::Write, process::ExitCode};
 use bench::{
     agent, breakdown,
     cli::{Cli, Command},
-    cluster, commands, run,
+    cluster, commands, replicas, run,
     run::Exit,
     server, soak,
 };
@@ -60,6 +60,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::ServeTrial { config } => {
             drop(out);
             server::main(&config)?
+        }
+        Command::ServeReplica { config } => {
+            drop(out);
+            replicas::main(&config)?
         }
         Command::ServeStamped { config } => {
             drop(out);

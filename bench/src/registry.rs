@@ -5,8 +5,8 @@ use crate::{
     experiment::Experiment,
     experiments::{
         client_bias::ClientBias, coordinated_omission::CoordinatedOmission, load_latency::LoadLatency,
-        loss_exclusion::LossExclusion, packet_rate::PacketRate, peers::Peers, rtt_breakdown::RttBreakdown,
-        rtt_ladder::RttLadder, self_test::SelfTest, wakeup_model::WakeupModel,
+        loss_exclusion::LossExclusion, packet_rate::PacketRate, peers::Peers, quorum_ladder::QuorumLadder,
+        rtt_breakdown::RttBreakdown, rtt_ladder::RttLadder, self_test::SelfTest, wakeup_model::WakeupModel,
     },
 };
 
@@ -20,6 +20,7 @@ pub const EXPERIMENTS: &[&dyn Experiment] = &[
     &ClientBias,
     &WakeupModel,
     &RttBreakdown,
+    &QuorumLadder,
     &Peers,
     &SelfTest,
 ];

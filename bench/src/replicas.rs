@@ -1,0 +1,159 @@
+//! A cluster for a measurement: replicas in processes of their own on this machine, and one client beside them; or an echo
+//! in the same process and over the same sockets, so that a commit stands beside the ping-pong that it is made of.
+
+mod client;
+mod process;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    path::PathBuf,
+};
+
+use anyhow::Context;
+use dataplane_quorum::Limits;
+use dataplane_wal::Engine;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    host::{RunTime, Seat},
+    server::Server,
+};
+
+pub use client::{Asked, Client, ClientOptions};
+pub use process::main;
+
+/// The hidden subcommand.
+pub const SUBCOMMAND: &str = "serve-replica";
+
+/// What a replica's process is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReplicaConfig {
+    /// Who starts it; it ends when that process does.
+    pub parent_pid: u32,
+    /// A UDP back end's name.
+    pub backend: String,
+    /// Its number, an index of `addresses`.
+    pub node: u32,
+    /// Of all replicas; one alone is an echo.
+    pub addresses: Vec<SocketAddr>,
+    /// What it does.
+    pub role: ReplicaRole,
+    /// Where it is to run.
+    pub seat: Seat,
+}
+
+/// What a replica's process does with its port.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplicaRole {
+    /// Sends back what comes: the floor.
+    Echo,
+    /// Replicates and keeps its log in memory.
+    Memory,
+    /// Replicates and keeps its log in this folder, by this way to disk.
+    Durable(PathBuf, String),
+}
+
+/// The last line on a replica's stdout.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ReplicaReport {
+    /// Frames sent and received over its whole life, heartbeats and elections included.
+    pub tx_frames_count: u64,
+    /// See `tx_frames_count`.
+    pub rx_frames_count: u64,
+    /// Frames lost at its own socket, as far as the kernel says.
+    pub dropped_count: u64,
+    /// Entries applied.
+    pub applied_count: u64,
+    /// Entries sent again.
+    pub resent_count: u64,
+    /// Elections it stood for.
+    pub elections_count: u64,
+    /// Frames that a correct cluster cannot send.
+    pub impossible_count: u64,
+}
+
+/// Room for what comes while a replica has no CPU or waits for its disk.
+const BUFFER_BYTES: usize = 4 << 20;
+/// Our frames over an Ethernet of 1500 bytes.
+const FRAME_BYTES_MAX: usize = 1472;
+
+/// The bounds of replicas that are measured.
+fn limits() -> Limits {
+    Limits {
+        frame_bytes_max: FRAME_BYTES_MAX,
+        ..Limits::SMALL
+    }
+}
+
+/// The way to disk of that name.
+fn engine(name: &str) -> Option<Engine> {
+    Engine::ALL.into_iter().find(|engine| engine.name() == name)
+}
+
+/// Running replicas. Dropping them ends them.
+#[derive(Debug)]
+pub struct Replicas {
+    servers: Vec<Server>,
+    /// Where they are, by node.
+    pub addresses: Vec<SocketAddr>,
+}
+
+impl Replicas {
+    /// Starts one process for each seat. `role` says what node `n` does.
+    ///
+    /// # Errors
+    /// One could not be started, or did not become ready.
+    pub fn start(backend: &str, seats: &[Seat], role: impl Fn(usize) -> ReplicaRole) -> anyhow::Result<Replicas> {
+        let addresses = free_addresses(seats.len())?;
+        let servers = seats.iter().enumerate().map(|(index, &seat)| {
+            let config = ReplicaConfig {
+                parent_pid: std::process::id(),
+                backend: backend.to_owned(),
+                node: index as u32,
+                addresses: addresses.clone(),
+                role: role(index),
+                seat,
+            };
+            Server::spawn_as(SUBCOMMAND, &config).with_context(|| format!("starting replica {index} over {backend}"))
+        });
+        Ok(Replicas {
+            servers: servers.collect::<anyhow::Result<_>>()?,
+            addresses,
+        })
+    }
+
+    /// How each runs, as facts of a row.
+    pub fn facts(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        let numbered = self.servers.iter().enumerate();
+        numbered.flat_map(|(node, server)| {
+            let facts = server.facts().iter();
+            facts.map(move |(name, value)| (format!("node_{node}_{name}"), value.clone()))
+        })
+    }
+
+    /// CPU time of each so far.
+    pub fn run_times(&self) -> Vec<Option<RunTime>> {
+        self.servers.iter().map(Server::run_time).collect()
+    }
+
+    /// Ends them and takes their reports, by node.
+    ///
+    /// # Errors
+    /// One had died before.
+    pub fn finish(self) -> anyhow::Result<Vec<ReplicaReport>> {
+        self.servers.into_iter().map(Server::finish_as).collect()
+    }
+}
+
+/// Addresses on loopback that nobody has at this moment. Replicas must know each other before any of them is there.
+fn free_addresses(count: usize) -> anyhow::Result<Vec<SocketAddr>> {
+    let sockets: Vec<UdpSocket> = (0..count)
+        .map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)))
+        .collect::<Result<_, _>>()
+        .context("looking for free ports on 127.0.0.1")?;
+    let addresses = sockets.iter().map(UdpSocket::local_addr);
+    addresses
+        .collect::<Result<_, _>>()
+        .context("asking for a socket's address")
+}

@@ -1,0 +1,138 @@
+//! A replica's own process in a measurement: opens its port and its log, gives up its privileges, turns until its stdin
+//! closes.
+
+use std::{path::Path, sync::atomic::Ordering};
+
+use anyhow::{Context, bail};
+use dataplane_echo::EchoServer;
+use dataplane_kv::{Store, StoreOptions};
+use dataplane_ports::udp::{UdpOptions, UdpPort};
+use dataplane_quorum::{Config, ReadMode, Replica, Timing, majorities};
+use dataplane_waist::{Log, MemoryLog, MonotonicClock, Node, Peer, Port, Protocol};
+use dataplane_wal::{FolderStorage, Wal, WalOptions};
+
+use super::{BUFFER_BYTES, FRAME_BYTES_MAX, ReplicaConfig, ReplicaReport, ReplicaRole, engine, limits};
+use crate::{
+    backends::{self, Kind},
+    host, server,
+};
+
+/// One number for all clusters that are measured: they never meet.
+const CLUSTER: u64 = 0x6470_6c61_6221;
+
+/// The replica's process: everything behind [`super::SUBCOMMAND`].
+///
+/// # Errors
+/// A configuration that cannot be read, a port or a log that cannot be opened or that fails.
+pub fn main(config: &str) -> anyhow::Result<()> {
+    let config: ReplicaConfig = serde_json::from_str(config).context("reading the replica's configuration")?;
+    server::die_with(config.parent_pid)?;
+    let port = open_port(&config)?;
+    let own = config.addresses[config.node as usize];
+    let report = match &config.role {
+        ReplicaRole::Echo => {
+            let node = Node::new(port, MemoryLog::new(), EchoServer, 1);
+            let (port, _) = turn(node, &config, own)?;
+            ReplicaReport {
+                tx_frames_count: port.tx_frames_count,
+                rx_frames_count: port.rx_frames_count,
+                dropped_count: port.rx_dropped_count + port.tx_dropped_count,
+                ..ReplicaReport::default()
+            }
+        }
+        ReplicaRole::Memory => {
+            let bounds = limits();
+            replicate(
+                port,
+                MemoryLog::with_capacity(bounds.window_slots, bounds.window_bytes),
+                &config,
+                own,
+            )?
+        }
+        ReplicaRole::Durable(folder, name) => replicate(port, open_log(folder, name)?, &config, own)?,
+    };
+    server::say(&report)
+}
+
+fn open_port(config: &ReplicaConfig) -> anyhow::Result<UdpPort> {
+    let backend = backends::by_name(&config.backend).with_context(|| format!("no back end {:?}", config.backend))?;
+    let Kind::Udp(wait, batch) = backend.kind else {
+        bail!(
+            "{} is not a UDP socket; replicas are measured over UDP sockets",
+            backend.name
+        );
+    };
+    let mut peers = config.addresses.clone();
+    let local = peers.remove(config.node as usize);
+    let options = UdpOptions {
+        local,
+        peers,
+        learn_peers_max: 16,
+        wait,
+        batch,
+        recv_buffer_bytes: BUFFER_BYTES,
+        send_buffer_bytes: BUFFER_BYTES,
+        frame_bytes_max: FRAME_BYTES_MAX,
+        ..UdpOptions::default()
+    };
+    Ok(UdpPort::open(&options)?)
+}
+
+fn open_log(folder: &Path, name: &str) -> anyhow::Result<Wal> {
+    let engine = engine(name).with_context(|| format!("no way to disk {name:?}"))?;
+    std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    let storage = FolderStorage::open(folder, engine)?;
+    Ok(Wal::open(Box::new(storage), WalOptions::new(CLUSTER))?)
+}
+
+fn replicate<L: Log>(
+    port: UdpPort,
+    mut log: L,
+    config: &ReplicaConfig,
+    own: std::net::SocketAddr,
+) -> anyhow::Result<ReplicaReport> {
+    let count = config.addresses.len() as u32;
+    let others = (0..count).filter(|&node| node != config.node);
+    let settings = Config {
+        cluster: CLUSTER,
+        node: config.node,
+        peers: others.zip(0u32..).map(|(node, peer)| (node, Peer(peer))).collect(),
+        members: majorities(u32::MAX >> (32 - count)),
+        reads: ReadMode::Index,
+        timing: Timing::LOCAL,
+        limits: limits(),
+        seed: u64::from(config.parent_pid),
+        mutation: None,
+    };
+    let store = Store::new(StoreOptions::default())?;
+    let replica = Replica::recover(settings, store, &mut log).context("making the replica")?;
+    let effects = replica.effects(port.caps().batch_frames_max);
+    let node = Node::with_effects(port, log, replica, effects);
+    let (port, replica) = turn(node, config, own)?;
+    let counters = replica.counters();
+    Ok(ReplicaReport {
+        tx_frames_count: port.tx_frames_count,
+        rx_frames_count: port.rx_frames_count,
+        dropped_count: port.rx_dropped_count + port.tx_dropped_count,
+        applied_count: counters.applied_count,
+        resent_count: counters.resent_count,
+        elections_count: counters.elections_count,
+        impossible_count: counters.impossible_count,
+    })
+}
+
+/// Turns the node until the parent has had enough.
+fn turn<L: Log, M: Protocol>(
+    mut node: Node<UdpPort, L, M>,
+    config: &ReplicaConfig,
+    own: std::net::SocketAddr,
+) -> anyhow::Result<(dataplane_waist::PortStats, M)> {
+    server::settle_and_say_ready("replica", Some(own), config.seat)?;
+    let stop = server::stop_at_eof(|_| {}, || {});
+    host::own_files();
+    node.run(&MonotonicClock::new(), &mut || stop.load(Ordering::Acquire))
+        .context("the replica's port or log failed")?;
+    let stats = node.stats();
+    let (_, _, protocol) = node.into_parts();
+    Ok((stats.port, protocol))
+}
