@@ -333,6 +333,7 @@ fn row(
     };
     put("answered", asked.answered_count as f64, "count", Better::Neither);
     put("retries", asked.retries_count as f64, "count", Better::Lower);
+    put("redirects", asked.redirects_count as f64, "count", Better::Lower);
     put(
         "goodput",
         asked.answered_count as f64 / asked.elapsed.as_secs_f64(),

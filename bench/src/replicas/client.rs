@@ -44,6 +44,8 @@ pub struct Asked {
     pub answered_count: u64,
     /// Sent again.
     pub retries_count: u64,
+    /// Answers that another replica leads.
+    pub redirects_count: u64,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -165,6 +167,7 @@ impl Client {
             latency: Recorder::new(),
             answered_count: 0,
             retries_count: 0,
+            redirects_count: 0,
             elapsed: Duration::ZERO,
         };
         let start = clock.now();
@@ -200,12 +203,18 @@ impl Client {
             }
             self.port.wait(self.options.retry).context("waiting for an answer")?;
             let session = self.session;
+            let mut leader = None;
             self.port.rx_burst(&mut |rx| {
                 let Ok(frame) = frame::parse(rx.bytes) else { return };
                 let sequence = match (session, frame.header.kind) {
                     (None, Kind::EchoReply) => frame.header.slot,
                     (Some(_), Kind::QuorumReply) => match reply::parse(frame.payload) {
                         Ok(reply) if reply.outcome == Outcome::Done => reply.sequence,
+                        Ok(reply) if reply.outcome == Outcome::Busy => return,
+                        Ok(reply) if let Outcome::NotLeader { leader: next } = reply.outcome => {
+                            leader = next;
+                            return;
+                        }
                         Ok(reply) => {
                             odd = Some(format!("{:?}", reply.outcome));
                             return;
@@ -224,6 +233,11 @@ impl Client {
                 asked.answered_count += 1;
             })?;
             now = clock.now();
+            if let Some(leader) = leader {
+                // Another was elected meanwhile: what is under way goes there with the next retry.
+                self.server = Peer(leader);
+                asked.redirects_count += 1;
+            }
             if let Some(outcome) = &odd {
                 bail!("a put was answered with {outcome}");
             }
