@@ -48,6 +48,8 @@ fn help_names_every_command() {
         "run",
         "verify",
         "agent",
+        "serve",
+        "kv",
         "compare",
         "report",
         "explain",
@@ -56,7 +58,7 @@ fn help_names_every_command() {
     ] {
         assert!(stdout(&output).contains(word), "--help does not name {word}");
     }
-    for verb in ["run", "report", "compare", "explain"] {
+    for verb in ["run", "report", "compare", "explain", "serve", "kv"] {
         assert!(run(&[verb, "--help"]).status.success());
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{
+    Args, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use dataplane_quorum::ReadMode;
 use dataplane_wal::Engine;
 
@@ -23,7 +26,7 @@ pub struct ServeArgs {
     #[arg(long)]
     pub memory: bool,
     /// How the log reaches the disk
-    #[arg(long, value_name = "ENGINE", value_parser = parse_engine, default_value = "file", conflicts_with = "memory")]
+    #[arg(long, value_name = "ENGINE", value_parser = engines(), default_value = "file", conflicts_with = "memory")]
     pub wal: Engine,
     /// Where to listen, if not at the address that the cluster file gives
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_address)]
@@ -151,11 +154,10 @@ pub struct ChangeArgs {
     pub commit: Option<u8>,
 }
 
-fn parse_engine(text: &str) -> Result<Engine, String> {
-    let known = Engine::ALL.into_iter().find(|engine| engine.name() == text);
-    known.ok_or_else(|| {
-        let names: Vec<&str> = Engine::ALL.iter().map(|engine| engine.name()).collect();
-        format!("the ways to disk are {}", names.join(", "))
+fn engines() -> impl TypedValueParser<Value = Engine> {
+    PossibleValuesParser::new(Engine::ALL.map(Engine::name)).map(|name| {
+        let known = Engine::ALL.into_iter().find(|engine| engine.name() == name);
+        known.expect("the parser lets nothing else through")
     })
 }
 

@@ -226,3 +226,77 @@ fn run(mut replica_node: ReplicaNode, node: u32, cpu: Option<usize>) -> anyhow::
     ));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use dataplane_ports::udp::{UdpOptions, UdpPort};
+    use dataplane_waist::{Durable, MemoryLog, Recovered, Slot, Snapshot, Term};
+
+    use super::*;
+
+    /// A log whose sync fails once it holds a slot.
+    struct Failing {
+        inner: MemoryLog,
+        kind: io::ErrorKind,
+        slots_count: u64,
+    }
+
+    impl Log for Failing {
+        fn append(&mut self, slot: Slot, term: Term, payload: &[u8]) -> io::Result<()> {
+            self.slots_count += 1;
+            self.inner.append(slot, term, payload)
+        }
+        fn set_state(&mut self, state: &[u8]) -> io::Result<()> {
+            self.inner.set_state(state)
+        }
+        fn install(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+            self.inner.install(snapshot)
+        }
+        fn sync(&mut self) -> io::Result<()> {
+            match self.slots_count {
+                0 => self.inner.sync(),
+                _ => Err(self.kind.into()),
+            }
+        }
+        fn durable(&mut self) -> io::Result<Durable> {
+            self.inner.durable()
+        }
+        fn recover(&mut self, visit: &mut dyn FnMut(Recovered<'_>)) -> io::Result<Slot> {
+            self.inner.recover(visit)
+        }
+    }
+
+    /// A cluster of one elects itself, and its first entry is the first that the disk does not take.
+    #[test]
+    fn a_replica_whose_disk_fails_steps_down_with_the_reason() {
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::ReadOnlyFilesystem] {
+            let cluster = Cluster::parse("cluster = one\nnode 0 = 127.0.0.1:9\n").expect("sound");
+            let mut log: Box<dyn Log + Send> = Box::new(Failing {
+                inner: MemoryLog::new(),
+                kind,
+                slots_count: 0,
+            });
+            let config = Config {
+                cluster: 1,
+                node: 0,
+                peers: Vec::new(),
+                members: cluster.members,
+                reads: dataplane_quorum::ReadMode::Index,
+                timing: Timing::LOCAL,
+                limits: cluster.limits(),
+                seed: 1,
+                mutation: None,
+            };
+            let store = Store::new(cluster.store_options()).expect("sound");
+            let replica = Replica::recover(config, store, &mut log).expect("an empty log");
+            let port: Box<dyn Port> = Box::new(UdpPort::open(&UdpOptions::default()).expect("loopback"));
+            let effects = replica.effects(1);
+            let error = run(Node::with_effects(port, log, replica, effects), 0, None).expect_err("the disk fails");
+            let error = format!("{error:#}");
+            assert!(error.contains("node 0 steps down"), "{error}");
+            assert!(error.contains(&io::Error::from(kind).to_string()), "{error}");
+        }
+    }
+}
