@@ -522,7 +522,8 @@ impl<S: StateMachine> Replica<S> {
             return;
         };
         let progress = &mut leader.followers[index];
-        if matches!(progress.mode, Mode::Transferring(_)) {
+        // It waits for the snapshot; or it has it, and has begun again since, so that only its log's end says so.
+        if matches!(progress.mode, Mode::Transferring(_)) && next < window_begin {
             return;
         }
         // What is acknowledged is shared, so this is an old answer that newer ones have overtaken; or the answer to what we

@@ -32,6 +32,8 @@ pub(crate) struct Outgoing {
     kept: Kept,
     /// What the follower has, and what it was sent.
     received_bytes: u64,
+    /// What it said last. Less than `received_bytes` from an old answer; or because it has lost what it had.
+    reported_bytes: u64,
     sent_bytes: u64,
 }
 
@@ -121,6 +123,7 @@ impl<S: StateMachine> Replica<S> {
         progress.mode = Mode::Transferring(Outgoing {
             kept,
             received_bytes: 0,
+            reported_bytes: 0,
             sent_bytes: 0,
         });
         self.send_chunks(index, out);
@@ -129,6 +132,8 @@ impl<S: StateMachine> Replica<S> {
     pub(crate) fn resend_chunks(&mut self, index: usize, out: &mut Effects) {
         let Role::Leader(leader) = &mut self.role else { return };
         if let Mode::Transferring(outgoing) = &mut leader.followers[index].mode {
+            // Nothing has got on for a while, so the last answer was no old one.
+            outgoing.received_bytes = outgoing.reported_bytes;
             outgoing.sent_bytes = outgoing.received_bytes;
             // Nothing of it has arrived, so a newer one is as good a beginning, and a better end.
             if let Some(kept) = self.snapshot.as_ref().filter(|_| outgoing.received_bytes == 0) {
@@ -191,6 +196,7 @@ impl<S: StateMachine> Replica<S> {
         if Slot(report.end) != outgoing.kept.snapshot.end {
             return;
         }
+        outgoing.reported_bytes = report.received_bytes.min(outgoing.kept.snapshot.bytes.len() as u64);
         if report.received_bytes > outgoing.received_bytes {
             outgoing.received_bytes = report.received_bytes.min(outgoing.sent_bytes);
             progress.moved_at = now;
