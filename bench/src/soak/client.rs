@@ -36,6 +36,9 @@ pub struct Habits {
     pub sequences_max: u64,
 }
 
+/// Each operation that was given up may have happened at any time: with many of them nobody can say any more what cannot be.
+const GIVEN_UP_MAX: u32 = 2;
+
 /// What an operation asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
@@ -113,6 +116,7 @@ pub struct Client {
     left_count: u32,
     phase: Phase,
     values_count: u32,
+    given_up_count: u32,
     /// By key: a value that was seen, to be expected.
     last_seen: Vec<Vec<u8>>,
     /// What was asked, in order.
@@ -160,6 +164,7 @@ impl Client {
             left_count: habits.ops_count,
             phase: Phase::Working,
             values_count: 0,
+            given_up_count: 0,
             last_seen: vec![Vec::new(); habits.keys_count.into()],
             records: Vec::new(),
             counts: ClientCounts::default(),
@@ -341,7 +346,9 @@ impl Client {
             if asking.asked_count == 0 || asking.ask_at > now {
                 continue;
             }
-            if self.rng.random_bool(gives_up_ratio) && asking.record.is_some() {
+            let may_give_up = asking.record.is_some() && self.given_up_count < GIVEN_UP_MAX;
+            if self.rng.random_bool(gives_up_ratio) && may_give_up {
+                self.given_up_count += 1;
                 given_up.push(asking.sequence);
             } else if self.rng.random_bool(0.7) {
                 asking.target = self.rng.random_range(0..replicas_count);

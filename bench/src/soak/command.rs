@@ -122,10 +122,11 @@ fn parse_break(name: &str) -> anyhow::Result<Break> {
 fn summary(report: &Report) -> String {
     let seconds = report.elapsed.as_secs_f64().max(1e-9);
     format!(
-        "{} histories in {seconds:.1} s ({:.0} a second), {} failed.",
+        "{} histories in {seconds:.1} s ({:.0} a second), {} failed, {} undecided.",
         report.histories_count,
         report.histories_count as f64 / seconds,
-        report.failures.len()
+        report.failures.len(),
+        report.coverage.undecided_count
     )
 }
 

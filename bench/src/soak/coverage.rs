@@ -33,6 +33,8 @@ pub struct Coverage {
     pub terms_count: u64,
     /// Frames sent, lost and doubled.
     pub frames: FrameCounts,
+    /// Histories whose answers the check could not judge within its limits: neither passed nor failed.
+    pub undecided_count: u64,
     /// The longest time from the last fault's end until everything was answered and even, in steps of 5 ms.
     pub recovery_ms_max: u64,
 }
@@ -144,6 +146,7 @@ impl Coverage {
         self.disk_errors_count += other.disk_errors_count;
         self.terms_count += other.terms_count;
         self.add_sim(other.frames);
+        self.undecided_count += other.undecided_count;
         self.recovery_ms_max = self.recovery_ms_max.max(other.recovery_ms_max);
     }
 
