@@ -350,7 +350,7 @@ impl<S: StateMachine> Replica<S> {
                 let durable_end = self.durable_end.min(follower.matched_end);
                 follower.acked_end = follower.acked_end.max(durable_end);
                 let next = follower.matched_end;
-                let missing_end = match self.held.first() {
+                let missing_end = match self.held.first(end) {
                     Some(first) if next == end => first,
                     _ => due.leader_end,
                 };

@@ -73,11 +73,14 @@ impl Held {
         }
     }
 
-    /// The lowest slot held, if any.
-    pub(crate) fn first(&self) -> Option<Slot> {
+    /// The lowest slot held from `next` on, if any. What is held for earlier slots came another way meanwhile.
+    pub(crate) fn first(&self, next: Slot) -> Option<Slot> {
         match self.count {
             0 => None,
-            _ => self.places.iter().filter_map(|place| place.slot).min(),
+            _ => {
+                let slots = self.places.iter().filter_map(|place| place.slot);
+                slots.filter(|&slot| slot >= next).min()
+            }
         }
     }
 
@@ -92,5 +95,21 @@ impl Held {
 
     fn index(&self, slot: Slot) -> usize {
         (slot.0 % self.places.len() as u64) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_another_way_is_not_the_first_that_is_held() {
+        let mut held = Held::new(8);
+        held.put(Slot(2), Slot(4), Term(1), b"4", 0);
+        held.put(Slot(2), Slot(7), Term(1), b"7", 0);
+        assert_eq!(held.first(Slot(2)), Some(Slot(4)));
+        // Slots 2 to 4 were sent again.
+        assert_eq!(held.first(Slot(5)), Some(Slot(7)));
+        assert_eq!(held.first(Slot(8)), None);
     }
 }
