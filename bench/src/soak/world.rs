@@ -86,8 +86,8 @@ const COMPARE_EVERY_TURNS: u64 = 400;
 
 /// How much the search for an order may cost, for one key. Histories here are short; far less is needed.
 const CHECK_LIMITS: CheckLimits = CheckLimits {
-    steps_max: 2_000_000,
-    memory_bytes_max: 128 << 20,
+    steps_max: 20_000_000,
+    memory_bytes_max: 512 << 20,
 };
 
 /// Runs the history of `plan`.
@@ -310,6 +310,9 @@ impl<'a> World<'a> {
                 replica.members(),
                 if replica.is_damaged() { ", damaged" } else { "" },
             );
+            if replica.applied_end() != window.end() || replica.role() == RoleName::Leader {
+                text += &format!("\n    {:?}", replica.counters());
+            }
         }
         for host in self.clients().filter(|&host| !self.client(host).is_done()) {
             text += &format!("\n  client {}: {:?}", host.0, self.client(host));

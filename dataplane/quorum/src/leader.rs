@@ -77,6 +77,13 @@ pub(crate) enum Mode {
     Transferring(Outgoing),
 }
 
+impl Mode {
+    /// Whether a snapshot is on its way that holds what is in `next`.
+    fn brings(&self, next: Slot) -> bool {
+        matches!(self, Mode::Transferring(outgoing) if outgoing.end() > next)
+    }
+}
+
 /// How much of a gap is mended at once, in bytes: a follower that lacks more says so again when it has this.
 const REPAIR_BYTES_MAX: usize = 64 << 10;
 
@@ -466,7 +473,11 @@ impl<S: StateMachine> Replica<S> {
         let progress = &mut leader.followers[index];
         if !matches!(progress.mode, Mode::Streaming) {
             if next < window_begin {
-                return self.transfer(index, out);
+                // A snapshot that is on its way is not begun again, or a long one would never arrive.
+                if !progress.mode.brings(next) {
+                    self.transfer(index, out);
+                }
+                return;
             }
             progress.mode = Mode::Streaming;
             progress.sent_end = next.min(window_end);
@@ -522,8 +533,8 @@ impl<S: StateMachine> Replica<S> {
             return;
         };
         let progress = &mut leader.followers[index];
-        // It waits for the snapshot; or it has it, and has begun again since, so that only its log's end says so.
-        if matches!(progress.mode, Mode::Transferring(_)) && next < window_begin {
+        // It waits for the snapshot. One that has it, and has begun again since, says so by its log's end.
+        if progress.mode.brings(next) && next < window_begin {
             return;
         }
         // What is acknowledged is shared, so this is an old answer that newer ones have overtaken; or the answer to what we

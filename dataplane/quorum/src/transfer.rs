@@ -60,6 +60,13 @@ impl Kept {
     }
 }
 
+impl Outgoing {
+    /// Behind the last slot that it stands for.
+    pub(crate) fn end(&self) -> Slot {
+        self.kept.snapshot.end
+    }
+}
+
 /// A snapshot's contents.
 pub(crate) struct Contents {
     pub(crate) members: Members,
