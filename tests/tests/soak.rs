@@ -4,7 +4,7 @@
 //! A seed that fails is printed with the command that repeats it (`dplab soak --replay`).
 #![forbid(unsafe_code)]
 
-use bench::soak::{Options, Plan, Report, Until, run_plan, run_seeds};
+use bench::soak::{Break, Options, Plan, Report, Until, run_plan, run_seeds};
 
 /// Seeds that have failed once, a line each: the seed, and behind it what it was.
 const REGRESSIONS: &str = include_str!("soak/regressions.txt");
