@@ -172,6 +172,13 @@ fn finish(mut child: Child) -> Output {
     child.wait_with_output().expect("it has ended")
 }
 
+/// How many words go under one key, so that its value fits a frame.
+const PIECE_WORDS: u64 = 100;
+
+fn piece_of(key: &str, number: u64) -> String {
+    format!("{key}{}", number / PIECE_WORDS)
+}
+
 #[test]
 fn killed_replicas_lose_nothing_that_was_acknowledged() {
     let mut lab = Lab::new(3, &[]);
@@ -183,7 +190,7 @@ fn killed_replicas_lose_nothing_that_was_acknowledged() {
     let stop = AtomicBool::new(false);
     let program = lab.program.clone();
     let file = lab.path("file.cluster");
-    // Two writers, one key each, whose value is a list that grows: what is appended twice or lost shows.
+    // Two writers, each with a list that grows over keys of its own: what is appended twice or lost shows.
     let write = |key: &'static str| {
         let (program, file, stop) = (program.clone(), file.clone(), &stop);
         move || {
@@ -194,9 +201,9 @@ fn killed_replicas_lose_nothing_that_was_acknowledged() {
                 if stop.load(Ordering::Relaxed) || began.elapsed() > PATIENCE {
                     break;
                 }
-                let word = format!("{number},");
+                let (word, key) = (format!("{number},"), piece_of(key, number));
                 let output = Command::new(&program)
-                    .args(["kv", "--cluster", &file, "--timeout", "20s", "append", key, &word])
+                    .args(["kv", "--cluster", &file, "--timeout", "20s", "append", &key, &word])
                     .output()
                     .expect("dplab starts");
                 match output.status.code() {
@@ -242,7 +249,10 @@ fn killed_replicas_lose_nothing_that_was_acknowledged() {
     }
     for (key, (acknowledged, unknown)) in written {
         assert!(!acknowledged.is_empty(), "nothing was written under {key}");
-        let value = lab.get(key).expect("it was written");
+        let numbers = acknowledged.iter().chain(&unknown);
+        let pieces_count = numbers.max().map_or(0, |last| last / PIECE_WORDS + 1);
+        let pieces = (0..pieces_count).filter_map(|piece| lab.get(&piece_of(key, piece * PIECE_WORDS)));
+        let value: String = pieces.collect();
         let there: Vec<u64> = value
             .split_terminator(',')
             .map(|word| word.parse().expect("a number"))
