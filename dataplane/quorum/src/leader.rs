@@ -78,9 +78,9 @@ pub(crate) enum Mode {
 }
 
 impl Mode {
-    /// Whether a snapshot is on its way that holds what is in `next`.
+    /// Whether a snapshot is on its way that holds what is in `next`. One that has arrived and is not there was lost again.
     fn brings(&self, next: Slot) -> bool {
-        matches!(self, Mode::Transferring(outgoing) if outgoing.end() > next)
+        matches!(self, Mode::Transferring(outgoing) if outgoing.end() > next && !outgoing.has_arrived())
     }
 }
 

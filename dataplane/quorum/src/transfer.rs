@@ -65,6 +65,11 @@ impl Outgoing {
     pub(crate) fn end(&self) -> Slot {
         self.kept.snapshot.end
     }
+
+    /// Whether the follower has said that it has all of it.
+    pub(crate) fn has_arrived(&self) -> bool {
+        self.reported_bytes == self.kept.snapshot.bytes.len() as u64
+    }
 }
 
 /// A snapshot's contents.
