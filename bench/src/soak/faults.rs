@@ -3,7 +3,7 @@
 //!
 //! Bounds, because nothing could survive more: clocks differ by no more than the leases allow, and jump only where there
 //! are no leases; of entries that were acknowledged, fewer copies are damaged than a commit has (one host in a history,
-//! and only where two copies are needed). A disk lies only where a soak is asked for that.
+//! and only where a commit has two copies and an election can do without one voter). A disk lies only where a soak is asked for that.
 
 use dataplane_quorum::ReadMode;
 use dataplane_sim::{
@@ -51,7 +51,9 @@ pub fn draw(rng: &mut Pcg64Mcg, plan: &mut Plan, drift_ppm_max: i32) {
             _ => draw.slow_links(at),
         }
     }
-    if plan.members.commit_count >= 2 && draw.rng.random_bool(0.15) {
+    // Whoever lost entries elects nobody with less than it had, so an election must do without it.
+    let may_damage = u32::from(plan.members.elect_count) < plan.members.count();
+    if plan.members.commit_count >= 2 && draw.rng.random_bool(0.15) && may_damage {
         plan.voters_min = 3;
         let at = draw.time(SimTime::ZERO, end);
         draw.damage(at);
