@@ -4,7 +4,7 @@
 //! A seed that fails is printed with the command that repeats it (`dplab soak --replay`).
 #![forbid(unsafe_code)]
 
-use bench::soak::{Break, Options, Plan, Report, Until, run_plan, run_seeds};
+use bench::soak::{Break, FindingKind, Options, Plan, Report, Until, run_plan, run_seeds};
 
 /// Seeds that have failed once, a line each: the seed, and behind it what it was.
 const REGRESSIONS: &str = include_str!("soak/regressions.txt");
@@ -130,9 +130,12 @@ fn every_mistake_but_one_is_seen() {
             ..Options::default()
         };
         let known = run_plan(&Plan::draw(known_seed, &options));
+        // Only what clients or the logs show counts: a cluster that does not recover would be found without a mistake, too.
+        let shows = |kind: FindingKind| matches!(kind, FindingKind::Invariant | FindingKind::Linearizability);
+        let kind = known.finding.as_ref().map(|finding| finding.kind);
         assert!(
-            known.finding.is_some(),
-            "{name}: seed {known_seed} does not show it any more"
+            kind.is_some_and(shows),
+            "{name}: seed {known_seed} does not show it any more ({kind:?})"
         );
         let Some(within_count) = within_count else { continue };
         let seed = fresh_seed();

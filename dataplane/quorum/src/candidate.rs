@@ -30,7 +30,7 @@ impl<S: StateMachine> Replica<S> {
     pub(crate) fn stand(&mut self, now: Instant, out: &mut Effects) {
         let deadline = self.draw_deadline(now);
         // Entries that we acknowledged are missing here: somebody else has them and must lead.
-        if !self.members().contains(self.config.node) || self.is_damaged() {
+        if !self.may_stand() || self.is_damaged() {
             if let Role::Follower(follower) = &mut self.role {
                 follower.deadline = Some(deadline);
             } else {
@@ -48,6 +48,21 @@ impl<S: StateMachine> Replica<S> {
         });
         self.ask_for_votes(out);
         self.count_votes(now, out);
+    }
+
+    /// A voter may; so may one whose removal is not committed yet, because its log may be the longest there is, and then
+    /// nobody else can be elected (Raft thesis §4.2.2).
+    fn may_stand(&self) -> bool {
+        let uncommitted_count = self
+            .memberships
+            .iter()
+            .rev()
+            .take_while(|&&(from, _)| from > self.commit_end)
+            .count();
+        let in_question = self.memberships.iter().rev().take(uncommitted_count + 1);
+        in_question
+            .into_iter()
+            .any(|(_, members)| members.contains(self.config.node))
     }
 
     /// Stands in a new term, with our own vote.

@@ -345,6 +345,10 @@ impl<S: StateMachine> Protocol for Replica<S> {
             if let Role::Follower(follower) = &mut self.role {
                 follower.deadline = Some(deadline);
             }
+            // What damage was found is kept before anything is written over it.
+            if self.state_is_dirty {
+                self.persist_state(out);
+            }
         }
         match input {
             Input::Frame { from, bytes } => self.on_frame(now, from, bytes, out),

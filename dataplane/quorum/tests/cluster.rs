@@ -4,11 +4,16 @@ mod support;
 
 use std::time::Duration;
 
-use dataplane_quorum::{ReadMode, RoleName, majorities};
-use dataplane_waist::{Slot, Term};
+use dataplane_quorum::{Mutation, ReadMode, RoleName, majorities};
+use dataplane_waist::{Input, Peer, Slot, Term};
 use dataplane_wire::{
     frame::{self, Kind},
-    quorum::{members::Members, request::Command},
+    quorum::{
+        members::Members,
+        request::Command,
+        sender::Sender,
+        vote::{self, VoteRequest},
+    },
 };
 use support::{Cluster, config};
 
@@ -414,4 +419,91 @@ fn one_entry_that_was_never_committed_gives_way_to_the_one_entry_of_an_idle_lead
     cluster.run_for(Duration::from_millis(200));
     let ends = [old, new].map(|node| cluster.members[node as usize].replica.commit_end());
     assert_eq!(ends[0], ends[1]);
+}
+
+/// What node 2 answers when node `candidate` asks for its vote in term 5.
+fn asks_for_a_vote(cluster: &mut Cluster, candidate: u32) -> Option<bool> {
+    let request = VoteRequest {
+        term: 5,
+        log_end: 0,
+        last_term: 0,
+        sender: Sender {
+            cluster: 7,
+            node: candidate,
+        },
+        pre: false,
+    };
+    let mut bytes = vec![0; frame::HEADER_BYTES + vote::PAYLOAD_BYTES];
+    request.emit(&mut bytes);
+    cluster.wires.clear();
+    let input = Input::Frame {
+        from: Peer(candidate),
+        bytes: &bytes,
+    };
+    cluster.input(2, input);
+    let answer = cluster.wires.iter().find_map(|(_, to, bytes)| {
+        let reply = vote::parse_reply(&frame::parse(bytes).ok()?).ok()?;
+        (*to == candidate && !reply.pre).then_some(reply.granted)
+    });
+    cluster.wires.clear();
+    answer
+}
+
+#[test]
+fn a_vote_survives_the_process_and_one_that_does_not_is_seen() {
+    for (mutation, second) in [(None, false), (Some(Mutation::ForgottenVote), true)] {
+        let configured = || {
+            let mut config = config(2, 3, ReadMode::Index);
+            config.mutation = mutation;
+            config
+        };
+        let mut cluster = Cluster::new([
+            config(0, 3, ReadMode::Index),
+            config(1, 3, ReadMode::Index),
+            configured(),
+        ]);
+        for node in 0..2 {
+            cluster.members[node].is_up = false;
+        }
+        // Whoever has just begun elects nobody, because of what it may have promised before; nor does it stand yet.
+        cluster.input(2, Input::Tick);
+        assert_eq!(asks_for_a_vote(&mut cluster, 0), None);
+        cluster.now = cluster.now + Duration::from_millis(150);
+        assert_eq!(asks_for_a_vote(&mut cluster, 0), Some(true));
+        assert_eq!(asks_for_a_vote(&mut cluster, 1), Some(false), "one vote a term");
+        assert_eq!(asks_for_a_vote(&mut cluster, 0), Some(true), "the same one again");
+        cluster.restart(2, configured());
+        cluster.input(2, Input::Tick);
+        cluster.now = cluster.now + Duration::from_millis(150);
+        // A second vote in one term elects a second leader with the other candidate's own.
+        assert_eq!(asks_for_a_vote(&mut cluster, 1), Some(second), "{mutation:?}");
+    }
+}
+
+#[test]
+fn a_removed_leader_whose_removal_is_not_committed_can_be_elected_again() {
+    let mut cluster = Cluster::of(3);
+    let leader = cluster.elect();
+    let client = cluster.open(leader);
+    // All three votes are needed, so the others cannot do without it.
+    let all = Members {
+        voters: 0b111,
+        elect_count: 3,
+        commit_count: 3,
+    };
+    cluster.request(leader, client, 1, Command::Reconfigure { members: all });
+    cluster.run_for(Duration::from_millis(100));
+    let without = majorities(0b111 & !(1 << leader));
+    cluster.answers.clear();
+    cluster.loses = Box::new(|_, _, _| true);
+    cluster.request(leader, client, 2, Command::Reconfigure { members: without });
+    cluster.restart(leader, config(leader, 3, ReadMode::Index));
+    cluster.run_for(Duration::from_millis(10));
+    cluster.loses = Box::new(|_, _, _| false);
+    cluster.run_for(Duration::from_secs(5));
+    let new = cluster.leader().expect("somebody leads");
+    assert!(
+        !cluster.members[new as usize].replica.members().contains(leader),
+        "the removal goes on"
+    );
 }
