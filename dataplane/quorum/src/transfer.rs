@@ -13,8 +13,8 @@ use dataplane_wire::{
 
 use crate::{
     follower::Follower,
-    leader::Mode,
     replica::{Replica, Role},
+    replicate::Mode,
     sessions::Sessions,
 };
 
