@@ -1,4 +1,4 @@
-//! L2: a write-ahead log. One format ([`format`]), several ways to disk ([`Engine`]), and a recovery that tells a torn
+//! L2: a write-ahead log. One format (module `format`), several ways to disk ([`Engine`]), and a recovery that tells a torn
 //! end, which nobody was ever told about, from damage in what was acknowledged, which nobody may forget.
 //!
 //! What is absent: no thread in [`Wal`] itself, no timer, no delay that would collect more entries. No knowledge of what
