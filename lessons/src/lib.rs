@@ -4,8 +4,10 @@
 
 pub mod bpf;
 pub mod clock;
+pub mod cluster;
 pub mod frames;
 pub mod link;
+pub mod page_cache;
 pub mod rings;
 pub mod stall;
 pub mod thread;
