@@ -141,7 +141,9 @@ impl Replay {
         while self.base < end && self.entries.pop_front().is_some() {
             self.base += 1;
         }
-        if self.entries.is_empty() {
+        // Entries between `end` and `base` may stand in files that a later snapshot has made worthless: what follows them
+        // counts all the same.
+        if self.entries.is_empty() && (log_end <= end || self.base <= end) {
             self.base = end;
             self.base_term = last_term;
         }

@@ -3,8 +3,10 @@
 
 mod support;
 
-use dataplane_waist::{Log, MemoryLog};
-use dataplane_wal::{Engine, FolderStorage};
+use std::sync::Arc;
+
+use dataplane_waist::{Log, MemoryLog, Slot, Snapshot, Tail, Term};
+use dataplane_wal::{Engine, FolderStorage, testing::Disk};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use support::{Workload, contents, open, seed};
@@ -57,4 +59,49 @@ fn every_engine_keeps_what_a_log_in_memory_keeps() {
         drop(wal);
         std::fs::remove_dir_all(&folder).unwrap();
     }
+}
+
+/// The first snapshot of a segment ends in the segment before, the second makes that one worthless: what the first kept
+/// of it is then known to nobody, and need not be.
+#[test]
+fn two_snapshots_in_one_segment_keep_what_follows_both() {
+    // One of these fills the first segment, so that the next one begins with a snapshot.
+    for first_count in 20..30 {
+        two_snapshots(first_count);
+    }
+}
+
+fn two_snapshots(first_count: u64) {
+    let disk = Disk::new(1);
+    let (mut wal, mut model) = (open(disk.clone()).unwrap(), MemoryLog::new());
+    let mut logs: [&mut dyn Log; 2] = [&mut wal, &mut model];
+    for log in &mut logs {
+        let mut next = 0;
+        let mut append = |log: &mut &mut dyn Log, count: u64| {
+            for slot in next..next + count {
+                log.append(Slot(slot), Term(1), &[7; 700]).unwrap();
+                log.sync().unwrap();
+            }
+            next += count;
+        };
+        let install = |log: &mut &mut dyn Log, end: u64| {
+            let snapshot = Snapshot {
+                end: Slot(end),
+                last_term: Term(1),
+                tail: Tail::Keep,
+                bytes: Arc::from(&b"snapshot"[..]),
+            };
+            log.install(&snapshot).unwrap();
+            log.sync().unwrap();
+        };
+        append(log, first_count);
+        install(log, first_count - 5);
+        append(log, 10);
+        install(log, first_count + 5);
+        append(log, 30);
+    }
+    assert!(disk.file("segment-0002").is_some(), "it has come to a third segment");
+    drop(wal);
+    let mut wal = open(disk).unwrap();
+    assert_eq!(contents(&mut wal).unwrap(), contents(&mut model).unwrap());
 }
