@@ -3,6 +3,8 @@
 //! [`Wal::append`] copies into the buffer, [`Wal::sync`] seals it and gives it to the engine, [`Wal::durable`] looks what
 //! has become of it. The first failure ends the log: every later call says what failed.
 
+mod rewrite;
+
 use std::{collections::VecDeque, io};
 
 use dataplane_waist::{Durable, Log, Recovered, STATE_BYTES_MAX, Slot, Snapshot, Tail, Term};
@@ -52,6 +54,8 @@ pub struct Wal {
     next_lsn: u64,
     last_lsn: u64,
     durable_lsn: u64,
+    /// A copy of the log is being written, of which nothing is to be taken for durable yet.
+    is_copying: bool,
     /// The last commit that overwrote slots, and the lowest slot that any has since the log was opened.
     cut: (u64, u64),
 
@@ -189,6 +193,7 @@ impl Wal {
             next_lsn: walked.max_lsn + if is_odd { LSN_SKIP } else { 1 },
             last_lsn: walked.last_lsn,
             durable_lsn: walked.last_lsn,
+            is_copying: false,
             // What was overwritten before is not known any more.
             cut: (walked.whole_lsn, tip.begin()),
             file: None,
@@ -473,7 +478,9 @@ impl Wal {
             let name = segment_name(done.file_index);
             return Err(self.fail(format!("making commit {} in {name} durable", done.lsn), error));
         }
-        self.durable_lsn = done.lsn;
+        if !self.is_copying {
+            self.durable_lsn = done.lsn;
+        }
         self.durable = done.durable;
         if let Some(install) = done.install {
             if install.tail == Tail::Drop {
