@@ -68,6 +68,10 @@ pub enum Command {
     ///
     /// Exit status: 0 done; 1 no such key, or another value; 2 wrong or refused; 3 no quorum answered in time.
     Kv(KvArgs),
+    /// Look at a replica's log on disk, or take damage out of it.
+    ///
+    /// Exit status: 0 sound, or repaired; 1 damaged, or acknowledged entries are missing; 2 wrong words, or no log.
+    Wal(WalArgs),
     /// Compare two runs: what changed, beyond the noise?
     Compare {
         /// The run before
@@ -230,6 +234,37 @@ impl WireArgs {
             key_file: self.key_file.clone()?,
         })
     }
+}
+
+/// What `wal` takes.
+#[derive(Debug, Args)]
+pub struct WalArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: WalCommand,
+}
+
+/// What to do with a log.
+#[derive(Debug, Subcommand)]
+pub enum WalCommand {
+    /// List every record, where it stands, and what recovery would say; the log may be in use
+    Inspect {
+        /// The log's folder: of a replica, DATA/wal
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say what a repair would drop, and with --yes drop it; the log must not be in use
+    Repair {
+        /// The log's folder: of a replica, DATA/wal
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// Do it; without this nothing is changed
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// What `soak` takes.

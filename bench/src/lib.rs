@@ -31,3 +31,4 @@ pub mod soak;
 pub mod store;
 pub mod table;
 pub mod trial;
+pub mod wal;

@@ -8,7 +8,7 @@ use bench::{
     cli::{Cli, Command},
     cluster, commands, replicas, run,
     run::Exit,
-    server, soak,
+    server, soak, wal,
 };
 use clap::{CommandFactory, Parser};
 
@@ -57,6 +57,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             drop(out);
             return Ok(ExitCode::from(cluster::kv::kv(&args)? as u8));
         }
+        Command::Wal(args) => return Ok(ExitCode::from(wal::wal(&args, &mut out)? as u8)),
         Command::ServeTrial { config } => {
             drop(out);
             server::main(&config)?

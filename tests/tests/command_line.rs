@@ -50,6 +50,7 @@ fn help_names_every_command() {
         "agent",
         "serve",
         "kv",
+        "wal",
         "compare",
         "report",
         "explain",
@@ -58,7 +59,7 @@ fn help_names_every_command() {
     ] {
         assert!(stdout(&output).contains(word), "--help does not name {word}");
     }
-    for verb in ["run", "report", "compare", "explain", "serve", "kv"] {
+    for verb in ["run", "report", "compare", "explain", "serve", "kv", "wal"] {
         assert!(run(&[verb, "--help"]).status.success());
     }
 }
