@@ -65,7 +65,7 @@ pub struct ServerConfig {
 
 /// What the server does with what it receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Role {
     /// Sends it back.
     Echo {
@@ -174,6 +174,8 @@ pub enum Server {
         addr: SocketAddr,
         /// How it runs.
         facts: BTreeMap<String, String>,
+        /// Frames that a sink is to wait for when it is ended, once that is known.
+        expected_count: Option<u64>,
     },
 }
 
@@ -274,6 +276,7 @@ impl Server {
             agent: Some(agent.clone()),
             addr,
             facts,
+            expected_count: None,
         })
     }
 
@@ -342,7 +345,11 @@ impl Server {
                 expected.set(frames_count);
                 Ok(())
             }
-            Server::Remote { .. } => bail!("an agent runs no sinks"),
+            // Goes with the question that ends it: until then nothing waits.
+            Server::Remote { expected_count, .. } => {
+                *expected_count = Some(frames_count);
+                Ok(())
+            }
         }
     }
 
@@ -358,7 +365,9 @@ impl Server {
                 let handle = handle.take().expect("finish is called once");
                 handle.join().unwrap_or_else(|_| bail!("the server's thread panicked"))
             }
-            Server::Remote { agent, .. } => agent.take().expect("finish is called once").finish(),
+            Server::Remote {
+                agent, expected_count, ..
+            } => agent.take().expect("finish is called once").finish(*expected_count),
         }
     }
 }
@@ -427,7 +436,7 @@ impl Drop for Server {
             }
             Server::Remote { agent, .. } => {
                 if let Some(agent) = agent.take() {
-                    let _ = agent.finish();
+                    let _ = agent.finish(None);
                 }
             }
         }

@@ -3,11 +3,13 @@
 
 use std::{collections::BTreeMap, fs};
 
+use serde::{Deserialize, Serialize};
+
 /// Counters of the namespace that the calling thread stands in, by name; what could not be read is absent.
 ///
 /// Names: `interface.tx_dropped` and its siblings, `Udp.NoPorts` and its siblings of IPv4, `Udp6NoPorts` and its siblings
-/// of IPv6, and `softnet.dropped`, which is the whole machine's.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// of IPv6, and `softnet.dropped`, which is the whole machine's. Bytes are not among them: an account is of frames.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters(BTreeMap<String, u64>);
 
 impl Counters {
@@ -19,6 +21,7 @@ impl Counters {
         parse_snmp(&text("/proc/thread-self/net/snmp"), &mut counters);
         parse_snmp6(&text("/proc/thread-self/net/snmp6"), &mut counters);
         parse_softnet(&text("/proc/net/softnet_stat"), &mut counters);
+        counters.retain(|name, _| !name.ends_with("bytes") && !name.ends_with("Octets"));
         Counters(counters)
     }
 
@@ -36,6 +39,11 @@ impl Counters {
         self.0.get(name).copied().unwrap_or(0)
     }
 
+    /// All of them, as they were read.
+    pub fn all(&self) -> &BTreeMap<String, u64> {
+        &self.0
+    }
+
     /// Those that are not zero.
     pub fn moved(&self) -> impl Iterator<Item = (&str, u64)> {
         self.0
@@ -45,7 +53,7 @@ impl Counters {
     }
 
     #[cfg(test)]
-    pub(super) fn of(counts: &[(&str, u64)]) -> Counters {
+    pub(crate) fn of(counts: &[(&str, u64)]) -> Counters {
         Counters(
             counts
                 .iter()
@@ -195,5 +203,6 @@ UdpLite: 1 1 1
         let counters = Counters::read("lo");
         assert!(counters.0.contains_key("interface.tx_dropped"), "{counters:?}");
         assert!(counters.0.contains_key("Udp.InErrors"), "{counters:?}");
+        assert!(!counters.0.contains_key("interface.rx_bytes"), "{counters:?}");
     }
 }

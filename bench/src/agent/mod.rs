@@ -6,6 +6,7 @@
 //! place, server ─▶ remote (asks) ─▶ channel ═══ TCP ═══ channel ─▶ serve (answers) ─▶ Server::spawn
 //!                                      protocol: what may be asked, and its bounds
 //!                                      key: who may ask
+//!                                      told: what is believed of an answer
 //! port ═══════════════════════ frames, UDP, the measured interface ═══════════════════════ port
 //! ```
 //!
@@ -19,6 +20,7 @@ pub mod protocol;
 mod remote;
 mod serve;
 mod session;
+mod told;
 
 pub use remote::Agent;
 pub use serve::{AgentOptions, serve};

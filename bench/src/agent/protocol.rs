@@ -9,11 +9,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    backends::{self, BackEnd, Kind},
+    account::Counters,
+    backends::{self, BackEnd, Kind, Napi},
     host::RunTime,
     interface::{Interface, frame_bytes_max},
     record::AgentRecord,
-    server::ServerReport,
+    server::{Role, ServerReport},
 };
 
 /// A request.
@@ -34,8 +35,13 @@ pub enum Request {
     },
     /// What has it used of its CPU?
     RunTime,
+    /// What do the measured interface and the layers above it count?
+    Counters,
     /// End it and say what it counted.
-    Finish,
+    Finish {
+        /// Frames that a sink is to wait for, for some seconds at most: what the client's port has given to its kernel.
+        expected_count: Option<u64>,
+    },
     /// The session is over.
     Bye,
 }
@@ -59,6 +65,11 @@ pub enum Answer {
     RunTime {
         /// `None` where the kernel keeps no such count.
         used: Option<RunTime>,
+    },
+    /// To `counters`.
+    Counters {
+        /// By name, since the machine started.
+        counters: Counters,
     },
     /// To `finish`.
     Report(ServerReport),
@@ -85,10 +96,8 @@ pub struct Start {
     pub frame_bytes_max: usize,
     /// Room for frames that wait.
     pub room_frames_count: usize,
-    /// Work per request.
-    pub service_spin_ns: u64,
-    /// Time each turn.
-    pub times_turns: bool,
+    /// What it does with what it receives.
+    pub role: Role,
 }
 
 /// The smallest frame: header and the smallest payload that experiments allow.
@@ -142,15 +151,23 @@ impl Start {
         bound("the room in frames", room as u128, 1, ROOM_FRAMES_MAX as u128)?;
         let room_bytes = room as u128 * frame_bytes.next_power_of_two().max(2048) as u128;
         bound("the room in bytes", room_bytes, 1, ROOM_BYTES_MAX as u128)?;
-        bound(
-            "the work per request in ns",
-            self.service_spin_ns.into(),
-            0,
-            SERVICE_SPIN_MAX.as_nanos(),
-        )?;
-        let backend =
-            backends::by_name(&self.backend).ok_or_else(|| format!("no back end is called {:?}", self.backend))?;
+        let found = match self.role {
+            Role::Echo { service_spin, .. } => {
+                bound(
+                    "the work per request in ns",
+                    service_spin.as_nanos(),
+                    0,
+                    SERVICE_SPIN_MAX.as_nanos(),
+                )?;
+                backends::by_name(&self.backend)
+            }
+            Role::Sink { .. } => backends::sink_by_name(&self.backend),
+        };
+        let backend = found.ok_or_else(|| format!("no back end is called {:?}", self.backend))?;
         match backend.kind {
+            Kind::XdpDrop(_, Napi::Thread | Napi::ThreadAtSender) => {
+                return Err(format!("{}: {NO_NAPI_THREADS}", backend.name));
+            }
             Kind::Loopback | Kind::Shm => return Err(format!("{}: {NO_SHARED_MEMORY}", backend.name)),
             Kind::Packet(_) | Kind::AfXdp(..)
                 if !(own.shares_link_with(client) && have_macs(interface.mac, self.client_mac)) =>
@@ -165,6 +182,10 @@ impl Start {
 
 /// Why a ring in memory is absent between machines.
 pub const NO_SHARED_MEMORY: &str = "two machines share no memory";
+
+/// Why a sink whose receive work is in threads of the kernel is absent between machines.
+pub const NO_NAPI_THREADS: &str =
+    "an agent starts no threads of its machine's kernel and pins none, and two machines have no CPU in common";
 
 /// Why a back end that writes Ethernet headers is absent beyond a router.
 pub fn needs_one_link(peer: IpAddr) -> String {
@@ -217,7 +238,13 @@ mod tests {
             server_port: 7000,
             frame_bytes_max: 64,
             room_frames_count: 64,
-            service_spin_ns: 0,
+            role: echo(Duration::ZERO),
+        }
+    }
+
+    fn echo(service_spin: Duration) -> Role {
+        Role::Echo {
+            service_spin,
             times_turns: false,
         }
     }
@@ -235,6 +262,27 @@ mod tests {
         assert_eq!(at("[2001:db8::1]:7001").unwrap(), "[2001:db8::2]:7000");
     }
 
+    const SINK: Role = Role::Sink { stream_id: 1 };
+
+    #[test]
+    fn what_only_counts_is_no_server_that_answers_and_the_other_way_round_it_may_be() {
+        for (backend, role, is_taken) in [
+            ("udp-mmsg", SINK, true),
+            ("xdp-echo", SINK, true),
+            ("xdp-drop", SINK, true),
+            ("xdp-drop-generic", SINK, true),
+            ("xdp-drop-generic", echo(Duration::ZERO), false),
+        ] {
+            let backend = backend.to_owned();
+            let asked = Start {
+                backend,
+                role,
+                ..start()
+            };
+            assert_eq!(asked.check(&interface()).is_ok(), is_taken, "{asked:?}");
+        }
+    }
+
     #[test]
     fn every_bound_is_held_and_named() {
         let with = |change: fn(&mut Start)| {
@@ -248,7 +296,20 @@ mod tests {
             (with(|asked| asked.frame_bytes_max = usize::MAX), "44 to 1472"),
             (with(|asked| asked.room_frames_count = 1 << 40), "1 to 65536"),
             (with(|asked| asked.room_frames_count = 0), "1 to 65536"),
-            (with(|asked| asked.service_spin_ns = u64::MAX), "100000000"),
+            (with(|asked| asked.role = echo(Duration::MAX)), "100000000"),
+            (with(|asked| asked.backend = "xdp-drop".into()), "no back end"),
+            (
+                with(|asked| (asked.backend, asked.role) = ("xdp-drop-threaded".into(), SINK)),
+                "no threads",
+            ),
+            (
+                with(|asked| (asked.backend, asked.role) = ("xdp-drop-same-cpu".into(), SINK)),
+                "no CPU in common",
+            ),
+            (
+                with(|asked| (asked.backend, asked.role) = ("shm".into(), SINK)),
+                "share no memory",
+            ),
             (with(|asked| asked.server_port = 53), "1024"),
             (with(|asked| asked.client.set_port(0)), "1024"),
             (
@@ -310,12 +371,16 @@ mod tests {
         fn any_start_is_checked(
             (frame_bytes_max, room_frames_count) in (any::<usize>(), any::<usize>()),
             (client, client_port, server_port) in (any::<u32>(), any::<u16>(), any::<u16>()),
-            service_spin_ns in any::<u64>(),
+            (service_spin_ns, stream_id) in (any::<u64>(), any::<Option<u32>>()),
             mtu_bytes in any::<u32>(),
         ) {
+            let role = match stream_id {
+                Some(stream_id) => Role::Sink { stream_id },
+                None => echo(Duration::from_nanos(service_spin_ns)),
+            };
             let asked = Start {
                 client: SocketAddr::new(IpAddr::V4(client.into()), client_port),
-                server_port, frame_bytes_max, room_frames_count, service_spin_ns,
+                server_port, frame_bytes_max, room_frames_count, role,
                 ..start()
             };
             let interface = Interface { mtu_bytes, ..interface() };

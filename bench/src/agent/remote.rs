@@ -15,8 +15,9 @@ use super::{
     key::Key,
     protocol::{Answer, Request, Start},
     session::Session,
+    told,
 };
-use crate::{environment, host::RunTime, record::AgentRecord, server::ServerReport};
+use crate::{account::Counters, environment, host::RunTime, record::AgentRecord, server::ServerReport};
 
 /// Connecting takes no longer.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -115,13 +116,30 @@ impl Agent {
         }
     }
 
-    /// Ends the server and takes its report.
+    /// What the kernel of its machine counts at its interface and above.
     ///
     /// # Errors
-    /// As [`Agent::start`].
-    pub fn finish(&self) -> anyhow::Result<ServerReport> {
-        match self.ask(&Request::Finish)? {
-            Answer::Report(report) => Ok(report),
+    /// As [`Agent::start`]; also counters that no kernel has.
+    pub fn counters(&self) -> anyhow::Result<Counters> {
+        match self.ask(&Request::Counters)? {
+            Answer::Counters { counters } => {
+                told::check_counters(&counters).with_context(|| format!("the agent at {}", self.addr))?;
+                Ok(counters)
+            }
+            _ => self.misfit(),
+        }
+    }
+
+    /// Ends the server and takes its report; a sink waits for `expected_count` frames before, if it is given.
+    ///
+    /// # Errors
+    /// As [`Agent::start`]; also a report of counts that nothing could have counted.
+    pub fn finish(&self, expected_count: Option<u64>) -> anyhow::Result<ServerReport> {
+        match self.ask(&Request::Finish { expected_count })? {
+            Answer::Report(report) => {
+                told::check_report(&report).with_context(|| format!("the agent at {}", self.addr))?;
+                Ok(report)
+            }
             _ => self.misfit(),
         }
     }

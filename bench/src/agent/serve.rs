@@ -24,14 +24,15 @@ use super::{
     session::Session,
 };
 use crate::{
-    backends::{BACKENDS, Kind, Room, Wiring},
+    account::Counters,
+    backends::{BACKENDS, Kind, Room, SINKS, Wiring},
     environment,
     host::Seat,
     interface::Interface,
     load::thread::usable_cpus,
     place::{End, Endpoint},
     record::{AgentRecord, SupportRecord},
-    server::{Role, Server, ServerConfig},
+    server::{Role, Server, ServerConfig, ServerReport},
 };
 
 /// How an agent is started.
@@ -197,7 +198,7 @@ impl Shared {
                     Answer::Hello(Box::new(record))
                 }),
                 Request::Start(start) => match (&interface, &server) {
-                    (None, _) => Err(anyhow::anyhow!("say hello first")),
+                    (None, _) => Err(anyhow::anyhow!(NO_HELLO)),
                     (_, Some(_)) => Err(anyhow::anyhow!("a server runs already; finish it first")),
                     (Some(interface), None) => started(&start, interface).map(|(started, answer)| {
                         server = Some(started);
@@ -210,10 +211,13 @@ impl Shared {
                 Request::RunTime => running(&server).map(|server| Answer::RunTime {
                     used: server.run_time(),
                 }),
-                Request::Finish => running(&server)
+                Request::Counters => interface.as_ref().context(NO_HELLO).map(|interface| Answer::Counters {
+                    counters: Counters::read(&interface.name),
+                }),
+                Request::Finish { expected_count } => running(&server)
                     // One that stands still could not end.
                     .and_then(|server| server.pause(false))
-                    .and_then(|()| server.take().context(NO_SERVER)?.finish())
+                    .and_then(|()| finished(server.take().context(NO_SERVER)?, expected_count))
                     .map(Answer::Report),
             };
             client.answer(&answer.unwrap_or_else(|error| Answer::Refused {
@@ -226,6 +230,7 @@ impl Shared {
         let interface = Interface::find(&self.options.interface, self.options.force_interface)?;
         let supports: BTreeMap<String, SupportRecord> = BACKENDS
             .iter()
+            .chain(SINKS)
             .filter(|backend| !matches!(backend.kind, Kind::Loopback | Kind::Shm))
             .map(|backend| (backend.name.to_owned(), backend.probe(&interface.name).into()))
             .collect();
@@ -242,6 +247,16 @@ impl Shared {
 }
 
 const NO_SERVER: &str = "no server runs";
+const NO_HELLO: &str = "say hello first";
+
+/// Ends a server. Any number may be expected: a sink waits for some seconds at most.
+fn finished(mut server: Server, expected_count: Option<u64>) -> anyhow::Result<ServerReport> {
+    if let Some(frames_count) = expected_count {
+        // A sink that is gone says so when it is finished.
+        let _ = server.expect(frames_count);
+    }
+    server.finish()
+}
 
 fn running(server: &Option<Server>) -> anyhow::Result<&Server> {
     server.as_ref().context(NO_SERVER)
@@ -251,6 +266,7 @@ fn running(server: &Option<Server>) -> anyhow::Result<&Server> {
 fn started(start: &Start, interface: &Interface) -> anyhow::Result<(Server, Answer)> {
     let (backend, addr) = start.check(interface).map_err(anyhow::Error::msg)?;
     interface.leads_to(start.client.ip())?;
+    let is_sink = matches!(start.role, Role::Sink { .. });
     let config = ServerConfig {
         parent_pid: std::process::id(),
         backend: backend.name.to_owned(),
@@ -273,7 +289,8 @@ fn started(start: &Start, interface: &Interface) -> anyhow::Result<(Server, Answ
             room: Room {
                 frames_count: start.room_frames_count,
             },
-            untimed: true,
+            // A sink looks now and then whether it has come to its end.
+            untimed: !is_sink,
             region: None,
         },
         seat: Seat {
@@ -283,13 +300,11 @@ fn started(start: &Start, interface: &Interface) -> anyhow::Result<(Server, Answ
                 [only] => Some(*only),
                 [] => None,
             },
-            spins: !backend.sleeps(),
+            // A flood leaves a sleeping end no time to sleep.
+            spins: is_sink || !backend.sleeps(),
             is_shared: false,
         },
-        role: Role::Echo {
-            service_spin: Duration::from_nanos(start.service_spin_ns),
-            times_turns: start.times_turns,
-        },
+        role: start.role,
     };
     let server = Server::spawn(&config).context("the agent's log has the server's own words")?;
     let answer = Answer::Ready {

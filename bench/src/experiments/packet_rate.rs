@@ -5,16 +5,16 @@ mod claims;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use dataplane_waist::Support;
-
 use crate::{
     account::Account,
+    agent::protocol::NO_NAPI_THREADS,
     backends::{self, BackEnd, Kind, Napi, Room},
     claim::Claim,
     experiment::{Allowed, Axis, Experiment, Lab, Plan},
     measure::rounds,
     place::End,
-    record::{Better, Metric, Row},
+    record::{Better, Metric, Row, SupportRecord},
+    server::MACHINE,
     trial::{
         Position,
         one_way::{self, OneWay, OneWayOutcome},
@@ -99,6 +99,8 @@ impl Experiment for PacketRate {
         "A sender floods for a fixed time; a sink in a process of its own counts every frame by its number. CPU time is \
          each end's own, by the kernel's clock of that thread. The account is drawn up from the counters of both ends, \
          sockets, interfaces and network namespaces: sent = received + losses by name, exactly, or the row is INVALID. \
+         Between two machines the agent reads those of its end, and what left one interface and did not enter the other was \
+         lost on the way. \
          Every arm is measured once per round, in an order shuffled by the seed, udp-mmsg twice."
     }
 
@@ -146,11 +148,12 @@ impl Experiment for PacketRate {
         1.0
     }
 
-    fn needs_one_machine(&self) -> Option<&'static str> {
-        Some("its account of every frame reads the counters of both hosts")
-    }
-
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
+        if lab.place.agent().is_some() {
+            lab.progress.println(
+                "softirq CPU time is left out for the sink's machine: its agent tells what its sink used, and no more",
+            );
+        }
         let arms = arms(lab, self);
         let Plan { rounds_count, trial } = lab.plan(arms.len(), TRIAL_MIN + DRAIN);
         let duration = trial - DRAIN;
@@ -213,6 +216,7 @@ struct ArmOf {
 
 fn arms(lab: &Lab<'_>, experiment: &PacketRate) -> Vec<ArmOf> {
     let sinks = sinks(lab);
+    let frame_sizes = lab.frame_sizes(&FRAME_BYTES);
     let mut arms = Vec::new();
     for sink_word in &sinks {
         for sender in lab.backends(experiment) {
@@ -223,20 +227,23 @@ fn arms(lab: &Lab<'_>, experiment: &PacketRate) -> Vec<ArmOf> {
             if sink_word == SAME && sinks.iter().any(|word| word == sender.name) {
                 continue;
             }
-            // A train that crosses loopback whole counts as one frame where it is dropped: it has no account.
-            if !lab.place.is_veth() && matches!(sink.kind, Kind::Udp(_, dataplane_ports::udp::Batching::Gso)) {
-                lab.progress.println(
-                    "udp-gso into udp-gso is left out over loopback: a dropped train counts as one frame there",
-                );
+            // A train that arrives whole, over loopback or put together by a NIC, counts as one frame where it is dropped: it has
+            // no account.
+            let keeps_trains = !lab.place.is_veth() || lab.place.agent().is_some();
+            if keeps_trains && matches!(sink.kind, Kind::Udp(_, dataplane_ports::udp::Batching::Gso)) {
+                lab.progress.println(format!(
+                    "{} into {} is left out here: a train of frames that arrives whole counts as one where it is dropped",
+                    sender.name, sink.name
+                ));
                 continue;
             }
-            for frame_bytes in lab.numbers(&FRAME_BYTES) {
+            for &frame_bytes in &frame_sizes {
                 for rate_per_s in lab.numbers(&RATE) {
                     let arm = |twin| ArmOf {
                         sender,
                         sink,
                         sink_word: sink_word.clone(),
-                        frame_bytes: frame_bytes as usize,
+                        frame_bytes,
                         rate_per_s,
                         twin,
                     };
@@ -257,17 +264,35 @@ fn sinks(lab: &Lab<'_>) -> Vec<String> {
         let Some(sink) = backends::sink_by_name(word) else {
             return true;
         };
-        let interface = lab.place.endpoint(End::Server).interface;
-        let why = match lab.place.inside(End::Server, || sink.probe(&interface)) {
-            Ok(Ok(Support::Native | Support::Emulated { .. })) => return true,
-            Ok(Ok(Support::Absent { why })) => why,
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => format!("{error:#}"),
+        let why = match support_of(lab, sink) {
+            SupportRecord::Native | SupportRecord::Emulated { .. } => return true,
+            SupportRecord::Absent { why } | SupportRecord::Unknown { why } => why,
         };
         lab.progress.println(format!("the sink {word} is left out: {why}"));
         false
     };
     lab.values(&SINK).into_iter().filter(exists).collect()
+}
+
+/// What a sink is here: at its own end, and at the sender's if that takes replies in.
+fn support_of(lab: &Lab<'_>, sink: &BackEnd) -> SupportRecord {
+    let at = |end| -> SupportRecord {
+        let interface = lab.place.endpoint(end).interface;
+        match lab.place.inside(end, || sink.probe(&interface)) {
+            Ok(probed) => probed.into(),
+            Err(error) => SupportRecord::Unknown {
+                why: format!("{error:#}"),
+            },
+        }
+    };
+    match (lab.place.agent(), sink.kind) {
+        (None, _) => at(End::Server),
+        (Some(_), Kind::XdpDrop(_, Napi::Thread | Napi::ThreadAtSender)) => SupportRecord::Absent {
+            why: NO_NAPI_THREADS.to_owned(),
+        },
+        (Some(_), Kind::XdpEcho(..)) => lab.place.support(sink, at(End::Client)),
+        (Some(_), _) => lab.place.support(sink, SupportRecord::Native),
+    }
 }
 
 /// The sink of that name for a sender; `None` if the two do not speak to each other.
@@ -364,7 +389,12 @@ fn row(trial: &OneWay<'_>, outcome: OneWayOutcome, position: Position) -> Row {
         let per_million = |cpu: Duration| cpu.as_secs_f64() * 1e6 / flood.offered_count as f64;
         put(SENDER_CPU, per_million(outcome.sender_cpu), "s", Better::Lower);
         if let Some(cpu) = outcome.softirq_cpu {
-            put("softirq_cpu_per_million", per_million(cpu), "s", Better::Lower);
+            // An agent tells nothing of its kernel's threads.
+            let name = match outcome.facts.contains_key(MACHINE) {
+                true => "sender_softirq_cpu_per_million",
+                false => "softirq_cpu_per_million",
+            };
+            put(name, per_million(cpu), "s", Better::Lower);
         }
     }
     if let Some(cpu) = outcome.napi_cpu.filter(|_| account.received_count > 0) {

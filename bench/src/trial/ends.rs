@@ -203,13 +203,6 @@ impl Ends {
 
     /// The server on another machine, whose agent chooses its address and its CPU.
     fn with_agent(lab: &Lab<'_>, wanted: &Wanted<'_>, agent: &Arc<Agent>) -> anyhow::Result<Ends> {
-        let Role::Echo {
-            service_spin,
-            times_turns,
-        } = wanted.role
-        else {
-            bail!("an agent runs servers that answer, and this one would only count");
-        };
         if wanted.cpus == Cpus::One {
             bail!("two machines have no CPU in common");
         }
@@ -222,8 +215,7 @@ impl Ends {
             server_port: remote.addr.port(),
             frame_bytes_max: wanted.frame_bytes,
             room_frames_count: wanted.room.frames_count,
-            service_spin_ns: service_spin.as_nanos() as u64,
-            times_turns,
+            role: wanted.role,
         };
         let server = Server::start_remote(agent, start)?;
         if let Some(addr) = server.addr() {
@@ -255,7 +247,8 @@ impl Ends {
             })),
             client_seat: Seat {
                 cpu: lab.place.cpus().first().copied(),
-                spins: !wanted.client.sleeps(),
+                // A flood leaves a sleeping end no time to sleep.
+                spins: matches!(wanted.role, Role::Sink { .. }) || !wanted.client.sleeps(),
                 is_shared: false,
             },
         })

@@ -31,7 +31,7 @@ use super::{
     ends::{ClientPort, Ends, Wanted},
 };
 use crate::{
-    account::{Account, Counted, Counters, Intake, TxDrop},
+    account::{Account, Between, Counted, Counters, Intake, TxDrop},
     backends::{BackEnd, Kind, Napi, Room},
     experiment::Lab,
     host::{self, RunTime, Seat},
@@ -72,7 +72,7 @@ pub struct OneWayOutcome {
     pub sender_cpu: Duration,
     /// Time in which the sender could have run and was not let.
     pub sender_waited: Duration,
-    /// CPU time of the kernel's softirq threads meanwhile, of the whole machine; `None` where they cannot be seen.
+    /// CPU time of the kernel's softirq threads meanwhile, of the sender's whole machine; `None` where they cannot be seen.
     pub softirq_cpu: Option<Duration>,
     /// CPU time of the sink's NAPI threads, from before the warm-up on, where its receive work is in threads that are seen.
     pub napi_cpu: Option<Duration>,
@@ -164,6 +164,12 @@ pub fn run(lab: &Lab<'_>, trial: &OneWay<'_>, stream_id: u32) -> anyhow::Result<
         sender_after.since(&sent.counters_before.0),
         sink_after.since(&sent.counters_before.1),
     );
+    let between = match lab.place.agent() {
+        None => Between::Kernel,
+        Some(agent) => Between::Machines {
+            are_veths: lab.place.is_veth() && agent.record().interface.is_veth(),
+        },
+    };
     let account = Account::of(&Counted {
         offered_count: sent.offered_count,
         tx_dropped_count: sent.port_dropped_count,
@@ -173,6 +179,7 @@ pub fn run(lab: &Lab<'_>, trial: &OneWay<'_>, stream_id: u32) -> anyhow::Result<
         },
         sender: &sender_moved,
         at_sink: &sink_moved,
+        between,
         intake: match trial.sink.kind {
             Kind::Loopback | Kind::Shm => Intake::Memory,
             Kind::Packet(_) => Intake::Ring,
@@ -189,6 +196,7 @@ pub fn run(lab: &Lab<'_>, trial: &OneWay<'_>, stream_id: u32) -> anyhow::Result<
             tx_drop: TxDrop::Lost,
             sender: &sink_moved,
             at_sink: &sender_moved,
+            between,
             intake: replies::intake(trial),
             sink: &replies,
         }),
@@ -378,7 +386,11 @@ fn read_counters(lab: &Lab<'_>) -> anyhow::Result<(Counters, Counters)> {
         let interface = lab.place.endpoint(end).interface;
         lab.place.inside(end, || Counters::read(&interface))
     };
-    Ok((at(End::Client)?, at(End::Server)?))
+    let of_sink = match lab.place.agent() {
+        Some(agent) => agent.counters().context("the sink's counters")?,
+        None => at(End::Server)?,
+    };
+    Ok((at(End::Client)?, of_sink))
 }
 
 fn validity(

@@ -27,6 +27,15 @@ pub struct Machines {
 impl Machines {
     /// `None`, with the reason printed, where hosts cannot be made.
     pub fn make(test: &str) -> Option<Machines> {
+        Machines::joined_as(Topology::Pair, test)
+    }
+
+    /// The same with a host between them that forwards.
+    pub fn behind_a_router(test: &str) -> Option<Machines> {
+        Machines::joined_as(Topology::Chain { hosts: 3 }, test)
+    }
+
+    fn joined_as(topology: Topology, test: &str) -> Option<Machines> {
         match prepare() {
             Privilege::Root => {}
             other => {
@@ -34,7 +43,7 @@ impl Machines {
                 return None;
             }
         }
-        let network = Network::build(&NetworkOptions::new(Topology::Pair)).expect("two hosts");
+        let network = Network::build(&NetworkOptions::new(topology)).expect("hosts");
         let machines = Machines {
             network,
             scratch: Scratch::new(),
@@ -57,6 +66,11 @@ impl Machines {
     }
 
     pub fn there(&self) -> &Host {
+        self.network.hosts().last().expect("two or more")
+    }
+
+    /// The host in between.
+    pub fn router(&self) -> &Host {
         &self.network.hosts()[1]
     }
 

@@ -2,6 +2,7 @@
 //! the agent's port.
 #![forbid(unsafe_code)]
 
+mod flood;
 mod harness;
 
 use std::{

@@ -58,7 +58,8 @@ fn with_agent(client: impl FnOnce(Rude)) -> anyhow::Result<()> {
 fn requests_out_of_turn_and_out_of_bounds_are_refused_and_the_session_goes_on() {
     let hello = format!(r#"{{"ask":"hello","version":"{}"}}"#, environment::build::version());
     let start = r#"{"ask":"start","backend":"udp-blocking","client":"127.0.0.1:7001","client_mac":[0,0,0,0,0,0],
-        "server_port":7000,"frame_bytes_max":64,"room_frames_count":64,"service_spin_ns":0,"times_turns":false}"#;
+        "server_port":7000,"frame_bytes_max":64,"room_frames_count":64,
+        "role":{"echo":{"service_spin":{"secs":0,"nanos":0},"times_turns":false}}}"#;
     with_agent(|mut client| {
         for (message, why) in [
             (start, "say hello first"),
@@ -66,6 +67,8 @@ fn requests_out_of_turn_and_out_of_bounds_are_refused_and_the_session_goes_on() 
             (r#"{"ask":"pause","paused":true}"#, NO_SERVER),
             (r#"{"ask":"run_time"}"#, NO_SERVER),
             (r#"{"ask":"finish"}"#, NO_SERVER),
+            (r#"{"ask":"finish","expected_count":18446744073709551615}"#, NO_SERVER),
+            (r#"{"ask":"counters"}"#, NO_HELLO),
         ] {
             client.say(message.as_bytes());
             let answer = client.hear();
@@ -79,6 +82,10 @@ fn requests_out_of_turn_and_out_of_bounds_are_refused_and_the_session_goes_on() 
         let answer = client.hear();
         assert_eq!(answer["interface"]["name"], "lo");
         assert!(answer["supports"]["shm"].is_null());
+        assert_eq!(answer["supports"]["xdp-drop"]["is"], "absent", "over lo");
+        client.say(br#"{"ask":"counters"}"#);
+        let answer = client.hear();
+        assert!(answer["counters"]["interface.rx_packets"].is_u64(), "{answer}");
         client.say(start.as_bytes());
         assert!(
             client.hear()["why"]

@@ -6,7 +6,7 @@ use dataplane_waist::PortStats;
 
 use super::{claims::*, *};
 use crate::{
-    account::{Counted, Counters, Intake, TxDrop},
+    account::{Between, Counted, Counters, Intake, TxDrop},
     load::{flood::FloodResult, thread::ThreadUsage},
     place::VETH_CAVEAT,
     record::{ModeRecord, Outcome, Validity},
@@ -129,6 +129,7 @@ fn account(sent_count: u64, received_count: u64, lost_count: u64) -> (Account, S
         tx_drop: TxDrop::Lost,
         sender: &Counters::default(),
         at_sink: &Counters::default(),
+        between: Between::Kernel,
         intake: Intake::Xsk,
         sink: &sink,
     });

@@ -1,0 +1,166 @@
+//! Frames one way between two machines: each of them arrives, or a counter of either machine says where it went, or the two
+//! interfaces say that it was lost on the way.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tests::stderr;
+
+use crate::{
+    harness::{Agent, Machines},
+    rows,
+};
+
+/// A run's rows, once it is sure that it went well and that every row's account closes; what was sent, and what was lost by a
+/// name.
+fn accounts_of(records: &[Value], output: &Output, agent: &Agent) -> Vec<Account> {
+    // 1: a claim about speed may fail; 3: a busy machine may make rows INVALID. The account has to close all the same.
+    assert!(
+        matches!(output.status.code(), Some(0 | 1 | 3)),
+        "{}{}",
+        stderr(output),
+        agent.log()
+    );
+    let verdict = records
+        .iter()
+        .find(|record| record["record"] == "verdict" && record["claim"] == "every-frame-accounted")
+        .expect("the claim is judged");
+    assert_eq!(verdict["outcome"]["is"], "holds", "{verdict:#}");
+    rows(records).into_iter().map(Account::of).collect()
+}
+
+struct Account {
+    sender: String,
+    sink: String,
+    sent_count: i64,
+    received_count: i64,
+    on_the_way_count: i64,
+}
+
+impl Account {
+    /// Added up again, by what the record says and not by its own sum.
+    fn of(row: &Value) -> Account {
+        let metrics = row["metrics"].as_object().expect("metrics");
+        let count = |name: &str| {
+            metrics
+                .get(name)
+                .map_or(0, |metric| metric["value"].as_f64().expect("a number") as i64)
+        };
+        let names = || {
+            metrics
+                .keys()
+                .filter(|name| name.starts_with("lost_") && *name != "lost_ratio")
+        };
+        let lost_count: i64 = names().map(|name| count(name)).sum();
+        assert_eq!(count("sent"), count("received") + lost_count, "{row:#}");
+        assert_eq!((count("unexplained"), count("duplicates")), (0, 0), "{row:#}");
+        assert!(count("sent") > 0, "{row:#}");
+        assert_eq!(row["facts"]["server_machine"], "the agent's", "{row:#}");
+        // What the sink's kernel used beside it, an agent does not tell.
+        assert!(!metrics.contains_key("softirq_cpu_per_million"), "{row:#}");
+        let word = |value: &Value| value.as_str().expect("a word").to_owned();
+        Account {
+            sender: word(&row["backend"]),
+            sink: word(&row["axis"]["sink"]),
+            sent_count: count("sent"),
+            received_count: count("received"),
+            on_the_way_count: count("lost_on_the_way"),
+        }
+    }
+}
+
+#[test]
+fn a_flood_between_two_machines_has_an_account() {
+    let Some(machines) = Machines::make("a_flood_between_two_machines") else {
+        return;
+    };
+    let agent = machines.agent();
+    let flood = [
+        "packet-rate",
+        "--backend",
+        "udp-mmsg,af-packet-spin,af-xdp-spin",
+        "--axis",
+        "frame_bytes=64",
+        "--axis",
+        "sink=same,udp-mmsg,xdp-drop,xdp-drop-threaded,xdp-drop-same-cpu,xdp-echo",
+        "--budget",
+        "4s",
+    ];
+    let output = machines.run(agent.addr, "flood", &flood);
+    let records = machines.records("flood");
+    let accounts = accounts_of(&records, &output, &agent);
+    let supports = &records[0]["agent"]["supports"];
+    for (sender, sink, is_measured) in [
+        ("udp-mmsg", "udp-mmsg", true),
+        ("af-packet-spin", "same", true),
+        ("udp-mmsg", "xdp-drop", supports["xdp-drop"]["is"] == "native"),
+        ("af-xdp-spin", "same", supports["af-xdp-spin"]["is"] == "native"),
+        ("af-xdp-spin", "xdp-drop", supports["xdp-drop"]["is"] == "native"),
+        ("udp-mmsg", "xdp-echo", supports["xdp-echo"]["is"] == "native"),
+        // These need threads of the other kernel, and one CPU for both ends.
+        ("udp-mmsg", "xdp-drop-threaded", false),
+        ("af-xdp-spin", "xdp-drop-same-cpu", false),
+    ] {
+        let mut of_it = accounts.iter().filter(|row| row.sender == sender && row.sink == sink);
+        assert_eq!(of_it.next().is_some(), is_measured, "{sender} into {sink}");
+        let received_count: i64 = of_it.map(|row| row.received_count).sum();
+        println!("{sender} into {sink}: {received_count} frames arrived");
+    }
+    assert!(
+        accounts.iter().any(|row| row.received_count > 0),
+        "nothing ever arrived"
+    );
+    agent.wait_for("done");
+    assert_eq!(agent.children(), [0; 0], "a sink was left behind");
+}
+
+#[test]
+fn what_a_router_drops_is_lost_on_the_way() {
+    let Some(machines) = Machines::behind_a_router("what_a_router_drops") else {
+        return;
+    };
+    // A link to the agent that is far slower than the sender, with room for two hundred frames. Its drops are in a counter of
+    // the router's alone.
+    let slow = "qdisc add dev eth1 root tbf rate 20mbit burst 10k limit 20k";
+    let narrowed = machines
+        .router()
+        .run(|| Command::new("tc").args(slow.split(' ')).status())
+        .expect("a namespace");
+    match narrowed {
+        Ok(status) if status.success() => {}
+        other => {
+            println!("what_a_router_drops: not run: needs tc and its tbf, and here is {other:?}");
+            return;
+        }
+    }
+    let agent = machines.agent();
+    let flood = [
+        "packet-rate",
+        "--backend",
+        "udp-mmsg,af-packet-spin",
+        "--axis",
+        "frame_bytes=1472",
+        "--axis",
+        "sink=udp-mmsg",
+        "--budget",
+        "1s",
+    ];
+    let output = machines.run(agent.addr, "narrow", &flood);
+    let accounts = accounts_of(&machines.records("narrow"), &output, &agent);
+    assert!(!accounts.is_empty());
+    for row in &accounts {
+        assert_eq!(row.sender, "udp-mmsg", "a packet ring knows no router");
+        assert!(row.received_count > 0, "the link is slow, not broken");
+        // The flood has a hundredth of a second and more, in which this link carries 25 kB.
+        assert!(
+            row.on_the_way_count > row.sent_count / 10,
+            "{} of {} lost on the way",
+            row.on_the_way_count,
+            row.sent_count
+        );
+        println!(
+            "{} sent, {} received, {} lost on the way",
+            row.sent_count, row.received_count, row.on_the_way_count
+        );
+    }
+}
