@@ -249,6 +249,26 @@ impl Place {
         }
     }
 
+    /// The end of a server that says it is at `addr`.
+    ///
+    /// # Errors
+    /// An agent answers at another address than it was found at.
+    pub fn server_at(&self, addr: Option<SocketAddr>) -> anyhow::Result<Endpoint> {
+        let mut endpoint = self.endpoint(End::Server);
+        let Some(addr) = addr else {
+            return Ok(endpoint);
+        };
+        if self.agent().is_some() && addr.ip() != endpoint.addr.ip() {
+            bail!(
+                "the agent answers at {}, and {} was expected; were its addresses changed?",
+                addr.ip(),
+                endpoint.addr.ip()
+            );
+        }
+        endpoint.addr = addr;
+        Ok(endpoint)
+    }
+
     /// Are addresses known before the ends are opened? On loopback the kernel chooses ports.
     pub fn has_fixed_addresses(&self) -> bool {
         matches!(self.ground, Ground::Namespaces(_) | Ground::Wire(_))

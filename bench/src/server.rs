@@ -35,6 +35,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     agent::{Agent, protocol::Start},
     backends::Wiring,
+    breakdown::stages::Stations,
     host::{self, RunTime, Seat},
     sink::{Expected, SinkReport},
 };
@@ -115,6 +116,17 @@ pub struct ServerReport {
     pub service_ns: Option<u64>,
     /// What a sink has counted.
     pub sink: Option<SinkReport>,
+    /// What a server that stamps knows of its clocks.
+    pub stamps: Option<StampClocks>,
+}
+
+/// The clocks of a server that writes stamps into its replies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StampClocks {
+    /// How exactly it knew the offset between them, in nanoseconds.
+    pub error_ns: u64,
+    /// By how much its wall clock was stepped meanwhile, if it was.
+    pub step_ns: Option<i64>,
 }
 
 impl From<NodeStats> for ServerReport {
@@ -131,6 +143,7 @@ impl From<NodeStats> for ServerReport {
             rejects,
             service_ns: None,
             sink: None,
+            stamps: None,
         }
     }
 }
@@ -270,14 +283,25 @@ impl Server {
     /// # Errors
     /// It refused, or cannot be reached any more.
     pub fn start_remote(agent: &Arc<Agent>, start: Start) -> anyhow::Result<Server> {
-        let (addr, mut facts) = agent.start(start)?;
+        Ok(Server::remote(agent, agent.start(start)?))
+    }
+
+    /// Has an agent start one that stamps ([`crate::breakdown`]).
+    ///
+    /// # Errors
+    /// As [`Server::start_remote`].
+    pub fn start_remote_stamped(agent: &Arc<Agent>, start: Start, stations: Stations) -> anyhow::Result<Server> {
+        Ok(Server::remote(agent, agent.start_stamped(start, stations)?))
+    }
+
+    fn remote(agent: &Arc<Agent>, (addr, mut facts): (SocketAddr, BTreeMap<String, String>)) -> Server {
         facts.insert(MACHINE.to_owned(), "the agent's".to_owned());
-        Ok(Server::Remote {
+        Server::Remote {
             agent: Some(agent.clone()),
             addr,
             facts,
             expected_count: None,
-        })
+        }
     }
 
     /// The UDP address it has, where it has one.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     account::Counters,
     backends::{self, BackEnd, Kind, Napi},
+    breakdown::stages::Stations,
     host::RunTime,
     interface::{Interface, frame_bytes_max},
     record::AgentRecord,
@@ -28,6 +29,13 @@ pub enum Request {
     },
     /// Start a server. One runs at a time.
     Start(Start),
+    /// Start one over that back end that writes into each reply when it passed the server's own stations.
+    StartStamped {
+        /// How, and for whom.
+        start: Start,
+        /// Who stamps.
+        stations: Stations,
+    },
     /// Stop it in its tracks, or let it go on.
     Pause {
         /// Stop, or go on.

@@ -17,7 +17,10 @@ use super::{
     session::Session,
     told,
 };
-use crate::{account::Counters, environment, host::RunTime, record::AgentRecord, server::ServerReport};
+use crate::{
+    account::Counters, breakdown::stages::Stations, environment, host::RunTime, record::AgentRecord,
+    server::ServerReport,
+};
 
 /// Connecting takes no longer.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -87,7 +90,23 @@ impl Agent {
     /// # Errors
     /// The agent refused, or the connection is gone.
     pub fn start(&self, start: Start) -> anyhow::Result<(SocketAddr, std::collections::BTreeMap<String, String>)> {
-        match self.ask(&Request::Start(start))? {
+        self.ready(&Request::Start(start))
+    }
+
+    /// Starts one that stamps.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub fn start_stamped(
+        &self,
+        start: Start,
+        stations: Stations,
+    ) -> anyhow::Result<(SocketAddr, std::collections::BTreeMap<String, String>)> {
+        self.ready(&Request::StartStamped { start, stations })
+    }
+
+    fn ready(&self, request: &Request) -> anyhow::Result<(SocketAddr, std::collections::BTreeMap<String, String>)> {
+        match self.ask(request)? {
             Answer::Ready { addr, facts } => Ok((addr, facts)),
             _ => self.misfit(),
         }

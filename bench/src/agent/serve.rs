@@ -26,6 +26,7 @@ use super::{
 use crate::{
     account::Counters,
     backends::{BACKENDS, Kind, Room, SINKS, Wiring},
+    breakdown::{self, StampedConfig, stages::Stations},
     environment,
     host::Seat,
     interface::Interface,
@@ -197,14 +198,10 @@ impl Shared {
                     interface = Some(record.interface.clone());
                     Answer::Hello(Box::new(record))
                 }),
-                Request::Start(start) => match (&interface, &server) {
-                    (None, _) => Err(anyhow::anyhow!(NO_HELLO)),
-                    (_, Some(_)) => Err(anyhow::anyhow!("a server runs already; finish it first")),
-                    (Some(interface), None) => started(&start, interface).map(|(started, answer)| {
-                        server = Some(started);
-                        answer
-                    }),
-                },
+                Request::Start(start) => begin(&interface, &mut server, |interface| started(&start, None, interface)),
+                Request::StartStamped { start, stations } => begin(&interface, &mut server, |interface| {
+                    started(&start, Some(stations), interface)
+                }),
                 Request::Pause { paused } => running(&server)
                     .and_then(|server| server.pause(paused))
                     .map(|()| Answer::Done),
@@ -262,8 +259,25 @@ fn running(server: &Option<Server>) -> anyhow::Result<&Server> {
     server.as_ref().context(NO_SERVER)
 }
 
-/// Starts what was asked for, within its bounds, as an experiment on this machine would.
-fn started(start: &Start, interface: &Interface) -> anyhow::Result<(Server, Answer)> {
+/// Starts a server by `start`, if it is time for one.
+fn begin(
+    interface: &Option<Interface>,
+    server: &mut Option<Server>,
+    start: impl FnOnce(&Interface) -> anyhow::Result<(Server, Answer)>,
+) -> anyhow::Result<Answer> {
+    match (interface, &server) {
+        (None, _) => bail!(NO_HELLO),
+        (_, Some(_)) => bail!("a server runs already; finish it first"),
+        (Some(interface), None) => {
+            let (started, answer) = start(interface)?;
+            *server = Some(started);
+            Ok(answer)
+        }
+    }
+}
+
+/// Starts what was asked for, within its bounds, as an experiment on this machine would; with `stations` one that stamps.
+fn started(start: &Start, stations: Option<Stations>, interface: &Interface) -> anyhow::Result<(Server, Answer)> {
     let (backend, addr) = start.check(interface).map_err(anyhow::Error::msg)?;
     interface.leads_to(start.client.ip())?;
     let is_sink = matches!(start.role, Role::Sink { .. });
@@ -306,7 +320,11 @@ fn started(start: &Start, interface: &Interface) -> anyhow::Result<(Server, Answ
         },
         role: start.role,
     };
-    let server = Server::spawn(&config).context("the agent's log has the server's own words")?;
+    let server = match stations {
+        None => Server::spawn(&config),
+        Some(stations) => Server::spawn_as(breakdown::SUBCOMMAND, &StampedConfig::from_plain(config, stations)?),
+    };
+    let server = server.context("the agent's log has the server's own words")?;
     let answer = Answer::Ready {
         addr: server.addr().unwrap_or(addr),
         facts: server.facts().clone(),

@@ -15,7 +15,7 @@ use dataplane_wire::{
 
 use super::{
     end::StampedEnd,
-    stages::{POINTS_COUNT, Point, Stages, Stations, Way},
+    stages::{Clocks, POINTS_COUNT, Point, Stages, Stations, Way},
 };
 use crate::load::thread::ThreadUsage;
 
@@ -35,6 +35,7 @@ pub(super) struct ClientOptions {
     pub(super) duration: Duration,
     pub(super) client_id: u32,
     pub(super) stations: Stations,
+    pub(super) clocks: Clocks,
 }
 
 /// What the client found.
@@ -55,7 +56,7 @@ pub(super) fn ask(
     stop: &AtomicBool,
 ) -> anyhow::Result<Asked> {
     let offset = ClockOffset::measure(end.wall())?;
-    let mut stages = Stages::new(options.stations);
+    let mut stages = Stages::new(options.stations, options.clocks);
     let warm_until_ns = monotonic_ns() + WARM_UP.as_nanos() as u64;
     let mut measured_from_ns = None;
     let mut used_before = ThreadUsage::now();
@@ -80,9 +81,9 @@ pub(super) fn ask(
         // The stamp that the request before this one lacked.
         if let Some(mut way) = unfinished.take() {
             match answered {
-                Some((_, before_ns)) if is_after(before_ns, &way) => {
+                Some((next, before_ns)) if is_between(&way, before_ns, &next) => {
                     way[Point::ServerSent as usize] = before_ns;
-                    stages.record(&way, offset.error_ns);
+                    stages.record(&way);
                 }
                 _ => stages.record_incomplete(),
             }
@@ -105,12 +106,13 @@ pub(super) fn ask(
     })
 }
 
-/// The stamp of the reply before is the one of `way` if it was made between its server's sending and its arrival; a lost
-/// reply in between would bring another's.
-fn is_after(sent_ns: u64, way: &Way) -> bool {
+/// The stamp of the reply before is the one of `way` if the server's driver passed it on after the server's sending and before
+/// the server received the `next` request; a lost reply in between would bring another's. All three are of the server's clocks.
+fn is_between(way: &Way, sent_ns: u64, next: &Way) -> bool {
     // Clocks are compared by the stages' gate, not here: a millisecond tells one request from another.
     const DOUBT_NS: u64 = 1_000_000;
-    sent_ns + DOUBT_NS > way[Point::ServerReply as usize] && sent_ns < way[Point::ClientReceive as usize] + DOUBT_NS
+    sent_ns.saturating_add(DOUBT_NS) > way[Point::ServerReply as usize]
+        && sent_ns < next[Point::ServerReceive as usize].saturating_add(DOUBT_NS)
 }
 
 /// One request and its reply: its way, without the stamp that is not known yet, and that stamp of the reply before. `None`:

@@ -1,10 +1,10 @@
-//! One round trip taken apart: a client and a server over stamped sockets, the server in a process of its own, and where it
-//! can be had an XDP program at each interface; or over AF_XDP rings whose completions are stamped. It gives one row per
+//! One round trip taken apart: a client and a server over stamped sockets, the server in a process of its own, which may be an
+//! agent's on another machine, and where it can be had an XDP program at each interface; or over AF_XDP rings whose completions are stamped. It gives one row per
 //! stage and one for the whole.
 //!
 //! All stamps are told in CLOCK_MONOTONIC: the programs' and XDP's are of it, the kernel's software stamps are of
-//! CLOCK_REALTIME, AF_XDP's of CLOCK_TAI, and converted by whoever reads them. The two ends are on one machine and have one pair of clocks; across
-//! machines a stage between them would be off by the difference of two clocks, and is not offered.
+//! CLOCK_REALTIME, AF_XDP's of CLOCK_TAI, and converted by whoever reads them. Two ends on one machine have one pair of clocks. Between machines only
+//! differences of one machine's stamps are taken, and what is between them is one stage ([`stages::WIRE`]).
 
 mod client;
 pub mod driver;
@@ -19,14 +19,15 @@ use dataplane_ports::stamped::StampedWait;
 use dataplane_waist::Wake;
 use serde::{Deserialize, Serialize};
 
-pub use self::server::{SUBCOMMAND, StampedConfig, StampedReport, main as serve};
+pub use self::server::{SUBCOMMAND, StampedConfig, main as serve};
 use self::{
     client::{Asked, ClientOptions},
     driver::DriverStamps,
     end::StampedEnd,
-    stages::{Stages, Stations, TOTAL},
+    stages::{Clocks, Stages, Stations, TOTAL},
 };
 use crate::{
+    agent::protocol::Start,
     backends::{Room, Wiring},
     experiment::Lab,
     host::{self, RunTime, Seat},
@@ -36,7 +37,7 @@ use crate::{
     },
     place::End,
     record::{Better, Metric, ModeRecord, Row, Validity},
-    server::Server,
+    server::{Role, Server, ServerReport, StampClocks},
     trial::{Cpus, Position},
 };
 
@@ -59,6 +60,31 @@ pub enum Wait {
     Blocking,
     /// Not at all.
     Spinning,
+}
+
+impl Wait {
+    /// How an end waits that is taken apart as the back end `plain`; `None`: not by such stations.
+    pub fn of_plain(plain: &str, stations: Stations) -> Option<Wait> {
+        match (plain, stations) {
+            ("udp-blocking", Stations::Socket | Stations::SocketAndDriver) | ("af-xdp", Stations::Ring) => {
+                Some(Wait::Blocking)
+            }
+            ("udp-spin", Stations::Socket | Stations::SocketAndDriver) | ("af-xdp-spin", Stations::Ring) => {
+                Some(Wait::Spinning)
+            }
+            _ => None,
+        }
+    }
+
+    /// The back end without stamps: the other way round.
+    fn plain(self, stations: Stations) -> &'static str {
+        match (self, stations) {
+            (Wait::Blocking, Stations::Ring) => "af-xdp",
+            (Wait::Spinning, Stations::Ring) => "af-xdp-spin",
+            (Wait::Blocking, _) => "udp-blocking",
+            (Wait::Spinning, _) => "udp-spin",
+        }
+    }
 }
 
 impl From<Wait> for StampedWait {
@@ -104,16 +130,65 @@ fn wiring(lab: &Lab<'_>, end: End) -> Wiring {
     }
 }
 
-/// Can the client's end be opened with such stations? It is closed again.
+/// Can both ends be opened with such stations? They are closed again.
 ///
 /// # Errors
-/// Why not: no namespaces, no privilege, a kernel before 6.8 for AF_XDP's stamps.
+/// Why not: no namespaces, no privilege, no XDP in a driver, a kernel before 6.8 for AF_XDP's stamps.
 pub fn try_stations(lab: &Lab<'_>, stations: Stations) -> anyhow::Result<()> {
+    let driver = driver_of_client(lab, stations)?;
     let wiring = wiring(lab, End::Client);
     let opened = lab
         .place
         .inside(End::Client, || StampedEnd::open(&wiring, Wait::Spinning, stations))?;
-    opened.map(drop)
+    drop(opened?);
+    let seat = Seat {
+        cpu: None,
+        spins: false,
+        is_shared: false,
+    };
+    let server = start_server(lab, stations, Wait::Blocking, seat)?;
+    server.finish()?;
+    drop(driver);
+    Ok(())
+}
+
+fn driver_of_client(lab: &Lab<'_>, stations: Stations) -> anyhow::Result<Option<DriverStamps>> {
+    match stations {
+        Stations::SocketAndDriver => DriverStamps::of_client(lab.place).map(Some),
+        Stations::Socket | Stations::Ring => Ok(None),
+    }
+}
+
+/// The server, in its own namespace, or on the agent's machine, where the agent chooses its seat.
+fn start_server(lab: &Lab<'_>, stations: Stations, wait: Wait, seat: Seat) -> anyhow::Result<Server> {
+    let wiring = wiring(lab, End::Server);
+    let Some(agent) = lab.place.agent() else {
+        let config = StampedConfig {
+            parent_pid: std::process::id(),
+            wiring,
+            stations,
+            wait,
+            seat,
+        };
+        let server = lab
+            .place
+            .inside(End::Server, || Server::spawn_as(SUBCOMMAND, &config))?;
+        return server.context("starting the stamped server");
+    };
+    let client = lab.place.endpoint(End::Client);
+    let start = Start {
+        backend: wait.plain(stations).to_owned(),
+        client: client.addr,
+        client_mac: client.mac,
+        server_port: wiring.local.addr.port(),
+        frame_bytes_max: wiring.frame_bytes_max,
+        room_frames_count: wiring.room.frames_count,
+        role: Role::Echo {
+            service_spin: Duration::ZERO,
+            times_turns: false,
+        },
+    };
+    Server::start_remote_stamped(agent, start, stations).context("starting the stamped server")
 }
 
 /// Measures, and gives a row for each stage and one for the whole, all valid or all INVALID.
@@ -122,41 +197,32 @@ pub fn try_stations(lab: &Lab<'_>, stations: Stations) -> anyhow::Result<()> {
 /// When an end could not be started or failed.
 pub fn measure(lab: &Lab<'_>, breakdown: &Breakdown, position: &Position) -> anyhow::Result<Vec<Row>> {
     let at_s = lab.run_started.elapsed().as_secs_f64();
+    let has_one_machine = lab.place.agent().is_none();
+    let clocks = if has_one_machine {
+        Clocks::Shared
+    } else {
+        Clocks::Separate
+    };
     let [client_cpu, server_cpu] = breakdown.cpus.of(lab.place.cpus());
+    let is_shared = has_one_machine && client_cpu == server_cpu;
     let seat = |cpu| Seat {
         cpu,
         spins: breakdown.wait == Wait::Spinning,
-        is_shared: client_cpu == server_cpu,
-    };
-    let config = StampedConfig {
-        parent_pid: std::process::id(),
-        wiring: wiring(lab, End::Server),
-        stations: breakdown.stations,
-        wait: breakdown.wait,
-        seat: seat(server_cpu),
+        is_shared,
     };
     // Before the ends: attaching one changes how the interface receives.
-    let driver = match breakdown.stations {
-        Stations::SocketAndDriver => {
-            Some(DriverStamps::attach(lab.place).context("attaching the XDP programs that stamp")?)
-        }
-        Stations::Socket | Stations::Ring => None,
-    };
+    let driver = driver_of_client(lab, breakdown.stations)?;
     let watch = Watch::begin();
-    let server = lab
-        .place
-        .inside(End::Server, || Server::spawn_as(SUBCOMMAND, &config))?
-        .context("starting the stamped server")?;
-    let mut remote = lab.place.endpoint(End::Server);
-    remote.addr = server.addr().context("the stamped server said no address")?;
+    let server = start_server(lab, breakdown.stations, breakdown.wait, seat(server_cpu))?;
     let wiring = Wiring {
-        remote: Some(remote),
+        remote: Some(lab.place.server_at(server.addr())?),
         ..wiring(lab, End::Client)
     };
     let options = ClientOptions {
         duration: breakdown.duration,
         client_id: breakdown.client_id,
         stations: breakdown.stations,
+        clocks,
     };
     let measured = thread::scope(|scope| {
         let (server, open) = (&server, || {
@@ -168,13 +234,15 @@ pub fn measure(lab: &Lab<'_>, breakdown: &Breakdown, position: &Position) -> any
     .context("the client of a breakdown")?;
     let mut facts = measured.facts;
     facts.extend(server.facts().clone());
-    let report: StampedReport = server.finish_as()?;
+    let report = server.finish()?;
+    let server_clocks = report.stamps.context("the stamped server said nothing of its clocks")?;
     drop(driver);
 
     let asked = measured.asked;
+    let clock_error_ns = clocks.error_ns(asked.clock_error_ns, server_clocks.error_ns);
     let mut seen = watch.end();
-    seen.extend(observations(&asked, &report));
-    if client_cpu != server_cpu {
+    seen.extend(observations(&asked, &report, &server_clocks, clock_error_ns));
+    if !is_shared {
         for (end, used) in [("client", measured.client_used), ("server", measured.server_used)] {
             seen.extend(used.map(|used| Observation::Contention {
                 end,
@@ -187,7 +255,6 @@ pub fn measure(lab: &Lab<'_>, breakdown: &Breakdown, position: &Position) -> any
         Wait::Blocking => Wake::Sleeps,
         Wait::Spinning => Wake::Spins,
     };
-    let clock_error_ns = asked.clock_error_ns.max(report.clock_error_ns);
     facts.insert("wake".to_owned(), format!("{wake:?}").to_lowercase());
     facts.insert("clock_error_ns".to_owned(), clock_error_ns.to_string());
     facts.insert(
@@ -207,7 +274,12 @@ pub fn measure(lab: &Lab<'_>, breakdown: &Breakdown, position: &Position) -> any
         validity: gates::judge(&seen, &Limits::for_wake(wake)),
     };
     let mut rows = stage_rows(&frame, &asked.stages);
-    rows.push(total_row(&frame, &asked, &measured_cpu(&asked, measured.server_used)));
+    rows.push(total_row(
+        &frame,
+        &asked,
+        clock_error_ns,
+        &measured_cpu(&asked, measured.server_used),
+    ));
     Ok(rows)
 }
 
@@ -249,7 +321,12 @@ fn ask(
 }
 
 /// What the two ends show about themselves.
-fn observations(asked: &Asked, report: &StampedReport) -> Vec<Observation> {
+fn observations(
+    asked: &Asked,
+    report: &ServerReport,
+    server_clocks: &StampClocks,
+    clock_error_ns: u64,
+) -> Vec<Observation> {
     let stages = &asked.stages;
     let told_count = stages.total().samples_count();
     let mut seen = vec![
@@ -264,7 +341,7 @@ fn observations(asked: &Asked, report: &StampedReport) -> Vec<Observation> {
         Observation::RingOverflow {
             end: "server",
             rx_dropped_count: 0,
-            tx_dropped_count: report.server.tx_dropped_count,
+            tx_dropped_count: report.tx_dropped_count,
         },
     ];
     if told_count == 0 {
@@ -275,12 +352,12 @@ fn observations(asked: &Asked, report: &StampedReport) -> Vec<Observation> {
         seen.push(Observation::Stages {
             sum_ns: stages.sum_of_means_ns(),
             total_ns: stages.total_mean_ns(),
-            clock_error_ns: asked.clock_error_ns.max(report.clock_error_ns),
-            out_of_order_count: stages.out_of_order_count(),
+            clock_error_ns,
+            out_of_order_count: stages.out_of_order_count(clock_error_ns),
         });
     }
     // Smaller steps than the machine's own watch complains of move stages, too.
-    for wall_step_ns in [asked.clock_step_ns, report.clock_step_ns].into_iter().flatten() {
+    for wall_step_ns in [asked.clock_step_ns, server_clocks.step_ns].into_iter().flatten() {
         seen.push(Observation::StampClockStep { wall_step_ns });
     }
     seen
@@ -366,7 +443,12 @@ fn measured_cpu(asked: &Asked, server_used: Option<RunTime>) -> Vec<(&'static st
     metrics
 }
 
-fn total_row(frame: &RowFrame<'_>, asked: &Asked, cpu: &[(&'static str, f64, &'static str)]) -> Row {
+fn total_row(
+    frame: &RowFrame<'_>,
+    asked: &Asked,
+    clock_error_ns: u64,
+    cpu: &[(&'static str, f64, &'static str)],
+) -> Row {
     let stages = &asked.stages;
     let total_ns = stages.total_mean_ns();
     let mut metrics = vec![
@@ -375,7 +457,11 @@ fn total_row(frame: &RowFrame<'_>, asked: &Asked, cpu: &[(&'static str, f64, &'s
         (STAGES_SUM, stages.sum_of_means_ns() / total_ns, "ratio"),
         ("sent", asked.sent_count as f64, "count"),
         ("unstamped", stages.incomplete_count() as f64, "count"),
-        ("out_of_order", stages.out_of_order_count() as f64, "count"),
+        (
+            "out_of_order",
+            stages.out_of_order_count(clock_error_ns) as f64,
+            "count",
+        ),
     ];
     metrics.extend_from_slice(cpu);
     let mut row = frame.row(TOTAL, stages.total(), metrics);

@@ -14,11 +14,11 @@ use dataplane_wire::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Wait, client::FRAME_BYTES, end::StampedEnd, stages::Stations};
+use super::{Wait, client::FRAME_BYTES, driver::DriverStamps, end::StampedEnd, stages::Stations};
 use crate::{
     backends::Wiring,
     host::{self, Seat},
-    server::{self, ServerReport},
+    server::{self, ServerConfig, ServerReport, StampClocks},
 };
 
 /// The hidden subcommand.
@@ -39,15 +39,22 @@ pub struct StampedConfig {
     pub seat: Seat,
 }
 
-/// The last line on the server's stdout.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct StampedReport {
-    /// What any server counts.
-    pub server: ServerReport,
-    /// How exactly it knew the offset of its clocks, in nanoseconds.
-    pub clock_error_ns: u64,
-    /// By how much its wall clock was stepped meanwhile, if it was.
-    pub clock_step_ns: Option<i64>,
+impl StampedConfig {
+    /// The server that does with stamps what `plain` would do without.
+    ///
+    /// # Errors
+    /// Its back end has no stamps from such stations.
+    pub fn from_plain(plain: ServerConfig, stations: Stations) -> anyhow::Result<StampedConfig> {
+        let wait = Wait::of_plain(&plain.backend, stations)
+            .with_context(|| format!("{} has no stamps of {stations:?}", plain.backend))?;
+        Ok(StampedConfig {
+            parent_pid: plain.parent_pid,
+            wiring: plain.wiring,
+            stations,
+            wait,
+            seat: plain.seat,
+        })
+    }
 }
 
 /// The server's process: everything behind [`SUBCOMMAND`].
@@ -57,6 +64,11 @@ pub struct StampedReport {
 pub fn main(config: &str) -> anyhow::Result<()> {
     let config: StampedConfig = serde_json::from_str(config).context("reading the server's configuration")?;
     server::die_with(config.parent_pid)?;
+    // Before the socket: attaching one changes how the interface receives.
+    let _driver = match config.stations {
+        Stations::SocketAndDriver => Some(DriverStamps::of_server(&config.wiring.local)?),
+        Stations::Socket | Stations::Ring => None,
+    };
     let end = StampedEnd::open(&config.wiring, config.wait, config.stations)?;
     server::settle_and_say_ready("server", Some(end.local_addr()), config.seat)?;
     let stop = server::stop_at_eof(|_| {}, || {});
@@ -65,7 +77,7 @@ pub fn main(config: &str) -> anyhow::Result<()> {
     server::say(&report)
 }
 
-fn serve(mut end: StampedEnd, stop: &AtomicBool) -> anyhow::Result<StampedReport> {
+fn serve(mut end: StampedEnd, stop: &AtomicBool) -> anyhow::Result<ServerReport> {
     let offset = ClockOffset::measure(end.wall())?;
     let mut report = ServerReport::default();
     let mut buffer = [0; FRAME_BYTES];
@@ -107,11 +119,11 @@ fn serve(mut end: StampedEnd, stop: &AtomicBool) -> anyhow::Result<StampedReport
         end.tx_stamps(look).context("reading transmit stamps")?;
     }
     let later = ClockOffset::measure(end.wall())?;
-    Ok(StampedReport {
-        server: report,
-        clock_error_ns: offset.error_ns,
-        clock_step_ns: later.step_since(&offset),
-    })
+    report.stamps = Some(StampClocks {
+        error_ns: offset.error_ns,
+        step_ns: later.step_since(&offset),
+    });
+    Ok(report)
 }
 
 /// Turns a request into its reply, with the stamps in its trailer and the moment of sending last.
@@ -163,6 +175,32 @@ mod tests {
         assert_eq!(trace::stamp(trailer, Station::ServerAppRx), 100);
         assert!(trace::stamp(trailer, Station::ServerAppTx) > 0);
         assert_eq!(answer(&mut bytes, &[]), Err(Reject::Kind), "a reply is not answered");
+    }
+
+    #[test]
+    fn only_back_ends_that_are_taken_apart_have_a_stamped_server() {
+        let plain = |backend: &str| -> ServerConfig {
+            let endpoint = r#"{"addr":"192.0.2.2:7000","interface":"eth0","mac":[0,0,0,0,0,0],"mtu_bytes":1500}"#;
+            let config = format!(
+                r#"{{"parent_pid":1,"backend":"{backend}","wiring":{{"end":"Server","local":{endpoint},"remote":null,
+                "over_veth":false,"frame_bytes_max":128,"room":{{"frames_count":64}},"untimed":true,"region":null}},
+                "seat":{{"cpu":null,"spins":false,"is_shared":false}},
+                "role":{{"echo":{{"service_spin":{{"secs":0,"nanos":0}},"times_turns":false}}}}}}"#
+            );
+            serde_json::from_str(&config).expect("a configuration")
+        };
+        for stations in [Stations::Socket, Stations::SocketAndDriver, Stations::Ring] {
+            for wait in [Wait::Blocking, Wait::Spinning] {
+                let config = StampedConfig::from_plain(plain(wait.plain(stations)), stations).expect("one of ours");
+                assert_eq!((config.wait, config.stations), (wait, stations));
+            }
+            for other in ["io-uring", "xdp-echo", "af-packet", "udp-epoll"] {
+                let error = StampedConfig::from_plain(plain(other), stations).expect_err("no stamps");
+                assert!(error.to_string().contains(other), "{error}");
+            }
+        }
+        assert!(StampedConfig::from_plain(plain("udp-spin"), Stations::Ring).is_err());
+        assert!(StampedConfig::from_plain(plain("af-xdp"), Stations::SocketAndDriver).is_err());
     }
 
     #[test]

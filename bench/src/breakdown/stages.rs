@@ -7,6 +7,10 @@
 //!   server                  driver ─▶ stack ─▶ app ─ app ─▶ driver
 //! ```
 //!
+//! Between two machines no stamp of one is compared with one of the other. What the server accounts for, by differences of its own
+//! stamps, is taken from the time that the client saw pass between its last stamp on the way out and its first on the way back; the
+//! rest is one stage, the wire in both directions.
+//!
 //! An AF_XDP ring has neither scheduler nor stack, and the one XDP program of its interface feeds it: of its way the programs
 //! and the drivers that a frame leaves by are known.
 
@@ -61,6 +65,11 @@ impl Point {
         Point::ClientStack,
         Point::ClientReceive,
     ];
+
+    /// Is it at the server's end?
+    fn is_server(self) -> bool {
+        (Point::ServerDriver..=Point::ServerSent).contains(&self)
+    }
 
     /// Which clock its stamp is read from.
     fn clock(self, stations: Stations) -> StampClock {
@@ -127,20 +136,59 @@ impl Stations {
     }
 }
 
-/// When one request and its reply passed each point, in nanoseconds of CLOCK_MONOTONIC; 0 where it was not stamped.
+/// Whose clocks the two ends read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clocks {
+    /// Those of one machine.
+    Shared,
+    /// Each those of its own machine.
+    Separate,
+}
+
+impl Clocks {
+    /// How exactly durations of a breakdown are known, in nanoseconds, when the ends know their own clocks so exactly. A stage
+    /// of separate clocks may have the errors of both.
+    pub fn error_ns(self, client_ns: u64, server_ns: u64) -> u64 {
+        match self {
+            Clocks::Shared => client_ns.max(server_ns),
+            Clocks::Separate => client_ns.saturating_add(server_ns),
+        }
+    }
+}
+
+/// When one request and its reply passed each point, in nanoseconds of CLOCK_MONOTONIC of the point's machine; 0 where it was
+/// not stamped.
 pub type Way = [u64; POINTS_COUNT];
 
-/// From one stamped point to the next.
+/// A part of the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stage {
-    /// Where it begins.
-    pub from: Point,
-    /// Where it ends.
-    pub to: Point,
+pub enum Stage {
+    /// From one stamped point to the next, by one machine's clocks.
+    Between {
+        /// Where it begins.
+        from: Point,
+        /// Where it ends.
+        to: Point,
+    },
+    /// From one machine to the other and back: the client's time from `left` to `returned` without the server's from `arrived` to
+    /// `replied`.
+    BothWays {
+        /// The client's last point on the way out.
+        left: Point,
+        /// The server's first.
+        arrived: Point,
+        /// The server's last.
+        replied: Point,
+        /// The client's first on the way back.
+        returned: Point,
+    },
 }
 
 /// The name of the whole round trip among the stages.
 pub const TOTAL: &str = "total";
+
+/// The name of the one stage between two machines.
+pub const WIRE: &str = "03 the wire, both ways";
 
 /// The names of the stages in which somebody is woken; the receive path from the stack's stamp to the socket is in them
 /// too.
@@ -149,7 +197,10 @@ pub const WAKEUPS: [&str; 2] = ["05 server stack to app", "10 client stack to ap
 impl Stage {
     /// What a row calls it; sorted by name they are in order.
     pub fn name(self) -> &'static str {
-        match (self.from, self.to) {
+        let Stage::Between { from, to } = self else {
+            return WIRE;
+        };
+        match (from, to) {
             (Point::ClientSend, Point::ClientSent) => "01 client app to driver",
             (Point::ClientSend, _) => "01 client app to scheduler",
             (Point::ClientScheduled, _) => "02 client scheduler to driver",
@@ -171,7 +222,59 @@ impl Stage {
     /// Who made the two stamps, and of which clocks they are, for a row's facts.
     pub fn clocks(self, stations: Stations) -> String {
         let end = |point: Point| format!("{} ({})", point.clock(stations).name(), point.stamped_by(stations));
-        format!("{} to {}", end(self.from), end(self.to))
+        match self {
+            Stage::Between { from, to } => format!("{} to {}", end(from), end(to)),
+            Stage::BothWays {
+                left,
+                arrived,
+                replied,
+                returned,
+            } => format!(
+                "the client's {} to {}, less the server's {} to {}",
+                end(left),
+                end(returned),
+                end(arrived),
+                end(replied)
+            ),
+        }
+    }
+
+    /// How long it took, in nanoseconds; less than nothing if stamps are out of order.
+    fn duration_ns(self, way: &Way) -> i64 {
+        let between = |from: Point, to: Point| way[to as usize].wrapping_sub(way[from as usize]).cast_signed();
+        match self {
+            Stage::Between { from, to } => between(from, to),
+            Stage::BothWays {
+                left,
+                arrived,
+                replied,
+                returned,
+            } => between(left, returned).saturating_sub(between(arrived, replied)),
+        }
+    }
+
+    /// The stages between `points`, which are in order.
+    fn all(points: &[Point], clocks: Clocks) -> Vec<Stage> {
+        let mut stages = Vec::new();
+        // The client's last point and the server's first.
+        let mut outward = None;
+        for pair in points.windows(2) {
+            let (from, to) = (pair[0], pair[1]);
+            if clocks == Clocks::Shared || from.is_server() == to.is_server() {
+                stages.push(Stage::Between { from, to });
+            } else if let Some((left, arrived)) = outward {
+                stages.push(Stage::BothWays {
+                    left,
+                    arrived,
+                    replied: from,
+                    returned: to,
+                });
+            } else {
+                outward = Some((from, to));
+            }
+        }
+        stages.sort_by_key(|stage| stage.name());
+        stages
     }
 }
 
@@ -180,24 +283,28 @@ impl Stage {
 pub struct Stages {
     stations: Stations,
     points: Vec<Point>,
+    stages: Vec<Stage>,
     /// One for each stage.
     durations: Vec<Recorder>,
     total: Recorder,
     incomplete_count: u64,
-    out_of_order_count: u64,
+    /// By how much stages ended before they began.
+    out_of_order: Recorder,
 }
 
 impl Stages {
     /// Nothing yet.
-    pub fn new(stations: Stations) -> Stages {
+    pub fn new(stations: Stations, clocks: Clocks) -> Stages {
         let points = stations.points();
+        let stages = Stage::all(&points, clocks);
         Stages {
             stations,
-            durations: vec![Recorder::new(); points.len() - 1],
+            durations: vec![Recorder::new(); stages.len()],
             total: Recorder::new(),
             points,
+            stages,
             incomplete_count: 0,
-            out_of_order_count: 0,
+            out_of_order: Recorder::new(),
         }
     }
 
@@ -207,16 +314,18 @@ impl Stages {
     }
 
     /// Records one request that was answered, if all its stamps were made. A stage that ends before it begins counts as 0,
-    /// and as out of order if the clocks' `error_ns` does not explain it.
-    pub fn record(&mut self, way: &Way, error_ns: u64) {
+    /// and as out of order.
+    pub fn record(&mut self, way: &Way) {
         if self.points.iter().any(|point| way[*point as usize] == 0) {
             self.incomplete_count += 1;
             return;
         }
-        for (pair, recorder) in self.points.windows(2).zip(&mut self.durations) {
-            let (from_ns, to_ns) = (way[pair[0] as usize], way[pair[1] as usize]);
-            recorder.record(to_ns.saturating_sub(from_ns));
-            self.out_of_order_count += u64::from(from_ns > to_ns.saturating_add(error_ns));
+        for (stage, recorder) in self.stages.iter().zip(&mut self.durations) {
+            let duration_ns = stage.duration_ns(way);
+            recorder.record(duration_ns.max(0).unsigned_abs());
+            if duration_ns < 0 {
+                self.out_of_order.record(duration_ns.unsigned_abs());
+            }
         }
         let (first_ns, last_ns) = (way[Point::ClientSend as usize], way[Point::ClientReceive as usize]);
         self.total.record(last_ns.saturating_sub(first_ns));
@@ -234,11 +343,7 @@ impl Stages {
 
     /// Each stage with its durations, in order.
     pub fn stages(&self) -> impl Iterator<Item = (Stage, &Recorder)> {
-        let stages = self.points.windows(2).map(|pair| Stage {
-            from: pair[0],
-            to: pair[1],
-        });
-        stages.zip(&self.durations)
+        self.stages.iter().copied().zip(&self.durations)
     }
 
     /// Round trips, lost requests included.
@@ -261,9 +366,13 @@ impl Stages {
         self.incomplete_count
     }
 
-    /// Stages that ended before they began, by more than the clocks' error.
-    pub fn out_of_order_count(&self) -> u64 {
-        self.out_of_order_count
+    /// Stages that ended before they began, by more than the clocks' `error_ns`.
+    pub fn out_of_order_count(&self, error_ns: u64) -> u64 {
+        let by = self.out_of_order.histogram();
+        let counts = by
+            .iter_recorded()
+            .filter(|bucket| bucket.value_iterated_to() > error_ns);
+        counts.map(|bucket| bucket.count_at_value()).sum()
     }
 }
 
@@ -272,10 +381,13 @@ mod tests {
     use super::*;
 
     /// Each with the number of its stages.
-    const ALL: [(Stations, usize); 3] = [
-        (Stations::Socket, 8),
-        (Stations::SocketAndDriver, 10),
-        (Stations::Ring, 5),
+    const ALL: [(Stations, Clocks, usize); 6] = [
+        (Stations::Socket, Clocks::Shared, 8),
+        (Stations::SocketAndDriver, Clocks::Shared, 10),
+        (Stations::Ring, Clocks::Shared, 5),
+        (Stations::Socket, Clocks::Separate, 7),
+        (Stations::SocketAndDriver, Clocks::Separate, 9),
+        (Stations::Ring, Clocks::Separate, 4),
     ];
 
     /// A way whose every stage takes a little longer than the one before.
@@ -291,41 +403,88 @@ mod tests {
 
     #[test]
     fn stages_add_up_to_the_round_trip() {
-        for (stations, count) in ALL {
-            let mut stages = Stages::new(stations);
-            (1..1000).for_each(|index| stages.record(&way(index * 1_000_000, stations), 30));
+        for (stations, clocks, count) in ALL {
+            let mut stages = Stages::new(stations, clocks);
+            (1..1000).for_each(|index| stages.record(&way(index * 1_000_000, stations)));
             assert_eq!(stages.stages().count(), count);
             let (sum_ns, total_ns) = (stages.sum_of_means_ns(), stages.total_mean_ns());
             assert!((sum_ns / total_ns - 1.0).abs() < 0.002, "{sum_ns} and {total_ns}");
-            assert_eq!((stages.incomplete_count(), stages.out_of_order_count()), (0, 0));
+            assert_eq!((stages.incomplete_count(), stages.out_of_order_count(0)), (0, 0));
         }
     }
 
     #[test]
+    fn clocks_that_are_hours_apart_change_nothing_between_machines() {
+        for stations in [Stations::Socket, Stations::SocketAndDriver, Stations::Ring] {
+            let told = |apart_ns: i64| {
+                let mut way = way(86_400_000_000_000, stations);
+                for point in Point::ALL.into_iter().filter(|point| point.is_server()) {
+                    let at_ns = &mut way[point as usize];
+                    *at_ns = if *at_ns == 0 {
+                        0
+                    } else {
+                        at_ns.strict_add_signed(apart_ns)
+                    };
+                }
+                let mut stages = Stages::new(stations, Clocks::Separate);
+                stages.record(&way);
+                assert_eq!(stages.out_of_order_count(0), 0);
+                let told = stages
+                    .stages()
+                    .map(|(stage, durations)| (stage.name(), durations.histogram().max()));
+                told.collect::<Vec<_>>()
+            };
+            let same = told(0);
+            assert_eq!(told(7_200_000_000_000), same);
+            assert_eq!(told(-7_200_000_000_000), same);
+            // Stage n takes n times 100 ns, and these two are between machines.
+            let points = stations.points();
+            let of_server = |point: &Point| point.is_server();
+            let there = points.iter().position(of_server).expect("it has a server");
+            let back = points.iter().rposition(of_server).expect("it has a server") + 1;
+            let wire = same.iter().find(|(name, _)| *name == WIRE).expect("a wire");
+            assert_eq!(wire.1, 100 * (there + back) as u64);
+        }
+    }
+
+    #[test]
+    fn a_server_that_accounts_for_more_than_the_client_saw_is_out_of_order() {
+        let mut wrong = way(1_000_000, Stations::Socket);
+        wrong[Point::ServerSent as usize] += 50_000;
+        let mut stages = Stages::new(Stations::Socket, Clocks::Separate);
+        stages.record(&wrong);
+        assert_eq!(stages.out_of_order_count(60), 1);
+        assert!(stages.sum_of_means_ns() > 1.5 * stages.total_mean_ns());
+        assert_eq!(Clocks::Separate.error_ns(20, 30), 50);
+        assert_eq!(Clocks::Shared.error_ns(20, 30), 30);
+    }
+
+    #[test]
     fn a_stamp_out_of_order_is_counted_and_spoils_the_sum() {
-        let mut stages = Stages::new(Stations::Socket);
+        let mut stages = Stages::new(Stations::Socket, Clocks::Shared);
         let mut wrong = way(1_000_000, Stations::Socket);
         wrong[Point::ServerStack as usize] -= 5_000;
-        stages.record(&wrong, 30);
-        assert_eq!(stages.out_of_order_count(), 1);
+        stages.record(&wrong);
+        assert_eq!(stages.out_of_order_count(30), 1);
         assert!(stages.sum_of_means_ns() > 1.5 * stages.total_mean_ns());
         let mut within = way(1_000_000, Stations::Socket);
         within[Point::ServerReply as usize] = within[Point::ServerReceive as usize] - 20;
-        stages.record(&within, 30);
-        assert_eq!(stages.out_of_order_count(), 1, "the clocks' error explains it");
+        stages.record(&within);
+        assert_eq!(stages.out_of_order_count(30), 1, "the clocks' error explains it");
+        assert_eq!(stages.out_of_order_count(10), 2, "a smaller one would not");
     }
 
     #[test]
     fn a_missing_stamp_leaves_the_whole_request_out() {
-        let mut stages = Stages::new(Stations::SocketAndDriver);
-        stages.record(&way(1_000_000, Stations::Socket), 30);
+        let mut stages = Stages::new(Stations::SocketAndDriver, Clocks::Shared);
+        stages.record(&way(1_000_000, Stations::Socket));
         assert_eq!((stages.incomplete_count(), stages.total().total_count()), (1, 0));
     }
 
     #[test]
     fn names_are_unique_and_in_order() {
-        for (stations, _) in ALL {
-            let stages = Stages::new(stations);
+        for (stations, clocks, _) in ALL {
+            let stages = Stages::new(stations, clocks);
             let names: Vec<&str> = stages.stages().map(|(stage, _)| stage.name()).collect();
             assert!(names.windows(2).all(|pair| pair[0] < pair[1]), "{names:?}");
             assert!(names.last().is_some_and(|last| *last < TOTAL));

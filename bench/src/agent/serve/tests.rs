@@ -60,9 +60,12 @@ fn requests_out_of_turn_and_out_of_bounds_are_refused_and_the_session_goes_on() 
     let start = r#"{"ask":"start","backend":"udp-blocking","client":"127.0.0.1:7001","client_mac":[0,0,0,0,0,0],
         "server_port":7000,"frame_bytes_max":64,"room_frames_count":64,
         "role":{"echo":{"service_spin":{"secs":0,"nanos":0},"times_turns":false}}}"#;
+    let plain = start.replace(r#""ask":"start","#, "");
+    let start_stamped = &*format!(r#"{{"ask":"start_stamped","stations":"Socket","start":{plain}}}"#);
     with_agent(|mut client| {
         for (message, why) in [
             (start, "say hello first"),
+            (start_stamped, "say hello first"),
             (r#"{"ask":"hello","version":"0.0.0"}"#, "the same dplab"),
             (r#"{"ask":"pause","paused":true}"#, NO_SERVER),
             (r#"{"ask":"run_time"}"#, NO_SERVER),
@@ -86,12 +89,14 @@ fn requests_out_of_turn_and_out_of_bounds_are_refused_and_the_session_goes_on() 
         client.say(br#"{"ask":"counters"}"#);
         let answer = client.hear();
         assert!(answer["counters"]["interface.rx_packets"].is_u64(), "{answer}");
-        client.say(start.as_bytes());
-        assert!(
-            client.hear()["why"]
-                .as_str()
-                .is_some_and(|said| said.contains("another machine"))
-        );
+        for out_of_bounds in [start, start_stamped] {
+            client.say(out_of_bounds.as_bytes());
+            assert!(
+                client.hear()["why"]
+                    .as_str()
+                    .is_some_and(|said| said.contains("another machine"))
+            );
+        }
         client.say(br#"{"ask":"bye"}"#);
     })
     .expect("done in order");
