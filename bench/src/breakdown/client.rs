@@ -203,6 +203,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_stamp_belongs_to_the_request_between_whose_server_stations_it_lies() {
+        const MS: u64 = 1_000_000;
+        let at = |server_ns: u64| {
+            let mut way: Way = [0; POINTS_COUNT];
+            // The client's clock was started long after the server's.
+            way[Point::ClientSend as usize] = 5;
+            way[Point::ClientReceive as usize] = 60_000;
+            way[Point::ServerReceive as usize] = server_ns;
+            way[Point::ServerReply as usize] = server_ns + 1_000;
+            way
+        };
+        let (way, next) = (at(9_000 * MS), at(9_050 * MS));
+        assert!(is_between(&way, 9_000 * MS + 2_000, &next));
+        assert!(!is_between(&way, 0, &next), "none");
+        assert!(!is_between(&way, 8_950 * MS, &next), "of a request before");
+        assert!(!is_between(&way, 9_100 * MS, &next), "of one after");
+        assert!(!is_between(&way, u64::MAX, &next), "nonsense");
+    }
+
+    #[test]
     fn only_this_request_s_reply_is_read() {
         let mut bytes = [0; FRAME_BYTES];
         request(7, 11, 12, &mut bytes);

@@ -1,10 +1,11 @@
 //! One round trip taken apart: a client and a server over stamped sockets, the server in a process of its own, which may be an
-//! agent's on another machine, and where it can be had an XDP program at each interface; or over AF_XDP rings whose completions are stamped. It gives one row per
-//! stage and one for the whole.
+//! agent's on another machine, and where it can be had an XDP program at each interface; or over AF_XDP rings whose completions
+//! are stamped. It gives one row per stage and one for the whole.
 //!
 //! All stamps are told in CLOCK_MONOTONIC: the programs' and XDP's are of it, the kernel's software stamps are of
-//! CLOCK_REALTIME, AF_XDP's of CLOCK_TAI, and converted by whoever reads them. Two ends on one machine have one pair of clocks. Between machines only
-//! differences of one machine's stamps are taken, and what is between them is one stage ([`stages::WIRE`]).
+//! CLOCK_REALTIME, AF_XDP's of CLOCK_TAI, and converted by whoever reads them. Two ends on one machine have one pair of clocks.
+//! Between machines only differences of one machine's stamps are taken, and what is between them is one stage
+//! ([`stages::WIRE`]).
 
 mod client;
 pub mod driver;
@@ -197,14 +198,12 @@ fn start_server(lab: &Lab<'_>, stations: Stations, wait: Wait, seat: Seat) -> an
 /// When an end could not be started or failed.
 pub fn measure(lab: &Lab<'_>, breakdown: &Breakdown, position: &Position) -> anyhow::Result<Vec<Row>> {
     let at_s = lab.run_started.elapsed().as_secs_f64();
-    let has_one_machine = lab.place.agent().is_none();
-    let clocks = if has_one_machine {
-        Clocks::Shared
-    } else {
-        Clocks::Separate
+    let clocks = match lab.place.agent() {
+        None => Clocks::Shared,
+        Some(_) => Clocks::Separate,
     };
     let [client_cpu, server_cpu] = breakdown.cpus.of(lab.place.cpus());
-    let is_shared = has_one_machine && client_cpu == server_cpu;
+    let is_shared = clocks == Clocks::Shared && client_cpu == server_cpu;
     let seat = |cpu| Seat {
         cpu,
         spins: breakdown.wait == Wait::Spinning,
