@@ -9,7 +9,7 @@ use dataplane_quorum::{
     check::{self, Observer},
     majorities,
 };
-use dataplane_sim::{Event, EventKind, HostId, Sim, SimTime};
+use dataplane_sim::{Event, EventKind, Fault, HostId, ScheduledFault, Sim, SimTime};
 use dataplane_waist::{Effects, Input, Instant, Log, Protocol};
 use dataplane_wire::quorum::members::Members;
 use rand::{RngExt, SeedableRng};
@@ -249,6 +249,12 @@ impl<'a> World<'a> {
                 elect_count,
                 commit_count: (count - elect_count + 1).max(2).min(count),
             };
+        }
+        // Where a log is damaged, its host may have to be done without, by elections too: it promises more than others have.
+        let is_damaged = |scheduled: &ScheduledFault| matches!(scheduled.fault, Fault::Damage { .. });
+        let needs_everybody = u32::from(new.elect_count) == new.count();
+        if needs_everybody && self.plan.faults.iter().any(is_damaged) {
+            return;
         }
         if new.count() < self.plan.voters_min || !new.is_sound() {
             return;
