@@ -48,7 +48,7 @@ const LOG: Axis = Axis {
     name: "log",
     meaning: "where a replica keeps its log: memory (gone with the process), or on disk by this way (an answer then means \
               that a majority has it on disk)",
-    full: &[MEMORY, "dsync", "file"],
+    full: &[MEMORY, "dsync", "uring", "file"],
     tour: &[MEMORY],
     smallest: MEMORY,
     allowed: Allowed::Words,

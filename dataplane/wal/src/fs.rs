@@ -27,17 +27,20 @@ pub enum Engine {
     File,
     /// O_DIRECT, and one pwritev2(2) with RWF_DSYNC: one system call, no copy.
     Dsync,
+    /// The same write through io_uring: the thread does not wait for it, and several may be under way.
+    Uring,
 }
 
 impl Engine {
     /// All of them.
-    pub const ALL: [Engine; 2] = [Engine::File, Engine::Dsync];
+    pub const ALL: [Engine; 3] = [Engine::File, Engine::Dsync, Engine::Uring];
 
     /// Its name, for records.
     pub const fn name(self) -> &'static str {
         match self {
             Engine::File => "file",
             Engine::Dsync => "dsync",
+            Engine::Uring => "uring",
         }
     }
 }
@@ -48,6 +51,8 @@ const LOCK_NAME: &str = "LOCK";
 /// A folder. Locked as long as this lives.
 #[derive(Debug)]
 pub struct FolderStorage {
+    /// Declared first: what is under way is over before the files are closed.
+    ring: sys::WriteRing,
     folder: PathBuf,
     folder_file: File,
     _lock: Option<File>,
@@ -98,7 +103,9 @@ impl FolderStorage {
         let place = folder.display();
         let folder_file = File::open(folder).map_err(WalError::io(format!("opening the folder {place}")))?;
         let align_bytes = match (engine, &lock) {
-            (Engine::Dsync, Some(lock)) => direct_align(lock).map_err(WalError::io(format!("asking {place}")))?,
+            (Engine::Dsync | Engine::Uring, Some(lock)) => {
+                direct_align(lock).map_err(WalError::io(format!("asking {place}")))?
+            }
             _ => SECTOR_BYTES,
         };
         if align_bytes == 0 {
@@ -106,6 +113,9 @@ impl FolderStorage {
                 "the file system of {place} has no direct I/O, which the engine `{}` needs: use `file`",
                 engine.name()
             )));
+        }
+        if engine == Engine::Uring && lock.is_some() {
+            sys::WriteRing::ask().map_err(|error| WalError::Options(refused_ring(&error)))?;
         }
         Ok(FolderStorage {
             folder: folder.into(),
@@ -115,6 +125,7 @@ impl FolderStorage {
             align_bytes,
             files: Vec::new(),
             done: VecDeque::new(),
+            ring: sys::WriteRing::new(),
             stats: EngineStats::default(),
         })
     }
@@ -131,6 +142,7 @@ impl FolderStorage {
                 file.write_at(rest, at_bytes + offset as u64)
             })
             .and_then(|()| file.sync_data()),
+            Engine::Uring => unreachable!("it goes through the ring"),
             Engine::Dsync => write_all(bytes, &mut short_count, |offset, rest| {
                 sys::write_durably(file, at_bytes + offset as u64, rest)
             }),
@@ -159,6 +171,30 @@ fn write_all(
         }
     }
     Ok(())
+}
+
+/// Why there is no ring, and what to try.
+fn refused_ring(error: &io::Error) -> String {
+    let mend = match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            "`kernel.io_uring_disabled` or a seccomp filter forbids it (containers often do)"
+        }
+        Some(libc::ENOSYS) => "this kernel has no io_uring",
+        Some(libc::ENOMEM) => "raise the memory that may be locked: `ulimit -l unlimited`",
+        _ => "see io_uring_setup(2)",
+    };
+    format!("the kernel gives the engine `uring` no ring ({error}): {mend}; or use `dsync`")
+}
+
+/// Threads that io_uring has made for this process: requests that would have blocked are carried out by them (io-wq).
+fn ring_workers_count() -> u64 {
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
+        return 0;
+    };
+    let names = tasks
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|name| name.starts_with("iou-wrk")).count() as u64
 }
 
 /// What direct I/O wants in the folder of `file`; 0 if it does not exist there.
@@ -258,20 +294,34 @@ impl Storage for FolderStorage {
     fn commit(&mut self, file: FileId, at_bytes: u64, buffer: Buffer) -> io::Result<()> {
         self.stats.commits_count += 1;
         self.stats.commits_bytes += buffer.bytes().len() as u64;
+        if self.engine == Engine::Uring {
+            let file = self.files[file.0 as usize].as_ref().expect("the file is open");
+            return self.ring.start(file, at_bytes, buffer);
+        }
         let result = self.write(file, at_bytes, buffer.bytes());
         self.done.push_back(Completion { buffer, result });
         Ok(())
     }
 
-    fn completed(&mut self, _wait: bool) -> io::Result<Option<Completion>> {
+    fn completed(&mut self, wait: bool) -> io::Result<Option<Completion>> {
+        if self.engine == Engine::Uring {
+            return self.ring.next(wait);
+        }
         Ok(self.done.pop_front())
     }
 
     fn depth(&self) -> usize {
-        1
+        match self.engine {
+            Engine::File | Engine::Dsync => 1,
+            Engine::Uring => sys::RING_DEPTH,
+        }
     }
 
     fn stats(&self) -> EngineStats {
-        self.stats
+        EngineStats {
+            short_writes_count: self.stats.short_writes_count + self.ring.short_count(),
+            punt_workers_count: if self.ring.is_made() { ring_workers_count() } else { 0 },
+            ..self.stats
+        }
     }
 }

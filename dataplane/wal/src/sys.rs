@@ -1,13 +1,19 @@
 //! Everything `unsafe` of this crate: system calls that no safe wrapper makes as we need them.
 
 use std::{
+    collections::VecDeque,
     fs::File,
     io,
     mem::MaybeUninit,
     os::fd::{AsRawFd, RawFd},
     sync::atomic::AtomicU32,
+    thread::{self, ThreadId},
     time::Duration,
 };
+
+use io_uring::{IoUring, opcode, types};
+
+use crate::{buffer::Buffer, storage::Completion};
 
 /// Writes at `at_bytes` and returns when the bytes are durable (RWF_DSYNC, pwritev2(2)). May write less than asked.
 pub(crate) fn write_durably(file: &File, at_bytes: u64, bytes: &[u8]) -> io::Result<usize> {
@@ -75,5 +81,212 @@ pub(crate) fn futex_wake(word: &AtomicU32, count: i32) {
             libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
             count,
         );
+    }
+}
+
+/// How many writes a ring takes: one commit on its way to the disk, one behind it, and room for those that are about to
+/// be asked for.
+pub(crate) const RING_DEPTH: usize = 4;
+
+/// A write that was given to a ring.
+#[derive(Debug)]
+struct Write {
+    fd: RawFd,
+    at_bytes: u64,
+    buffer: Buffer,
+    written_bytes: usize,
+    result: Option<io::Result<()>>,
+}
+
+/// A ring for durable writes (RWF_DSYNC), which are over in the order in which they were started. It is made by the
+/// thread that writes first, for that thread alone; when another one writes later, it becomes one for all.
+pub(crate) struct WriteRing {
+    uring: Option<IoUring>,
+    /// Whose ring it is; `None`: everybody's.
+    owner: Option<ThreadId>,
+    /// Oldest first.
+    writes: VecDeque<Write>,
+    /// The number of the oldest.
+    first_number: u64,
+    short_count: u64,
+}
+
+impl std::fmt::Debug for WriteRing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WriteRing")
+            .field("owner", &self.owner)
+            .field("writes", &self.writes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl WriteRing {
+    pub(crate) fn new() -> WriteRing {
+        WriteRing {
+            uring: None,
+            owner: Some(thread::current().id()),
+            writes: VecDeque::with_capacity(RING_DEPTH),
+            first_number: 0,
+            short_count: 0,
+        }
+    }
+
+    /// Whether the kernel gives us a ring: EPERM (`kernel.io_uring_disabled`, seccomp), ENOSYS.
+    pub(crate) fn ask() -> io::Result<()> {
+        IoUring::new(RING_DEPTH as u32).map(drop)
+    }
+
+    /// Writes that the kernel cut short.
+    pub(crate) fn short_count(&self) -> u64 {
+        self.short_count
+    }
+
+    /// Whether there is a ring.
+    pub(crate) fn is_made(&self) -> bool {
+        self.uring.is_some()
+    }
+
+    /// Makes the ring, or makes it anew for all threads when this is another than the first.
+    fn prepare(&mut self) -> io::Result<()> {
+        let here = thread::current().id();
+        if self.uring.is_none() {
+            let mut builder = IoUring::builder();
+            // Linux 6.1; older ones say EINVAL.
+            builder.setup_single_issuer().setup_defer_taskrun();
+            (self.uring, self.owner) = match builder.build(RING_DEPTH as u32) {
+                Ok(uring) => (Some(uring), Some(here)),
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    (Some(IoUring::new(RING_DEPTH as u32)?), None)
+                }
+                Err(error) => return Err(error),
+            };
+        } else if self.owner.is_some_and(|owner| owner != here) {
+            if self.writes.iter().any(|write| write.result.is_none()) {
+                return Err(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    "the log went to another thread while a commit was under way, and its ring belongs to the first: wait \
+                     for the commit before",
+                ));
+            }
+            (self.uring, self.owner) = (Some(IoUring::new(RING_DEPTH as u32)?), None);
+        }
+        Ok(())
+    }
+
+    /// Starts a write. `file` stays open until it is over.
+    pub(crate) fn start(&mut self, file: &File, at_bytes: u64, buffer: Buffer) -> io::Result<()> {
+        self.prepare()?;
+        assert!(
+            self.writes.len() < RING_DEPTH,
+            "{} writes are under way",
+            self.writes.len()
+        );
+        self.writes.push_back(Write {
+            fd: file.as_raw_fd(),
+            at_bytes,
+            buffer,
+            written_bytes: 0,
+            result: None,
+        });
+        self.submit(self.writes.len() - 1)
+    }
+
+    fn submit(&mut self, index: usize) -> io::Result<()> {
+        let write = &self.writes[index];
+        let rest = &write.buffer.bytes()[write.written_bytes..];
+        let sqe = opcode::Write::new(types::Fd(write.fd), rest.as_ptr(), rest.len() as u32)
+            .offset(write.at_bytes + write.written_bytes as u64)
+            .rw_flags(libc::RWF_DSYNC)
+            .build()
+            .user_data(self.first_number + index as u64);
+        let uring = self.uring.as_mut().expect("it has been prepared");
+        // SAFETY: the bytes are on the heap and belong to `writes` until the write's completion has been seen; what is
+        // not over when this is dropped is waited for, or never freed.
+        unsafe { uring.submission().push(&sqe) }.map_err(|_| io::Error::other("the submission queue is full"))?;
+        loop {
+            match uring.submit() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                submitted => return submitted.map(drop),
+            }
+        }
+    }
+
+    /// The oldest write if it is over; with `wait`, waits for it.
+    pub(crate) fn next(&mut self, wait: bool) -> io::Result<Option<Completion>> {
+        if self.writes.is_empty() {
+            return Ok(None);
+        }
+        if self.writes[0].result.is_none() {
+            self.prepare()?;
+        }
+        loop {
+            self.collect()?;
+            if self.writes[0].result.is_some() {
+                let write = self.writes.pop_front().expect("there is one");
+                self.first_number += 1;
+                return Ok(Some(Completion {
+                    buffer: write.buffer,
+                    result: write.result.expect("it has been seen"),
+                }));
+            }
+            let uring = self.uring.as_mut().expect("something is under way");
+            let entered = match wait {
+                true => uring.submit_and_wait(1).map(drop),
+                // Deferred task work runs only when its thread asks for events.
+                // SAFETY: no argument points anywhere.
+                false => unsafe {
+                    uring
+                        .submitter()
+                        .enter::<libc::sigset_t>(0, 0, IORING_ENTER_GETEVENTS, None)
+                }
+                .map(drop),
+            };
+            match entered {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            if !wait {
+                self.collect()?;
+                if self.writes[0].result.is_none() {
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    fn collect(&mut self) -> io::Result<()> {
+        while let Some(cqe) = self.uring.as_mut().and_then(|uring| uring.completion().next()) {
+            let index = (cqe.user_data() - self.first_number) as usize;
+            let write = &mut self.writes[index];
+            match cqe.result() {
+                0 => write.result = Some(Err(io::ErrorKind::WriteZero.into())),
+                count @ 1.. => {
+                    write.written_bytes += count as usize;
+                    if write.written_bytes == write.buffer.bytes().len() {
+                        write.result = Some(Ok(()));
+                    } else {
+                        self.short_count += 1;
+                        self.submit(index)?;
+                    }
+                }
+                errno if -errno == libc::EINTR => self.submit(index)?,
+                errno => write.result = Some(Err(io::Error::from_raw_os_error(-errno))),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// io_uring_enter(2): run what is due and look for completions.
+const IORING_ENTER_GETEVENTS: u32 = 1;
+
+impl Drop for WriteRing {
+    fn drop(&mut self) {
+        while !self.writes.is_empty() {
+            if self.next(true).is_err() {
+                // The kernel may still read them.
+                std::mem::take(&mut self.writes).into_iter().for_each(std::mem::forget);
+            }
+        }
     }
 }

@@ -105,3 +105,38 @@ fn two_snapshots(first_count: u64) {
     let mut wal = open(disk).unwrap();
     assert_eq!(contents(&mut wal).unwrap(), contents(&mut model).unwrap());
 }
+
+#[test]
+fn a_ring_follows_its_log_to_another_thread() {
+    let folder = folder("uring-moves");
+    std::fs::create_dir_all(&folder).unwrap();
+    match dataplane_wal::probe(&folder, Engine::Uring) {
+        Ok(dataplane_waist::Support::Native) => {}
+        other => return println!("skipped: uring in {}: {other:?}", folder.display()),
+    }
+    let mut wal = open(FolderStorage::open(&folder, Engine::Uring).unwrap()).unwrap();
+    assert!(wal.depth() > 1, "several commits may be under way");
+    for round in 0..3 {
+        wal = std::thread::spawn(move || {
+            for _ in 0..20 {
+                let slot = wal.end();
+                wal.append(slot, Term(round), &[round as u8; 600]).unwrap();
+                wal.sync().unwrap();
+            }
+            assert_eq!(wal.wait().unwrap().end, wal.end());
+            wal
+        })
+        .join()
+        .unwrap();
+    }
+    // What is under way when the log is dropped is waited for.
+    let slot = wal.end();
+    wal.append(slot, Term(3), b"the last").unwrap();
+    wal.sync().unwrap();
+    drop(wal);
+    let mut wal = open(FolderStorage::open(&folder, Engine::File).unwrap()).unwrap();
+    let found = contents(&mut wal).unwrap();
+    assert_eq!((found.entries.len(), found.damaged), (61, None));
+    assert_eq!(found.entries[60].2, b"the last");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
