@@ -24,8 +24,11 @@
 //! `veth_get_stats64`, which adds them there, drivers/net/veth.c).
 //!
 //! Between two machines the two interfaces have no counter in common, and there is a way between them on which a frame can be
-//! lost by a cable or a switch whose counters nobody here can read. Two more names are for that:
+//! lost by a cable or a switch whose counters nobody here can read. In front of a device there also is a queue, as a rule. Three
+//! more names are for that:
 //!
+//! - `sender_queue`: frames that the sender's IP layer could not hand on (`OutDiscards`), those left out that a veth had no room
+//!   for. The send call succeeds all the same.
 //! - `sink_interface_errors`: frames that arrived damaged (`rx_errors`: a wrong checksum of Ethernet, and the like).
 //! - `on_the_way`: frames that are missing, and that the interfaces themselves say left one and did not enter the other
 //!   (`tx_packets` less `rx_packets`). It explains no more frames than those; what is missing beyond them is unexplained.
@@ -148,6 +151,8 @@ impl Account {
                 rx_dropped_count.saturating_sub(counted_twice_count + redirects_count),
             );
             if let Between::Machines { .. } = counted.between {
+                let discards_count = sender.get("Ip.OutDiscards") + sender.get("Ip6OutDiscards");
+                lose("sender_queue", discards_count.saturating_sub(counted_twice_count));
                 lose("sink_interface_errors", at_sink.get("interface.rx_errors"));
             }
         }
@@ -364,9 +369,12 @@ mod tests {
     fn between_machines_each_interface_counts_its_own() {
         let with = |are_veths| {
             account(
-                &[("interface.tx_dropped", 4)],
-                &[("interface.rx_dropped", 4), ("interface.rx_errors", 2)],
-                |counted, _| counted.between = Between::Machines { are_veths },
+                &[("interface.tx_dropped", 4), ("Ip.OutDiscards", 4)],
+                &[("interface.rx_dropped", 3), ("interface.rx_errors", 2)],
+                |counted, sink| {
+                    sink.received_count = 87;
+                    counted.between = Between::Machines { are_veths };
+                },
             )
         };
         let losses: Vec<_> = with(false).losses.into_iter().collect();
@@ -375,14 +383,20 @@ mod tests {
             losses,
             [
                 loss("interface_backlog", 4),
-                loss("sink_interface", 4),
+                loss("sender_queue", 4),
+                loss("sink_interface", 3),
                 loss("sink_interface_errors", 2)
             ]
         );
         assert_eq!(with(false).fault(), None);
         let of_a_pair = with(true);
         assert_eq!(of_a_pair.losses.get("sink_interface"), None);
-        assert_eq!(of_a_pair.unexplained_count(), 4);
+        assert_eq!(
+            of_a_pair.losses.get("sender_queue"),
+            None,
+            "the veth had no room for them"
+        );
+        assert_eq!(of_a_pair.unexplained_count(), 7);
     }
 
     #[test]
