@@ -16,6 +16,9 @@ const NAME_BYTES_MAX: usize = 64;
 /// Frames that a counter may have seen: fifteen years of 148.8 M a second, which is what 100 Gbit/s carries of the smallest
 /// (IEEE 802.3: 84 bytes each on the wire). The sum of a hundred of them still fits 64 bits with a sign.
 const FRAMES_COUNT_MAX: u64 = 1 << 56;
+/// How badly a server may know its own clocks, in nanoseconds: what it says is room for stamps out of order. Thirty-two readings
+/// bracket them within a microsecond, and one that was preempted each time within a time slice.
+const CLOCK_ERROR_NS_MAX: u64 = 10_000_000;
 
 /// Counters of a kernel.
 ///
@@ -34,6 +37,13 @@ pub(super) fn check_report(report: &ServerReport) -> anyhow::Result<()> {
     check_count("rx_dropped_count", report.rx_dropped_count)?;
     check_count("tx_dropped_count", report.tx_dropped_count)?;
     check_counts(&report.rejects, REASONS_COUNT_MAX)?;
+    if let Some(clocks) = report.stamps {
+        ensure!(
+            clocks.error_ns <= CLOCK_ERROR_NS_MAX,
+            "its server knows its own clocks within {} ns only, and no stage can be told so; is its machine overloaded?",
+            clocks.error_ns
+        );
+    }
     let Some(sink) = &report.sink else {
         return Ok(());
     };
@@ -84,6 +94,7 @@ mod tests {
     use super::*;
     use crate::{
         account::{Account, Between, Counted, Intake, TxDrop},
+        server::StampClocks,
         sink::{Busy, SinkReport},
     };
 
@@ -107,6 +118,17 @@ mod tests {
         let many: BTreeMap<String, u64> = (0..513).map(|index| (format!("c{index}"), 1)).collect();
         let refused = check_counts(&many, NAMES_COUNT_MAX).expect_err("refused").to_string();
         assert!(refused.contains("513"), "{refused}");
+
+        let clocks = |error_ns| ServerReport {
+            stamps: Some(StampClocks {
+                error_ns,
+                step_ns: None,
+            }),
+            ..ServerReport::default()
+        };
+        check_report(&clocks(300)).expect("a good clock");
+        let refused = check_report(&clocks(u64::MAX)).expect_err("refused").to_string();
+        assert!(refused.contains("its own clocks"), "{refused}");
 
         let report = |change: fn(&mut SinkReport)| {
             let mut sink = SinkReport::default();

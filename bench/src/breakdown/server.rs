@@ -3,9 +3,12 @@
 //!
 //! When the driver passed a reply on is known only after it has left, so that stamp travels in the reply after it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use dataplane_ports::stamped::{ClockOffset, TxStation, monotonic_ns};
 use dataplane_wire::{
     Reject,
@@ -18,7 +21,7 @@ use super::{Wait, client::FRAME_BYTES, driver::DriverStamps, end::StampedEnd, st
 use crate::{
     backends::Wiring,
     host::{self, Seat},
-    server::{self, ServerConfig, ServerReport, StampClocks},
+    server::{self, Role, ServerConfig, ServerReport, StampClocks},
 };
 
 /// The hidden subcommand.
@@ -43,10 +46,17 @@ impl StampedConfig {
     /// The server that does with stamps what `plain` would do without.
     ///
     /// # Errors
-    /// Its back end has no stamps from such stations.
+    /// Its back end has no stamps from such stations, or it does other than answer at once.
     pub fn from_plain(plain: ServerConfig, stations: Stations) -> anyhow::Result<StampedConfig> {
         let wait = Wait::of_plain(&plain.backend, stations)
             .with_context(|| format!("{} has no stamps of {stations:?}", plain.backend))?;
+        let at_once = Role::Echo {
+            service_spin: Duration::ZERO,
+            times_turns: false,
+        };
+        if plain.role != at_once {
+            bail!("a server that stamps answers at once, and another role was asked for");
+        }
         Ok(StampedConfig {
             parent_pid: plain.parent_pid,
             wiring: plain.wiring,
@@ -199,6 +209,11 @@ mod tests {
                 assert!(error.to_string().contains(other), "{error}");
             }
         }
+        let sink = ServerConfig {
+            role: Role::Sink { stream_id: 1 },
+            ..plain("udp-spin")
+        };
+        assert!(StampedConfig::from_plain(sink, Stations::Socket).is_err());
         assert!(StampedConfig::from_plain(plain("udp-spin"), Stations::Ring).is_err());
         assert!(StampedConfig::from_plain(plain("af-xdp"), Stations::SocketAndDriver).is_err());
     }
