@@ -234,7 +234,7 @@ impl Port for PacketPort {
         self.stats.syscalls_count += 1;
         match self.rings.kick() {
             Ok(()) => {
-                self.is_kick_due = false;
+                self.is_kick_due = self.rings.has_marked();
                 Ok(())
             }
             // What the kernel or the device has no room for now stays in the ring for the next flush; a ring that never

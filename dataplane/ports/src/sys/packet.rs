@@ -169,7 +169,8 @@ impl PacketRings {
         true
     }
 
-    /// Makes the kernel send what is marked. What it has no room for stays marked, for the next kick.
+    /// Makes the kernel send what is marked. What it has no room for stays marked, for the next kick; that it took some is a
+    /// success, so ask [`PacketRings::has_marked`].
     ///
     /// # Errors
     /// EAGAIN, ENOBUFS, ENETDOWN: some is left. ENXIO: the interface is gone.
@@ -186,6 +187,15 @@ impl PacketRings {
             )
         };
         checked(sent).map(drop)
+    }
+
+    /// A frame waits for the next kick. The kernel takes them in order, so the one that was marked last tells.
+    ///
+    /// [`PacketRings::kick`] does not: where the socket's send buffer is full of frames that the receiver has not taken yet,
+    /// it says EAGAIN only if it sent nothing at all (`tpacket_snd`, net/packet/af_packet.c).
+    pub(crate) fn has_marked(&self) -> bool {
+        let last = self.tx_next.checked_sub(1).unwrap_or(self.frames_count - 1);
+        self.status(self.frames_count + last).load(Ordering::Acquire) & libc::TP_STATUS_SEND_REQUEST != 0
     }
 
     /// Frames that found the receive ring full since the last call (PACKET_STATISTICS resets itself).
