@@ -1,117 +1,189 @@
-//! Every frame is accounted for, run after run: `packet-rate` over every back end that exists here, with other sizes and
-//! another order each time. `DPLAB_ACCOUNT_RUNS` says how many runs; four without it.
+//! Every frame is accounted for, run after run: `packet-rate` over every back end that exists here, with other sinks, other
+//! sizes and another order each time. `DPLAB_ACCOUNT_RUNS` says how many runs; one of each group of back ends without it.
 #![forbid(unsafe_code)]
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::BTreeSet,
+    fs,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
 
 use serde_json::Value;
 use tests::{Scratch, run, stderr};
 
-/// One of each group of back ends.
-const RUNS_COUNT: u64 = 4;
-
 /// The sizes take turns: one small, one that fills a packet of 1500 bytes, one that fills one of 9000.
 const FRAME_BYTES: [&str; 3] = ["frame_bytes=64", "frame_bytes=1472", "frame_bytes=8972"];
-/// Where programs can be attached, every run has an echo among its sinks, whose account has two ways, and a program whose
-/// frames a thread of the kernel takes in: there a sender runs ahead of its receiver, and what it sent last is on its way
-/// for long.
-const SINKS: [&str; 3] = [
+
+/// A run takes a few sinks and a few back ends, so that it is short; the next takes others. Every run has a sink that exists
+/// everywhere. The account of an echo has two ways. Where a thread of the kernel takes frames in, a sender runs ahead of its
+/// receiver, and what it sent last is under way for long.
+const SINKS: [&str; 5] = [
+    "sink=udp-mmsg,xdp-echo-generic",
+    "sink=same,xdp-drop,xdp-drop-threaded",
     "sink=same,xdp-drop-threaded,xdp-echo",
-    "sink=udp-mmsg,xdp-drop-threaded,xdp-echo-generic",
-    "sink=same,xdp-drop,xdp-drop-generic,xdp-drop-same-cpu,xdp-echo",
+    "sink=udp-mmsg,xdp-drop-same-cpu,xdp-echo",
+    "sink=same,xdp-drop-generic,xdp-echo-generic",
 ];
 
-/// A run takes a few back ends, so that it is short; the next takes others. udp-spin exists everywhere.
-const BACKENDS: [&str; 4] = [
-    "udp-spin,udp-blocking,udp-mmsg,udp-gso",
-    "udp-spin,uring,uring-spin,uring-zc,uring-sqpoll",
-    "udp-spin,af-packet,af-packet-spin,loopback,shm",
-    "udp-spin,af-xdp,af-xdp-spin,af-xdp-generic",
+/// udp-spin exists everywhere.
+const BACKENDS: [&str; 6] = [
+    "udp-spin,udp-mmsg,udp-gso",
+    "udp-spin,uring,uring-spin",
+    "udp-spin,af-packet,af-packet-spin",
+    "udp-spin,af-xdp,af-xdp-spin",
+    "udp-spin,udp-blocking,uring-zc,uring-sqpoll",
+    "udp-spin,af-xdp-generic,loopback,shm",
 ];
+
+/// Runs at a time. A run waits most of its time, for frames that may still come; and ends that wait for their CPU are what
+/// an account has to bear.
+const AT_A_TIME: usize = 3;
+
+/// What was seen in some runs.
+#[derive(Default)]
+struct Tally {
+    rows_count: u64,
+    echo_rows_count: u64,
+    thread_rows_count: u64,
+    frames_count: i64,
+    lost_count: i64,
+    backends: BTreeSet<String>,
+}
+
+impl Tally {
+    fn add(&mut self, other: Tally) {
+        self.rows_count += other.rows_count;
+        self.echo_rows_count += other.echo_rows_count;
+        self.thread_rows_count += other.thread_rows_count;
+        self.frames_count += other.frames_count;
+        self.lost_count += other.lost_count;
+        self.backends.extend(other.backends);
+    }
+}
 
 #[test]
 fn every_frame_is_accounted_for_in_every_run() {
     let runs_count = match std::env::var("DPLAB_ACCOUNT_RUNS") {
         Ok(text) => text.parse().expect("DPLAB_ACCOUNT_RUNS is a number of runs"),
-        Err(_) => RUNS_COUNT,
+        Err(_) => BACKENDS.len() as u64,
     };
-    let (mut rows_count, mut frames_count, mut lost_count) = (0, 0, 0);
-    let (mut echo_rows_count, mut thread_rows_count) = (0, 0);
-    let mut backends = BTreeSet::new();
-    for seed in 0..runs_count {
-        let scratch = Scratch::new();
-        let out = scratch.join("run");
-        let seed_text = seed.to_string();
-        let output = run(&[
-            "run",
-            "packet-rate",
-            "--budget",
-            "1s",
-            "--seed",
-            &seed_text,
-            "--axis",
-            FRAME_BYTES[((seed + seed / 12) % 3) as usize],
-            "--axis",
-            SINKS[((seed % 4 + seed / 4 + 2) % 3) as usize],
-            "--backend",
-            BACKENDS[(seed % 4) as usize],
-            "--out",
-            &out,
-        ]);
-        // 1: a claim about speed may fail; 3: a busy machine may make rows INVALID. The account has to close all the same.
-        assert!(
-            matches!(output.status.code(), Some(0 | 1 | 3)),
-            "seed {seed}: {}",
-            stderr(&output)
-        );
-        let records = fs::read_to_string(format!("{out}/records.jsonl")).expect("records");
-        let lines: Vec<Value> = records
-            .lines()
-            .map(|line| serde_json::from_str(line).expect("every line is JSON"))
-            .collect();
-        let rows: Vec<&Value> = lines.iter().filter(|line| line["record"] == "row").collect();
-        assert!(rows.len() >= 6, "seed {seed}: {} rows", rows.len());
-        for row in rows {
-            let metrics = row["metrics"].as_object().expect("metrics");
-            let count = |name: &str| metrics[name]["value"].as_f64().expect("a number") as i64;
-            // Added up again, by what the record says and not by its own sum.
-            let lost_by = |is_meant: fn(&str) -> bool| -> i64 {
-                let names = metrics.keys().filter(|name| is_meant(name) && *name != "lost_ratio");
-                names.map(|name| count(name)).sum()
-            };
-            let lost = lost_by(|name| name.starts_with("lost_"));
-            assert_eq!(count("sent"), count("received") + lost, "seed {seed}: {row:#}");
-            let sink = row["axis"]["sink"].as_str().expect("a word");
-            thread_rows_count += u64::from(["xdp-drop-threaded", "xdp-drop-same-cpu"].contains(&sink));
-            let is_echo = sink.starts_with("xdp-echo");
-            assert_eq!(is_echo, metrics.contains_key("reflected"), "seed {seed}: {row:#}");
-            if is_echo {
-                // Each way by itself, too.
-                let lost_back = lost_by(|name| name.starts_with("lost_reply_"));
-                assert_eq!(
-                    count("reflected"),
-                    count("received") + lost_back,
-                    "seed {seed}: {row:#}"
-                );
-                assert!(count("received") > 0, "seed {seed}: {row:#}");
-                echo_rows_count += 1;
+    let next_seed = AtomicU64::new(0);
+    let one_after_the_other = || {
+        let mut tally = Tally::default();
+        loop {
+            let seed = next_seed.fetch_add(1, Ordering::Relaxed);
+            if seed >= runs_count {
+                return tally;
             }
-            assert_eq!(count("duplicates"), 0, "seed {seed}: {row:#}");
-            assert!(count("sent") > 0, "seed {seed}: {row:#}");
-            rows_count += 1;
-            frames_count += count("sent");
-            lost_count += lost;
-            backends.insert(row["backend"].as_str().expect("a name").to_owned());
+            tally.add(account_of(seed));
         }
-        let verdict = lines
-            .iter()
-            .find(|line| line["record"] == "verdict" && line["claim"] == "every-frame-accounted")
-            .expect("the claim is judged");
-        assert_eq!(verdict["outcome"]["is"], "holds", "seed {seed}: {verdict:#}");
-    }
+    };
+    let mut tally = Tally::default();
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..AT_A_TIME).map(|_| scope.spawn(one_after_the_other)).collect();
+        for worker in workers {
+            match worker.join() {
+                Ok(seen) => tally.add(seen),
+                Err(panic) => {
+                    // Nobody begins another one.
+                    next_seed.store(runs_count, Ordering::Relaxed);
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        }
+    });
     println!(
-        "{runs_count} runs, {rows_count} rows over {}, {echo_rows_count} of them there and back, {thread_rows_count} taken in by \
-         a thread of the kernel: {frames_count} frames sent, {lost_count} of them lost where a counter saw it, 0 unexplained",
-        backends.into_iter().collect::<Vec<_>>().join(", ")
+        "{runs_count} runs, {} rows over {}, {} of them there and back, {} taken in by a thread of the kernel: {} frames sent, \
+         {} of them lost where a counter saw it, 0 unexplained",
+        tally.rows_count,
+        tally.backends.into_iter().collect::<Vec<_>>().join(", "),
+        tally.echo_rows_count,
+        tally.thread_rows_count,
+        tally.frames_count,
+        tally.lost_count
     );
+}
+
+/// One run, added up again by what the record says.
+fn account_of(seed: u64) -> Tally {
+    let scratch = Scratch::new();
+    let out = scratch.join("run");
+    let seed_text = seed.to_string();
+    // Thirty runs have every group of back ends with every group of sinks, ninety each of these with every size.
+    let of = |choices: &'static [&'static str], index: u64| choices[(index % choices.len() as u64) as usize];
+    let output = run(&[
+        "run",
+        "packet-rate",
+        "--budget",
+        "1s",
+        "--seed",
+        &seed_text,
+        "--axis",
+        of(&FRAME_BYTES, seed / 2 + seed / 30),
+        "--axis",
+        of(&SINKS, seed),
+        "--backend",
+        of(&BACKENDS, seed),
+        "--out",
+        &out,
+    ]);
+    // 1: a claim about speed may fail; 3: a busy machine may make rows INVALID. The account has to close all the same.
+    assert!(
+        matches!(output.status.code(), Some(0 | 1 | 3)),
+        "seed {seed}: {}",
+        stderr(&output)
+    );
+    let records = fs::read_to_string(format!("{out}/records.jsonl")).expect("records");
+    let lines: Vec<Value> = records
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("every line is JSON"))
+        .collect();
+    let rows: Vec<&Value> = lines.iter().filter(|line| line["record"] == "row").collect();
+    assert!(rows.len() >= 6, "seed {seed}: {} rows", rows.len());
+    let mut tally = Tally::default();
+    for row in rows {
+        add_up(seed, row, &mut tally);
+    }
+    let verdict = lines
+        .iter()
+        .find(|line| line["record"] == "verdict" && line["claim"] == "every-frame-accounted")
+        .expect("the claim is judged");
+    assert_eq!(verdict["outcome"]["is"], "holds", "seed {seed}: {verdict:#}");
+    tally
+}
+
+/// By the losses that the row names, not by its own sum.
+fn add_up(seed: u64, row: &Value, tally: &mut Tally) {
+    let metrics = row["metrics"].as_object().expect("metrics");
+    let count = |name: &str| metrics[name]["value"].as_f64().expect("a number") as i64;
+    let lost_by = |is_meant: fn(&str) -> bool| -> i64 {
+        let names = metrics.keys().filter(|name| is_meant(name) && *name != "lost_ratio");
+        names.map(|name| count(name)).sum()
+    };
+    let lost = lost_by(|name| name.starts_with("lost_"));
+    assert_eq!(count("sent"), count("received") + lost, "seed {seed}: {row:#}");
+    let sink = row["axis"]["sink"].as_str().expect("a word");
+    tally.thread_rows_count += u64::from(["xdp-drop-threaded", "xdp-drop-same-cpu"].contains(&sink));
+    let is_echo = sink.starts_with("xdp-echo");
+    assert_eq!(is_echo, metrics.contains_key("reflected"), "seed {seed}: {row:#}");
+    if is_echo {
+        // Each way by itself, too.
+        let lost_back = lost_by(|name| name.starts_with("lost_reply_"));
+        assert_eq!(
+            count("reflected"),
+            count("received") + lost_back,
+            "seed {seed}: {row:#}"
+        );
+        assert!(count("received") > 0, "seed {seed}: {row:#}");
+        tally.echo_rows_count += 1;
+    }
+    assert_eq!(count("duplicates"), 0, "seed {seed}: {row:#}");
+    assert!(count("sent") > 0, "seed {seed}: {row:#}");
+    tally.rows_count += 1;
+    tally.frames_count += count("sent");
+    tally.lost_count += lost;
+    tally
+        .backends
+        .insert(row["backend"].as_str().expect("a name").to_owned());
 }
