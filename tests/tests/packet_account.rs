@@ -38,7 +38,7 @@ const BACKENDS: [&str; 6] = [
 
 /// Runs at a time. A run waits most of its time, for frames that may still come; and ends that wait for their CPU are what
 /// an account has to bear.
-const AT_A_TIME: usize = 3;
+const AT_A_TIME: usize = 5;
 
 /// What was seen in some runs.
 #[derive(Default)]
@@ -131,7 +131,8 @@ fn account_of(seed: u64) -> Tally {
     // 1: a claim about speed may fail; 3: a busy machine may make rows INVALID. The account has to close all the same.
     assert!(
         matches!(output.status.code(), Some(0 | 1 | 3)),
-        "seed {seed}: {}",
+        "seed {seed}: {}: {}",
+        output.status,
         stderr(&output)
     );
     let records = fs::read_to_string(format!("{out}/records.jsonl")).expect("records");

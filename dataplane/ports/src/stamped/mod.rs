@@ -9,7 +9,9 @@
 //! ```
 //!
 //! The receive stamp is the stack's, made when the driver hands the frame over (`net_timestamp_check` in net/core/dev.c),
-//! not when it reaches the socket. Transmit stamps come back on the socket's *error queue* and occupy its receive buffer
+//! not when it reaches the socket. The first socket of the machine that asks for them only starts a worker that switches them on
+//! (`net_enable_timestamp`, there): until that has run, which on a busy machine takes its time, datagrams come without one. From
+//! then on they all have one, for as long as any such socket is open. Transmit stamps come back on the socket's *error queue* and occupy its receive buffer
 //! until they are read: a socket that asks for them and never reads them stops receiving. So [`StampedSocket::send`] reads
 //! them itself when many may be waiting, and keeps them for [`StampedSocket::tx_stamps`].
 //!
@@ -17,6 +19,7 @@
 
 mod clock;
 mod hardware;
+mod probe;
 #[cfg(test)]
 mod tests;
 
@@ -24,14 +27,13 @@ use std::{
     collections::VecDeque,
     io::{self, ErrorKind},
     net::{SocketAddr, UdpSocket},
-    time::{Duration, Instant},
+    time::Duration,
 };
-
-use dataplane_waist::{ProbeError, Support};
 
 pub use self::{
     clock::{ClockOffset, Reading, Stamp, StampClock, Stepped, WallClock, monotonic_ns, realtime_ns},
     hardware::probe_hardware,
+    probe::probe,
 };
 use crate::sys::{
     inet::{self, RawAddr},
@@ -429,53 +431,4 @@ fn is_nothing(error: &io::Error) -> bool {
 
 fn during(doing: &'static str) -> impl Fn(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{doing}: {error}"))
-}
-
-/// Sends a datagram over loopback and looks for its stamps.
-///
-/// # Errors
-/// [`ProbeError`] when no socket could be opened.
-pub fn probe() -> Result<Support, ProbeError> {
-    const PATIENCE: Duration = Duration::from_secs(1);
-    let unasked = |error: io::Error| ProbeError {
-        asked: "stamping a datagram over 127.0.0.1".to_owned(),
-        error,
-        mend: "bring the loopback interface up: ip link set lo up".to_owned(),
-    };
-    let options = |remote| StampedOptions {
-        local: SocketAddr::from(([127, 0, 0, 1], 0)),
-        remote,
-        wait: StampedWait::Blocking(PATIENCE),
-        hardware: false,
-        interface: false,
-    };
-    let open = |remote| match StampedSocket::open(&options(remote)) {
-        Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(None),
-        opened => opened.map(Some).map_err(unasked),
-    };
-    let absent = |why: &str| {
-        Ok(Support::Absent {
-            why: format!("{why}; SO_TIMESTAMPING with OPT_TSONLY came with Linux 4.0, and some sandboxes have none"),
-        })
-    };
-    let Some(mut to) = open(None)? else {
-        return absent("the kernel refuses the option");
-    };
-    let Some(mut from) = open(Some(to.local_addr()))? else {
-        return absent("the kernel refuses the option");
-    };
-    from.send(b"stamp").map_err(unasked)?;
-    let received = to.recv(&mut [0; 8]).map_err(unasked)?;
-    if received.and_then(|received| received.software).is_none() {
-        return absent("a datagram came without a receive stamp");
-    }
-    let mut stamps_count = 0;
-    let started = Instant::now();
-    while stamps_count < 2 && started.elapsed() < PATIENCE {
-        stamps_count += from.tx_stamps(&mut |_| {}).map_err(unasked)?;
-    }
-    match stamps_count {
-        0 | 1 => absent("a datagram was sent without its two transmit stamps"),
-        _ => Ok(Support::Native),
-    }
 }
