@@ -21,6 +21,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("ebpf/abi", 0),
     ("dataplane/waist", 1),
     ("dataplane/echo", 2),
+    ("dataplane/faulty-disk", 2),
     ("dataplane/history", 2),
     ("dataplane/kv", 2),
     ("dataplane/netns", 2),
