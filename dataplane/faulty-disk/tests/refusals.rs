@@ -147,6 +147,39 @@ fn goes_on(place: &std::path::Path, engine: Engine, durable_end: Slot) {
     assert!(refusal.is_none(), "{refusal:?}");
 }
 
+/// A second fdatasync would say that all is well (tests/kernel.rs), so there must be none.
+#[test]
+fn what_was_refused_is_not_tried_again() {
+    for engine in Engine::ALL {
+        let Some(mut disk) = disk_for(engine) else { continue };
+        for kind in [IoKind::Write, IoKind::Flush] {
+            let mounted = fresh(&mut disk, "");
+            let mut wal = open(mounted.path(), engine).unwrap();
+            let (before, _) = append_until_refused(&mut wal, 5);
+            disk.fail(Fault {
+                kind: Some(kind),
+                at_index: 0,
+                errno: libc::EIO,
+                lasts: false,
+            })
+            .unwrap();
+            let (durable_end, refusal) = append_until_refused(&mut wal, 5);
+            assert_eq!(disk.fault_counts().unwrap().1, 1, "{kind:?} by {}", engine.name());
+            assert!(
+                refusal.is_some() && is_poisoned(&mut wal),
+                "{kind:?} by {}",
+                engine.name()
+            );
+            assert_eq!(durable_end, before, "{kind:?} by {}", engine.name());
+            drop(wal);
+            mounted.unmount().unwrap();
+            let mounted = disk.mount(Side::Disk, "").unwrap();
+            goes_on(mounted.path(), engine, durable_end);
+            mounted.unmount().unwrap();
+        }
+    }
+}
+
 #[test]
 fn a_full_file_system_stops_the_log_and_space_lets_it_go_on() {
     for engine in Engine::ALL {
