@@ -1,0 +1,86 @@
+//! Writes the fuzz targets' seeds from real logs, snapshots and images: `cargo run --example seeds`.
+#![forbid(unsafe_code)]
+
+use std::{fs, io, path::Path};
+
+use dataplane_quorum::majorities;
+use dataplane_waist::{Log, Slot, Snapshot, StateMachine, Tail, Term};
+use dataplane_wal::{Storage, Wal, testing::Disk};
+use dataplane_wire::quorum::request::Command;
+use tests_fuzz::{
+    replicas::{config, store},
+    segments::{options, seed},
+};
+
+fn main() -> io::Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");
+    let write = |target: &str, name: &str, bytes: &[u8]| {
+        fs::create_dir_all(folder.join(target))?;
+        fs::write(folder.join(target).join(name), bytes)
+    };
+    let logs = [
+        ("small", &b"asasas"[..]),
+        ("overwritten", b"aaasoasaos"),
+        ("state", b"vsavsAsvas"),
+        ("installed", b"aaasisaasas"),
+        ("dropped", b"aAasdsaasis"),
+        ("rolled", b"AAAsAAAsAAAsAAAsisAAAsAAAsAAAsAAAs"),
+    ];
+    for (name, steps) in logs {
+        write("wal_recovery", name, &seed(steps))?;
+    }
+    write("wal_snapshot", "real", &snapshot_file()?)?;
+    let mut image = Vec::new();
+    let mut store = store();
+    store.save(&mut image);
+    write("kv_image", "empty", &image)?;
+    for (key, value) in [("a", "1"), ("b", ""), ("bb", "a longer value")] {
+        let (key, value) = (key.as_bytes(), value.as_bytes());
+        store.apply(&Command::Put { key, value }, &mut |_| {});
+    }
+    image.clear();
+    store.save(&mut image);
+    write("kv_image", "three", &image)?;
+    write("quorum_recovery", "real", &replica(&image))
+}
+
+fn snapshot_file() -> io::Result<Vec<u8>> {
+    let mut disk = Disk::new(1);
+    let mut wal = Wal::open(Box::new(disk.clone()), options())?;
+    wal.append(Slot(0), Term(1), b"entry")?;
+    wal.install(&Snapshot {
+        end: Slot(1),
+        last_term: Term(1),
+        tail: Tail::Keep,
+        bytes: (&b"a snapshot"[..]).into(),
+    })?;
+    wal.sync()?;
+    wal.wait()?;
+    let files = disk.list()?;
+    let file = files.iter().find_map(|(name, _)| name.starts_with("snapshot-").then(|| disk.file(name))?);
+    Ok([vec![1], file.ok_or(io::ErrorKind::NotFound)?].concat())
+}
+
+/// State, an entry, and a snapshot with two sessions, as fuzz_targets/quorum_recovery.rs takes them apart.
+fn replica(image: &[u8]) -> Vec<u8> {
+    let entry = b"no entry";
+    let mut bytes = vec![7, entry.len() as u8];
+    bytes.extend_from_slice(&1u32.to_be_bytes());
+    bytes.extend_from_slice(&2u32.to_be_bytes());
+    bytes.extend([5u64, 0, 0].iter().flat_map(|word| word.to_be_bytes()));
+    bytes.extend_from_slice(entry);
+    bytes.extend_from_slice(&majorities(0b111).encode());
+    let limits = config().limits;
+    let put = |bytes: &mut Vec<u8>, words: &[u64]| bytes.extend(words.iter().flat_map(|word| word.to_be_bytes()));
+    // Two sessions: the first has two answers ("done", and "mismatch" with a value), the second none.
+    put(&mut bytes, &[limits.sessions_max as u64, limits.session_replies as u64, 2]);
+    put(&mut bytes, &[4, 6, 2, 1]);
+    bytes.push(0);
+    put(&mut bytes, &[2]);
+    bytes.push(2);
+    put(&mut bytes, &[3]);
+    bytes.extend_from_slice(b"was");
+    put(&mut bytes, &[9, 3, 0]);
+    bytes.extend_from_slice(image);
+    bytes
+}

@@ -1,0 +1,32 @@
+//! Any bytes as the segment files of a log: opening it answers, without a panic, and no entry comes out that does not stand
+//! there under checksums that match. A log that could be opened goes on.
+#![no_main]
+
+use dataplane_waist::{Log, Slot, Term};
+use libfuzzer_sys::fuzz_target;
+use tests_fuzz::segments::{disk, entries_under_checksums, files, open};
+
+fuzz_target!(|bytes: &[u8]| {
+    let files = files(bytes);
+    let disk = disk(&files);
+    let Ok((mut wal, found)) = open(&disk) else { return };
+    let written = entries_under_checksums(&files);
+    for entry in &found.entries {
+        assert!(written.contains(entry), "slot {} was made up: {}", entry.0, wal.report());
+    }
+    let slots: Vec<u64> = found.entries.iter().map(|entry| entry.0).collect();
+    assert!(slots.windows(2).all(|pair| pair[0] + 1 == pair[1]), "a gap: {slots:?}");
+    // It goes on, and has what it took when it is opened again.
+    let end = wal.end();
+    if wal.append(end, Term(u64::MAX), b"after").is_err() {
+        return;
+    }
+    wal.sync().and_then(|()| wal.wait()).expect("memory does not fail");
+    let before = format!("{}", wal.report());
+    drop(wal);
+    let (wal, again) = open(&disk).unwrap_or_else(|error| panic!("opened once, then not: {error}\n{before}"));
+    let report = wal.report();
+    assert_eq!(wal.end(), Slot(end.0 + 1), "{before}\n{report}");
+    assert_eq!(again.state, found.state, "{before}\n{report}");
+    assert_eq!(again.entries[..found.entries.len()], found.entries, "{before}\n{report}");
+});

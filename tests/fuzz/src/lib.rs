@@ -1,0 +1,5 @@
+//! What the fuzz targets and the program that writes their seeds share.
+#![forbid(unsafe_code)]
+
+pub mod replicas;
+pub mod segments;
