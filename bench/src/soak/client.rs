@@ -483,11 +483,13 @@ impl Protocol for Client {
         }
         let ask_at = self.under_way.iter().map(|asking| asking.ask_at).min();
         let has_more = match self.phase {
+            // Without a session there is one thing to do, and that once.
+            _ if self.session.is_none() => self.under_way.is_empty(),
             Phase::Working => self.left_count > 0 && self.under_way.len() < self.habits.depth && self.has_room(),
             Phase::Finishing(_) => self.under_way.is_empty(),
             Phase::Done => false,
         };
-        let next_at = (has_more || self.session.is_none() && self.under_way.is_empty()).then_some(self.next_at);
+        let next_at = has_more.then_some(self.next_at);
         match (ask_at, next_at) {
             (Some(ask), Some(next)) => Some(ask.min(next)),
             (ask, next) => ask.or(next),

@@ -64,6 +64,7 @@ pub fn soak(args: &SoakArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
             FAILURES_MAX - total.failures.len(),
         );
         total.histories_count += chunk.histories_count;
+        total.hash = total.hash.wrapping_add(chunk.hash);
         total.coverage.add(&chunk.coverage);
         total.failures.extend(chunk.failures);
         total.elapsed = begun.elapsed();
@@ -74,6 +75,7 @@ pub fn soak(args: &SoakArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         }
     }
     writeln!(out, "{}", summary(&total))?;
+    writeln!(out, "Event hashes, added up: {:016x}.", total.hash)?;
     for (name, count) in total.coverage.list() {
         writeln!(out, "  {name:28} {count:>14}")?;
     }

@@ -41,6 +41,8 @@ pub struct Report {
     pub histories_count: u64,
     /// Those that failed, by seed.
     pub failures: Vec<Failure>,
+    /// The sum of all histories' event hashes: the same for the same seeds, whatever the threads, until what happens changes.
+    pub hash: u64,
     /// Which paths were taken.
     pub coverage: Coverage,
     /// How long it took.
@@ -61,7 +63,7 @@ pub fn run_seeds(
     let report = Mutex::new(Report::default());
     let work = || {
         let mut coverage = Coverage::default();
-        let mut histories_count = 0;
+        let (mut histories_count, mut hash) = (0, 0u64);
         while !stop.load(Ordering::Relaxed) {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let is_over = match until {
@@ -74,6 +76,7 @@ pub fn run_seeds(
             let seed = first_seed.wrapping_add(index);
             let outcome = run_plan(&Plan::draw(seed, options));
             histories_count += 1;
+            hash = hash.wrapping_add(outcome.hash);
             coverage.add(&outcome.coverage);
             if let Some(finding) = outcome.finding {
                 let mut report = report.lock().expect("nobody panics with the report in hand");
@@ -85,6 +88,7 @@ pub fn run_seeds(
         }
         let mut report = report.lock().expect("nobody panics with the report in hand");
         report.histories_count += histories_count;
+        report.hash = report.hash.wrapping_add(hash);
         report.coverage.add(&coverage);
     };
     std::thread::scope(|scope| {
