@@ -160,6 +160,12 @@ fn explain(plan: &Plan, finding: &Finding, args: &SoakArgs, out: &mut dyn Write)
     for fault in &small.faults {
         writeln!(out, "  {fault}")?;
     }
+    for ambush in &small.ambushes {
+        writeln!(out, "  {ambush:?}")?;
+    }
+    for fault in &runner::run_plan(small).struck {
+        writeln!(out, "    {fault}")?;
+    }
     Ok(())
 }
 

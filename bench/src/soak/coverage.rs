@@ -27,6 +27,8 @@ pub struct Coverage {
     pub faults_count: u64,
     /// Of these, crashes.
     pub crashes_count: u64,
+    /// Ambushes that found their moment.
+    pub ambushes_count: u64,
     /// Processes that ended by an error of their disk.
     pub disk_errors_count: u64,
     /// Terms that had a leader.
@@ -143,6 +145,7 @@ impl Coverage {
         self.changes_count += other.changes_count;
         self.faults_count += other.faults_count;
         self.crashes_count += other.crashes_count;
+        self.ambushes_count += other.ambushes_count;
         self.disk_errors_count += other.disk_errors_count;
         self.terms_count += other.terms_count;
         self.add_sim(other.frames);
@@ -161,6 +164,7 @@ impl Coverage {
             ("changes_count", self.changes_count),
             ("faults_count", self.faults_count),
             ("crashes_count", self.crashes_count),
+            ("ambushes_count", self.ambushes_count),
             ("disk_errors_count", self.disk_errors_count),
             ("terms_count", self.terms_count),
             ("frames_count", self.frames.sent_count),

@@ -5,6 +5,7 @@
 //! that is lost breaks; recovery within a bound once nothing goes wrong any more; equal states at the end. `dplab soak`
 //! and `tests/tests/soak.rs` call the same functions.
 
+mod ambush;
 mod client;
 mod command;
 mod coverage;
@@ -14,6 +15,7 @@ mod runner;
 mod shrink;
 mod world;
 
+pub use ambush::{Aim, Ambush};
 pub use client::{Client, Habits};
 pub use command::soak;
 pub use coverage::{Coverage, Totals};

@@ -9,7 +9,11 @@ use dataplane_wire::quorum::members::Members;
 use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 use rand_pcg::Pcg64Mcg;
 
-use super::{client::Habits, faults};
+use super::{
+    ambush::{self, Ambush},
+    client::Habits,
+    faults,
+};
 
 /// What is asked of a soak.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,6 +97,8 @@ pub struct Plan {
     pub voters_min: u32,
     /// What goes wrong.
     pub faults: Vec<ScheduledFault>,
+    /// What goes wrong at a moment that only the history shows.
+    pub ambushes: Vec<Ambush>,
     /// By then everything is whole again.
     pub healed_at: SimTime,
     /// How long it may take until all is answered, and all replicas are equal, after that.
@@ -173,6 +179,7 @@ impl Plan {
             changes,
             voters_min: 2,
             faults: Vec::new(),
+            ambushes: Vec::new(),
             healed_at,
             recovery_max: SimTime::from_ms(2_000),
             breaks: options.breaks,
@@ -180,6 +187,7 @@ impl Plan {
         plan.changes.sort();
         if options.has_faults {
             faults::draw(&mut rng, &mut plan, drift_ppm_max);
+            ambush::draw(&mut plan);
         }
         plan
     }

@@ -129,6 +129,7 @@ pub fn run_plan(plan: &Plan) -> Outcome {
             kind: FindingKind::Panic,
             text: PANIC.take().unwrap_or_default(),
         }),
+        struck: Vec::new(),
         hash: 0,
         coverage: Coverage::default(),
     })

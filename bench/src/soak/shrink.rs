@@ -17,7 +17,7 @@ pub struct Shrunk {
     pub tried_count: u32,
 }
 
-/// Drops faults, then operations, as long as the history fails in the same way; at most `tries_max` histories are run.
+/// Drops faults, then ambushes and operations, as long as the history fails in the same way; at most `tries_max` histories are run.
 pub fn shrink(plan: &Plan, finding: &Finding, tries_max: u32) -> Shrunk {
     let tried_count = Cell::new(0);
     let fails = |plan: &Plan| -> Option<Finding> {
@@ -41,6 +41,13 @@ pub fn shrink(plan: &Plan, finding: &Finding, tries_max: u32) -> Shrunk {
         None => plan.faults.clone(),
     };
     small.faults = faults;
+    for index in (0..small.ambushes.len()).rev() {
+        let mut tried = small.clone();
+        tried.ambushes.remove(index);
+        if fails(&tried).is_some() {
+            small = tried;
+        }
+    }
     // Fewer clients, then fewer operations, then no changes of members.
     while small.clients.len() > 1 {
         let mut tried = small.clone();

@@ -16,6 +16,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use super::{
+    ambush::Ambushes,
     client::{Answered, Asked, Client},
     coverage::Coverage,
     plan::{Plan, VALUE_BYTES_MAX},
@@ -26,6 +27,8 @@ use super::{
 pub struct Outcome {
     /// What did not hold, if anything.
     pub finding: Option<Finding>,
+    /// What ambushes did.
+    pub struck: Vec<ScheduledFault>,
     /// The simulator's hash over all events.
     pub hash: u64,
     /// Which paths were taken how often.
@@ -95,8 +98,10 @@ pub fn run(plan: &Plan) -> Outcome {
     let mut world = World::new(plan);
     let finding = world.run().err();
     world.coverage.add_sim(world.sim.counts());
+    world.coverage.ambushes_count = world.ambushes.struck_count;
     Outcome {
         finding,
+        struck: world.struck,
         hash: world.sim.hash().value(),
         coverage: world.coverage,
     }
@@ -108,6 +113,9 @@ struct World<'a> {
     observer: Observer,
     coverage: Coverage,
     turns_count: u64,
+    ambushes: Ambushes<'a>,
+    /// What ambushes did; the simulator counts these faults behind the plan's.
+    struck: Vec<ScheduledFault>,
     rng: Pcg64Mcg,
 }
 
@@ -139,6 +147,8 @@ impl<'a> World<'a> {
             observer: Observer::new(),
             coverage: Coverage::default(),
             turns_count: 0,
+            ambushes: Ambushes::new(plan),
+            struck: Vec::new(),
             // Another stream than the plan's.
             rng: Pcg64Mcg::seed_from_u64(!plan.seed),
         }
@@ -169,10 +179,7 @@ impl<'a> World<'a> {
     }
 
     fn replicas(&self) -> impl Iterator<Item = &Replica<Store>> {
-        (0..self.plan.replicas_count).filter_map(|host| match self.sim.protocol(HostId(host)) {
-            Some(Actor::Replica(replica)) => Some(&**replica),
-            _ => None,
-        })
+        replicas(&self.sim, self.plan.replicas_count)
     }
 
     fn client(&self, host: HostId) -> &Client {
@@ -204,6 +211,7 @@ impl<'a> World<'a> {
                 if self.turns_count.is_multiple_of(COMPARE_EVERY_TURNS) {
                     self.compare()?;
                 }
+                self.lie_in_wait(host, event.at);
             }
             EventKind::Started(host) => {
                 self.observer.restarted(host.0);
@@ -223,10 +231,28 @@ impl<'a> World<'a> {
                 }
                 self.coverage.disk_errors_count += 1;
             }
-            EventKind::FaultBegan(index) => self.coverage.fault(&self.plan.faults[index].fault),
+            EventKind::FaultBegan(index) => {
+                let mut faults = self.plan.faults.iter().chain(&self.struck);
+                let began = faults.nth(index).expect("the simulator has no other faults");
+                self.coverage.fault(&began.fault);
+            }
             EventKind::Turned(_) | EventKind::Delivered { .. } | EventKind::FaultEnded(_) => {}
         }
         Ok(())
+    }
+
+    /// `host` has had its turn: an ambush may strike.
+    fn lie_in_wait(&mut self, host: HostId, now: SimTime) {
+        if self.ambushes.are_far(now) {
+            return;
+        }
+        let Some(Actor::Replica(turned)) = self.sim.protocol(host) else {
+            return;
+        };
+        let before_count = self.struck.len();
+        let all = replicas(&self.sim, self.plan.replicas_count);
+        self.ambushes.watch(now, turned, all, &mut self.struck);
+        self.sim.schedule(&self.struck[before_count..]);
     }
 
     fn compare(&self) -> Result<(), Finding> {
@@ -390,6 +416,14 @@ impl<'a> World<'a> {
         }
         history
     }
+}
+
+/// The replicas that are up.
+fn replicas(sim: &Sim<Actor>, replicas_count: u32) -> impl Iterator<Item = &Replica<Store>> {
+    (0..replicas_count).filter_map(|host| match sim.protocol(HostId(host)) {
+        Some(Actor::Replica(replica)) => Some(&**replica),
+        _ => None,
+    })
 }
 
 fn answer<'a>(asked: &Asked, answered: &'a Answered) -> Answer<'a> {

@@ -27,6 +27,28 @@ pub enum Violation {
         /// And who then.
         second: u32,
     },
+    /// A replica votes once a term (Raft §5.2), however often it begins again within it.
+    #[error("one vote a term: node {node} voted for node {first} in term {term}, and then for node {second}")]
+    TwoVotes {
+        /// Who voted.
+        node: u32,
+        /// The term.
+        term: u64,
+        /// Its first vote.
+        first: u32,
+        /// And its second.
+        second: u32,
+    },
+    /// A replica is in no term before one in which it has voted.
+    #[error("node {node} voted in term {voted}, and is now in term {term}")]
+    TermWentBack {
+        /// Who.
+        node: u32,
+        /// The term of its vote.
+        voted: u64,
+        /// Its term now.
+        term: u64,
+    },
     /// Log matching (Raft §5.3): two logs with an entry of one term in one slot are equal up to it.
     #[error("log matching: nodes {a} and {b} both have slot {same_slot} of one term, and differ in slot {slot}")]
     Logs {
@@ -123,6 +145,8 @@ pub struct Observer {
     leaders: BTreeMap<Term, u32>,
     /// By slot, from the first. A slot that a snapshot took over before it was looked at has none.
     committed: Vec<Option<Committed>>,
+    /// By node: its last vote. It outlives the process.
+    votes: [Option<(Term, u32)>; NODES_MAX],
     /// By node.
     seen: [Seen; NODES_MAX],
 }
@@ -156,6 +180,7 @@ impl Observer {
         Observer {
             leaders: BTreeMap::new(),
             committed: Vec::new(),
+            votes: [None; NODES_MAX],
             seen: [Seen::default(); NODES_MAX],
         }
     }
@@ -185,6 +210,7 @@ impl Observer {
     pub fn observe<S: StateMachine>(&mut self, replica: &Replica<S>) -> Result<(), Violation> {
         let node = replica.node();
         has_no_gap(replica)?;
+        self.compare_vote(replica)?;
         let (before, after) = (self.seen[node as usize].commit_end, replica.commit_end());
         if after < before {
             return Err(Violation::CommitWentBack {
@@ -204,6 +230,36 @@ impl Observer {
         match replica.counters().impossible_count {
             0 => Ok(()),
             count => Err(Violation::Impossible { node, count }),
+        }
+    }
+
+    /// Votes are few, so this is two comparisons as a rule.
+    fn compare_vote<S: StateMachine>(&mut self, replica: &Replica<S>) -> Result<(), Violation> {
+        let (node, term) = (replica.node(), replica.term());
+        let place = &mut self.votes[node as usize];
+        if let Some((voted, _)) = *place
+            && term < voted
+        {
+            return Err(Violation::TermWentBack {
+                node,
+                voted: voted.0,
+                term: term.0,
+            });
+        }
+        let Some(vote) = replica.vote_given() else {
+            return Ok(());
+        };
+        match *place {
+            Some((voted, first)) if voted == term && first != vote => Err(Violation::TwoVotes {
+                node,
+                term: term.0,
+                first,
+                second: vote,
+            }),
+            _ => {
+                *place = Some((term, vote));
+                Ok(())
+            }
         }
     }
 

@@ -140,6 +140,13 @@ impl<S: StateMachine> Replica<S> {
         self.state.term
     }
 
+    /// Whom it has voted for in its term, once that is durable and was said.
+    pub fn vote_given(&self) -> Option<u32> {
+        self.state
+            .vote
+            .filter(|_| self.vote_due.is_none() && self.state_is_durable())
+    }
+
     /// The leader it knows of.
     pub fn leader(&self) -> Option<u32> {
         match &self.role {

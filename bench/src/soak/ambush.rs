@@ -1,0 +1,265 @@
+//! Faults that wait for their moment. A list that is drawn before a history begins hits an election, or a leader whose lease
+//! still runs, once in a thousand; an ambush looks at the replicas as they go, as an adversary would, and strikes then.
+//!
+//! What it does is what honest networks, processes and clocks do: links that are slow, repeat or say nothing, processes that
+//! die and are back, hosts that stand still.
+
+use dataplane_kv::Store;
+use dataplane_quorum::{Replica, RoleName};
+use dataplane_sim::{Crash, Fault, HostId, HostSet, LinkFaults, ScheduledFault, SimTime};
+use rand::{RngExt, SeedableRng, seq::IndexedRandom};
+use rand_pcg::Pcg64Mcg;
+
+use super::plan::{ELECTION_MIN, Plan};
+
+/// An ambush, from when on it is laid.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ambush {
+    /// When.
+    pub at: SimTime,
+    /// For what.
+    pub aim: Aim,
+    /// What its chances are drawn from.
+    pub seed: u64,
+}
+
+/// What an ambush waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aim {
+    /// Two candidates race in one term. Whoever has voted for one dies, is back at once, stands still for as long as it
+    /// would believe in a leader, and then finds the other's question: who forgot its vote votes a second time.
+    SecondVote,
+    /// A leader is cut off from the other replicas, together with some clients, while its lease may still run. The other
+    /// clients write at its successor: who relies on a lease too long gives old answers.
+    OldLeader,
+}
+
+/// Draws a history's ambushes, from a stream of their own: a plan without any is as it was before there were some.
+pub(super) fn draw(plan: &mut Plan) {
+    let mut rng = Pcg64Mcg::seed_from_u64(!plan.seed.rotate_left(32));
+    if plan.replicas_count < 3 || rng.random_bool(0.5) {
+        return;
+    }
+    let latest = SimTime::from_ps(plan.healed_at.as_ps() / 4 * 3);
+    let ambushes = (0..rng.random_range(1..=2)).map(|_| Ambush {
+        at: SimTime::from_ps(rng.random_range(0..latest.as_ps())),
+        aim: *[Aim::SecondVote, Aim::OldLeader].choose(&mut rng).expect("two"),
+        seed: rng.random(),
+    });
+    plan.ambushes = ambushes.collect();
+    plan.ambushes.sort_by_key(|ambush| ambush.at);
+}
+
+/// How often candidates are made to race before an ambush is given up.
+const RACES_MAX: u32 = 4;
+
+/// The plan's ambushes, one after the other.
+#[derive(Debug)]
+pub(super) struct Ambushes<'a> {
+    plan: &'a Plan,
+    next: usize,
+    rng: Pcg64Mcg,
+    race: Option<Race>,
+    /// How many ambushes have struck.
+    pub(super) struck_count: u64,
+}
+
+/// An election in which candidates are made to race.
+#[derive(Clone, Copy, Debug)]
+struct Race {
+    number: u32,
+    until: SimTime,
+    /// The term and the candidate for which somebody has voted while another one stood.
+    first: Option<(u64, u32)>,
+    /// The voters that are to vote a second time, as bits.
+    tempted: u64,
+}
+
+impl<'a> Ambushes<'a> {
+    pub(super) fn new(plan: &'a Plan) -> Ambushes<'a> {
+        Ambushes {
+            plan,
+            next: 0,
+            rng: Pcg64Mcg::seed_from_u64(0),
+            race: None,
+            struck_count: 0,
+        }
+    }
+
+    /// Whether a look at the replicas would be for nothing.
+    pub(super) fn are_far(&self, now: SimTime) -> bool {
+        let next = self.plan.ambushes.get(self.next);
+        now >= self.plan.healed_at || next.is_none_or(|ambush| now < ambush.at)
+    }
+
+    /// `turned` has had its turn, `all` are up: adds what is to go wrong now, or soon, to `faults`.
+    pub(super) fn watch<'r>(
+        &mut self,
+        now: SimTime,
+        turned: &Replica<Store>,
+        mut all: impl Iterator<Item = &'r Replica<Store>>,
+        faults: &mut Vec<ScheduledFault>,
+    ) {
+        let ambush = self.plan.ambushes[self.next];
+        let (node, term) = (turned.node(), turned.term());
+        let plan = self.plan;
+        let mut strike = Strike {
+            now,
+            plan,
+            rng: &mut self.rng,
+            faults,
+        };
+        if ambush.aim == Aim::OldLeader {
+            if turned.role() == RoleName::Leader && all.all(|other| other.term() <= term) {
+                *strike.rng = Pcg64Mcg::seed_from_u64(ambush.seed);
+                strike.cut_off(node);
+                self.struck_count += 1;
+                self.next += 1;
+            }
+            return;
+        }
+        let Some(mut race) = self.race else {
+            *strike.rng = Pcg64Mcg::seed_from_u64(ambush.seed);
+            strike.start_race();
+            self.race = Some(Race::new(now, 1));
+            return;
+        };
+        if now >= race.until {
+            let again = race.first.is_none() && race.number < RACES_MAX;
+            self.race = again.then_some(Race::new(now, race.number + 1));
+            match again {
+                true => strike.start_race(),
+                false => self.next += 1,
+            }
+            return;
+        }
+        let Some(voted_for) = turned.vote_given().filter(|&candidate| candidate != node) else {
+            return;
+        };
+        let election = (term.0, voted_for);
+        if race.tempted >> node & 1 == 1 || race.first.is_some_and(|first| first != election) {
+            return;
+        }
+        let is_rival = |other: &Replica<Store>| {
+            let (rival, is_candidate) = (other.node(), other.role() == RoleName::Candidate);
+            is_candidate && other.term() == term && rival != voted_for && other.vote_given() == Some(rival)
+        };
+        if race.first.is_none() && !all.any(is_rival) {
+            return;
+        }
+        if race.first.is_none() {
+            strike.silence(voted_for);
+            race.first = Some(election);
+            race.until = now + elections(3.0);
+            self.struck_count += 1;
+        }
+        strike.tempt(node);
+        race.tempted |= 1 << node;
+        self.race = Some(race);
+    }
+}
+
+impl Race {
+    fn new(now: SimTime, number: u32) -> Race {
+        Race {
+            number,
+            until: now + elections(4.0),
+            first: None,
+            tempted: 0,
+        }
+    }
+}
+
+fn elections(count: f64) -> SimTime {
+    SimTime::from_ns(ELECTION_MIN.mul_f64(count).as_nanos() as u64)
+}
+
+/// What goes wrong at one moment.
+struct Strike<'a> {
+    now: SimTime,
+    plan: &'a Plan,
+    rng: &'a mut Pcg64Mcg,
+    faults: &'a mut Vec<ScheduledFault>,
+}
+
+impl Strike<'_> {
+    /// From `least` to `most` times the shortest election time-out.
+    fn elections(&mut self, least: f64, most: f64) -> SimTime {
+        elections(self.rng.random_range(least..most))
+    }
+
+    /// Cut to the time in which things go wrong.
+    fn push(&mut self, at: SimTime, fault: impl FnOnce(SimTime) -> Fault, lasts: SimTime) {
+        if at < self.plan.healed_at {
+            let fault = fault(lasts.min(self.plan.healed_at - at));
+            self.faults.push(ScheduledFault { at, fault });
+        }
+    }
+
+    fn block(&mut self, from: HostSet, to: HostSet, lasts: SimTime) {
+        self.push(self.now, |lasts| Fault::Block { from, to, lasts }, lasts);
+    }
+
+    fn replicas(&self) -> HostSet {
+        HostSet((1 << self.plan.replicas_count) - 1)
+    }
+
+    /// Everybody begins again at the same time, over links on which a candidate's question takes about as long as the next
+    /// one's patience, and comes twice.
+    fn start_race(&mut self) {
+        let replicas = self.replicas();
+        for host in (0..self.plan.replicas_count).map(HostId) {
+            let (crash, lasts) = (Crash::Process, SimTime::from_us(50));
+            self.push(self.now, |lasts| Fault::Crash { host, crash, lasts }, lasts);
+        }
+        let faults = LinkFaults {
+            slow: self.elections(0.05, 0.3),
+            duplicate_ratio: 0.8,
+            reorder: self.elections(0.5, 1.5),
+            ..LinkFaults::default()
+        };
+        let (from, to, lasts) = (replicas, replicas, elections(4.0));
+        let degrade = |lasts| Fault::Degrade {
+            from,
+            to,
+            faults,
+            lasts,
+        };
+        self.push(self.now, degrade, lasts);
+    }
+
+    /// A candidate that is elected tells the other replicas nothing of it.
+    fn silence(&mut self, candidate: u32) {
+        let lasts = self.elections(2.0, 4.0);
+        self.block(HostSet::of([HostId(candidate)]), self.replicas(), lasts);
+    }
+
+    /// A voter dies, begins again, and stands still until it would believe in no leader any more, however slow its clock.
+    fn tempt(&mut self, voter: u32) {
+        let host = HostId(voter);
+        let crash = *[Crash::Process, Crash::Power].choose(self.rng).expect("two");
+        let down = SimTime::from_us(self.rng.random_range(20..200));
+        self.push(self.now, |lasts| Fault::Crash { host, crash, lasts }, down);
+        let stands_still = self.elections(1.06, 1.25);
+        let begun_at = self.now + down + SimTime::from_us(1);
+        self.push(begun_at, |lasts| Fault::Pause { host, lasts }, stands_still);
+    }
+
+    /// A leader and some clients are among themselves; the others do not hear them.
+    fn cut_off(&mut self, leader: u32) {
+        let leader = HostSet::of([HostId(leader)]);
+        let others = HostSet(self.replicas().0 & !leader.0);
+        let clients_count = self.plan.clients.len() as u32;
+        let captives = match clients_count {
+            0 | 1 => 0,
+            count => self.rng.random_range(1..(1u64 << count) - 1),
+        };
+        let clients = |bits: u64| HostSet(bits << self.plan.replicas_count);
+        let free = clients(!captives & ((1 << clients_count) - 1));
+        let lasts = self.elections(2.0, 6.0);
+        self.block(leader, others, lasts);
+        self.block(others, leader, lasts);
+        self.block(clients(captives), others, lasts);
+        self.block(free, leader, lasts);
+    }
+}
