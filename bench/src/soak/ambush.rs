@@ -5,7 +5,7 @@
 //! die and are back, hosts that stand still.
 
 use dataplane_kv::Store;
-use dataplane_quorum::{Replica, RoleName};
+use dataplane_quorum::{ReadMode, Replica, RoleName};
 use dataplane_sim::{Crash, Fault, HostId, HostSet, LinkFaults, ScheduledFault, SimTime};
 use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 use rand_pcg::Pcg64Mcg;
@@ -40,10 +40,17 @@ pub(super) fn draw(plan: &mut Plan) {
     if plan.replicas_count < 3 || rng.random_bool(0.5) {
         return;
     }
+    let old_leader_ratio = match plan.reads {
+        ReadMode::Lease => 0.7,
+        ReadMode::Index => 0.3,
+    };
     let latest = SimTime::from_ps(plan.healed_at.as_ps() / 4 * 3);
     let ambushes = (0..rng.random_range(1..=2)).map(|_| Ambush {
         at: SimTime::from_ps(rng.random_range(0..latest.as_ps())),
-        aim: *[Aim::SecondVote, Aim::OldLeader].choose(&mut rng).expect("two"),
+        aim: match rng.random_bool(old_leader_ratio) {
+            true => Aim::OldLeader,
+            false => Aim::SecondVote,
+        },
         seed: rng.random(),
     });
     plan.ambushes = ambushes.collect();
@@ -110,7 +117,9 @@ impl<'a> Ambushes<'a> {
             faults,
         };
         if ambush.aim == Aim::OldLeader {
-            if turned.role() == RoleName::Leader && all.all(|other| other.term() <= term) {
+            // One that has committed something of its own term has a lease, as a rule.
+            let is_settled = turned.commit_end() == turned.window().end();
+            if turned.role() == RoleName::Leader && is_settled && all.all(|other| other.term() <= term) {
                 *strike.rng = Pcg64Mcg::seed_from_u64(ambush.seed);
                 strike.cut_off(node);
                 self.struck_count += 1;
@@ -245,7 +254,9 @@ impl Strike<'_> {
         self.push(begun_at, |lasts| Fault::Pause { host, lasts }, stands_still);
     }
 
-    /// A leader and some clients are among themselves; the others do not hear them.
+    /// A leader and some clients are soon among themselves; the others do not hear them. What its followers answered before
+    /// comes a second time, late: so it goes on believing that they are there, and does not step down (check-quorum) for
+    /// some time after another one is elected.
     fn cut_off(&mut self, leader: u32) {
         let leader = HostSet::of([HostId(leader)]);
         let others = HostSet(self.replicas().0 & !leader.0);
@@ -256,10 +267,27 @@ impl Strike<'_> {
         };
         let clients = |bits: u64| HostSet(bits << self.plan.replicas_count);
         let free = clients(!captives & ((1 << clients_count) - 1));
-        let lasts = self.elections(2.0, 6.0);
-        self.block(leader, others, lasts);
-        self.block(others, leader, lasts);
-        self.block(clients(captives), others, lasts);
-        self.block(free, leader, lasts);
+        let faults = LinkFaults {
+            duplicate_ratio: 0.9,
+            reorder: self.elections(1.0, 4.0),
+            ..LinkFaults::default()
+        };
+        let warning = self.elections(0.2, 1.0);
+        let degrade = |lasts| Fault::Degrade {
+            from: others,
+            to: leader,
+            faults,
+            lasts,
+        };
+        self.push(self.now, degrade, warning);
+        let lasts = self.elections(3.0, 6.0);
+        for (from, to) in [
+            (leader, others),
+            (others, leader),
+            (clients(captives), others),
+            (free, leader),
+        ] {
+            self.push(self.now + warning, |lasts| Fault::Block { from, to, lasts }, lasts);
+        }
     }
 }
