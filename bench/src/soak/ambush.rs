@@ -37,7 +37,7 @@ pub enum Aim {
 /// Draws a history's ambushes, from a stream of their own: a plan without any is as it was before there were some.
 pub(super) fn draw(plan: &mut Plan) {
     let mut rng = Pcg64Mcg::seed_from_u64(!plan.seed.rotate_left(32));
-    if plan.replicas_count < 3 || rng.random_bool(0.5) {
+    if plan.replicas_count < 3 || plan.clients.len() < 2 || rng.random_bool(0.5) {
         return;
     }
     let old_leader_ratio = match plan.reads {
@@ -55,6 +55,12 @@ pub(super) fn draw(plan: &mut Plan) {
     });
     plan.ambushes = ambushes.collect();
     plan.ambushes.sort_by_key(|ambush| ambush.at);
+    if plan.ambushes.iter().any(|ambush| ambush.aim == Aim::OldLeader) {
+        // Somebody who stays where it was answered, and reads nothing but what others write.
+        let reader = &mut plan.clients[0];
+        (reader.reads_ratio, reader.strays_ratio) = (1.0, 0.1);
+        reader.depth = reader.depth.max(2);
+    }
 }
 
 /// How often candidates are made to race before an ambush is given up.
@@ -260,13 +266,15 @@ impl Strike<'_> {
     fn cut_off(&mut self, leader: u32) {
         let leader = HostSet::of([HostId(leader)]);
         let others = HostSet(self.replicas().0 & !leader.0);
-        let clients_count = self.plan.clients.len() as u32;
-        let captives = match clients_count {
-            0 | 1 => 0,
-            count => self.rng.random_range(1..(1u64 << count) - 1),
-        };
-        let clients = |bits: u64| HostSet(bits << self.plan.replicas_count);
-        let free = clients(!captives & ((1 << clients_count) - 1));
+        // The first client reads; at least one of the others goes on writing elsewhere.
+        let clients = HostSet((1 << self.plan.hosts.len()) - 1 & !self.replicas().0);
+        let reader = 1 << self.plan.replicas_count;
+        let writer = 1
+            << self
+                .rng
+                .random_range(self.plan.replicas_count + 1..self.plan.hosts.len() as u32);
+        let captives = HostSet(self.rng.random::<u64>() & clients.0 & !writer | reader);
+        let free = HostSet(clients.0 & !captives.0);
         let faults = LinkFaults {
             duplicate_ratio: 0.9,
             reorder: self.elections(1.0, 4.0),
@@ -281,12 +289,7 @@ impl Strike<'_> {
         };
         self.push(self.now, degrade, warning);
         let lasts = self.elections(3.0, 6.0);
-        for (from, to) in [
-            (leader, others),
-            (others, leader),
-            (clients(captives), others),
-            (free, leader),
-        ] {
+        for (from, to) in [(leader, others), (others, leader), (captives, others), (free, leader)] {
             self.push(self.now + warning, |lasts| Fault::Block { from, to, lasts }, lasts);
         }
     }

@@ -28,6 +28,8 @@ pub struct Habits {
     pub timeout: Duration,
     /// How often an operation is a read, 0 to 1.
     pub reads_ratio: f64,
+    /// How often it asks somebody else after a time-out, 0 to 1.
+    pub strays_ratio: f64,
     /// How often it gives up after a time-out, 0 to 1: nobody knows then whether the operation happened.
     pub gives_up_ratio: f64,
     /// Keys that it asks for: the first so many letters.
@@ -350,7 +352,7 @@ impl Client {
             if self.rng.random_bool(gives_up_ratio) && may_give_up {
                 self.given_up_count += 1;
                 given_up.push(asking.sequence);
-            } else if self.rng.random_bool(0.7) {
+            } else if self.rng.random_bool(self.habits.strays_ratio) {
                 asking.target = self.rng.random_range(0..replicas_count);
                 self.favourite = asking.target;
             }

@@ -150,6 +150,7 @@ impl Plan {
             think_max: think_max.mul_f64(rng.random_range(0.3..0.9)),
             timeout: Duration::from_micros(rng.random_range(2_000..15_000)),
             reads_ratio: *[0.2, 0.5, 0.8].choose(&mut rng).expect("three"),
+            strays_ratio: 0.7,
             gives_up_ratio: *[0.0, 0.0, 0.1].choose(&mut rng).expect("three"),
             keys_count,
             sequences_max: limits.session_replies as u64,
