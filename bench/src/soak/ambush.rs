@@ -56,10 +56,12 @@ pub(super) fn draw(plan: &mut Plan) {
     plan.ambushes = ambushes.collect();
     plan.ambushes.sort_by_key(|ambush| ambush.at);
     if plan.ambushes.iter().any(|ambush| ambush.aim == Aim::OldLeader) {
-        // Somebody who stays where it was answered, and reads nothing but what others write.
+        // Somebody who stays where it was answered, and often reads what others write.
         let reader = &mut plan.clients[0];
         (reader.reads_ratio, reader.strays_ratio) = (1.0, 0.1);
         reader.depth = reader.depth.max(2);
+        reader.ops_count *= 2;
+        reader.think_max /= 2;
     }
 }
 
