@@ -8,7 +8,7 @@ use std::{
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use dataplane_quorum::{Config, Limits, ReadMode, Replica, RoleName, Timing, majorities};
-use dataplane_waist::{Durable, Effects, Input, Instant, Log, LogWrite, MemoryLog, Peer, Protocol, StateMachine};
+use dataplane_waist::{Effects, Input, Instant, Kept, MemoryLog, Peer, Protocol, StateMachine};
 use dataplane_wire::{
     Reject,
     frame::{self, Header, Kind},
@@ -49,7 +49,7 @@ struct Member {
     replica: Replica<Counter>,
     log: MemoryLog,
     effects: Effects,
-    told: Durable,
+    kept: Kept,
 }
 
 /// Frames: to, from, where in `bytes`.
@@ -95,7 +95,7 @@ impl Cluster {
                 effects: replica.effects(64),
                 replica,
                 log,
-                told: Durable::default(),
+                kept: Kept::default(),
             }
         });
         let mut cluster = Cluster {
@@ -132,13 +132,16 @@ impl Cluster {
             member.replica.handle(now, Input::Tick, &mut member.effects);
         }
         self.send(node);
-        self.persist(node);
-        let member = &mut self.members[node as usize];
-        let durable = member.log.durable().expect("memory");
-        if durable != member.told {
-            member.told = durable;
-            member.replica.handle(now, Input::Durable(durable), &mut member.effects);
-            self.persist(node);
+        let Member {
+            replica,
+            log,
+            effects,
+            kept,
+        } = &mut self.members[node as usize];
+        kept.write(effects, log).expect("memory");
+        if let Some(durable) = kept.news(log).expect("memory") {
+            replica.handle(now, Input::Durable(durable), effects);
+            kept.write(effects, log).expect("memory");
             self.send(node);
         }
         self.members[node as usize].effects.clear();
@@ -162,26 +165,6 @@ impl Cluster {
             self.network.queue.push((to.0, node, begin..self.network.bytes.len()));
         }
         member.effects.clear_sends();
-    }
-
-    fn persist(&mut self, node: u32) {
-        let member = &mut self.members[node as usize];
-        let mut wrote = false;
-        for write in member.effects.writes() {
-            match write {
-                LogWrite::Append(slot, term, payload) => {
-                    member.log.append(slot, term, payload).expect("room");
-                    member.told.end = member.told.end.min(slot);
-                }
-                LogWrite::State(state) => member.log.set_state(state).expect("memory"),
-                LogWrite::Install(snapshot) => member.log.install(snapshot).expect("memory"),
-            }
-            wrote = true;
-        }
-        if wrote {
-            member.effects.clear_writes();
-            member.log.sync().expect("memory");
-        }
     }
 
     fn deliver(&mut self) {

@@ -7,6 +7,7 @@
 mod clock;
 mod effects;
 mod id;
+mod kept;
 mod log;
 mod machine;
 pub mod middleware;
@@ -22,6 +23,7 @@ mod window;
 pub use clock::{Clock, MonotonicClock};
 pub use effects::{Effects, EffectsFull, LogWrite};
 pub use id::{Peer, Slot, Term, WrId};
+pub use kept::Kept;
 pub use log::{Durable, Log, MemoryLog, Recovered, STATE_BYTES_MAX, Snapshot, Tail};
 pub use machine::StateMachine;
 pub use node::{Node, NodeStats};

@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use dataplane_wire::Reject;
 
-use crate::{Clock, Durable, Effects, Input, Instant, Log, LogWrite, Port, PortStats, Protocol, Slot, Tail};
+use crate::{Clock, Effects, Input, Instant, Kept, Log, Port, PortStats, Protocol};
 
 /// A participant: a port, a log and a protocol, turned by whoever owns the thread.
 #[derive(Debug)]
@@ -14,10 +14,7 @@ pub struct Node<P, L, M> {
     protocol: M,
     effects: Effects,
     batch_frames_max: usize,
-    /// How far the protocol has been told that the log is safe.
-    told: Durable,
-    /// How far this node has written; above `told` while a sync is under way.
-    written: Durable,
+    kept: Kept,
     unsent_count: u64,
 }
 
@@ -62,8 +59,7 @@ impl<P: Port, L: Log, M: Protocol> Node<P, L, M> {
             log,
             protocol,
             effects,
-            told: Durable::default(),
-            written: Durable::default(),
+            kept: Kept::default(),
             unsent_count: 0,
         }
     }
@@ -98,13 +94,11 @@ impl<P: Port, L: Log, M: Protocol> Node<P, L, M> {
             protocol.handle(now, Input::Tick, effects);
         }
         let sent_early = self.send()?;
-        self.persist()?;
-        let durable = self.log.durable()?;
-        if durable != self.told {
-            self.told = durable;
+        self.kept.write(&mut self.effects, &mut self.log)?;
+        if let Some(durable) = self.kept.news(&mut self.log)? {
             self.protocol.handle(now, Input::Durable(durable), &mut self.effects);
             // What it writes now is answered in a later turn, so that a turn ends.
-            self.persist()?;
+            self.kept.write(&mut self.effects, &mut self.log)?;
         }
         if !self.send()? && !sent_early {
             // A ring may have to hear from us even when nothing new is queued.
@@ -180,7 +174,7 @@ impl<P: Port, L: Log, M: Protocol> Node<P, L, M> {
     }
 
     fn rest(&self, clock: &dyn Clock) -> Duration {
-        let rest_max = match self.written.end > self.told.end || self.written.states_count > self.told.states_count {
+        let rest_max = match self.kept.is_waiting() {
             true => SYNC_POLL,
             false => REST_MAX,
         };
@@ -188,39 +182,6 @@ impl<P: Port, L: Log, M: Protocol> Node<P, L, M> {
             Some(at) => at.saturating_since(clock.now()).min(rest_max),
             None => rest_max,
         }
-    }
-
-    /// Writes what the protocol wants kept and starts its sync.
-    fn persist(&mut self) -> io::Result<()> {
-        let mut wrote = false;
-        for write in self.effects.writes() {
-            match write {
-                LogWrite::Append(slot, term, payload) => {
-                    self.log.append(slot, term, payload)?;
-                    self.written.end = Slot(slot.0 + 1);
-                    // An overwritten slot is not durable any more. Without this, an end that comes back to where it was
-                    // would never be reported, and the new entry never acknowledged.
-                    self.told.end = self.told.end.min(slot);
-                }
-                LogWrite::State(state) => {
-                    self.log.set_state(state)?;
-                    self.written.states_count += 1;
-                }
-                LogWrite::Install(snapshot) => {
-                    self.log.install(snapshot)?;
-                    if snapshot.tail == Tail::Drop || self.written.end < snapshot.end {
-                        self.written.end = snapshot.end;
-                        self.told.end = Slot(0);
-                    }
-                }
-            }
-            wrote = true;
-        }
-        if wrote {
-            self.effects.clear_writes();
-            self.log.sync()?;
-        }
-        Ok(())
     }
 
     /// Sends what is queued; says whether anything was.

@@ -4,8 +4,8 @@ use std::{collections::VecDeque, io, time::Duration};
 
 use dataplane_quorum::{Config, Limits, ReadMode, Replica, RoleName, Timing, majorities};
 use dataplane_waist::{
-    Durable, Effects, Input, Instant, Log, LogWrite, MemoryLog, Peer, Protocol, Recovered, Slot, Snapshot,
-    StateMachine, Term,
+    Durable, Effects, Input, Instant, Kept, Log, MemoryLog, Peer, Protocol, Recovered, Slot, Snapshot, StateMachine,
+    Term,
 };
 use dataplane_wire::{
     Reject,
@@ -53,7 +53,7 @@ pub struct Member {
     pub replica: Replica<Register>,
     pub log: MemoryLog,
     effects: Effects,
-    told: Durable,
+    kept: Kept,
     pub is_up: bool,
     states_before: u64,
 }
@@ -111,7 +111,7 @@ impl Cluster {
                 effects: replica.effects(64),
                 replica,
                 log,
-                told: Durable::default(),
+                kept: Kept::default(),
                 is_up: true,
                 states_before: 0,
             }
@@ -152,27 +152,15 @@ impl Cluster {
                     self.wires.push_back((node, to.0, bytes.to_vec()));
                 }
             }
-            for write in member.effects.writes() {
-                match write {
-                    LogWrite::Append(slot, term, payload) => {
-                        member.log.append(slot, term, payload).expect("memory");
-                        member.told.end = member.told.end.min(slot);
-                    }
-                    LogWrite::State(state) => member.log.set_state(state).expect("memory"),
-                    LogWrite::Install(snapshot) => {
-                        member.log.install(snapshot).expect("memory");
-                        member.told.end = Slot(0);
-                    }
-                }
-            }
+            let news = member
+                .kept
+                .write(&mut member.effects, &mut member.log)
+                .and_then(|()| member.kept.news(&mut member.log));
             member.effects.clear();
-            member.log.sync().expect("memory");
-            let mut durable = member.log.durable().expect("memory");
-            durable.states_count -= member.states_before;
-            if durable == member.told {
+            let Some(mut durable) = news.expect("memory") else {
                 return;
-            }
-            member.told = durable;
+            };
+            durable.states_count -= member.states_before;
             member
                 .replica
                 .handle(self.now, Input::Durable(durable), &mut member.effects);
@@ -270,7 +258,7 @@ impl Cluster {
         let member = &mut self.members[node as usize];
         member.states_before = member.log.durable().expect("memory").states_count;
         member.replica = Replica::recover(config, Register::default(), &mut member.log).expect("a sound log");
-        member.told = Durable::default();
+        member.kept = Kept::default();
         member.effects.clear();
         member.is_up = true;
     }
@@ -287,7 +275,7 @@ impl Cluster {
         member.log = log.readable;
         member.log.sync().expect("memory");
         member.states_before = member.log.durable().expect("memory").states_count;
-        member.told = Durable::default();
+        member.kept = Kept::default();
         member.effects.clear();
     }
 }

@@ -360,3 +360,41 @@ fn the_same_check_catches_a_disk_that_lies() {
     assert!((0..50).any(|seed| check(&steps, seed, true).is_err()));
     assert!((0..50).all(|seed| check(&steps, seed, false).is_ok()));
 }
+
+/// A snapshot in place of a log that was another one: what was safe of that says nothing of the new one.
+#[test]
+fn a_log_that_a_snapshot_replaces_is_safe_from_its_own_sync_on() {
+    let snapshot = |tail, end| Snapshot {
+        end: Slot(end),
+        last_term: Term(2),
+        tail,
+        bytes: b"state".as_slice().into(),
+    };
+    let two_appended = |synced_until_ns| {
+        let mut log = log(1);
+        append(&mut log, 0);
+        append(&mut log, 1);
+        log.sync().expect("a good disk");
+        log.advance(SimTime::from_ns(synced_until_ns));
+        log
+    };
+    // (the sync of two entries had ended, what is installed, what is durable of it when that sync has, and at the end)
+    let table = [
+        (true, snapshot(Tail::Drop, 2), 0, 2),
+        (false, snapshot(Tail::Drop, 2), 0, 2),
+        (true, snapshot(Tail::Drop, 1), 0, 1),
+        (false, snapshot(Tail::Keep, 5), 0, 5),
+        (true, snapshot(Tail::Keep, 1), 2, 2),
+        (false, snapshot(Tail::Keep, 1), 2, 2),
+    ];
+    for (has_ended, installed, first_end, last_end) in table {
+        let mut log = two_appended(if has_ended { 10 } else { 9 });
+        if has_ended {
+            assert_eq!(at(&mut log, 10).end, Slot(2));
+        }
+        log.install(&installed).expect("a good disk");
+        log.sync().expect("a good disk");
+        assert_eq!(at(&mut log, 10).end, Slot(first_end), "{has_ended} {installed:?}");
+        assert_eq!(at(&mut log, 40).end, Slot(last_end), "{has_ended} {installed:?}");
+    }
+}

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    Log, MemoryLog, MonotonicClock, Peer, Recovered, Snapshot, Term,
+    Durable, Log, MemoryLog, MonotonicClock, Peer, Recovered, Slot, Snapshot, Term,
     testing::{ManualClock, TestPort},
 };
 
