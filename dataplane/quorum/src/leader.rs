@@ -153,7 +153,7 @@ impl<S: StateMachine> Replica<S> {
             self.count_round(now, out);
         }
         self.for_each_follower(|replica, index| {
-            replica.pump(index, out);
+            replica.pump(now, index, out);
             replica.nudge(now, index, out);
         });
         self.serve_reads(now, out);

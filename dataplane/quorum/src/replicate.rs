@@ -94,7 +94,7 @@ impl<S: StateMachine> Replica<S> {
 
     /// Sends a follower what it was not sent yet, as far as the pipeline's bound allows: one entry by the fast path,
     /// several in batches.
-    pub(crate) fn pump(&mut self, index: usize, out: &mut Effects) {
+    pub(crate) fn pump(&mut self, now: Instant, index: usize, out: &mut Effects) {
         loop {
             let Role::Leader(leader) = &mut self.role else { return };
             let progress = &leader.followers[index];
@@ -127,6 +127,10 @@ impl<S: StateMachine> Replica<S> {
                 return;
             }
             progress.sent_end = sent_end;
+            if acked_end >= slot {
+                // It owed us nothing before: its time to answer begins now, not when it last did.
+                progress.moved_at = now;
+            }
         }
     }
 

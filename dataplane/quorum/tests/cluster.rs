@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use dataplane_quorum::{Mutation, ReadMode, RoleName, majorities};
+use dataplane_quorum::{Mutation, ReadMode, RoleName, Timing, majorities};
 use dataplane_waist::{Input, Peer, Slot, Term};
 use dataplane_wire::{
     frame::{self, Kind},
@@ -61,6 +61,21 @@ fn a_commit_among_three_takes_six_frames_with_the_clients_two() {
         "{:?}",
         follower.counters()
     );
+}
+
+#[test]
+fn a_follower_that_owed_nothing_is_not_asked_why_it_does_not_answer() {
+    let mut cluster = Cluster::of(3);
+    let leader = cluster.elect();
+    let client = cluster.open(leader);
+    for sequence in 1..=3 {
+        // Longer than an answer may take, shorter than a heartbeat.
+        cluster.run_for(Timing::LOCAL.retransmit * 3);
+        let before_count = cluster.frames_count;
+        cluster.request(leader, client, sequence, put(b"v"));
+        cluster.settle();
+        assert_eq!(cluster.frames_count - before_count, 5, "put {sequence}");
+    }
 }
 
 #[test]
