@@ -1,16 +1,9 @@
 //! One history: a cluster and its clients in the simulator, watched at every turn, and judged at the end.
 
-use std::io;
-
 use dataplane_history::{Answer, History, Limits as CheckLimits, Op, Verdict};
-use dataplane_kv::{Store, StoreOptions};
-use dataplane_quorum::{
-    Replica, RoleName,
-    check::{self, Observer},
-    majorities,
-};
-use dataplane_sim::{Event, EventKind, Fault, HostId, ScheduledFault, Sim, SimTime};
-use dataplane_waist::{Effects, Input, Instant, Log, Protocol};
+use dataplane_kv::StoreOptions;
+use dataplane_quorum::{Replica, RoleName, majorities};
+use dataplane_sim::{Event, EventKind, Fault, HostId, ScheduledFault, SimTime};
 use dataplane_wire::quorum::members::Members;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -21,6 +14,7 @@ use super::{
     coverage::Coverage,
     plan::{Plan, VALUE_BYTES_MAX},
 };
+use crate::sim_cluster::{Broken, ClusterOptions, SimCluster};
 
 /// What a history came to.
 #[derive(Debug)]
@@ -59,33 +53,8 @@ pub enum FindingKind {
     Panic,
 }
 
-/// Everybody in a history.
-enum Actor {
-    Replica(Box<Replica<Store>>),
-    Client(Box<Client>),
-}
-
-impl Protocol for Actor {
-    fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Effects) {
-        match self {
-            Actor::Replica(replica) => replica.handle(now, input, out),
-            Actor::Client(client) => client.handle(now, input, out),
-        }
-    }
-
-    fn wake_at(&self) -> Option<Instant> {
-        match self {
-            Actor::Replica(replica) => replica.wake_at(),
-            Actor::Client(client) => client.wake_at(),
-        }
-    }
-}
-
 /// How many events of a history may happen: many times what one takes, so that a cluster that never falls silent ends.
 const EVENTS_MAX: u64 = 3_000_000;
-
-/// How many turns lie between two comparisons of whole logs.
-const COMPARE_EVERY_TURNS: u64 = 400;
 
 /// How much the search for an order may cost, for one key. Histories here are short; far less is needed.
 const CHECK_LIMITS: CheckLimits = CheckLimits {
@@ -97,22 +66,20 @@ const CHECK_LIMITS: CheckLimits = CheckLimits {
 pub fn run(plan: &Plan) -> Outcome {
     let mut world = World::new(plan);
     let finding = world.run().err();
-    world.coverage.add_sim(world.sim.counts());
+    world.coverage.add_sim(world.cluster.sim.counts());
     world.coverage.ambushes_count = world.ambushes.struck_count;
     Outcome {
         finding,
         struck: world.struck,
-        hash: world.sim.hash().value(),
+        hash: world.cluster.sim.hash().value(),
         coverage: world.coverage,
     }
 }
 
 struct World<'a> {
     plan: &'a Plan,
-    sim: Sim<Actor>,
-    observer: Observer,
+    cluster: SimCluster<Client>,
     coverage: Coverage,
-    turns_count: u64,
     ambushes: Ambushes<'a>,
     /// What ambushes did; the simulator counts these faults behind the plan's.
     struck: Vec<ScheduledFault>,
@@ -121,32 +88,32 @@ struct World<'a> {
 
 impl<'a> World<'a> {
     fn new(plan: &'a Plan) -> World<'a> {
-        let boot_plan = plan.clone();
-        let mut sim = Sim::new(plan.seed, &plan.hosts, plan.link, move |boot| {
-            let host = boot.host.0;
-            if let Some(client) = host.checked_sub(boot_plan.replicas_count) {
-                boot.log.recover(&mut |_| ())?;
-                let habits = boot_plan.clients[client as usize];
-                let client = Client::new(host, boot_plan.replicas_count, habits, boot.seed);
-                return Ok(Actor::Client(Box::new(client)));
-            }
-            let store = Store::new(StoreOptions {
+        let options = ClusterOptions {
+            seed: plan.seed,
+            replicas_count: plan.replicas_count,
+            hosts: plan.hosts.clone(),
+            link: plan.link,
+            store: StoreOptions {
                 bytes_max: 1 << 16,
                 value_bytes_max: VALUE_BYTES_MAX,
                 range_bytes_max: 512,
-            })
-            .map_err(io::Error::other)?;
-            let replica =
-                Replica::recover(boot_plan.config(host, boot.seed), store, boot.log).map_err(io::Error::other)?;
-            Ok(Actor::Replica(Box::new(replica)))
-        });
-        sim.schedule(&plan.faults);
+            },
+        };
+        let (replicas_plan, clients_plan) = (plan.clone(), plan.clone());
+        let mut cluster = SimCluster::new(
+            &options,
+            move |node, seed| replicas_plan.config(node, seed),
+            move |host, seed| {
+                let replicas_count = clients_plan.replicas_count;
+                let habits = clients_plan.clients[(host.0 - replicas_count) as usize];
+                Ok(Client::new(host.0, replicas_count, habits, seed))
+            },
+        );
+        cluster.sim.schedule(&plan.faults);
         World {
             plan,
-            sim,
-            observer: Observer::new(),
+            cluster,
             coverage: Coverage::default(),
-            turns_count: 0,
             ambushes: Ambushes::new(plan),
             struck: Vec::new(),
             // Another stream than the plan's.
@@ -162,81 +129,40 @@ impl<'a> World<'a> {
         }
         self.run_until(plan.healed_at)?;
         // The simulator has ended every fault by now; what is left to do is due.
-        for host in self.clients() {
-            self.sim.with_protocol(host, |actor, now| {
-                if let Actor::Client(client) = actor {
-                    client.finish(now);
-                }
-            });
+        for host in self.cluster.clients() {
+            self.cluster.with_client(host, Client::finish);
         }
         self.recover()?;
-        self.compare()?;
+        self.cluster.compare().map_err(broken)?;
         self.judge()
     }
 
-    fn clients(&self) -> impl Iterator<Item = HostId> + use<> {
-        (self.plan.replicas_count..self.plan.hosts.len() as u32).map(HostId)
-    }
-
-    fn replicas(&self) -> impl Iterator<Item = &Replica<Store>> {
-        replicas(&self.sim, self.plan.replicas_count)
-    }
-
-    fn client(&self, host: HostId) -> &Client {
-        match self.sim.protocol(host) {
-            Some(Actor::Client(client)) => client,
-            _ => unreachable!("clients are spared, and stand behind the replicas"),
-        }
-    }
-
     fn run_until(&mut self, until: SimTime) -> Result<(), Finding> {
-        while let Some(event) = self.sim.step(until) {
+        while let Some(event) = self.cluster.step(until).map_err(broken)? {
             self.watch(event)?;
         }
         Ok(())
     }
 
     fn watch(&mut self, event: Event) -> Result<(), Finding> {
-        if self.sim.events_count() > EVENTS_MAX {
+        if self.cluster.sim.events_count() > EVENTS_MAX {
             return Err(finding(FindingKind::Recovery, "the cluster never falls silent"));
         }
         match event.kind {
-            EventKind::Turned(host) if host.0 < self.plan.replicas_count => {
-                let Some(Actor::Replica(replica)) = self.sim.protocol(host) else {
-                    return Ok(());
-                };
-                self.coverage.watch(host.0, replica.counters());
-                self.observer.observe(replica).map_err(broken)?;
-                self.turns_count += 1;
-                if self.turns_count.is_multiple_of(COMPARE_EVERY_TURNS) {
-                    self.compare()?;
+            EventKind::Turned(host) => {
+                if let Some(replica) = self.cluster.replica(host.0) {
+                    self.coverage.watch(host.0, replica.counters());
                 }
                 self.lie_in_wait(host, event.at);
             }
-            EventKind::Started(host) => {
-                self.observer.restarted(host.0);
-                self.coverage.restarted(host.0);
-                if self.sim.protocol(host).is_none() {
-                    let why = self.sim.error(host).map_or(String::new(), io::Error::to_string);
-                    let text = format!("node {} cannot start from its log: {why}", host.0);
-                    return Err(finding(FindingKind::Process, text));
-                }
-            }
-            EventKind::Failed(host) => {
-                let error = self.sim.error(host);
-                // The disk's own errors are of another kind; this one is the log's opinion of its user.
-                if let Some(error) = error.filter(|error| error.kind() == io::ErrorKind::InvalidInput) {
-                    let text = format!("node {} wrote what a log does not take: {error}", host.0);
-                    return Err(finding(FindingKind::Process, text));
-                }
-                self.coverage.disk_errors_count += 1;
-            }
+            EventKind::Started(host) => self.coverage.restarted(host.0),
+            EventKind::Failed(_) => self.coverage.disk_errors_count += 1,
             EventKind::FaultBegan(index) => {
                 let mut faults = self.plan.faults.iter().chain(&self.struck);
                 let began = faults.nth(index).expect("the simulator has no other faults");
                 self.coverage.fault(&began.fault);
             }
-            EventKind::Turned(_) | EventKind::Delivered { .. } | EventKind::FaultEnded(_) => {}
+            EventKind::Delivered { .. } | EventKind::FaultEnded(_) => {}
         }
         Ok(())
     }
@@ -246,23 +172,18 @@ impl<'a> World<'a> {
         if self.ambushes.are_far(now) {
             return;
         }
-        let Some(Actor::Replica(turned)) = self.sim.protocol(host) else {
+        let Some(turned) = self.cluster.replica(host.0) else {
             return;
         };
         let before_count = self.struck.len();
-        let all = replicas(&self.sim, self.plan.replicas_count);
+        let all = self.cluster.replicas();
         self.ambushes.watch(now, turned, all, &mut self.struck);
-        self.sim.schedule(&self.struck[before_count..]);
-    }
-
-    fn compare(&self) -> Result<(), Finding> {
-        let replicas: Vec<&Replica<Store>> = self.replicas().collect();
-        check::all_agree(&replicas).map_err(broken)
+        self.cluster.sim.schedule(&self.struck[before_count..]);
     }
 
     /// One voter more, one less, or other quorums, as the newest leader sees the members.
     fn ask_for_change(&mut self) {
-        let Some(old) = self.leader().map(Replica::members) else {
+        let Some(old) = self.cluster.leader().map(Replica::members) else {
             return;
         };
         let node = self.rng.random_range(0..self.plan.replicas_count);
@@ -286,17 +207,10 @@ impl<'a> World<'a> {
             return;
         }
         let host = HostId(self.plan.replicas_count);
-        let asked = self.sim.with_protocol(host, |actor, now| match actor {
-            Actor::Client(client) => client.reconfigure(now, new),
-            Actor::Replica(_) => false,
-        });
-        self.coverage.changes_asked_count += u64::from(asked == Some(true));
-    }
-
-    fn leader(&self) -> Option<&Replica<Store>> {
-        self.replicas()
-            .filter(|replica| replica.role() == RoleName::Leader)
-            .max_by_key(|replica| replica.term())
+        let asked = self
+            .cluster
+            .with_client(host, |client, now| client.reconfigure(now, new));
+        self.coverage.changes_asked_count += u64::from(asked);
     }
 
     /// Until all is answered and all members are equal.
@@ -306,7 +220,7 @@ impl<'a> World<'a> {
         while at < until {
             at += SimTime::from_ms(5);
             self.run_until(at)?;
-            if self.clients().all(|host| self.client(host).is_done()) && self.is_even() {
+            if self.cluster.clients().all(|host| self.cluster.client(host).is_done()) && self.is_even() {
                 let took_ms = (at - self.plan.healed_at).as_ns() / 1_000_000;
                 self.coverage.recovery_ms_max = self.coverage.recovery_ms_max.max(took_ms);
                 return Ok(());
@@ -317,9 +231,9 @@ impl<'a> World<'a> {
 
     /// Whether every member has applied what the leader has, which is all of its log.
     fn is_even(&self) -> bool {
-        let Some(leader) = self.leader() else { return false };
+        let Some(leader) = self.cluster.leader() else { return false };
         let (members, end) = (leader.members(), leader.window().end());
-        let mut even = self.replicas().filter(|replica| members.contains(replica.node()));
+        let mut even = self.cluster.replicas().filter(|replica| members.contains(replica.node()));
         even.all(|replica| replica.applied_end() == end)
     }
 
@@ -328,7 +242,7 @@ impl<'a> World<'a> {
             "{} ms after the last fault had ended, not everything was answered, or not every member was even:",
             self.plan.recovery_max.as_ns() / 1_000_000
         );
-        for replica in self.replicas() {
+        for replica in self.cluster.replicas() {
             let window = replica.window();
             text += &format!(
                 "\n  node {}: {:?} of term {}, log {}..{}, committed to {}, applied to {}, {:?}{}",
@@ -346,8 +260,8 @@ impl<'a> World<'a> {
                 text += &format!("\n    {:?}", replica.counters());
             }
         }
-        for host in self.clients().filter(|&host| !self.client(host).is_done()) {
-            text += &format!("\n  client {}: {:?}", host.0, self.client(host));
+        for host in self.cluster.clients().filter(|&host| !self.cluster.client(host).is_done()) {
+            text += &format!("\n  client {}: {:?}", host.0, self.cluster.client(host));
         }
         text
     }
@@ -355,12 +269,12 @@ impl<'a> World<'a> {
     /// Whether one order explains what the clients were answered.
     fn judge(&mut self) -> Result<(), Finding> {
         let history = self.history();
-        for host in self.clients() {
-            let counts = self.client(host).counts;
+        for host in self.cluster.clients() {
+            let counts = self.cluster.client(host).counts;
             self.coverage.add_client(&counts);
         }
         self.coverage.ops_count += history.op_count() as u64;
-        self.coverage.terms_count += self.observer.led_terms_count() as u64;
+        self.coverage.terms_count += self.cluster.observer().led_terms_count() as u64;
         match history.check_stale(&CHECK_LIMITS) {
             Verdict::Linearizable => Ok(()),
             Verdict::Violation(violation) => Err(finding(FindingKind::Linearizability, violation.to_string())),
@@ -374,8 +288,8 @@ impl<'a> World<'a> {
     fn history(&self) -> History {
         // (instant, answer after invocation, host, record): what happened in one nanosecond may have overlapped.
         let mut events = Vec::new();
-        for host in self.clients() {
-            for (index, record) in self.client(host).records.iter().enumerate() {
+        for host in self.cluster.clients() {
+            for (index, record) in self.cluster.client(host).records.iter().enumerate() {
                 events.push((record.invoked_ns, false, host, index));
                 if let Some((answered_ns, _)) = &record.answered {
                     events.push((*answered_ns, true, host, index));
@@ -386,7 +300,7 @@ impl<'a> World<'a> {
         let mut history = History::new();
         let mut ids = vec![Vec::new(); self.plan.hosts.len()];
         for (at_ns, is_answer, host, index) in events {
-            let record = &self.client(host).records[index];
+            let record = &self.cluster.client(host).records[index];
             let key = &[b'a' + record.key][..];
             if is_answer {
                 let (_, answered) = record.answered.as_ref().expect("it was put on the list for its answer");
@@ -418,14 +332,6 @@ impl<'a> World<'a> {
     }
 }
 
-/// The replicas that are up.
-fn replicas(sim: &Sim<Actor>, replicas_count: u32) -> impl Iterator<Item = &Replica<Store>> {
-    (0..replicas_count).filter_map(|host| match sim.protocol(HostId(host)) {
-        Some(Actor::Replica(replica)) => Some(&**replica),
-        _ => None,
-    })
-}
-
 fn answer<'a>(asked: &Asked, answered: &'a Answered) -> Answer<'a> {
     match (asked, answered) {
         (_, Answered::Refused) => Answer::Refused,
@@ -441,8 +347,12 @@ fn answer<'a>(asked: &Asked, answered: &'a Answered) -> Answer<'a> {
     }
 }
 
-fn broken(violation: check::Violation) -> Finding {
-    finding(FindingKind::Invariant, violation.to_string())
+fn broken(broken: Broken) -> Finding {
+    let kind = match broken {
+        Broken::Invariant(_) => FindingKind::Invariant,
+        Broken::Process { .. } => FindingKind::Process,
+    };
+    finding(kind, broken.to_string())
 }
 
 fn finding(kind: FindingKind, text: impl Into<String>) -> Finding {
