@@ -2,14 +2,17 @@
 
 pub mod client_bias;
 pub mod coordinated_omission;
+pub mod flexible_quorum_tail;
 pub mod load_latency;
 pub mod loss_exclusion;
 pub mod packet_rate;
 pub mod peers;
 pub mod quorum_ladder;
+pub mod quorum_messages;
 pub mod rtt_breakdown;
 pub mod rtt_ladder;
 pub mod self_test;
 pub mod wakeup_model;
 
 mod judge;
+mod virtual_time;

@@ -166,8 +166,9 @@ impl From<Mode> for ModeRecord {
 pub struct Row {
     /// The experiment's id.
     pub experiment: String,
-    /// What moved the bytes: a back end's name, or that of a yardstick measured beside the back ends that is none of
-    /// them (`sockperf`, `eventfd`); such a row says in the fact `yardstick` what it is.
+    /// What moved the bytes: a back end's name; `sim` where nothing did and time is virtual; or the name of a yardstick
+    /// measured beside the back ends that is none of them (`sockperf`, `eventfd`): such a row says in the fact `yardstick`
+    /// what it is.
     pub backend: String,
     /// How the numbers came to be.
     pub mode: ModeRecord,

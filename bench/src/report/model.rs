@@ -123,11 +123,11 @@ impl Experiment<'_> {
         }
     }
 
-    /// Metrics that stand in the table: those of CPU time and those of a stage (`breakdown`); without a latency, rates before
-    /// them and losses behind.
+    /// Metrics that stand in the table: those of CPU time, those of a stage (`breakdown`), and what an experiment in virtual
+    /// time counts; without a latency, rates before them and losses behind.
     pub fn main_metrics(&self) -> Vec<&str> {
         let is_rate = |name: &&str| name.ends_with("_rate");
-        let is_cpu = |name: &&str| name.contains("cpu") || name.starts_with("stage_");
+        let is_cpu = |name: &&str| name.contains("cpu") || name.starts_with("stage_") || is_counted(name);
         let is_loss = |name: &&str| *name == "lost_ratio";
         let names = self.metric_names();
         let of = |wanted: &dyn Fn(&&str) -> bool| names.iter().copied().filter(wanted).collect::<Vec<_>>();
@@ -160,6 +160,13 @@ impl Experiment<'_> {
     pub fn has_ratio(&self) -> bool {
         self.cells().any(|cell| cell.ratio.is_some())
     }
+}
+
+/// What experiments in virtual time count: they have no CPU time to show.
+fn is_counted(name: &str) -> bool {
+    let ends = ["_per_commit", "_delays_max", "_behind_max"];
+    let begins = ["oracle_", "survives_"];
+    ends.iter().any(|end| name.ends_with(end)) || begins.iter().any(|begin| name.starts_with(begin))
 }
 
 /// Groups and merges a run.
