@@ -117,7 +117,7 @@ impl Caller {
         self.begun_count = 0;
         self.next_at = now;
         self.done.clear();
-        self.done.reserve(load.ops_count.min(1 << 20) as usize);
+        self.done.reserve(load.ops_count.min(1 << 16) as usize);
         self.lost_count = 0;
     }
 

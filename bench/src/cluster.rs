@@ -10,7 +10,7 @@ mod file;
 mod folder;
 pub mod kv;
 mod members;
-mod port;
+pub(crate) mod port;
 pub mod serve;
 mod session;
 mod watch;

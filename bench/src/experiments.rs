@@ -5,6 +5,7 @@ pub mod coordinated_omission;
 pub mod flexible_quorum_tail;
 pub mod load_latency;
 pub mod loss_exclusion;
+pub mod pacelc_else;
 pub mod packet_rate;
 pub mod peers;
 pub mod quorum_ladder;

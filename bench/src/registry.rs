@@ -5,8 +5,8 @@ use crate::{
     experiment::Experiment,
     experiments::{
         client_bias::ClientBias, coordinated_omission::CoordinatedOmission, flexible_quorum_tail::FlexibleQuorumTail,
-        load_latency::LoadLatency, loss_exclusion::LossExclusion, packet_rate::PacketRate, peers::Peers,
-        quorum_ladder::QuorumLadder, quorum_messages::QuorumMessages, rtt_breakdown::RttBreakdown,
+        load_latency::LoadLatency, loss_exclusion::LossExclusion, pacelc_else::PacelcElse, packet_rate::PacketRate,
+        peers::Peers, quorum_ladder::QuorumLadder, quorum_messages::QuorumMessages, rtt_breakdown::RttBreakdown,
         rtt_ladder::RttLadder, self_test::SelfTest, wakeup_model::WakeupModel,
     },
 };
@@ -24,6 +24,7 @@ pub const EXPERIMENTS: &[&dyn Experiment] = &[
     &QuorumLadder,
     &QuorumMessages,
     &FlexibleQuorumTail,
+    &PacelcElse,
     &Peers,
     &SelfTest,
 ];

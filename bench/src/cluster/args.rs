@@ -43,6 +43,9 @@ pub struct ServeArgs {
     /// Never sleep: a CPU for this replica alone
     #[arg(long)]
     pub spin: bool,
+    /// End with the process of this number, which has started this one
+    #[arg(long, value_name = "PID", hide = true)]
+    pub parent: Option<u32>,
 }
 
 /// How reads are made current.

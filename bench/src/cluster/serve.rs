@@ -40,6 +40,9 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 /// # Errors
 /// What keeps it from starting, or what made it step down.
 pub fn serve(args: &ServeArgs) -> anyhow::Result<()> {
+    if let Some(parent) = args.parent {
+        server::die_with(parent)?;
+    }
     let cluster = Cluster::read(&args.cluster)?;
     let node = args.node;
     let Some(&address) = cluster.nodes.get(&node) else {

@@ -319,14 +319,9 @@ fn measure_crashes(lab: &Lab<'_>, members: Members) -> anyhow::Result<Row> {
     let survives_followers = crashes::survives_count(members, seed, false)?;
     let survives_with_leader = crashes::survives_count(members, seed, true)?;
     let (lives, cluster) = crashes::lives(members, seed, killed_count)?;
-    let mut row = Simulated::new(
-        lab,
-        "flexible-quorum-tail",
-        axis(CRASHES, members),
-        seed,
-        &cluster,
-        SimTime::ZERO,
-    );
+    let mut axis = axis(CRASHES, members);
+    axis.insert(SLOW.name.to_owned(), "0".to_owned());
+    let mut row = Simulated::new(lab, "flexible-quorum-tail", axis, seed, &cluster, SimTime::ZERO);
     row.fact("guarantee", crashes::setup(members, seed).guarantee());
     row.fact("quorums", quorums(members));
     let count = members.count();

@@ -231,9 +231,14 @@ impl<'a> World<'a> {
 
     /// Whether every member has applied what the leader has, which is all of its log.
     fn is_even(&self) -> bool {
-        let Some(leader) = self.cluster.leader() else { return false };
+        let Some(leader) = self.cluster.leader() else {
+            return false;
+        };
         let (members, end) = (leader.members(), leader.window().end());
-        let mut even = self.cluster.replicas().filter(|replica| members.contains(replica.node()));
+        let mut even = self
+            .cluster
+            .replicas()
+            .filter(|replica| members.contains(replica.node()));
         even.all(|replica| replica.applied_end() == end)
     }
 
@@ -260,7 +265,11 @@ impl<'a> World<'a> {
                 text += &format!("\n    {:?}", replica.counters());
             }
         }
-        for host in self.cluster.clients().filter(|&host| !self.cluster.client(host).is_done()) {
+        for host in self
+            .cluster
+            .clients()
+            .filter(|&host| !self.cluster.client(host).is_done())
+        {
             text += &format!("\n  client {}: {:?}", host.0, self.cluster.client(host));
         }
         text
