@@ -118,6 +118,12 @@ pub enum Command {
         /// JSON
         config: String,
     },
+    /// A neighbour that wants a CPU
+    #[command(hide = true, name = crate::hogs::SUBCOMMAND)]
+    ServeHog {
+        /// JSON
+        config: String,
+    },
     /// The answering end of a breakdown
     #[command(hide = true, name = crate::breakdown::SUBCOMMAND)]
     ServeStamped {

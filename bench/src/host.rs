@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fs, sync::OnceLock, time::Duration};
 
+use dataplane_waist::{Clock, Instant};
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,22 @@ pub struct Seat {
 /// of the run queue. One that spins does not: the kernel takes 5 % of each second away from spinning real-time threads
 /// (sched_rt_runtime_us), in one piece.
 pub fn settle(end: &str, seat: Seat) -> BTreeMap<String, String> {
+    settle_as(end, seat, Scheduler::RealTime)
+}
+
+/// How the kernel is to choose when a thread of ours runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scheduler {
+    /// SCHED_FIFO where that is allowed and does no harm.
+    #[default]
+    RealTime,
+    /// SCHED_OTHER, as any program: what a replica without privileges gets.
+    Ordinary,
+}
+
+/// [`settle`] for a measurement that compares schedulers.
+pub fn settle_as(end: &str, seat: Seat, scheduler: Scheduler) -> BTreeMap<String, String> {
     let mut facts = BTreeMap::new();
     if let Some(cpu) = seat.cpu {
         let pinned = thread::pin(cpu);
@@ -32,9 +49,10 @@ pub fn settle(end: &str, seat: Seat) -> BTreeMap<String, String> {
             if pinned.done { cpu.to_string() } else { pinned.fact },
         );
     }
-    let scheduler = match seat.spins {
-        true => "SCHED_OTHER: it spins".to_owned(),
-        false => {
+    let scheduler = match (scheduler, seat.spins) {
+        (Scheduler::Ordinary, _) => "SCHED_OTHER: as asked for".to_owned(),
+        (Scheduler::RealTime, true) => "SCHED_OTHER: it spins".to_owned(),
+        (Scheduler::RealTime, false) => {
             thread::fifo(CpuUse {
                 spins: false,
                 is_shared: seat.is_shared,
@@ -48,6 +66,41 @@ pub fn settle(end: &str, seat: Seat) -> BTreeMap<String, String> {
         facts.insert(format!("{end}_timers"), timers.fact);
     }
     facts
+}
+
+/// Why no thread of ours gets SCHED_FIFO, if none does. Asked in a thread of its own, whose priority dies with it.
+pub fn realtime_refusal() -> Option<String> {
+    let sleeps = CpuUse {
+        spins: false,
+        is_shared: true,
+    };
+    let asked = std::thread::spawn(move || thread::fifo(sleeps)).join();
+    match asked {
+        Ok(setting) if setting.done => None,
+        Ok(setting) => Some(setting.fact),
+        Err(_) => Some("the thread that asked for SCHED_FIFO panicked".to_owned()),
+    }
+}
+
+/// Has the kernel send SIGXCPU, which ends it, to this process when a real-time thread of it runs so long without ever
+/// blocking (RLIMIT_RTTIME, getrlimit(2)): a replica that spins by mistake must not take the machine with it. Says so
+/// if the kernel refuses.
+pub fn bound_realtime(longest: Duration) -> Option<String> {
+    use nix::sys::resource::{Resource, setrlimit};
+    let longest_us = longest.as_micros() as u64;
+    setrlimit(Resource::RLIMIT_RTTIME, longest_us, longest_us)
+        .err()
+        .map(|error| format!("not bounded: {error}"))
+}
+
+/// CLOCK_MONOTONIC, from the machine's start and not from a process's: the time line that processes of one machine share.
+#[derive(Clone, Copy, Debug)]
+pub struct MachineClock;
+
+impl Clock for MachineClock {
+    fn now(&self) -> Instant {
+        Instant::from_ns(clock_ns(ClockId::CLOCK_MONOTONIC))
+    }
 }
 
 /// Gives the calling thread a table of open files of its own, as a program with one thread has: in a table that threads
@@ -97,16 +150,16 @@ pub fn thread_run_time(tid: i32) -> Option<RunTime> {
 
 /// CPU time of the calling thread so far, in nanoseconds.
 pub fn thread_cpu_ns() -> u64 {
-    cpu_clock_ns(ClockId::CLOCK_THREAD_CPUTIME_ID)
+    clock_ns(ClockId::CLOCK_THREAD_CPUTIME_ID)
 }
 
 /// CPU time of all threads of this process so far, in nanoseconds; those that io_uring runs for it are among them.
 pub fn process_cpu_ns() -> u64 {
-    cpu_clock_ns(ClockId::CLOCK_PROCESS_CPUTIME_ID)
+    clock_ns(ClockId::CLOCK_PROCESS_CPUTIME_ID)
 }
 
 /// 0 where the kernel would not say, which no Linux does.
-fn cpu_clock_ns(clock: ClockId) -> u64 {
+fn clock_ns(clock: ClockId) -> u64 {
     clock_gettime(clock).map_or(0, |time| Duration::from(time).as_nanos() as u64)
 }
 

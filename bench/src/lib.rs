@@ -15,6 +15,7 @@ pub mod compare;
 pub mod environment;
 pub mod experiment;
 pub mod experiments;
+pub mod hogs;
 pub mod host;
 pub mod interface;
 pub mod load;

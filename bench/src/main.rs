@@ -6,7 +6,7 @@ use std::{io::Write, process::ExitCode};
 use bench::{
     agent, breakdown,
     cli::{Cli, Command},
-    cluster, commands, replicas, run,
+    cluster, commands, hogs, replicas, run,
     run::Exit,
     server, soak, wal,
 };
@@ -65,6 +65,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::ServeReplica { config } => {
             drop(out);
             replicas::main(&config)?
+        }
+        Command::ServeHog { config } => {
+            drop(out);
+            hogs::main(&config)?
         }
         Command::ServeStamped { config } => {
             drop(out);

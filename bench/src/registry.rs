@@ -8,6 +8,10 @@ use crate::{
         load_latency::LoadLatency, loss_exclusion::LossExclusion, pacelc_else::PacelcElse, packet_rate::PacketRate,
         peers::Peers, quorum_ladder::QuorumLadder, quorum_messages::QuorumMessages, rtt_breakdown::RttBreakdown,
         rtt_ladder::RttLadder, self_test::SelfTest, wakeup_model::WakeupModel,
+        client_bias::ClientBias, coordinated_omission::CoordinatedOmission, failover::Failover,
+        load_latency::LoadLatency, loss_exclusion::LossExclusion, packet_rate::PacketRate, peers::Peers,
+        quorum_ladder::QuorumLadder, rtt_breakdown::RttBreakdown, rtt_ladder::RttLadder, self_test::SelfTest,
+        wakeup_model::WakeupModel,
     },
 };
 
@@ -25,6 +29,7 @@ pub const EXPERIMENTS: &[&dyn Experiment] = &[
     &QuorumMessages,
     &FlexibleQuorumTail,
     &PacelcElse,
+    &Failover,
     &Peers,
     &SelfTest,
 ];

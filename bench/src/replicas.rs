@@ -2,24 +2,29 @@
 //! in the same process and over the same sockets, so that a commit stands beside the ping-pong that it is made of.
 
 mod client;
+mod events;
+mod open_loop;
 mod process;
 
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     path::PathBuf,
+    time::Duration,
 };
 
 use anyhow::Context;
-use dataplane_quorum::Limits;
+use dataplane_quorum::{Limits, Timing};
 use dataplane_wal::Engine;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    host::{RunTime, Seat},
+    host::{RunTime, Scheduler, Seat},
     server::Server,
 };
 
 pub use client::{Asked, Client, ClientOptions};
+pub use events::{Event, Happened, Observer};
+pub use open_loop::{Answer, Kept, OpenClient, OpenOptions};
 pub use process::main;
 
 /// The hidden subcommand.
@@ -40,6 +45,37 @@ pub struct ReplicaConfig {
     pub role: ReplicaRole,
     /// Where it is to run.
     pub seat: Seat,
+    /// How.
+    pub manner: Manner,
+}
+
+/// How replicas run, besides where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manner {
+    /// How often a leader lets everybody hear from it; all other timers follow ([`timing_of`]). `None`: as a cluster of one
+    /// rack ([`Timing::LOCAL`]).
+    pub heartbeat: Option<Duration>,
+    /// Who decides when it runs.
+    pub scheduler: Scheduler,
+    /// Who is told of elections ([`Observer`]).
+    pub observer: Option<SocketAddr>,
+}
+
+/// A follower that has heard nothing for this many heartbeats may stand for election: three misses, the usual "suspect after
+/// three".
+pub const MISSES_MIN: u32 = 3;
+/// And one that has heard nothing for this many does. The draw between the two keeps two followers from standing at once
+/// (Raft, section 9.3: a spread of the time-out's own size).
+pub const MISSES_MAX: u32 = 6;
+
+/// The timers that belong to a heartbeat.
+pub fn timing_of(heartbeat: Duration) -> Timing {
+    Timing {
+        heartbeat,
+        election_min: heartbeat * MISSES_MIN,
+        election_max: heartbeat * MISSES_MAX,
+        ..Timing::LOCAL
+    }
 }
 
 /// What a replica's process does with its port.
@@ -105,6 +141,19 @@ impl Replicas {
     /// # Errors
     /// One could not be started, or did not become ready.
     pub fn start(backend: &str, seats: &[Seat], role: impl Fn(usize) -> ReplicaRole) -> anyhow::Result<Replicas> {
+        Replicas::start_as(backend, seats, Manner::default(), role)
+    }
+
+    /// [`Replicas::start`], in another manner than the usual one.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_as(
+        backend: &str,
+        seats: &[Seat],
+        manner: Manner,
+        role: impl Fn(usize) -> ReplicaRole,
+    ) -> anyhow::Result<Replicas> {
         let addresses = free_addresses(seats.len())?;
         let servers = seats.iter().enumerate().map(|(index, &seat)| {
             let config = ReplicaConfig {
@@ -114,6 +163,7 @@ impl Replicas {
                 addresses: addresses.clone(),
                 role: role(index),
                 seat,
+                manner,
             };
             Server::spawn_as(SUBCOMMAND, &config).with_context(|| format!("starting replica {index} over {backend}"))
         });
@@ -135,6 +185,22 @@ impl Replicas {
     /// CPU time of each so far.
     pub fn run_times(&self) -> Vec<Option<RunTime>> {
         self.servers.iter().map(Server::run_time).collect()
+    }
+
+    /// Stops a replica in its tracks (SIGSTOP), or lets it go on.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn pause(&self, node: usize, paused: bool) -> anyhow::Result<()> {
+        self.servers[node].pause(paused)
+    }
+
+    /// Ends a replica as a crash does (SIGKILL).
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn kill(&self, node: usize) -> anyhow::Result<()> {
+        self.servers[node].kill()
     }
 
     /// Ends them and takes their reports, by node.

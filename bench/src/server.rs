@@ -41,7 +41,7 @@ use crate::{
 };
 
 use node::{Signals, serve};
-pub use process::{die_with, drop_privileges, main, say, settle_and_say_ready, stop_at_eof};
+pub use process::{die_with, drop_privileges, main, say, say_ready, settle_and_say_ready, stop_at_eof};
 
 /// The fact that says that a server has a machine of its own: its CPUs are none of the client's, whatever their numbers.
 pub const MACHINE: &str = "server_machine";
@@ -352,6 +352,20 @@ impl Server {
                 Ok(())
             }
             Server::Remote { agent, .. } => agent.as_ref().context("the server is finished")?.pause(paused),
+        }
+    }
+
+    /// Ends a process at once, as a crash does (SIGKILL). It has no report any more: drop it.
+    ///
+    /// # Errors
+    /// When it is gone already, or is no process of this machine.
+    pub fn kill(&self) -> anyhow::Result<()> {
+        match self {
+            // Nobody has waited for it yet, so its number is nobody else's.
+            Server::Process { child, .. } => {
+                signal::kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL).context("sending SIGKILL")
+            }
+            Server::Thread { .. } | Server::Remote { .. } => bail!("only a process of this machine can be killed"),
         }
     }
 

@@ -1,7 +1,7 @@
 //! A replica's own process in a measurement: opens its port and its log, gives up its privileges, turns until its stdin
 //! closes.
 
-use std::{path::Path, sync::atomic::Ordering};
+use std::{path::Path, sync::atomic::Ordering, time::Duration};
 
 use anyhow::{Context, bail};
 use dataplane_echo::EchoServer;
@@ -11,7 +11,9 @@ use dataplane_quorum::{Config, ReadMode, Replica, Timing, majorities};
 use dataplane_waist::{Log, MemoryLog, MonotonicClock, Node, Peer, Port, Protocol};
 use dataplane_wal::{FolderStorage, Wal, WalOptions};
 
-use super::{BUFFER_BYTES, FRAME_BYTES_MAX, ReplicaConfig, ReplicaReport, ReplicaRole, engine, limits};
+use super::{
+    BUFFER_BYTES, FRAME_BYTES_MAX, ReplicaConfig, ReplicaReport, ReplicaRole, engine, events::Herald, limits, timing_of,
+};
 use crate::{
     backends::{self, Kind},
     host, server,
@@ -32,7 +34,7 @@ pub fn main(config: &str) -> anyhow::Result<()> {
     let report = match &config.role {
         ReplicaRole::Echo => {
             let node = Node::new(port, MemoryLog::new(), EchoServer, 1);
-            let (port, _) = turn(node, &config, own)?;
+            let (port, _) = turn(node, &config, own, |_| {})?;
             ReplicaReport {
                 tx_frames_count: port.tx_frames_count,
                 rx_frames_count: port.rx_frames_count,
@@ -99,7 +101,7 @@ fn replicate<L: Log>(
         peers: others.zip(0u32..).map(|(node, peer)| (node, Peer(peer))).collect(),
         members: majorities(u32::MAX >> (32 - count)),
         reads: ReadMode::Index,
-        timing: Timing::LOCAL,
+        timing: config.manner.heartbeat.map_or(Timing::LOCAL, timing_of),
         limits: limits(),
         seed: u64::from(config.parent_pid),
         mutation: None,
@@ -108,7 +110,12 @@ fn replicate<L: Log>(
     let replica = Replica::recover(settings, store, &mut log).context("making the replica")?;
     let effects = replica.effects(port.caps().batch_frames_max);
     let node = Node::with_effects(port, log, replica, effects);
-    let (port, replica) = turn(node, config, own)?;
+    let mut herald = Herald::open(config.manner.observer, config.node)?;
+    let (port, replica) = turn(node, config, own, |replica: &Replica<Store>| {
+        if let Some(herald) = &mut herald {
+            herald.look(replica);
+        }
+    })?;
     let counters = replica.counters();
     Ok(ReplicaReport {
         tx_frames_count: port.tx_frames_count,
@@ -121,16 +128,32 @@ fn replicate<L: Log>(
     })
 }
 
-/// Turns the node until the parent has had enough.
+/// A replica that only has its heartbeats to send and a client's slow stream to serve sleeps many times in so long; a
+/// real-time one that does not, spins by mistake.
+const REALTIME_MAX: Duration = Duration::from_secs(3);
+
+/// Turns the node until the parent has had enough; `watch` looks at the protocol after each turn.
 fn turn<L: Log, M: Protocol>(
     mut node: Node<UdpPort, L, M>,
     config: &ReplicaConfig,
     own: std::net::SocketAddr,
+    mut watch: impl FnMut(&M),
 ) -> anyhow::Result<(dataplane_waist::PortStats, M)> {
-    server::settle_and_say_ready("replica", Some(own), config.seat)?;
+    let mut facts = host::settle_as("replica", config.seat, config.manner.scheduler);
+    // One that a closed loop keeps busy need not sleep at all.
+    if config.manner.observer.is_some()
+        && let Some(why) = host::bound_realtime(REALTIME_MAX)
+    {
+        facts.insert("replica_realtime".to_owned(), why);
+    }
+    server::say_ready(Some(own), facts)?;
     let stop = server::stop_at_eof(|_| {}, || {});
     host::own_files();
-    node.run(&MonotonicClock::new(), &mut || stop.load(Ordering::Acquire))
+    let mut look = |node: &Node<UdpPort, L, M>| {
+        watch(node.protocol());
+        stop.load(Ordering::Acquire)
+    };
+    node.run_watched(&MonotonicClock::new(), &mut look)
         .context("the replica's port or log failed")?;
     let stats = node.stats();
     let (_, _, protocol) = node.into_parts();

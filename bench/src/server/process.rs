@@ -151,7 +151,14 @@ pub fn die_with(parent_pid: u32) -> anyhow::Result<()> {
 /// # Errors
 /// Nobody reads stdout.
 pub fn settle_and_say_ready(end_name: &str, addr: Option<SocketAddr>, seat: Seat) -> anyhow::Result<()> {
-    let mut facts = host::settle(end_name, seat);
+    say_ready(addr, host::settle(end_name, seat))
+}
+
+/// Drops every privilege, and says on stdout that the process is ready at `addr`; `facts` say how it runs.
+///
+/// # Errors
+/// Nobody reads stdout.
+pub fn say_ready(addr: Option<SocketAddr>, mut facts: BTreeMap<String, String>) -> anyhow::Result<()> {
     facts.insert("privileges".to_owned(), drop_privileges());
     say(&Ready { addr, facts })
 }

@@ -1,0 +1,325 @@
+//! A client that writes by a schedule, whatever became of earlier writes, follows the cluster to a new leader, and keeps book
+//! of every answer: what was acknowledged can be asked for afterwards.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use dataplane_ports::udp::{UdpOptions, UdpPort};
+use dataplane_quorum::client::{Ask, Client, ClientOptions, ClientTiming, Route, Ticket, Verdict};
+use dataplane_waist::{Clock, Effects, Instant, MemoryLog, Node, Peer, Port, Protocol};
+use dataplane_wire::quorum::{reply::Outcome, request::Command};
+
+use super::{BUFFER_BYTES, FRAME_BYTES_MAX, limits};
+use crate::{
+    backends::{BackEnd, Kind},
+    host::MachineClock,
+};
+
+/// What is written, how often, and how a client finds a new leader.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenOptions {
+    /// Time between two writes.
+    pub period: Duration,
+    /// Bytes of each value, at least 4.
+    pub value_bytes: usize,
+    /// When a write that was not answered is sent again, and where to.
+    pub timing: ClientTiming,
+    /// What numbers are drawn from.
+    pub seed: u64,
+}
+
+/// A write that was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Which: they are numbered from 0 in the order of the schedule.
+    pub index: u32,
+    /// When it was to be sent.
+    pub intended_ns: u64,
+    /// When its answer was there.
+    pub answered_ns: u64,
+}
+
+impl Answer {
+    /// From the intended send time.
+    pub fn latency_ns(&self) -> u64 {
+        self.answered_ns.saturating_sub(self.intended_ns)
+    }
+}
+
+/// What of the acknowledged writes the cluster still has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Acknowledged writes that were asked for.
+    pub checked_count: u64,
+    /// Those that are not there, or not as they were written.
+    pub lost_count: u64,
+}
+
+/// The client. Its times are [`MachineClock`]'s.
+pub struct OpenClient {
+    node: Node<UdpPort, MemoryLog, Client>,
+    options: OpenOptions,
+    value: Vec<u8>,
+    /// When the next write is due; `None` while the schedule rests.
+    next_ns: Option<u64>,
+    next_index: u32,
+    /// By ticket: index and intended send time.
+    under_way: BTreeMap<Ticket, (u32, u64)>,
+    /// All answers so far.
+    pub answers: Vec<Answer>,
+    /// Writes that nobody answered before their deadline; whether they were done is not known.
+    pub unanswered_count: u64,
+    /// The last read that was not a write's answer: entries of a range.
+    range: Option<Range>,
+    reading: Option<Ticket>,
+}
+
+#[derive(Debug, Default)]
+struct Range {
+    entries: Vec<(Vec<u8>, Vec<u8>)>,
+    more: bool,
+}
+
+/// A write is given up after this: longer than any fail-over that is measured.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// Asks under way at once; the schedule goes on counting when it is reached.
+const IN_FLIGHT_MAX: usize = 1024;
+/// Entries of a range that fit a frame: 1472 bytes, 3 + 4 + 36 bytes each, with room to spare.
+const RANGE_ENTRIES: u16 = 24;
+/// How long reading back one frame's worth of entries may take.
+const READ_MAX: Duration = Duration::from_secs(5);
+
+impl OpenClient {
+    /// A client of the replicas at `servers`, by node. Its schedule rests until [`OpenClient::begin`].
+    ///
+    /// # Errors
+    /// No socket could be had, or the back end is not a UDP socket.
+    pub fn open(backend: &BackEnd, servers: &[SocketAddr], options: OpenOptions) -> anyhow::Result<OpenClient> {
+        let Kind::Udp(wait, batch) = backend.kind else {
+            bail!("{} is not a UDP socket", backend.name);
+        };
+        let port = UdpPort::open(&UdpOptions {
+            local: (Ipv4Addr::LOCALHOST, 0).into(),
+            peers: servers.to_vec(),
+            wait,
+            batch,
+            recv_buffer_bytes: BUFFER_BYTES,
+            frame_bytes_max: FRAME_BYTES_MAX,
+            ..UdpOptions::default()
+        })?;
+        let nodes = (0..servers.len() as u32).map(|node| (node, Peer(node))).collect();
+        let client = Client::new(ClientOptions {
+            in_flight_max: IN_FLIGHT_MAX,
+            timing: options.timing,
+            ..ClientOptions::new(nodes, &limits(), options.seed)
+        })
+        .context("making the client")?;
+        let effects = Effects::with_capacity(2 * IN_FLIGHT_MAX, 2 * IN_FLIGHT_MAX * 256);
+        Ok(OpenClient {
+            node: Node::with_effects(port, MemoryLog::new(), client, effects),
+            value: vec![0x61; options.value_bytes],
+            next_ns: None,
+            next_index: 0,
+            under_way: BTreeMap::new(),
+            answers: Vec::new(),
+            unanswered_count: 0,
+            range: None,
+            reading: None,
+            options,
+        })
+    }
+
+    /// Begins the schedule, or ends it.
+    pub fn schedule(&mut self, runs: bool) {
+        self.next_ns = runs.then(|| MachineClock.now().as_ns());
+    }
+
+    /// Takes `node` for the leader.
+    pub fn believe(&mut self, node: u32) {
+        self.node.protocol_mut().believe(node);
+    }
+
+    /// Answers that acknowledge something, by every node but `except`: neither "I do not lead" nor "no room".
+    pub fn acknowledged_elsewhere(&self, except: u32) -> u64 {
+        let tried = self.node.protocol().tried();
+        tried
+            .filter(|(node, _)| *node != except)
+            .map(|(_, tried)| tried.answered_count - tried.not_leader_count - tried.busy_count)
+            .sum()
+    }
+
+    /// Writes under way, and not answered.
+    pub fn under_way_count(&self) -> usize {
+        self.under_way.len()
+    }
+
+    /// Has every write that was intended before `at_ns` its answer?
+    pub fn is_answered_until(&self, at_ns: u64) -> bool {
+        self.next_ns.is_none_or(|next_ns| next_ns >= at_ns)
+            && self.under_way.values().all(|(_, intended_ns)| *intended_ns >= at_ns)
+    }
+
+    /// Runs until `until_ns`, or until `enough` says so after a turn. `rest_max` bounds each rest, for those whose `enough`
+    /// looks at something that does not wake this client.
+    ///
+    /// # Errors
+    /// The port failed, or the cluster answered something that a put is not answered with.
+    pub fn run(
+        &mut self,
+        until_ns: u64,
+        rest_max: Duration,
+        stop: &AtomicBool,
+        mut enough: impl FnMut(&OpenClient) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        loop {
+            let now = MachineClock.now();
+            if now.as_ns() >= until_ns || stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            self.send_due(now)?;
+            self.node.turn(MachineClock.now()).context("turning the client")?;
+            self.take_verdicts()?;
+            if enough(self)? {
+                return Ok(());
+            }
+            let wake_ns = self.node.protocol().wake_at().map(Instant::as_ns);
+            let next_ns = [Some(until_ns), self.next_ns, wake_ns].into_iter().flatten().min();
+            let rest_ns = next_ns.unwrap_or(until_ns).saturating_sub(MachineClock.now().as_ns());
+            self.node
+                .port_mut()
+                .wait(Duration::from_nanos(rest_ns).min(rest_max))
+                .context("waiting for an answer")?;
+        }
+    }
+
+    fn send_due(&mut self, now: Instant) -> anyhow::Result<()> {
+        while let Some(intended_ns) = self.next_ns.filter(|next_ns| *next_ns <= now.as_ns()) {
+            let key = self.next_index.to_be_bytes();
+            self.value[..key.len()].copy_from_slice(&key);
+            let ask = Ask {
+                command: Command::Put {
+                    key: &key,
+                    value: &self.value,
+                },
+                route: Route::Leader,
+                deadline: Instant::from_ns(intended_ns) + DEADLINE,
+            };
+            match self.node.protocol_mut().ask(&ask) {
+                Ok(ticket) => self.under_way.insert(ticket, (self.next_index, intended_ns)),
+                // It stays due, and its time counts from when it was.
+                Err(dataplane_quorum::client::AskError::Full { .. }) => return Ok(()),
+                Err(error) => return Err(error).context("asking"),
+            };
+            self.next_index += 1;
+            self.next_ns = Some(intended_ns + self.options.period.as_nanos() as u64);
+        }
+        Ok(())
+    }
+
+    fn take_verdicts(&mut self) -> anyhow::Result<()> {
+        let answered_ns = MachineClock.now().as_ns();
+        let OpenClient {
+            node,
+            under_way,
+            answers,
+            unanswered_count,
+            range,
+            reading,
+            ..
+        } = self;
+        let mut odd = None;
+        let mut visit = |ticket: Ticket, verdict: Verdict<'_>| {
+            if *reading == Some(ticket) {
+                *reading = None;
+                if let Verdict::Answered(Outcome::Entries(entries)) = verdict {
+                    *range = Some(Range {
+                        entries: entries
+                            .iter()
+                            .map(|(key, value)| (key.to_vec(), value.to_vec()))
+                            .collect(),
+                        more: entries.more(),
+                    });
+                }
+                return;
+            }
+            let Some((index, intended_ns)) = under_way.remove(&ticket) else {
+                return;
+            };
+            match verdict {
+                Verdict::Answered(Outcome::Done) => answers.push(Answer {
+                    index,
+                    intended_ns,
+                    answered_ns,
+                }),
+                Verdict::Answered(outcome) => odd = Some(format!("{outcome:?}")),
+                Verdict::Expired { .. } | Verdict::TimedOut { .. } => *unanswered_count += 1,
+            }
+        };
+        while node.protocol_mut().take(&mut visit) {}
+        match odd {
+            Some(outcome) => bail!("a put was answered with {outcome}"),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads everything back, linearizably, and looks for each write that was acknowledged.
+    ///
+    /// # Errors
+    /// The port failed, or nobody answered in time.
+    pub fn check(&mut self, stop: &AtomicBool) -> anyhow::Result<Kept> {
+        self.schedule(false);
+        let mut present: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        let mut from = vec![0];
+        loop {
+            let range = self.read(&from, stop)?;
+            if let Some((last, _)) = range.entries.last() {
+                from = last.clone();
+                from.push(0);
+            }
+            let more = range.more && !range.entries.is_empty();
+            present.extend(range.entries);
+            if !more {
+                break;
+            }
+        }
+        let is_kept = |answer: &&Answer| {
+            let key = answer.index.to_be_bytes();
+            present
+                .get(&key[..])
+                .is_some_and(|value| value.len() == self.options.value_bytes && value.starts_with(&key))
+        };
+        let checked_count = self.answers.len() as u64;
+        Ok(Kept {
+            checked_count,
+            lost_count: checked_count - self.answers.iter().filter(is_kept).count() as u64,
+        })
+    }
+
+    fn read(&mut self, from: &[u8], stop: &AtomicBool) -> anyhow::Result<Range> {
+        let now = MachineClock.now();
+        let ask = Ask {
+            command: Command::Range {
+                from,
+                end: &[],
+                count_max: RANGE_ENTRIES,
+            },
+            route: Route::Leader,
+            deadline: now + READ_MAX,
+        };
+        let ticket = self.node.protocol_mut().ask(&ask).context("reading back")?;
+        self.reading = Some(ticket);
+        self.range = None;
+        let until_ns = (now + READ_MAX).as_ns() + 100_000_000;
+        self.run(until_ns, Duration::from_millis(10), stop, |client| {
+            Ok(client.reading.is_none())
+        })?;
+        self.range
+            .take()
+            .context("what was acknowledged could not be read back in time")
+    }
+}
