@@ -118,6 +118,12 @@ pub enum Command {
         /// JSON
         config: String,
     },
+    /// A replica of each of several clusters that are measured
+    #[command(hide = true, name = crate::replicas::SUBCOMMAND_HOSTED)]
+    ServeShards {
+        /// JSON
+        config: String,
+    },
     /// A neighbour that wants a CPU
     #[command(hide = true, name = crate::hogs::SUBCOMMAND)]
     ServeHog {

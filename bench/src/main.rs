@@ -66,6 +66,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             drop(out);
             replicas::main(&config)?
         }
+        Command::ServeShards { config } => {
+            drop(out);
+            replicas::main_hosted(&config)?
+        }
         Command::ServeHog { config } => {
             drop(out);
             hogs::main(&config)?

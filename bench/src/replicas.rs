@@ -3,6 +3,7 @@
 
 mod client;
 mod events;
+mod hosted;
 mod open_loop;
 mod process;
 
@@ -24,11 +25,14 @@ use crate::{
 
 pub use client::{Asked, Client, ClientOptions};
 pub use events::{Event, Happened, Observer};
-pub use open_loop::{Answer, Kept, OpenClient, OpenOptions};
+pub use hosted::{Shards, main as main_hosted};
+pub use open_loop::{Answer, Arrivals, Kept, OpenClient, OpenOptions};
 pub use process::main;
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "serve-replica";
+/// The same for a process with a replica of each of several clusters.
+pub const SUBCOMMAND_HOSTED: &str = "serve-shards";
 
 /// What a replica's process is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -59,6 +63,9 @@ pub struct Manner {
     pub scheduler: Scheduler,
     /// Who is told of elections ([`Observer`]).
     pub observer: Option<SocketAddr>,
+    /// The length of a segment of its log on disk; `None`: the log's own choice. Each is written once before it is used, which
+    /// takes long where there are many logs.
+    pub segment_bytes: Option<u64>,
 }
 
 /// A follower that has heard nothing for this many heartbeats may stand for election: three misses, the usual "suspect after

@@ -8,10 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dataplane_quorum::{
-    guarantees::{Guarantees, Keeps},
-    majorities,
-};
 use dataplane_waist::Wake;
 use rand::SeedableRng;
 use rand_pcg::Pcg64Mcg;
@@ -20,6 +16,7 @@ use crate::{
     backends::BackEnd,
     claim::Claim,
     experiment::{Allowed, Axis, Depth, Experiment, Lab},
+    experiments::quorum_ladder,
     hogs::Hogs,
     host::{self, Scheduler},
     measure::{
@@ -98,6 +95,8 @@ const STOP: &str = "stop";
 const KILL: &str = "kill";
 
 const REFERENCE: &str = "udp-blocking";
+/// Replicas of a cluster: the fewest that survive one.
+const REPLICAS_COUNT: usize = 3;
 /// Bytes of each value, as in `quorum-ladder`.
 const VALUE_BYTES: usize = 36;
 /// Fail-overs of one measurement.
@@ -306,14 +305,11 @@ fn rows(
     validity: &Validity,
 ) -> Vec<Row> {
     let timing = timing_of(arm.heartbeat);
-    let keeps = if arm.log == MEMORY {
-        Keeps::Memory
-    } else {
-        Keeps::Durable
-    };
-    let guarantees = Guarantees::of(keeps, majorities(0b111), dataplane_quorum::ReadMode::Index, &timing);
     let mut facts = std::mem::take(&mut tally.facts);
-    facts.insert("guarantee".to_owned(), guarantees.survival());
+    facts.insert(
+        "guarantee".to_owned(),
+        quorum_ladder::guarantee(&arm.log, false, REPLICAS_COUNT),
+    );
     facts.insert(
         "election_timeout".to_owned(),
         format!(

@@ -257,7 +257,7 @@ fn measure(lab: &Lab<'_>, rung: &Rung, round: u32, duration: Duration) -> anyhow
 }
 
 /// What an answer means, in a line beside its latency.
-fn guarantee(log: &str, is_echo: bool, count: usize) -> String {
+pub(super) fn guarantee(log: &str, is_echo: bool, count: usize) -> String {
     if is_echo {
         return "none: one server answers by itself".to_owned();
     }

@@ -13,6 +13,8 @@ use dataplane_ports::udp::{UdpOptions, UdpPort};
 use dataplane_quorum::client::{Ask, Client, ClientOptions, ClientTiming, Route, Ticket, Verdict};
 use dataplane_waist::{Clock, Effects, Instant, MemoryLog, Node, Peer, Port, Protocol};
 use dataplane_wire::quorum::{reply::Outcome, request::Command};
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64Mcg;
 
 use super::{BUFFER_BYTES, FRAME_BYTES_MAX, limits};
 use crate::{
@@ -23,14 +25,36 @@ use crate::{
 /// What is written, how often, and how a client finds a new leader.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenOptions {
-    /// Time between two writes.
+    /// Time between two writes, on average.
     pub period: Duration,
+    /// How the writes follow each other.
+    pub arrivals: Arrivals,
     /// Bytes of each value, at least 4.
     pub value_bytes: usize,
     /// When a write that was not answered is sent again, and where to.
     pub timing: ClientTiming,
     /// What numbers are drawn from.
     pub seed: u64,
+}
+
+/// How writes follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrivals {
+    /// At equal distances.
+    Periodic,
+    /// As a Poisson process: many independent clients.
+    Poisson,
+}
+
+impl Arrivals {
+    /// The time to the next one.
+    pub fn gap(self, period: Duration, rng: &mut Pcg64Mcg) -> Duration {
+        match self {
+            Arrivals::Periodic => period,
+            // 1 − u is above zero.
+            Arrivals::Poisson => period.mul_f64(-(1.0 - rng.random::<f64>()).ln()),
+        }
+    }
 }
 
 /// A write that was answered.
@@ -64,6 +88,7 @@ pub struct Kept {
 pub struct OpenClient {
     node: Node<UdpPort, MemoryLog, Client>,
     options: OpenOptions,
+    rng: Pcg64Mcg,
     value: Vec<u8>,
     /// When the next write is due; `None` while the schedule rests.
     next_ns: Option<u64>,
@@ -122,6 +147,7 @@ impl OpenClient {
         let effects = Effects::with_capacity(2 * IN_FLIGHT_MAX, 2 * IN_FLIGHT_MAX * 256);
         Ok(OpenClient {
             node: Node::with_effects(port, MemoryLog::new(), client, effects),
+            rng: Pcg64Mcg::seed_from_u64(options.seed),
             value: vec![0x61; options.value_bytes],
             next_ns: None,
             next_index: 0,
@@ -216,7 +242,8 @@ impl OpenClient {
                 Err(error) => return Err(error).context("asking"),
             };
             self.next_index += 1;
-            self.next_ns = Some(intended_ns + self.options.period.as_nanos() as u64);
+            let gap = self.options.arrivals.gap(self.options.period, &mut self.rng);
+            self.next_ns = Some(intended_ns + gap.as_nanos() as u64);
         }
         Ok(())
     }

@@ -1,7 +1,15 @@
 //! A replica's own process in a measurement: opens its port and its log, gives up its privileges, turns until its stdin
 //! closes.
 
-use std::{path::Path, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use dataplane_echo::EchoServer;
@@ -12,12 +20,18 @@ use dataplane_waist::{Log, MemoryLog, MonotonicClock, Node, Peer, Port, Protocol
 use dataplane_wal::{FolderStorage, Wal, WalOptions};
 
 use super::{
-    BUFFER_BYTES, FRAME_BYTES_MAX, ReplicaConfig, ReplicaReport, ReplicaRole, engine, events::Herald, limits, timing_of,
+    BUFFER_BYTES, FRAME_BYTES_MAX, Manner, ReplicaConfig, ReplicaReport, ReplicaRole, engine, events::Herald, limits,
+    timing_of,
 };
 use crate::{
     backends::{self, Kind},
     host, server,
 };
+
+/// How a replica runs, as facts of a row.
+pub(super) type Facts = BTreeMap<String, String>;
+/// What ends a replica, once it has begun.
+pub(super) type Begun = anyhow::Result<Arc<AtomicBool>>;
 
 /// One number for all clusters that are measured: they never meet.
 const CLUSTER: u64 = 0x6470_6c61_6221;
@@ -29,31 +43,36 @@ const CLUSTER: u64 = 0x6470_6c61_6221;
 pub fn main(config: &str) -> anyhow::Result<()> {
     let config: ReplicaConfig = serde_json::from_str(config).context("reading the replica's configuration")?;
     server::die_with(config.parent_pid)?;
-    let port = open_port(&config)?;
     let own = config.addresses[config.node as usize];
-    let report = match &config.role {
+    let report = serve(&config, |facts| {
+        server::say_ready(Some(own), facts)?;
+        Ok(server::stop_at_eof(|_| {}, || {}))
+    })?;
+    server::say(&report)
+}
+
+/// Opens a replica's port and log, and turns it on the calling thread until the flag that `begin` gives is set. `begin` is
+/// called once everything is open; its facts say how the replica runs.
+pub(super) fn serve(config: &ReplicaConfig, begin: impl FnOnce(Facts) -> Begun) -> anyhow::Result<ReplicaReport> {
+    let port = open_port(config)?;
+    match &config.role {
         ReplicaRole::Echo => {
             let node = Node::new(port, MemoryLog::new(), EchoServer, 1);
-            let (port, _) = turn(node, &config, own, |_| {})?;
-            ReplicaReport {
+            let (port, _) = turn(node, config, begin, |_| {})?;
+            Ok(ReplicaReport {
                 tx_frames_count: port.tx_frames_count,
                 rx_frames_count: port.rx_frames_count,
                 dropped_count: port.rx_dropped_count + port.tx_dropped_count,
                 ..ReplicaReport::default()
-            }
+            })
         }
         ReplicaRole::Memory => {
             let bounds = limits();
-            replicate(
-                port,
-                MemoryLog::with_capacity(bounds.window_slots, bounds.window_bytes),
-                &config,
-                own,
-            )?
+            let log = MemoryLog::with_capacity(bounds.window_slots, bounds.window_bytes);
+            replicate(port, log, config, begin)
         }
-        ReplicaRole::Durable(folder, name) => replicate(port, open_log(folder, name)?, &config, own)?,
-    };
-    server::say(&report)
+        ReplicaRole::Durable(folder, name) => replicate(port, open_log(folder, name, &config.manner)?, config, begin),
+    }
 }
 
 fn open_port(config: &ReplicaConfig) -> anyhow::Result<UdpPort> {
@@ -80,18 +99,20 @@ fn open_port(config: &ReplicaConfig) -> anyhow::Result<UdpPort> {
     Ok(UdpPort::open(&options)?)
 }
 
-fn open_log(folder: &Path, name: &str) -> anyhow::Result<Wal> {
+fn open_log(folder: &Path, name: &str, manner: &Manner) -> anyhow::Result<Wal> {
     let engine = engine(name).with_context(|| format!("no way to disk {name:?}"))?;
     std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     let storage = FolderStorage::open(folder, engine)?;
-    Ok(Wal::open(Box::new(storage), WalOptions::new(CLUSTER))?)
+    let mut options = WalOptions::new(CLUSTER);
+    options.segment_bytes = manner.segment_bytes.unwrap_or(options.segment_bytes);
+    Ok(Wal::open(Box::new(storage), options)?)
 }
 
 fn replicate<L: Log>(
     port: UdpPort,
     mut log: L,
     config: &ReplicaConfig,
-    own: std::net::SocketAddr,
+    begin: impl FnOnce(Facts) -> Begun,
 ) -> anyhow::Result<ReplicaReport> {
     let count = config.addresses.len() as u32;
     let others = (0..count).filter(|&node| node != config.node);
@@ -111,7 +132,7 @@ fn replicate<L: Log>(
     let effects = replica.effects(port.caps().batch_frames_max);
     let node = Node::with_effects(port, log, replica, effects);
     let mut herald = Herald::open(config.manner.observer, config.node)?;
-    let (port, replica) = turn(node, config, own, |replica: &Replica<Store>| {
+    let (port, replica) = turn(node, config, begin, |replica: &Replica<Store>| {
         if let Some(herald) = &mut herald {
             herald.look(replica);
         }
@@ -136,7 +157,7 @@ const REALTIME_MAX: Duration = Duration::from_secs(3);
 fn turn<L: Log, M: Protocol>(
     mut node: Node<UdpPort, L, M>,
     config: &ReplicaConfig,
-    own: std::net::SocketAddr,
+    begin: impl FnOnce(Facts) -> Begun,
     mut watch: impl FnMut(&M),
 ) -> anyhow::Result<(dataplane_waist::PortStats, M)> {
     let mut facts = host::settle_as("replica", config.seat, config.manner.scheduler);
@@ -146,8 +167,7 @@ fn turn<L: Log, M: Protocol>(
     {
         facts.insert("replica_realtime".to_owned(), why);
     }
-    server::say_ready(Some(own), facts)?;
-    let stop = server::stop_at_eof(|_| {}, || {});
+    let stop = begin(facts)?;
     host::own_files();
     let mut look = |node: &Node<UdpPort, L, M>| {
         watch(node.protocol());

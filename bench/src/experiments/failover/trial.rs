@@ -17,16 +17,13 @@ use dataplane_waist::Clock;
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
 
-use super::{Arm, VALUE_BYTES};
+use super::{Arm, REPLICAS_COUNT, VALUE_BYTES};
 use crate::{
     experiment::Lab,
     host::{self, MachineClock, Seat},
     measure::Recorder,
-    replicas::{Happened, Manner, Observer, OpenClient, OpenOptions, ReplicaRole, Replicas, timing_of},
+    replicas::{Arrivals, Happened, Manner, Observer, OpenClient, OpenOptions, ReplicaRole, Replicas, timing_of},
 };
-
-/// Replicas of a cluster: the fewest that survive one.
-const REPLICAS_COUNT: usize = 3;
 
 /// A cluster that does not come to rest within this and five of the longest election time-outs is taken as it is: what it
 /// did until then is counted.
@@ -98,6 +95,7 @@ pub(super) fn live(
         heartbeat: Some(arm.heartbeat),
         scheduler: arm.scheduler,
         observer: Some(observer.address()?),
+        segment_bytes: None,
     };
     // Where a real-time replica runs is the kernel's choice: it looks for a CPU without another one of its kind.
     let seat = Seat {
@@ -174,6 +172,7 @@ impl Life<'_, '_> {
             &self.replicas.addresses,
             OpenOptions {
                 period: self.arm.period(),
+                arrivals: Arrivals::Periodic,
                 value_bytes: VALUE_BYTES,
                 timing: client_timing(self.arm.heartbeat),
                 seed,

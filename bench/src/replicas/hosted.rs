@@ -1,0 +1,146 @@
+//! Many clusters on few processes: each process is a node of all of them, with a thread, a port and a log of its own for each
+//! shard. So do sharded stores: a process for each machine, a group for each shard, nothing shared between groups but the
+//! machine.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+};
+
+use anyhow::{Context, anyhow, bail};
+use serde::{Deserialize, Serialize};
+
+use super::{Manner, ReplicaConfig, ReplicaReport, ReplicaRole, SUBCOMMAND_HOSTED, free_addresses, process};
+use crate::{
+    host::Seat,
+    server::{self, Server},
+};
+
+/// What such a process is told.
+#[derive(Debug, Serialize, Deserialize)]
+struct HostConfig {
+    parent_pid: u32,
+    /// Its replica in each cluster.
+    shards: Vec<ReplicaConfig>,
+}
+
+/// Running clusters. Dropping them ends them.
+#[derive(Debug)]
+pub struct Shards {
+    hosts: Vec<Server>,
+    /// Where each cluster's replicas are, by shard and node.
+    pub addresses: Vec<Vec<SocketAddr>>,
+}
+
+impl Shards {
+    /// Starts `nodes_count` processes with `shards_count` replicas each. `role` says what node `n` of shard `s` does:
+    /// `role(s, n)`. Call it from a thread that outlives them.
+    ///
+    /// # Errors
+    /// One could not be started, or did not become ready.
+    pub fn start(
+        backend: &str,
+        (shards_count, nodes_count): (usize, usize),
+        seat: Seat,
+        manner: Manner,
+        role: impl Fn(usize, usize) -> ReplicaRole,
+    ) -> anyhow::Result<Shards> {
+        let all = free_addresses(shards_count * nodes_count)?;
+        let addresses: Vec<Vec<SocketAddr>> = all.chunks(nodes_count).map(<[SocketAddr]>::to_vec).collect();
+        let parent_pid = std::process::id();
+        let replica = |node: usize, shard: usize| ReplicaConfig {
+            parent_pid,
+            backend: backend.to_owned(),
+            node: node as u32,
+            addresses: addresses[shard].clone(),
+            role: role(shard, node),
+            seat,
+            manner,
+        };
+        let host = |node: usize| {
+            let config = HostConfig {
+                parent_pid,
+                shards: (0..shards_count).map(|shard| replica(node, shard)).collect(),
+            };
+            Server::spawn_as(SUBCOMMAND_HOSTED, &config).with_context(|| format!("starting node {node} over {backend}"))
+        };
+        let hosts = (0..nodes_count).map(host).collect::<anyhow::Result<_>>()?;
+        Ok(Shards { hosts, addresses })
+    }
+
+    /// How each process runs, as facts of a row.
+    pub fn facts(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        let numbered = self.hosts.iter().enumerate();
+        numbered.flat_map(|(node, host)| {
+            let facts = host.facts().iter();
+            facts.map(move |(name, value)| (format!("node_{node}_{name}"), value.clone()))
+        })
+    }
+
+    /// Ends them and takes their reports, by node and shard.
+    ///
+    /// # Errors
+    /// One had died before, or one of its replicas had.
+    pub fn finish(self) -> anyhow::Result<Vec<Vec<ReplicaReport>>> {
+        self.hosts.into_iter().map(Server::finish_as).collect()
+    }
+}
+
+/// Such a process: everything behind [`SUBCOMMAND_HOSTED`].
+///
+/// # Errors
+/// A configuration that cannot be read, a port or a log that cannot be opened or that fails.
+pub fn main(config: &str) -> anyhow::Result<()> {
+    let config: HostConfig = serde_json::from_str(config).context("reading the node's configuration")?;
+    server::die_with(config.parent_pid)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (tell, told) = mpsc::channel();
+    let shards_count = config.shards.len();
+    let threads: Vec<_> = config
+        .shards
+        .into_iter()
+        .enumerate()
+        .map(|(shard, replica)| {
+            let (tell, stop) = (tell.clone(), stop.clone());
+            let serve = move || {
+                process::serve(&replica, move |facts| {
+                    // Capabilities are a thread's own.
+                    server::drop_privileges();
+                    tell.send(facts).context("telling that a shard is ready")?;
+                    Ok(stop)
+                })
+            };
+            thread::Builder::new()
+                .name(format!("shard-{shard}"))
+                .spawn(serve)
+                .context("starting a shard's thread")
+        })
+        .collect::<anyhow::Result<_>>()?;
+    drop(tell);
+    let ready: Vec<_> = told.iter().take(shards_count).collect();
+    let failed = ready.len() < shards_count;
+    if failed {
+        stop.store(true, Ordering::Release);
+    } else {
+        server::say_ready(None, ready.into_iter().next_back().unwrap_or_default())?;
+        let at_eof = stop.clone();
+        server::stop_at_eof(|_| {}, move || at_eof.store(true, Ordering::Release));
+    }
+    let reports: Vec<ReplicaReport> = threads
+        .into_iter()
+        .enumerate()
+        .map(|(shard, thread)| {
+            let report = thread.join().unwrap_or_else(|_| Err(anyhow!("its thread panicked")));
+            report.with_context(|| format!("shard {shard}"))
+        })
+        .collect::<anyhow::Result<_>>()?;
+    if failed {
+        bail!("a shard's thread ended before it was ready");
+    }
+    server::say(&reports)
+}
