@@ -14,6 +14,7 @@ pub mod quorum_messages;
 pub mod rtt_breakdown;
 pub mod rtt_ladder;
 pub mod self_test;
+pub mod shard_commit;
 pub mod wakeup_model;
 
 mod judge;

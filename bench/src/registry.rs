@@ -11,7 +11,7 @@ use crate::{
         client_bias::ClientBias, coordinated_omission::CoordinatedOmission, failover::Failover,
         load_latency::LoadLatency, loss_exclusion::LossExclusion, packet_rate::PacketRate, peers::Peers,
         quorum_ladder::QuorumLadder, rtt_breakdown::RttBreakdown, rtt_ladder::RttLadder, self_test::SelfTest,
-        wakeup_model::WakeupModel,
+        shard_commit::ShardCommit, wakeup_model::WakeupModel,
     },
 };
 
@@ -30,6 +30,7 @@ pub const EXPERIMENTS: &[&dyn Experiment] = &[
     &FlexibleQuorumTail,
     &PacelcElse,
     &Failover,
+    &ShardCommit,
     &Peers,
     &SelfTest,
 ];

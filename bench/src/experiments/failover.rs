@@ -381,6 +381,7 @@ fn metrics(tally: &Tally) -> BTreeMap<String, Metric> {
         count("unclean", tally.unclean_count, Better::Lower),
         count("unsettled", tally.unsettled_count, Better::Lower),
         count(CHECKED, tally.checked_count, Better::Neither),
+        count("acknowledged_unchecked", tally.unchecked_count, Better::Lower),
         count(LOST, tally.lost_count, Better::Lower),
         count("unanswered", tally.unanswered_count, Better::Lower),
         count("events_missed", tally.missed_events_count, Better::Lower),

@@ -60,7 +60,9 @@ pub(super) struct Tally {
     pub depositions_count: u64,
     /// Writes acknowledged, and looked for afterwards.
     pub checked_count: u64,
-    /// Those that were not there.
+    /// Writes acknowledged that could not be looked for, because nobody answered.
+    pub unchecked_count: u64,
+    /// Those that were looked for and not there.
     pub lost_count: u64,
     /// Writes without an answer.
     pub unanswered_count: u64,
@@ -141,11 +143,11 @@ fn role(log: &str, folder: &Path, node: usize) -> ReplicaRole {
     }
 }
 
-/// A client looks for the new leader about as fast as the replicas look for the old one's end. It backs off to a few
+/// A client looks for the new leader about as fast as the replicas look for the old one's end. It backs off to ten
 /// milliseconds at most, or to two heartbeats: otherwise a write would wait for its own timer, long after there is a leader.
 fn client_timing(heartbeat: Duration) -> ClientTiming {
     let retry_min = heartbeat.min(Duration::from_millis(10));
-    let retry_max = (retry_min * 2).max(Duration::from_millis(4));
+    let retry_max = (retry_min * 2).max(Duration::from_millis(10));
     ClientTiming {
         retry_first: retry_max,
         retry_min,
@@ -187,9 +189,14 @@ impl Life<'_, '_> {
             }
         }
         if !self.lab.interrupted() {
-            let kept = client.check(self.lab.stop)?;
-            self.tally.checked_count += kept.checked_count;
-            self.tally.lost_count += kept.lost_count;
+            match client.check(self.lab.stop)? {
+                Some(kept) => {
+                    self.tally.checked_count += kept.checked_count;
+                    self.tally.lost_count += kept.lost_count;
+                }
+                // Cut short, or nobody keeps the lead for long enough to be asked.
+                None => self.tally.unchecked_count += client.answers.len() as u64,
+            }
         }
         self.tally.unanswered_count += client.unanswered_count;
         Ok(())
