@@ -2,8 +2,8 @@
 
 pub mod client_bias;
 pub mod coordinated_omission;
-pub mod flexible_quorum_tail;
 pub mod failover;
+pub mod flexible_quorum_tail;
 pub mod load_latency;
 pub mod loss_exclusion;
 pub mod pacelc_else;

@@ -4,13 +4,10 @@ use crate::{
     claim::Claim,
     experiment::Experiment,
     experiments::{
-        client_bias::ClientBias, coordinated_omission::CoordinatedOmission, flexible_quorum_tail::FlexibleQuorumTail,
-        load_latency::LoadLatency, loss_exclusion::LossExclusion, pacelc_else::PacelcElse, packet_rate::PacketRate,
-        peers::Peers, quorum_ladder::QuorumLadder, quorum_messages::QuorumMessages, rtt_breakdown::RttBreakdown,
-        rtt_ladder::RttLadder, self_test::SelfTest, wakeup_model::WakeupModel,
         client_bias::ClientBias, coordinated_omission::CoordinatedOmission, failover::Failover,
-        load_latency::LoadLatency, loss_exclusion::LossExclusion, packet_rate::PacketRate, peers::Peers,
-        quorum_ladder::QuorumLadder, rtt_breakdown::RttBreakdown, rtt_ladder::RttLadder, self_test::SelfTest,
+        flexible_quorum_tail::FlexibleQuorumTail, load_latency::LoadLatency, loss_exclusion::LossExclusion,
+        pacelc_else::PacelcElse, packet_rate::PacketRate, peers::Peers, quorum_ladder::QuorumLadder,
+        quorum_messages::QuorumMessages, rtt_breakdown::RttBreakdown, rtt_ladder::RttLadder, self_test::SelfTest,
         shard_commit::ShardCommit, wakeup_model::WakeupModel,
     },
 };
