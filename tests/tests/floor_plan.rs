@@ -56,6 +56,7 @@ const TOP_FOLDERS: &[&str] = &[
 const UNSAFE_PATHS: &[&str] = &[
     "dataplane/ports/src/sys/",
     "dataplane/wal/src/sys.rs",
+    "dataplane/wal/src/sys/",
     "ebpf/programs/",
     "rdma/src/sys/",
 ];

@@ -31,6 +31,14 @@ impl Buffer {
         }
     }
 
+    /// `len_bytes` zeros.
+    pub fn zeroed(len_bytes: usize) -> Buffer {
+        Buffer {
+            len_bytes,
+            ..Buffer::new(len_bytes)
+        }
+    }
+
     /// How much fits without new memory.
     pub fn capacity_bytes(&self) -> usize {
         self.memory.len() - MEMORY_ALIGN_BYTES
@@ -39,6 +47,11 @@ impl Buffer {
     /// What is to be written.
     pub fn bytes(&self) -> &[u8] {
         &self.memory[self.skip_bytes..][..self.len_bytes]
+    }
+
+    /// The same, to be changed.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.skip_bytes..][..self.len_bytes]
     }
 
     fn all_mut(&mut self) -> &mut [u8] {

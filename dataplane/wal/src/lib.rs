@@ -5,6 +5,7 @@
 //! the entries mean.
 #![deny(unsafe_code)]
 
+pub mod blocks;
 mod buffer;
 mod error;
 pub mod format;

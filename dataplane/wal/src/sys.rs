@@ -1,5 +1,7 @@
 //! Everything `unsafe` of this crate: system calls that no safe wrapper makes as we need them.
 
+pub(crate) mod blocks;
+
 use std::{
     collections::VecDeque,
     fs::File,
