@@ -181,6 +181,9 @@ pub struct RunArgs {
     /// Folder for records and reports [default: dplab-runs/TIME-SEED]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Where the files go of an experiment over a disk; removed afterwards [default: the run's folder]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
     /// Print the records on stdout as they are measured, and nothing else
     #[arg(long)]
     pub json: bool,
@@ -385,6 +388,8 @@ pub struct Selection {
     pub choice: Choice,
     /// Time for all of it.
     pub budget: Duration,
+    /// Where files go whose disk matters.
+    pub dir: Option<PathBuf>,
 }
 
 /// A name that means nothing here.
@@ -413,6 +418,15 @@ impl RunArgs {
                 is_tour && experiment.tour_weight() > 0.0 || self.ids.iter().any(|id| id == experiment.id())
             })
             .collect();
+
+        if self.dir.is_some() && !experiments.iter().any(|experiment| experiment.keeps_files()) {
+            let with = EXPERIMENTS.iter().filter(|experiment| experiment.keeps_files());
+            let with: Vec<&str> = with.map(|experiment| experiment.id()).collect();
+            return Err(BadSelection(format!(
+                "--dir says where the files of {} go, and none of these is run",
+                with.join(" and ")
+            )));
+        }
 
         let mut backends = Vec::new();
         for name in &self.backends {
@@ -460,6 +474,7 @@ impl RunArgs {
             experiments,
             choice,
             budget: self.budget.unwrap_or(budget),
+            dir: self.dir.clone(),
         })
     }
 }

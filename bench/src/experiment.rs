@@ -12,6 +12,7 @@ use anyhow::Context;
 use crate::{
     backends::BackEnd,
     claim::Claim,
+    disk::DiskFolder,
     place::Place,
     record::{Record, Row, SupportRecord},
     store::RunFolder,
@@ -44,6 +45,10 @@ pub trait Experiment: Sync {
     /// Why it cannot be measured between two machines, if it cannot.
     fn needs_one_machine(&self) -> Option<&'static str> {
         None
+    }
+    /// Does it write files whose disk matters, so that `--dir` means something?
+    fn keeps_files(&self) -> bool {
+        false
     }
     /// Measures, and records each row as soon as it has it.
     ///
@@ -147,6 +152,8 @@ pub struct Lab<'run> {
     pub stop: &'run AtomicBool,
     /// What each back end is here.
     pub supports: &'run BTreeMap<&'static str, SupportRecord>,
+    /// Where files go whose disk matters, if the user said so.
+    pub dir: Option<&'run Path>,
     /// The run's folder.
     pub folder: &'run mut RunFolder,
     /// Rows also go to stdout (--json).
@@ -221,6 +228,24 @@ impl Lab<'_> {
             })
             .filter_map(crate::backends::by_name)
             .collect()
+    }
+
+    /// A folder on a disk with room for so many bytes, removed when it is dropped: where the user said, or in the run's own
+    /// folder. `None`, and says why, if that is no disk, or too full, and the user named none.
+    ///
+    /// # Errors
+    /// The user named one, and it will not do.
+    pub fn disk_folder(&self, needed_bytes: u64) -> anyhow::Result<Option<DiskFolder>> {
+        match self.dir {
+            Some(dir) => DiskFolder::create(dir, needed_bytes).map(Some),
+            None => match DiskFolder::create(self.folder.path(), needed_bytes) {
+                Ok(folder) => Ok(Some(folder)),
+                Err(error) => {
+                    self.progress.println(format!("nothing is measured: {error:#}"));
+                    Ok(None)
+                }
+            },
+        }
     }
 
     /// Has the user had enough?

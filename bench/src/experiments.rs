@@ -16,6 +16,8 @@ pub mod rtt_ladder;
 pub mod self_test;
 pub mod shard_commit;
 pub mod wakeup_model;
+pub mod wal_group_commit;
+pub mod wal_ladder;
 
 mod judge;
 mod virtual_time;

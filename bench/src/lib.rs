@@ -12,6 +12,7 @@ pub mod cli;
 pub mod cluster;
 pub mod commands;
 pub mod compare;
+pub mod disk;
 pub mod environment;
 pub mod experiment;
 pub mod experiments;

@@ -8,7 +8,7 @@ use crate::{
         flexible_quorum_tail::FlexibleQuorumTail, load_latency::LoadLatency, loss_exclusion::LossExclusion,
         pacelc_else::PacelcElse, packet_rate::PacketRate, peers::Peers, quorum_ladder::QuorumLadder,
         quorum_messages::QuorumMessages, rtt_breakdown::RttBreakdown, rtt_ladder::RttLadder, self_test::SelfTest,
-        shard_commit::ShardCommit, wakeup_model::WakeupModel,
+        shard_commit::ShardCommit, wakeup_model::WakeupModel, wal_group_commit::WalGroupCommit, wal_ladder::WalLadder,
     },
 };
 
@@ -28,6 +28,8 @@ pub const EXPERIMENTS: &[&dyn Experiment] = &[
     &PacelcElse,
     &Failover,
     &ShardCommit,
+    &WalLadder,
+    &WalGroupCommit,
     &Peers,
     &SelfTest,
 ];

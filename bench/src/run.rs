@@ -96,6 +96,7 @@ fn measure(selection: Selection, wire: Option<&Wire>, out: Option<PathBuf>, json
         experiments,
         choice,
         budget,
+        dir,
     } = selection;
     let path = out.unwrap_or_else(|| default_folder(started_unix_ms, choice.seed));
     let mut folder = RunFolder::create(&path)?;
@@ -145,6 +146,7 @@ fn measure(selection: Selection, wire: Option<&Wire>, out: Option<PathBuf>, json
             place: &place,
             budget: budget.mul_f64(share),
             stop: &stop,
+            dir: dir.as_deref(),
             supports: &supports,
             folder: sink.folder,
             echo_rows: json,

@@ -86,6 +86,35 @@ pub fn ratio_of(table: &Table, what: &str, (a, b): (&[f64], &[f64]), bound: Boun
     Judgement::new(judged, vec![measured_ratio(what, &ratio, &bound.to_string())])
 }
 
+/// Where nothing of fio's was measured, that is what there is to say.
+pub fn beside_fio(table: &Table, judge: impl Fn() -> Judgement) -> Judgement {
+    match table.rows.iter().any(|row| row.backend.starts_with("fio-")) {
+        true => judge(),
+        false => Judgement::not_measured(
+            "fio was not measured beside: it is not installed (apt-get install fio), or was not asked for (--axis way=…)",
+        ),
+    }
+}
+
+/// A claim that takes all of several: it fails with any, and holds with all.
+pub fn all(judgements: Vec<Judgement>) -> Judgement {
+    // The worst first.
+    let rank = |judgement: &Judgement| match judgement.outcome {
+        Outcome::Fails => 0,
+        Outcome::NotMeasured { .. } => 1,
+        Outcome::Inconclusive { .. } => 2,
+        Outcome::Holds => 3,
+    };
+    let measured = judgements
+        .iter()
+        .flat_map(|judgement| judgement.measured.clone())
+        .collect();
+    let Some(worst) = judgements.into_iter().min_by_key(rank) else {
+        return Judgement::not_measured("there is nothing to judge");
+    };
+    Judgement { measured, ..worst }
+}
+
 /// Did the two ends of all valid rows at `cpus` = `two` really run on different CPUs?
 pub fn two_cpus(table: &Table) -> bool {
     table

@@ -123,11 +123,13 @@ impl Experiment<'_> {
         }
     }
 
-    /// Metrics that stand in the table: those of CPU time, those of a stage (`breakdown`), and what an experiment in virtual
-    /// time counts; without a latency, rates before them and losses behind.
+    /// Metrics that stand in the table: those of CPU time, those of a stage (`breakdown`), what an experiment in virtual time
+    /// counts, and a throughput; without a latency, rates before them and losses behind.
     pub fn main_metrics(&self) -> Vec<&str> {
         let is_rate = |name: &&str| name.ends_with("_rate");
-        let is_cpu = |name: &&str| name.contains("cpu") || name.starts_with("stage_") || is_counted(name);
+        let is_cpu = |name: &&str| {
+            name.contains("cpu") || name.starts_with("stage_") || is_counted(name) || *name == "throughput"
+        };
         let is_loss = |name: &&str| *name == "lost_ratio";
         let names = self.metric_names();
         let of = |wanted: &dyn Fn(&&str) -> bool| names.iter().copied().filter(wanted).collect::<Vec<_>>();
