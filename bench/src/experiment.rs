@@ -241,11 +241,16 @@ impl Lab<'_> {
             None => match DiskFolder::create(self.folder.path(), needed_bytes) {
                 Ok(folder) => Ok(Some(folder)),
                 Err(error) => {
-                    self.progress.println(format!("nothing is measured: {error:#}"));
+                    self.say(&format!("nothing is measured: {error:#}"));
                     Ok(None)
                 }
             },
         }
+    }
+
+    /// Tells the person at the terminal, or whoever reads stderr, a line beside the progress.
+    pub fn say(&self, line: &str) {
+        self.progress.suspend(|| eprintln!("{line}"));
     }
 
     /// Has the user had enough?

@@ -316,6 +316,175 @@ fn a_newer_record_is_refused_and_a_torn_one_is_read() {
     assert_eq!(fs::read_to_string(&file).expect("records"), newer);
 }
 
+/// The rows of a run folder.
+fn rows_of(out: &str) -> Vec<serde_json::Value> {
+    let records = fs::read_to_string(format!("{out}/records.jsonl")).expect("records");
+    let lines = records
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("every line is JSON"));
+    lines.filter(|line| line["record"] == "row").collect()
+}
+
+#[test]
+fn ways_to_the_disk_are_measured_and_their_files_removed() {
+    let scratch = Scratch::new();
+    let (out, dir) = (scratch.join("run"), scratch.join("files"));
+    let ladder = [
+        "run",
+        "wal-ladder",
+        "--axis",
+        "work=append,read",
+        "--axis",
+        "record_bytes=64,4096",
+        "--axis",
+        "in_flight=4",
+        "--axis",
+        "beside=hogs",
+        "--axis",
+        "way=wal-file,wal-dsync,pwrite-fdatasync,pwrite-dsync,blocking-direct,uring-direct,uring-iopoll,fio-fdatasync",
+    ];
+    let output = run(&[
+        &ladder[..],
+        &["--budget", "2s", "--seed", "7", "--out", &out, "--dir", &dir],
+    ]
+    .concat());
+    if stderr(&output).contains("is memory") {
+        println!("not run: {}", stderr(&output));
+        return;
+    }
+    assert!(matches!(output.status.code(), Some(0 | 1 | 3)), "{}", stderr(&output));
+    assert_eq!(fs::read_dir(&dir).expect("the folder stays").count(), 0, "and is empty");
+    let rows = rows_of(&out);
+    for (backend, work) in [
+        ("wal-file", "append"),
+        ("wal-dsync", "append"),
+        ("pwrite-fdatasync", "append"),
+        ("blocking-direct", "read"),
+    ] {
+        let row = rows
+            .iter()
+            .find(|row| row["backend"] == backend && row["axis"]["work"] == work);
+        let Some(row) = row else {
+            let said = stderr(&output);
+            assert!(said.contains(&format!("{backend} is left out")), "{backend}: {said}");
+            continue;
+        };
+        assert!(row["metrics"]["operations"]["value"].as_f64() > Some(0.0), "{row}");
+        assert!(row["facts"]["hogs"].is_string() && row["facts"]["guarantee"].is_string());
+        assert_eq!(
+            row["facts"]["yardstick"].is_string(),
+            backend != "wal-file" && backend != "wal-dsync"
+        );
+    }
+    // What the log writes for a record is what the device without a log is given.
+    let block_bytes = |backend: &str, record_bytes: &str| {
+        let row = rows
+            .iter()
+            .find(|row| row["backend"] == backend && row["axis"]["record_bytes"] == record_bytes)?;
+        row["metrics"]["block_bytes"]["value"].as_f64()
+    };
+    assert_eq!(block_bytes("pwrite-fdatasync", "64"), Some(512.0));
+    assert_eq!(block_bytes("pwrite-fdatasync", "4096"), Some(4608.0));
+}
+
+#[test]
+fn a_flush_carries_the_records_of_all_that_wait() {
+    let scratch = Scratch::new();
+    let out = scratch.join("run");
+    let args = ["run", "wal-group-commit", "--axis", "writers=1,8", "--axis", "log=file"];
+    let output = run(&[&args[..], &["--budget", "2s", "--seed", "7", "--out", &out]].concat());
+    assert!(matches!(output.status.code(), Some(0 | 1 | 3)), "{}", stderr(&output));
+    if stderr(&output).contains("nothing is measured") {
+        println!("not run: {}", stderr(&output));
+        return;
+    }
+    let per_flush = |writers: &str| -> Vec<f64> {
+        let rows = rows_of(&out)
+            .into_iter()
+            .filter(|row| row["axis"]["writers"] == writers);
+        rows.map(|row| row["metrics"]["records_per_flush"]["value"].as_f64().expect("counted"))
+            .collect()
+    };
+    assert!(per_flush("1").iter().all(|&records| records == 1.0));
+    assert!(
+        per_flush("8").iter().any(|&records| records > 1.0),
+        "{:?}",
+        per_flush("8")
+    );
+    let left = fs::read_dir(&out).expect("the run's folder").flatten();
+    assert!(
+        left.into_iter()
+            .all(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
+    );
+}
+
+#[test]
+fn a_place_for_files_must_be_a_disk_and_mean_something() {
+    let scratch = Scratch::new();
+    let misplaced = run(&[SHORT, &["--dir", &scratch.join("files")]].concat());
+    assert_eq!(misplaced.status.code(), Some(2));
+    assert!(stderr(&misplaced).contains("wal-ladder"), "{}", stderr(&misplaced));
+    let shm = std::path::Path::new("/dev/shm");
+    let is_tmpfs = fs::read_to_string("/proc/mounts")
+        .is_ok_and(|mounts| mounts.lines().any(|line| line.starts_with("tmpfs /dev/shm ")));
+    if !is_tmpfs {
+        println!("memory as a disk: not run: /dev/shm is none");
+        return;
+    }
+    let before = fs::read_dir(shm).expect("it is there").count();
+    let args = [
+        "run",
+        "wal-ladder",
+        "--budget",
+        "1s",
+        "--dir",
+        "/dev/shm",
+        "--out",
+        &scratch.join("run"),
+    ];
+    let output = run(&args);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    let told = format!("{}{}", stdout(&output), stderr(&output));
+    assert!(told.contains("is memory"), "{told}");
+    assert_eq!(
+        fs::read_dir(shm).expect("it is there").count(),
+        before,
+        "nothing was made there"
+    );
+}
+
+#[test]
+fn ctrl_c_removes_the_files_of_a_disk_experiment() {
+    let scratch = Scratch::new();
+    let (out, dir) = (scratch.join("run"), scratch.join("files"));
+    let mut child = Command::new(dplab())
+        .args(["run", "wal-ladder", "--axis", "way=wal-file", "--axis", "work=append"])
+        .args(["--budget", "60s", "--out", &out, "--dir", &dir])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("dplab starts");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let has_rows = || {
+        fs::read_to_string(format!("{out}/records.jsonl")).is_ok_and(|records| records.contains("\"record\":\"row\""))
+    };
+    while !has_rows() && Instant::now() < deadline && child.try_wait().expect("a child").is_none() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let has_measured = has_rows();
+    if has_measured {
+        assert!(fs::read_dir(&dir).expect("a folder").count() > 0);
+    }
+    // It may have ended by itself, where there is no disk.
+    let _ = signal::kill(Pid::from_raw(child.id() as i32), Signal::SIGINT);
+    let status = child.wait().expect("it ends");
+    match has_measured {
+        true => assert!(status.code().is_some(), "{status:?}"),
+        false => println!("not run: no disk at {dir}"),
+    }
+    assert_eq!(fs::read_dir(&dir).map_or(0, Iterator::count), 0);
+}
+
 #[test]
 fn ctrl_c_keeps_the_rows_so_far() {
     let scratch = Scratch::new();

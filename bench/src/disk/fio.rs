@@ -170,7 +170,7 @@ fn parse(text: &str) -> anyhow::Result<Sampled> {
         bail!("fio did nothing");
     }
     let mut latency = Recorder::new();
-    let has_syncs = job["sync"]["total_ios"].as_u64().unwrap_or(0) > 0;
+    let has_syncs = job["sync"]["lat_ns"]["N"].as_u64().unwrap_or(0) > 0;
     if let (Some(bins), false) = (side["lat_ns"]["bins"].as_object(), has_syncs) {
         for (ns, count) in bins {
             let (ns, count) = (
@@ -198,7 +198,7 @@ mod tests {
     const SAID: &str = r#"fio: a warning
 {"jobs":[{"error":0,"job_runtime":200,"usr_cpu":5.0,"sys_cpu":20.0,
 "read":{"total_ios":0,"iops":0.0},
-"write":{"total_ios":4,"iops":20.0,"lat_ns":{"bins":{"1000":3,"2000":1}}},"sync":{"total_ios":0}}]}"#;
+"write":{"total_ios":4,"iops":20.0,"lat_ns":{"bins":{"1000":3,"2000":1}}},"sync":{"total_ios":0,"lat_ns":{"N":0}}}]}"#;
 
     #[test]
     fn fio_is_understood() {
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!((sampled.count, sampled.latency.total_count()), (4, 4));
         assert_eq!((sampled.elapsed.as_millis(), sampled.cpu.as_millis()), (200, 50));
         assert_eq!(sampled.latency.histogram().max(), 2000);
-        let with_syncs = SAID.replace(r#""sync":{"total_ios":0"#, r#""sync":{"total_ios":4"#);
+        let with_syncs = SAID.replace(r#""N":0"#, r#""N":4"#);
         let sampled = parse(&with_syncs).expect("it is fio's");
         assert_eq!(
             (sampled.count, sampled.latency.total_count()),

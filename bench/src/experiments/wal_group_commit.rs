@@ -196,6 +196,8 @@ struct Files {
     logs: BTreeMap<String, SharedWal>,
     /// The folder of fio's files, and its version.
     fio: Option<(PathBuf, String)>,
+    /// What does not exist here, and why, as facts of a row.
+    absent: BTreeMap<String, String>,
 }
 
 /// Makes the files, and leaves out what does not exist here.
@@ -208,11 +210,13 @@ fn prepare(
     let mut files = Files {
         logs: BTreeMap::new(),
         fio: None,
+        absent: BTreeMap::new(),
         folder,
     };
     let leave_out = |rungs: &mut Vec<Rung>, log: &str, why: &str| {
-        lab.progress.println(format!("log={log} is left out: {why}"));
+        lab.say(&format!("log={log} is left out: {why}"));
         rungs.retain(|rung| rung.log != log);
+        (format!("without_{log}"), why.to_owned())
     };
     for engine in Engine::ALL {
         if !rungs.iter().any(|rung| rung.log == engine.name()) {
@@ -224,7 +228,7 @@ fn prepare(
                     .logs
                     .insert(engine.name().to_owned(), SharedWal::new(wal, logs::TERM));
             }
-            Err(why) => leave_out(&mut rungs, engine.name(), &why),
+            Err(why) => files.absent.extend([leave_out(&mut rungs, engine.name(), &why)]),
         }
     }
     if let Some(jobs_count) = jobs_count {
@@ -236,7 +240,7 @@ fn prepare(
                 }
                 files.fio = Some((files.folder.path().join(FIO), version));
             }
-            Err(why) => leave_out(&mut rungs, FIO, &why),
+            Err(why) => files.absent.extend([leave_out(&mut rungs, FIO, &why)]),
         }
     }
     Ok((files, rungs))
@@ -303,6 +307,7 @@ fn measure(lab: &Lab<'_>, files: &Files, rung: &Rung, round: u32, duration: Dura
         (None, None) => anyhow::bail!("log={} was left out", rung.log),
     };
     let mut seen = watch.end();
+    facts.extend(files.absent.clone());
     facts.insert("loop".to_owned(), "closed: a latency counts from its call".to_owned());
     facts.insert(
         "guarantee".to_owned(),

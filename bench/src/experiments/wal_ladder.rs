@@ -131,6 +131,8 @@ struct Files {
     blocks: Option<PathBuf>,
     /// Bytes that the log writes for a record of so many.
     commit_bytes: BTreeMap<usize, usize>,
+    /// What does not exist here, and why.
+    absent: BTreeMap<&'static str, String>,
 }
 
 impl Experiment for WalLadder {
@@ -277,6 +279,7 @@ fn prepare(
         },
         logs: BTreeMap::new(),
         commit_bytes: BTreeMap::new(),
+        absent: BTreeMap::new(),
         folder,
     };
     for rung in wanted.iter().filter(|rung| rung.work == APPEND) {
@@ -286,7 +289,6 @@ fn prepare(
             .entry(record_bytes)
             .or_insert(ways::commit_bytes(record_bytes));
     }
-    let mut absent: BTreeMap<&'static str, String> = BTreeMap::new();
     for way in WAYS
         .iter()
         .filter(|way| wanted.iter().any(|rung| rung.way.name == way.name))
@@ -298,12 +300,13 @@ fn prepare(
             None => ways::probe(way, &files.appends),
         };
         if let Err(why) = here {
-            lab.progress.println(format!("{} is left out: {why}", way.name));
-            absent.insert(way.name, why);
+            lab.say(&format!("{} is left out: {why}", way.name));
+            files.absent.insert(way.name, why);
         }
     }
-    let rungs = wanted.into_iter().filter(|rung| !absent.contains_key(rung.way.name));
-    Ok((files, rungs.collect()))
+    let mut rungs = wanted;
+    rungs.retain(|rung| !files.absent.contains_key(rung.way.name));
+    Ok((files, rungs))
 }
 
 fn measure(
@@ -347,6 +350,12 @@ fn measure(
     drop(hogs);
     let measured = measured.with_context(|| format!("{} ({})", rung.way.name, rung.work))?;
     facts.extend(measured.facts);
+    facts.extend(
+        files
+            .absent
+            .iter()
+            .map(|(name, why)| (format!("without_{name}"), why.clone())),
+    );
     facts.insert("loop".to_owned(), "closed: a latency counts from its call".to_owned());
     facts.insert("guarantee".to_owned(), guarantee(is_append));
     if rung.way.is_fio() {

@@ -124,11 +124,11 @@ impl Experiment<'_> {
     }
 
     /// Metrics that stand in the table: those of CPU time, those of a stage (`breakdown`), what an experiment in virtual time
-    /// counts, and a throughput; without a latency, rates before them and losses behind.
+    /// counts, and those of [`IN_TABLE`]; without a latency, rates before them and losses behind.
     pub fn main_metrics(&self) -> Vec<&str> {
         let is_rate = |name: &&str| name.ends_with("_rate");
         let is_cpu = |name: &&str| {
-            name.contains("cpu") || name.starts_with("stage_") || is_counted(name) || *name == "throughput"
+            name.contains("cpu") || name.starts_with("stage_") || is_counted(name) || IN_TABLE.contains(name)
         };
         let is_loss = |name: &&str| *name == "lost_ratio";
         let names = self.metric_names();
@@ -170,6 +170,9 @@ fn is_counted(name: &str) -> bool {
     let begins = ["oracle_", "survives_"];
     ends.iter().any(|end| name.ends_with(end)) || begins.iter().any(|begin| name.starts_with(begin))
 }
+
+/// Metrics that stand in a table beside latencies, whatever their experiment.
+const IN_TABLE: [&str; 2] = ["throughput", "records_per_flush"];
 
 /// Groups and merges a run.
 pub(crate) fn summarize<'a>(run: &'a Run, texts: &'a [ExperimentText]) -> Summary<'a> {
@@ -304,7 +307,7 @@ fn experiment<'a>(
                 .collect();
             let mut cells = cells(&here, run.header.seed, problems);
             // Unknown back ends (`None`) last.
-            cells.sort_by_key(|cell| (rank(cell.backend).unwrap_or(usize::MAX), !cell.valid));
+            cells.sort_by_key(|cell| (rank(cell.backend).unwrap_or(usize::MAX), cell.backend, !cell.valid));
             (point, cells)
         })
         .filter(|(_, cells)| !cells.is_empty())
