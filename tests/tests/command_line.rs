@@ -341,7 +341,7 @@ fn ways_to_the_disk_are_measured_and_their_files_removed() {
         "--axis",
         "beside=hogs",
         "--axis",
-        "way=wal-file,wal-dsync,pwrite-fdatasync,pwrite-dsync,blocking-direct,uring-direct,uring-iopoll,fio-fdatasync",
+        "way=wal-file,pwrite-fdatasync,blocking-direct,uring-iopoll",
     ];
     let output = run(&[
         &ladder[..],
@@ -357,7 +357,6 @@ fn ways_to_the_disk_are_measured_and_their_files_removed() {
     let rows = rows_of(&out);
     for (backend, work) in [
         ("wal-file", "append"),
-        ("wal-dsync", "append"),
         ("pwrite-fdatasync", "append"),
         ("blocking-direct", "read"),
     ] {
@@ -371,10 +370,7 @@ fn ways_to_the_disk_are_measured_and_their_files_removed() {
         };
         assert!(row["metrics"]["operations"]["value"].as_f64() > Some(0.0), "{row}");
         assert!(row["facts"]["hogs"].is_string() && row["facts"]["guarantee"].is_string());
-        assert_eq!(
-            row["facts"]["yardstick"].is_string(),
-            backend != "wal-file" && backend != "wal-dsync"
-        );
+        assert_eq!(row["facts"]["yardstick"].is_string(), backend != "wal-file");
     }
     // What the log writes for a record is what the device without a log is given.
     let block_bytes = |backend: &str, record_bytes: &str| {
