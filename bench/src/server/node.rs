@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::fd::BorrowedFd,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -126,6 +127,10 @@ impl Port for Gaps {
 
     fn wait(&mut self, max: Duration) -> io::Result<()> {
         self.port.wait(max)
+    }
+
+    fn wait_or(&mut self, max: Duration, bell: BorrowedFd<'_>) -> io::Result<()> {
+        self.port.wait_or(max, bell)
     }
 
     fn rx_burst(&mut self, sink: &mut dyn FnMut(RxFrame<'_>)) -> io::Result<usize> {

@@ -4,6 +4,7 @@
 
 pub mod af_packet;
 mod companion;
+mod either;
 mod endpoint;
 pub mod loopback;
 mod peer_table;

@@ -1,6 +1,6 @@
 //! A log keeps what must survive. Appending is not keeping: only `durable` says how far the bytes are safe.
 
-use std::{io, sync::Arc};
+use std::{io, os::fd::BorrowedFd, sync::Arc};
 
 use crate::{Slot, Term};
 
@@ -46,6 +46,21 @@ pub trait Log {
     /// # Errors
     /// As [`Log::append`].
     fn recover(&mut self, visit: &mut dyn FnMut(Recovered<'_>)) -> io::Result<Slot>;
+    /// How whoever is about to rest hears that `durable` has more to say. To be asked again before each rest.
+    fn news(&mut self) -> News<'_> {
+        News::Unannounced
+    }
+}
+
+/// How whoever rests hears that [`Log::durable`] has more to say, an error included.
+#[derive(Clone, Copy, Debug)]
+pub enum News<'a> {
+    /// It has already.
+    Come,
+    /// This descriptor becomes readable then, until `durable` is called. [`crate::Port::wait_or`] rests on it, too.
+    Rings(BorrowedFd<'a>),
+    /// Nobody says so: ask again after a while.
+    Unannounced,
 }
 
 /// How far a log is safe.
@@ -133,6 +148,9 @@ impl<L: Log + ?Sized> Log for Box<L> {
     }
     fn recover(&mut self, visit: &mut dyn FnMut(Recovered<'_>)) -> io::Result<Slot> {
         (**self).recover(visit)
+    }
+    fn news(&mut self) -> News<'_> {
+        (**self).news()
     }
 }
 

@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use dataplane_wire::Reject;
 
-use crate::{Clock, Effects, Input, Instant, Kept, Log, Port, PortStats, Protocol};
+use crate::{Clock, Effects, Input, Instant, Kept, LOOK_AGAIN, Log, News, Port, PortStats, Protocol};
 
 /// A participant: a port, a log and a protocol, turned by whoever owns the thread.
 #[derive(Debug)]
@@ -34,10 +34,6 @@ pub struct NodeStats {
 
 /// How long a sleeping node rests at most before it looks whether it is to stop.
 const REST_MAX: Duration = Duration::from_millis(20);
-
-/// How often a sleeping node asks a log that is still syncing. A frame wakes a port, a finished sync does not; this is
-/// well below the 100 µs or so that a flash device takes to flush its cache.
-const SYNC_POLL: Duration = Duration::from_micros(20);
 
 impl<P: Port, L: Log, M: Protocol> Node<P, L, M> {
     /// A node whose protocol answers each input with at most `effects_per_input_max` frames or entries, none of them
@@ -125,8 +121,7 @@ impl<P: Port, L: Log, M: Protocol> Node<P, L, M> {
         while !stop(self) {
             // Behind a full burst more is waiting, as a rule; asking whether it is would cost a system call.
             if !burst_was_full {
-                let rest = self.rest(clock);
-                self.port.wait(rest)?;
+                self.rest(clock)?;
             }
             burst_was_full = self.turn(clock.now())? >= self.batch_frames_max;
         }
@@ -173,14 +168,19 @@ impl<P: Port, L: Log, M: Protocol> Node<P, L, M> {
         (self.port, self.log, self.protocol)
     }
 
-    fn rest(&self, clock: &dyn Clock) -> Duration {
-        let rest_max = match self.kept.is_waiting() {
-            true => SYNC_POLL,
-            false => REST_MAX,
+    /// Rests until there may be something to do.
+    fn rest(&mut self, clock: &dyn Clock) -> io::Result<()> {
+        let rest = match self.protocol.wake_at() {
+            Some(at) => at.saturating_since(clock.now()).min(REST_MAX),
+            None => REST_MAX,
         };
-        match self.protocol.wake_at() {
-            Some(at) => at.saturating_since(clock.now()).min(rest_max),
-            None => rest_max,
+        if !self.kept.is_waiting() {
+            return self.port.wait(rest);
+        }
+        match self.log.news() {
+            News::Come => Ok(()),
+            News::Rings(bell) => self.port.wait_or(rest, bell),
+            News::Unannounced => self.port.wait(rest.min(LOOK_AGAIN)),
         }
     }
 

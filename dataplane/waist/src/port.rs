@@ -1,6 +1,6 @@
 //! A port moves whole frames and promises nothing about their arrival.
 
-use std::{io, time::Duration};
+use std::{io, os::fd::BorrowedFd, time::Duration};
 
 use crate::{Instant, Peer};
 
@@ -19,6 +19,17 @@ pub trait Port: Send {
     /// # Errors
     /// What the kernel said; the port is then unusable.
     fn wait(&mut self, max: Duration) -> io::Result<()>;
+
+    /// As [`Port::wait`], and ends as well when `bell` becomes readable: a log has something to say
+    /// ([`crate::News::Rings`]). Nothing is read from it.
+    ///
+    /// A port that sleeps and does not know how to wait for both looks again after [`LOOK_AGAIN`].
+    ///
+    /// # Errors
+    /// As [`Port::wait`].
+    fn wait_or(&mut self, max: Duration, _bell: BorrowedFd<'_>) -> io::Result<()> {
+        self.wait(max.min(LOOK_AGAIN))
+    }
 
     /// Hands up to `caps().batch_frames_max` received frames to `sink`, without waiting; says how many.
     ///
@@ -47,6 +58,10 @@ pub trait Port: Send {
     /// Counters since `open`.
     fn stats(&self) -> PortStats;
 }
+
+/// How long whoever waits for two things rests where only one of them wakes it: well below the 100 µs or so that a flash
+/// device takes to flush its cache.
+pub const LOOK_AGAIN: Duration = Duration::from_micros(20);
 
 /// What a port is and can carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +137,9 @@ impl<P: Port + ?Sized> Port for Box<P> {
     }
     fn wait(&mut self, max: Duration) -> io::Result<()> {
         (**self).wait(max)
+    }
+    fn wait_or(&mut self, max: Duration, bell: BorrowedFd<'_>) -> io::Result<()> {
+        (**self).wait_or(max, bell)
     }
     fn rx_burst(&mut self, sink: &mut dyn FnMut(RxFrame<'_>)) -> io::Result<usize> {
         (**self).rx_burst(sink)

@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    os::fd::BorrowedFd,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -46,6 +47,8 @@ pub struct TestPort {
     tx: Slots,
     stats: PortStats,
     waits: Vec<Duration>,
+    /// How often it was to rest on a bell as well ([`Port::wait_or`]).
+    pub bells_count: u64,
     /// The next `flush` fails with this.
     pub fail_flush: Option<io::ErrorKind>,
 }
@@ -68,6 +71,7 @@ impl TestPort {
             tx: Slots::new(4 * batch_frames_max, frame_bytes_max),
             stats: PortStats::default(),
             waits: Vec::with_capacity(WAITS_MAX),
+            bells_count: 0,
             fail_flush: None,
         }
     }
@@ -107,6 +111,11 @@ impl Port for TestPort {
             self.waits.push(max);
         }
         Ok(())
+    }
+
+    fn wait_or(&mut self, max: Duration, _bell: BorrowedFd<'_>) -> io::Result<()> {
+        self.bells_count += 1;
+        self.wait(max)
     }
 
     fn rx_burst(&mut self, sink: &mut dyn FnMut(RxFrame<'_>)) -> io::Result<usize> {

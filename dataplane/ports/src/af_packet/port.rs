@@ -4,6 +4,7 @@ use std::{
     cell::Cell,
     io,
     net::{SocketAddr, UdpSocket},
+    os::fd::BorrowedFd,
     time::Duration,
 };
 
@@ -18,7 +19,7 @@ use nix::{
 
 use super::{PacketOptions, PacketWait, filter};
 use crate::{
-    companion,
+    companion, either,
     endpoint::{Endpoint, EndpointConfig, Heard},
     sys::packet::{self, PacketConfig, PacketRings, RX_NETWORK_OFFSET_BYTES},
 };
@@ -148,6 +149,16 @@ impl PacketPort {
         })
     }
 
+    /// What poll's answer means for the port.
+    fn check_link(&self, seen: PollFlags) -> io::Result<()> {
+        let has_error = seen.contains(PollFlags::POLLERR);
+        match has_error.then(|| self.rings.take_error()).flatten() {
+            // A link that is down may come up again.
+            None | Some(libc::ENETDOWN) => Ok(()),
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+
     /// The address that the port answers to.
     pub fn local_addr(&self) -> SocketAddr {
         self.endpoint.local()
@@ -169,14 +180,16 @@ impl Port for PacketPort {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let has_error = polled[0]
-            .revents()
-            .is_some_and(|events| events.contains(PollFlags::POLLERR));
-        match has_error.then(|| self.rings.take_error()).flatten() {
-            // A link that is down may come up again.
-            None | Some(libc::ENETDOWN) => Ok(()),
-            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+        self.check_link(polled[0].revents().unwrap_or(PollFlags::empty()))
+    }
+
+    fn wait_or(&mut self, max: Duration, bell: BorrowedFd<'_>) -> io::Result<()> {
+        if self.spins || max.is_zero() || self.rings.has_received() {
+            return Ok(());
         }
+        self.stats.syscalls_count += 1;
+        let seen = either::sleep(self.rings.socket(), bell, max)?;
+        self.check_link(seen)
     }
 
     fn rx_burst(&mut self, sink: &mut dyn FnMut(RxFrame<'_>)) -> io::Result<usize> {

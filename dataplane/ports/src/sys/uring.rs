@@ -8,17 +8,26 @@
 //! What is safe to touch follows from two tokens: a transmit slot is written only while it is free, a receive buffer is
 //! read only through a [`Buffer`], which exists from its completion until it is given back.
 
-use std::{io, mem::ManuallyDrop, net::UdpSocket, os::fd::AsRawFd, time::Duration};
+use std::{
+    io,
+    mem::ManuallyDrop,
+    net::UdpSocket,
+    os::fd::{AsRawFd, BorrowedFd},
+    time::Duration,
+};
 
 use io_uring::{
     IoUring, cqueue, opcode, squeue,
     types::{CancelBuilder, Fixed, Napi, NapiTracking, SubmitArgs, Timespec},
 };
+use nix::poll::PollFlags;
 
 use super::{
     uring_memory::{Memory, NO_BUFFER},
     uring_setup::build,
 };
+
+use crate::either;
 
 pub use super::uring_setup::TaskWork;
 pub(crate) use super::{
@@ -268,6 +277,14 @@ impl Ring {
     pub(crate) fn has_task_work(&mut self) -> bool {
         let queue = self.uring.submission();
         queue.taskrun() || queue.cq_overflow()
+    }
+
+    /// Sleeps until the kernel has something for the ring (true), or `bell` is readable, or `max` has passed (false).
+    pub(crate) fn sleep_or(&mut self, bell: BorrowedFd<'_>, max: Duration) -> io::Result<bool> {
+        self.syscalls_count += 1;
+        // SAFETY: the ring, and with it its descriptor, outlives this borrow.
+        let own = unsafe { BorrowedFd::borrow_raw(self.uring.as_raw_fd()) };
+        Ok(either::sleep(own, bell, max)?.contains(PollFlags::POLLIN))
     }
 
     /// Submits what is queued, runs the kernel's part of completions, and waits for `want` completions, at most

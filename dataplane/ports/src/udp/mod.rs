@@ -17,7 +17,7 @@ mod tx;
 use std::{
     io,
     net::{SocketAddr, UdpSocket},
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -38,7 +38,7 @@ use nix::{
 
 pub use self::open::{OpenError, probe};
 use self::{peers::PeerTable, rx::Rx, tx::Tx};
-use crate::sys::inet;
+use crate::{either, sys::inet};
 
 /// The most frames that one recvmmsg(2) or sendmmsg(2) moves.
 pub const MULTI_FRAMES_MAX: usize = 32;
@@ -318,6 +318,14 @@ impl Port for UdpPort {
             WaitHow::Poll => self.sleep_in_poll(max).map(drop),
             WaitHow::Epoll => self.sleep_in_epoll(max).map(drop),
         }
+    }
+
+    fn wait_or(&mut self, max: Duration, bell: BorrowedFd<'_>) -> io::Result<()> {
+        if max.is_zero() || self.rx.holds_frames() || self.wait == WaitHow::Spin {
+            return Ok(());
+        }
+        self.stats.syscalls_count += 1;
+        either::sleep(self.socket.as_fd(), bell, max).map(drop)
     }
 
     fn rx_burst(&mut self, sink: &mut dyn FnMut(RxFrame<'_>)) -> io::Result<usize> {

@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     io,
     net::{SocketAddr, UdpSocket},
+    os::fd::BorrowedFd,
     time::{Duration, Instant},
 };
 
@@ -278,6 +279,29 @@ impl Port for UringPort {
             left = max.saturating_sub(since.elapsed());
             if left.is_zero() {
                 return Ok(());
+            }
+        }
+    }
+
+    fn wait_or(&mut self, max: Duration, bell: BorrowedFd<'_>) -> io::Result<()> {
+        if self.wait == UringWait::Spin {
+            return Ok(());
+        }
+        let since = Instant::now();
+        loop {
+            self.reap();
+            if self.arm() || self.ring.has_unsubmitted() || self.ring.has_task_work() {
+                self.submit()?;
+            }
+            self.check_failed()?;
+            let left = max.saturating_sub(since.elapsed());
+            if !self.ready.is_empty() || left.is_zero() {
+                return Ok(());
+            }
+            // The ring is readable when the kernel has something for it, our own sends' completions included.
+            match self.ring.sleep_or(bell, left)? {
+                true => {}
+                false => return Ok(()),
             }
         }
     }

@@ -26,7 +26,10 @@ use super::{
     BusyPoll, Frame, Socket, TxChecksum, TxRequest, TxStamp, Umem, XdpChecksum, XdpCounters, XdpWait,
     gathered::Gathered, stamps::Stamps,
 };
-use crate::endpoint::{Endpoint, Heard, PacketView};
+use crate::{
+    either,
+    endpoint::{Endpoint, Heard, PacketView},
+};
 
 /// What the kernel takes in one system call in copy mode (`TX_BATCH_SIZE`, net/xdp/xsk.c).
 const KICK_ENTRIES_MAX: u32 = 32;
@@ -169,14 +172,18 @@ impl XdpPort {
         self.stats.syscalls_count += 1;
         let mut polled = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
         match ppoll(&mut polled, Some(TimeSpec::from_duration(max)), None) {
-            // Nothing came, or something is wrong: time to ask whether the interface is still there.
-            Ok(_) if !self.socket.has_received() => {
-                self.is_gone |= self.socket.take_is_gone();
-                if self.is_gone { Err(gone()) } else { Ok(()) }
-            }
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Ok(_) => self.check_interface(),
+            Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    /// Nothing came, or something is wrong: time to ask whether the interface is still there.
+    fn check_interface(&mut self) -> io::Result<()> {
+        if !self.socket.has_received() {
+            self.is_gone |= self.socket.take_is_gone();
+        }
+        if self.is_gone { Err(gone()) } else { Ok(()) }
     }
 }
 
@@ -214,6 +221,19 @@ impl Port for XdpPort {
                 }
             }
         }
+    }
+
+    /// Does not poll the device before it sleeps: whoever waits for a disk has the time.
+    fn wait_or(&mut self, max: Duration, bell: BorrowedFd<'_>) -> io::Result<()> {
+        if self.is_gone {
+            return Err(gone());
+        }
+        if max.is_zero() || self.socket.has_received() || self.wait == XdpWait::Spin {
+            return Ok(());
+        }
+        self.stats.syscalls_count += 1;
+        either::sleep(self.socket.as_fd(), bell, max)?;
+        self.check_interface()
     }
 
     fn rx_burst(&mut self, sink: &mut dyn FnMut(RxFrame<'_>)) -> io::Result<usize> {

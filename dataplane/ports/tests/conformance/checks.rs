@@ -4,10 +4,12 @@
 
 use std::{
     io,
+    os::fd::AsFd,
     time::{Duration, Instant},
 };
 
 use dataplane_waist::{Peer, Port, RxFrame, TxError, Wake};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
 /// Two ports that reach each other. `a` knows `b`; `b` may learn `a` from its first frame.
 pub struct Link {
@@ -26,6 +28,7 @@ pub fn conform(open: &dyn Fn() -> Link) {
     refuses_what_it_cannot_carry(open());
     survives_a_full_queue(open());
     waits_no_longer_than_asked(open());
+    rests_on_a_bell_as_well(open());
     survives_the_end_of_its_peer(open());
     allocates_nothing_per_turn(open());
 }
@@ -172,6 +175,32 @@ fn waits_no_longer_than_asked(mut link: Link) {
         link.a
             .rx_burst(&mut |frame| assert_eq!(frame.bytes, b"wake up"))
             .expect("rx");
+    }
+}
+
+/// What ends a wait for two things: time, the bell, a frame. A wait that misses one of the latter takes a minute.
+fn rests_on_a_bell_as_well(mut link: Link) {
+    const LONG: Duration = Duration::from_secs(60);
+    let bell = EventFd::from_flags(EfdFlags::EFD_NONBLOCK).expect("an eventfd");
+    for max_us in [0, 1, 500, 15_000] {
+        link.a
+            .wait_or(Duration::from_micros(max_us), bell.as_fd())
+            .expect("wait");
+    }
+    bell.write(1).expect("it is far from full");
+    let begin = Instant::now();
+    link.a.wait_or(LONG, bell.as_fd()).expect("wait");
+    assert!(begin.elapsed() < PATIENCE, "the bell was not heard");
+    assert_eq!(bell.read().expect("it has rung"), 1, "the port read it");
+
+    send(&mut *link.b_knowing_a().b, Peer(0), b"a frame");
+    let begin = Instant::now();
+    while link.a.stats().rx_frames_count == 0 {
+        link.a.wait_or(LONG, bell.as_fd()).expect("wait");
+        link.a
+            .rx_burst(&mut |frame| assert_eq!(frame.bytes, b"a frame"))
+            .expect("rx");
+        assert!(begin.elapsed() < PATIENCE, "a sent frame never came");
     }
 }
 

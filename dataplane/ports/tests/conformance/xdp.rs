@@ -1,7 +1,7 @@
 //! AF_XDP through the same checks. The program that brings frames to the port takes frames of the lab only, and the checks
 //! send any bytes; so each is put into the lab's frame on the way out and taken out of it on the way in.
 
-use std::{io, net::UdpSocket, sync::Arc, time::Duration};
+use std::{io, net::UdpSocket, os::fd::BorrowedFd, sync::Arc, time::Duration};
 
 use dataplane_netns::{Network, Topology};
 use dataplane_ports::xdp::{BusyPoll, XdpOptions, XdpPort, XdpWait};
@@ -34,6 +34,10 @@ impl Port for Enveloped {
 
     fn wait(&mut self, max: Duration) -> io::Result<()> {
         self.port.wait(max)
+    }
+
+    fn wait_or(&mut self, max: Duration, bell: BorrowedFd<'_>) -> io::Result<()> {
+        self.port.wait_or(max, bell)
     }
 
     fn rx_burst(&mut self, sink: &mut dyn FnMut(RxFrame<'_>)) -> io::Result<usize> {

@@ -1,6 +1,6 @@
 //! Counts what passes: frames and bytes, per direction.
 
-use std::{io, time::Duration};
+use std::{io, os::fd::BorrowedFd, time::Duration};
 
 use crate::{Peer, Port, PortCaps, PortStats, RxFrame, TxError};
 
@@ -65,6 +65,10 @@ impl<P: Port> Port for Counters<P> {
 
     fn wait(&mut self, max: Duration) -> io::Result<()> {
         self.port.wait(max)
+    }
+
+    fn wait_or(&mut self, max: Duration, bell: BorrowedFd<'_>) -> io::Result<()> {
+        self.port.wait_or(max, bell)
     }
 
     fn rx_burst(&mut self, sink: &mut dyn FnMut(RxFrame<'_>)) -> io::Result<usize> {

@@ -10,7 +10,7 @@ mod options;
 #[cfg(test)]
 mod tests;
 
-use std::{io, time::Duration};
+use std::{io, os::fd::BorrowedFd, time::Duration};
 
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -202,6 +202,20 @@ impl<P: Port, C: Clock + Send> Faults<P, C> {
         }
     }
 
+    /// Rests in the way of the port below, no longer than until a held frame is due.
+    fn rest(&mut self, max: Duration, wait: impl FnOnce(&mut P, Duration) -> io::Result<()>) -> io::Result<()> {
+        self.release_and_flush_tx()?;
+        let due = [self.tx.held.earliest(), self.rx.held.earliest()];
+        let rest = match due.into_iter().flatten().min() {
+            Some(due) => due.saturating_since(self.clock.now()).min(max),
+            None => max,
+        };
+        if rest > Duration::ZERO || max == Duration::ZERO {
+            wait(&mut self.port, rest)?;
+        }
+        self.release_and_flush_tx()
+    }
+
     /// `tx` of a frame that takes a detour through the scratch buffer.
     fn tx_changed(
         &mut self,
@@ -250,16 +264,11 @@ impl<P: Port, C: Clock + Send> Port for Faults<P, C> {
     }
 
     fn wait(&mut self, max: Duration) -> io::Result<()> {
-        self.release_and_flush_tx()?;
-        let due = [self.tx.held.earliest(), self.rx.held.earliest()];
-        let rest = match due.into_iter().flatten().min() {
-            Some(due) => due.saturating_since(self.clock.now()).min(max),
-            None => max,
-        };
-        if rest > Duration::ZERO || max == Duration::ZERO {
-            self.port.wait(rest)?;
-        }
-        self.release_and_flush_tx()
+        self.rest(max, |port, rest| port.wait(rest))
+    }
+
+    fn wait_or(&mut self, max: Duration, bell: BorrowedFd<'_>) -> io::Result<()> {
+        self.rest(max, |port, rest| port.wait_or(rest, bell))
     }
 
     fn rx_burst(&mut self, sink: &mut dyn FnMut(RxFrame<'_>)) -> io::Result<usize> {

@@ -15,7 +15,7 @@ mod keys;
 #[cfg(test)]
 mod tests;
 
-use std::{io, time::Duration};
+use std::{io, os::fd::BorrowedFd, time::Duration};
 
 use hmac::Mac;
 
@@ -184,6 +184,10 @@ impl<P: Port> Port for Sealed<P> {
 
     fn wait(&mut self, max: Duration) -> io::Result<()> {
         self.port.wait(max)
+    }
+
+    fn wait_or(&mut self, max: Duration, bell: BorrowedFd<'_>) -> io::Result<()> {
+        self.port.wait_or(max, bell)
     }
 
     fn rx_burst(&mut self, sink: &mut dyn FnMut(RxFrame<'_>)) -> io::Result<usize> {

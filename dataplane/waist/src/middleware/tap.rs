@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    os::fd::BorrowedFd,
     time::Duration,
 };
 
@@ -45,6 +46,10 @@ impl<P: Port, C: Clock + Send, W: Write + Send> Port for Tap<P, C, W> {
 
     fn wait(&mut self, max: Duration) -> io::Result<()> {
         self.port.wait(max)
+    }
+
+    fn wait_or(&mut self, max: Duration, bell: BorrowedFd<'_>) -> io::Result<()> {
+        self.port.wait_or(max, bell)
     }
 
     fn rx_burst(&mut self, sink: &mut dyn FnMut(RxFrame<'_>)) -> io::Result<usize> {

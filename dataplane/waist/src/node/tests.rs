@@ -1,5 +1,7 @@
 //! What `Node::turn` promises, held against a log that is slow, forgets nothing and can fail.
 
+use std::os::fd::AsFd;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -286,7 +288,7 @@ fn a_node_rests_until_the_tick_the_sync_or_the_look_around() {
     turns(&mut node, 3);
     assert_eq!(
         node.port.waits(),
-        [REST_MAX, Duration::from_nanos(5), REST_MAX, SYNC_POLL]
+        [REST_MAX, Duration::from_nanos(5), REST_MAX, LOOK_AGAIN]
     );
 }
 
@@ -353,5 +355,80 @@ proptest! {
         }
         prop_assert_eq!(acked_end, node.protocol.next.0);
         prop_assert_eq!(node.log.durable_end, node.protocol.next);
+    }
+}
+
+/// A log that says how it tells of its syncs.
+struct Ringing {
+    inner: SlowLog,
+    bell: Option<std::fs::File>,
+}
+
+impl Log for Ringing {
+    fn append(&mut self, slot: Slot, term: Term, payload: &[u8]) -> io::Result<()> {
+        self.inner.append(slot, term, payload)
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        self.inner.sync()
+    }
+    fn set_state(&mut self, state: &[u8]) -> io::Result<()> {
+        self.inner.set_state(state)
+    }
+    fn install(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+        self.inner.install(snapshot)
+    }
+    fn durable(&mut self) -> io::Result<Durable> {
+        self.inner.durable()
+    }
+    fn recover(&mut self, visit: &mut dyn FnMut(Recovered<'_>)) -> io::Result<Slot> {
+        self.inner.recover(visit)
+    }
+    fn news(&mut self) -> News<'_> {
+        match &self.bell {
+            _ if self.inner.durable_end > self.inner.told_end => News::Come,
+            Some(bell) => News::Rings(bell.as_fd()),
+            None => News::Unannounced,
+        }
+    }
+}
+
+/// Turns `times` times with a rest before each; what the log is told before each is `before`'s affair.
+fn rests(node: &mut Node<TestPort, Ringing, Keeper>, times: u32, before: impl Fn(u32, &mut SlowLog)) {
+    let mut turns_count = 0;
+    let clock = ManualClock::new();
+    while turns_count < times {
+        before(turns_count, &mut node.log.inner);
+        let mut is_first = true;
+        node.run(&clock, &mut || !std::mem::take(&mut is_first))
+            .expect("nothing fails");
+        turns_count += 1;
+    }
+}
+
+#[test]
+fn a_node_rests_on_its_log_as_well_while_something_is_under_way() {
+    for has_bell in [true, false] {
+        let log = Ringing {
+            inner: SlowLog::default(),
+            bell: has_bell.then(|| std::fs::File::open("/dev/null").expect("it is everywhere")),
+        };
+        let mut node = Node::new(TestPort::new(16, 8), log, Keeper::default(), 8);
+        node.port.put_rx(CLIENT, b"a");
+        // Nothing is written before the first turn; then a sync is under way; before the fourth it is over.
+        rests(&mut node, 5, |turn, log| {
+            if turn == 3 {
+                log.finish();
+            }
+        });
+        assert_eq!(acks(&mut node), [0]);
+        let waits = node.port.waits().to_vec();
+        assert_eq!(waits.len(), 4, "there was news before the fourth turn: {waits:?}");
+        assert_eq!([waits[0], waits[3]], [REST_MAX; 2], "nothing is under way");
+        let (rest, bells_count) = match has_bell {
+            true => (REST_MAX, 2),
+            false => (LOOK_AGAIN, 0),
+        };
+        assert_eq!(waits[1..3], [rest; 2]);
+        assert_eq!(node.port.bells_count, bells_count);
     }
 }
