@@ -7,7 +7,7 @@ use std::{
     fs::File,
     io,
     mem::MaybeUninit,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     sync::atomic::AtomicU32,
     thread::{self, ThreadId},
     time::Duration,
@@ -290,5 +290,53 @@ impl Drop for WriteRing {
                 std::mem::take(&mut self.writes).into_iter().for_each(std::mem::forget);
             }
         }
+    }
+}
+
+/// A counter in the kernel on which somebody may rest (eventfd(2)): readable once it has rung.
+#[derive(Debug)]
+pub(crate) struct Bell(OwnedFd);
+
+impl Bell {
+    pub(crate) fn new() -> io::Result<Bell> {
+        // SAFETY: no argument points anywhere.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        match fd {
+            // SAFETY: the kernel has just given it to us, and to nobody else.
+            0.. => Ok(Bell(unsafe { OwnedFd::from_raw_fd(fd) })),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    pub(crate) fn ring(&self) {
+        let one = 1u64.to_ne_bytes();
+        // SAFETY: the kernel reads eight bytes that outlive the call. It refuses only above 2⁶⁴ - 2 unread rings.
+        unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+
+    /// How often it has rung since it was last asked; it is then silent.
+    pub(crate) fn clear(&self) -> u64 {
+        let mut count = [0; 8];
+        // SAFETY: the kernel writes eight bytes into eight. It writes none if the bell has not rung (EAGAIN).
+        unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+        u64::from_ne_bytes(count)
+    }
+
+    /// Rests until it has rung, at most `max`. May return early.
+    pub(crate) fn wait(&self, max: Duration) {
+        let mut polled = libc::pollfd {
+            fd: self.0.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let max_ms = i32::try_from(max.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: one structure, which outlives the call.
+        unsafe { libc::poll(&raw mut polled, 1, max_ms) };
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }

@@ -7,7 +7,7 @@ mod rewrite;
 
 use std::{collections::VecDeque, io};
 
-use dataplane_waist::{Durable, Log, Recovered, STATE_BYTES_MAX, Slot, Snapshot, Tail, Term};
+use dataplane_waist::{Durable, Log, Recovered, Slot, Snapshot, Tail, Term};
 
 use crate::{
     buffer::{Buffer, CommitBuilder},
@@ -20,6 +20,7 @@ use crate::{
     replay::{Damage, Replay, Standing},
     report::Report,
     scan::{LiveSegment, Segment, segment_name},
+    shape::{Shape, check_state},
     snapshot::{self, SnapshotId},
     storage::{Completion, EngineStats, FileId, OpenFor, Storage},
 };
@@ -143,10 +144,6 @@ struct Poison {
     kind: io::ErrorKind,
 }
 
-fn invalid(message: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, message)
-}
-
 impl Wal {
     /// Opens the log that `storage` holds, or begins one.
     ///
@@ -259,6 +256,15 @@ impl Wal {
         let sectors = (self.sectors_max() as usize - 2 * FIRST_SECTOR - 2 * self.align_sectors() as usize)
             .min(COMMIT_SECTORS_MAX - 2 * self.align_sectors() as usize);
         RECORD_PAYLOAD_BYTES_MAX.min(sectors * crate::format::SECTOR_PAYLOAD_BYTES - 200)
+    }
+
+    /// What its refusals depend on.
+    pub(crate) fn shape(&self) -> Shape {
+        Shape {
+            begin: self.tip.begin(),
+            end: self.tip.end,
+            payload_bytes_max: self.payload_bytes_max(),
+        }
     }
 
     /// Waits until all that was synced is durable.
@@ -635,26 +641,10 @@ const LSN_SKIP: u64 = 1 << 16;
 impl Log for Wal {
     fn append(&mut self, slot: Slot, term: Term, payload: &[u8]) -> io::Result<()> {
         self.check()?;
-        let (begin, end) = (self.tip.begin(), self.tip.end);
-        if slot.0 > end {
-            let message = format!("slot {} would leave a gap: the log ends at {end}", slot.0);
-            return Err(invalid(message));
-        }
-        if slot.0 < begin {
-            let message = format!(
-                "slot {} is in the past: a snapshot stands for all before {begin}",
-                slot.0
-            );
-            return Err(invalid(message));
-        }
-        if payload.len() > self.payload_bytes_max() {
-            let (len, max) = (payload.len(), self.payload_bytes_max());
-            let message = format!("an entry of {len} bytes: with segments of this size at most {max} fit");
-            return Err(invalid(message));
-        }
+        self.shape().check_append(slot, payload)?;
         self.make_room(payload.len())?;
         self.push(RecordKind::Append, slot.0, term.0, payload);
-        if slot.0 < end {
+        if slot.0 < self.tip.end {
             self.draft.cut_slot = Some(self.draft.cut_slot.map_or(slot.0, |cut| cut.min(slot.0)));
             let overwritten = self.draft.overwritten_slot;
             self.draft.overwritten_slot = Some(overwritten.map_or(slot.0, |cut| cut.min(slot.0)));
@@ -669,12 +659,7 @@ impl Log for Wal {
 
     fn set_state(&mut self, state: &[u8]) -> io::Result<()> {
         self.check()?;
-        if state.len() > STATE_BYTES_MAX {
-            let len = state.len();
-            return Err(invalid(format!(
-                "a state of {len} bytes; at most {STATE_BYTES_MAX} are allowed"
-            )));
-        }
+        check_state(state)?;
         self.make_room(state.len())?;
         self.tip.states_total = self.tip.states_total.wrapping_add(1);
         self.states_count += 1;
@@ -688,13 +673,8 @@ impl Log for Wal {
     /// Writes the snapshot's file and waits until it is durable; that it stands is durable after the next sync.
     fn install(&mut self, snapshot: &Snapshot) -> io::Result<()> {
         self.check()?;
+        self.shape().check_install(snapshot.end)?;
         let begin = self.tip.begin();
-        if snapshot.end.0 < begin {
-            let end = snapshot.end.0;
-            return Err(invalid(format!(
-                "a snapshot up to {end}: one up to {begin} stands already"
-            )));
-        }
         let (end, last_term) = (snapshot.end.0, snapshot.last_term.0);
         let id = SnapshotId {
             end,

@@ -1,0 +1,517 @@
+//! A log whose disk does not stop its owner: a thread of its own writes, the owner goes on and is told.
+//!
+//! ```text
+//!  owner                                                    the log's thread
+//!  append, set_state, install ─▶ a batch
+//!  sync ─── hands the batch over ───▶ ▢▢▢ ───────────────▶  all that waits: written, flushed once
+//!  durable ◀────────────────────────────── how many batches are over, and a bell if the owner rests
+//! ```
+//!
+//! There is no delay to tune: a flush takes everything that came while the one before it was on its way to the disk (greedy
+//! group commit). The queue has a bound. Behind a full one the owner's next batch fills, and once that is full, too, the owner
+//! waits for the disk, as it would without the thread; such waits are counted.
+
+mod batch;
+mod signal;
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::AsFd,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use crossbeam::queue::ArrayQueue;
+use dataplane_waist::{Durable, Log, News, Recovered, Slot, Snapshot, Tail, Term};
+
+use self::{
+    batch::Batch,
+    signal::{FAILED, Signal},
+};
+use crate::{
+    report::Report,
+    shape::{Shape, check_state},
+    sys::Bell,
+    wal::Wal,
+};
+
+/// Batches on their way to the thread. A node makes one a turn, and a turn takes a tenth of a flush or less.
+const QUEUE_BATCHES: usize = 64;
+/// What a batch may hold, in bytes, before it must be handed over: as much as the longest commit of
+/// [`crate::WalOptions::new`]. A single entry may be longer.
+const BATCH_BYTES: usize = 256 << 10;
+/// How long the owner waits for room in the queue before it looks again by itself; it is woken long before.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// A [`Wal`] behind a thread of its own, which starts with the first write and has the CPUs and the scheduling of whoever
+/// wrote first. One owner.
+///
+/// Dropping it writes what was synced, and ends the thread.
+#[derive(Debug)]
+pub struct ThreadedWal {
+    /// Here while there is no thread.
+    wal: Option<Wal>,
+    writer: Option<Writer>,
+    engine: &'static str,
+    report: Report,
+    shape: Shape,
+    states_count: u64,
+    durable: Durable,
+    /// What is being filled.
+    draft: Batch,
+    /// The draft was synced and is still here, because the queue was full.
+    is_late: bool,
+    failure: Option<Failure>,
+    stats: ThreadedStats,
+}
+
+/// The thread, as its owner sees it.
+#[derive(Debug)]
+struct Writer {
+    shared: Arc<Shared>,
+    thread: JoinHandle<Wal>,
+    /// How far the log is safe after each batch that is under way, oldest first.
+    handed: VecDeque<Durable>,
+    /// How many batches are known to be over.
+    over_count: u64,
+    is_resting: bool,
+    /// Rings of the bell that will come, or have come, and were not taken back.
+    rings_count: u64,
+}
+
+#[derive(Debug)]
+struct Shared {
+    full: ArrayQueue<Batch>,
+    empty: ArrayQueue<Batch>,
+    signal: Signal,
+    bell: Bell,
+    is_ending: AtomicBool,
+    failure: Mutex<Option<Failure>>,
+    flushes_count: AtomicU64,
+    writes_count: AtomicU64,
+}
+
+/// An error that is told more than once.
+#[derive(Clone, Debug)]
+struct Failure {
+    kind: io::ErrorKind,
+    message: String,
+}
+
+/// What a threaded log has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ThreadedStats {
+    /// Flushes.
+    pub flushes_count: u64,
+    /// Entries, states and snapshots in them.
+    pub writes_count: u64,
+    /// How often the owner had to wait for the disk because the queue was full: back-pressure.
+    pub stalls_count: u64,
+}
+
+impl From<Failure> for io::Error {
+    fn from(failure: Failure) -> io::Error {
+        io::Error::new(failure.kind, failure.message)
+    }
+}
+
+impl ThreadedWal {
+    /// Puts a thread before `wal`.
+    ///
+    /// # Errors
+    /// As [`Log::durable`].
+    pub fn new(mut wal: Wal) -> io::Result<ThreadedWal> {
+        Ok(ThreadedWal {
+            durable: wal.wait()?,
+            states_count: wal.durable()?.states_count,
+            engine: wal.engine(),
+            report: wal.report().clone(),
+            shape: wal.shape(),
+            wal: Some(wal),
+            writer: None,
+            draft: Batch::default(),
+            is_late: false,
+            failure: None,
+            stats: ThreadedStats::default(),
+        })
+    }
+
+    /// The engine's name, for records.
+    pub fn engine(&self) -> &'static str {
+        self.engine
+    }
+
+    /// What opening the log found.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// The slot that is appended next.
+    pub fn end(&self) -> Slot {
+        Slot(self.shape.end)
+    }
+
+    /// The counters so far.
+    pub fn stats(&self) -> ThreadedStats {
+        let mut stats = self.stats;
+        if let Some(writer) = &self.writer {
+            stats.flushes_count += writer.shared.flushes_count.load(Ordering::Relaxed);
+            stats.writes_count += writer.shared.writes_count.load(Ordering::Relaxed);
+        }
+        stats
+    }
+
+    /// Waits until all that was synced is durable.
+    ///
+    /// # Errors
+    /// As [`Log::durable`].
+    pub fn wait(&mut self) -> io::Result<Durable> {
+        if self.is_late {
+            self.hand_over_or_wait()?;
+        }
+        loop {
+            let durable = self.durable()?;
+            match &self.writer {
+                Some(writer) if !writer.handed.is_empty() => self.rest(),
+                _ => return Ok(durable),
+            }
+        }
+    }
+
+    /// Ends the thread, once it has written what was synced, and gives the log back.
+    ///
+    /// # Errors
+    /// As [`Log::durable`].
+    pub fn into_wal(mut self) -> io::Result<Wal> {
+        self.stop()?;
+        self.wal.take().ok_or_else(|| ended().into())
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match &self.failure {
+            None => Ok(()),
+            Some(failure) => Err(failure.clone().into()),
+        }
+    }
+
+    /// The thread, started if there is none.
+    fn writer(&mut self) -> io::Result<&mut Writer> {
+        if let Some(wal) = self.wal.take() {
+            self.writer = Some(Writer::start(wal)?);
+        }
+        self.writer.as_mut().ok_or_else(|| ended().into())
+    }
+
+    /// Gives the draft to the thread. False: the queue is full.
+    fn hand_over(&mut self) -> io::Result<bool> {
+        if self.draft.is_empty() {
+            self.is_late = false;
+            return Ok(true);
+        }
+        let after = Durable {
+            end: Slot(self.shape.end),
+            states_count: self.states_count,
+        };
+        let draft = std::mem::take(&mut self.draft);
+        let writer = self.writer()?;
+        match writer.shared.full.push(draft) {
+            Ok(()) => {
+                writer.handed.push_back(after);
+                writer.thread.thread().unpark();
+                self.draft = writer.shared.empty.pop().unwrap_or_default();
+                self.is_late = false;
+                Ok(true)
+            }
+            Err(draft) => {
+                self.draft = draft;
+                Ok(false)
+            }
+        }
+    }
+
+    /// As [`ThreadedWal::hand_over`]; behind a full queue it waits for the disk.
+    fn hand_over_or_wait(&mut self) -> io::Result<()> {
+        if self.hand_over()? {
+            return Ok(());
+        }
+        self.stats.stalls_count += 1;
+        while !self.hand_over()? {
+            self.rest();
+            self.look()?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that a batch does not become longer than it should.
+    fn make_room(&mut self, payload_bytes: usize) -> io::Result<()> {
+        if !self.draft.is_empty() && self.draft.bytes_count() + payload_bytes > BATCH_BYTES {
+            self.hand_over_or_wait()?;
+        }
+        Ok(())
+    }
+
+    /// Rests until the thread has done something.
+    fn rest(&mut self) {
+        if let Some(writer) = &mut self.writer
+            && writer.may_rest()
+        {
+            writer.shared.bell.wait(LOOK_AGAIN);
+        }
+    }
+
+    /// Takes in what the thread has done.
+    fn look(&mut self) -> io::Result<()> {
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        writer.awake();
+        let over_count = writer.shared.signal.over();
+        if over_count == FAILED {
+            self.failure = writer.shared.lock().clone().or_else(|| Some(ended()));
+            return self.check();
+        }
+        while writer.over_count < over_count {
+            writer.over_count += 1;
+            self.durable = writer.handed.pop_front().expect("what is over was handed over");
+        }
+        Ok(())
+    }
+
+    /// Slots from `slot` on are not durable as they were last appended.
+    fn lower_durable(&mut self, slot: Slot) {
+        self.durable.end = self.durable.end.min(slot);
+        for durable in self.writer.iter_mut().flat_map(|writer| &mut writer.handed) {
+            durable.end = durable.end.min(slot);
+        }
+    }
+
+    fn stop(&mut self) -> io::Result<()> {
+        let late = if self.is_late { self.hand_over_or_wait() } else { Ok(()) };
+        let Some(writer) = self.writer.take() else { return late };
+        let Writer {
+            shared,
+            thread,
+            mut handed,
+            ..
+        } = writer;
+        shared.is_ending.store(true, Ordering::Release);
+        thread.thread().unpark();
+        self.wal = thread.join().ok();
+        self.stats.flushes_count += shared.flushes_count.load(Ordering::Relaxed);
+        self.stats.writes_count += shared.writes_count.load(Ordering::Relaxed);
+        if shared.signal.over() == FAILED {
+            self.failure = shared.lock().clone().or_else(|| Some(ended()));
+        } else if let Some(last) = handed.pop_back() {
+            self.durable = last;
+        }
+        self.check()?;
+        late
+    }
+}
+
+fn ended() -> Failure {
+    Failure {
+        kind: io::ErrorKind::BrokenPipe,
+        message: "the log's thread has ended, and nothing that it had not yet written may be taken for written"
+            .to_owned(),
+    }
+}
+
+impl Writer {
+    fn start(wal: Wal) -> io::Result<Writer> {
+        let shared = Arc::new(Shared {
+            full: ArrayQueue::new(QUEUE_BATCHES),
+            empty: ArrayQueue::new(QUEUE_BATCHES),
+            signal: Signal::new(),
+            bell: Bell::new()?,
+            is_ending: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            flushes_count: AtomicU64::new(0),
+            writes_count: AtomicU64::new(0),
+        });
+        let of_thread = shared.clone();
+        let thread = thread::Builder::new()
+            .name("dplab-wal".to_owned())
+            .spawn(move || of_thread.run(wal))?;
+        Ok(Writer {
+            shared,
+            thread,
+            handed: VecDeque::with_capacity(QUEUE_BATCHES),
+            over_count: 0,
+            is_resting: false,
+            rings_count: 0,
+        })
+    }
+
+    /// False: something has been done by now.
+    fn may_rest(&mut self) -> bool {
+        self.is_resting = true;
+        self.shared.signal.rest(self.over_count)
+    }
+
+    /// Rests no more, and takes back what the bell has rung. A ring that is announced and has not come yet is taken back the
+    /// next time; until then the bell wakes somebody for nothing once.
+    fn awake(&mut self) {
+        if std::mem::take(&mut self.is_resting) && self.shared.signal.awake() {
+            self.rings_count += 1;
+        }
+        if self.rings_count > 0 {
+            self.rings_count -= self.shared.bell.clear();
+        }
+    }
+}
+
+impl Shared {
+    /// A thread that panics between two lines of this file leaves nothing half done.
+    fn lock(&self) -> MutexGuard<'_, Option<Failure>> {
+        self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The thread.
+    fn run(&self, mut wal: Wal) -> Wal {
+        let mut ending = Ending {
+            shared: self,
+            is_orderly: false,
+        };
+        if let Err(error) = self.write_all(&mut wal) {
+            *self.lock() = Some(Failure {
+                kind: error.kind(),
+                message: error.to_string(),
+            });
+        } else {
+            ending.is_orderly = true;
+        }
+        wal
+    }
+
+    fn write_all(&self, wal: &mut Wal) -> io::Result<()> {
+        let mut over_count = 0;
+        loop {
+            let mut writes_count = 0;
+            let mut batches_count = 0;
+            while batches_count < QUEUE_BATCHES as u64
+                && let Some(mut batch) = self.full.pop()
+            {
+                batches_count += 1;
+                writes_count += batch.write_to(wal)?;
+                // There are never more batches than this has room for, but for the owner's own.
+                let _ = self.empty.push(batch);
+            }
+            if batches_count > 0 {
+                wal.sync()?;
+                wal.wait()?;
+                over_count += batches_count;
+                self.flushes_count.fetch_add(1, Ordering::Relaxed);
+                self.writes_count.fetch_add(writes_count as u64, Ordering::Relaxed);
+                if self.signal.finish(over_count) {
+                    self.bell.ring();
+                }
+            } else if !self.is_ending.load(Ordering::Acquire) {
+                // A batch that came since has left a token behind.
+                thread::park();
+            } else if self.full.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Tells the owner that the thread has ended, also when it panics.
+struct Ending<'a> {
+    shared: &'a Shared,
+    is_orderly: bool,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if !self.is_orderly && self.shared.signal.finish(FAILED) {
+            self.shared.bell.ring();
+        }
+    }
+}
+
+impl Log for ThreadedWal {
+    /// Refuses at once what the log would refuse by its shape; a device's error is told by whatever call comes after it.
+    fn append(&mut self, slot: Slot, term: Term, payload: &[u8]) -> io::Result<()> {
+        self.check()?;
+        self.shape.check_append(slot, payload)?;
+        self.make_room(payload.len())?;
+        self.draft.append(slot, term, payload);
+        if slot.0 < self.shape.end {
+            self.lower_durable(slot);
+        }
+        self.shape.end = slot.0 + 1;
+        Ok(())
+    }
+
+    fn set_state(&mut self, state: &[u8]) -> io::Result<()> {
+        self.check()?;
+        check_state(state)?;
+        self.make_room(state.len())?;
+        self.draft.set_state(state);
+        self.states_count += 1;
+        Ok(())
+    }
+
+    fn install(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+        self.check()?;
+        self.shape.check_install(snapshot.end)?;
+        self.draft.install(snapshot);
+        let keeps = snapshot.tail == Tail::Keep && snapshot.end.0 <= self.shape.end;
+        if !keeps {
+            self.lower_durable(Slot(self.shape.begin));
+            self.shape.end = snapshot.end.0;
+        }
+        self.shape.begin = snapshot.end.0;
+        Ok(())
+    }
+
+    /// Hands everything to the thread, or leaves it for the next call if the queue is full.
+    fn sync(&mut self) -> io::Result<()> {
+        self.check()?;
+        self.is_late = !self.hand_over()?;
+        Ok(())
+    }
+
+    fn durable(&mut self) -> io::Result<Durable> {
+        self.check()?;
+        self.look()?;
+        if self.is_late {
+            self.hand_over()?;
+        }
+        Ok(self.durable)
+    }
+
+    /// Ends the thread; the next write starts another.
+    fn recover(&mut self, visit: &mut dyn FnMut(Recovered<'_>)) -> io::Result<Slot> {
+        if !self.draft.is_empty() {
+            self.hand_over_or_wait()?;
+        }
+        self.stop()?;
+        match &mut self.wal {
+            Some(wal) => wal.recover(visit),
+            None => Err(ended().into()),
+        }
+    }
+
+    fn news(&mut self) -> News<'_> {
+        match &mut self.writer {
+            // Nothing is under way that could be told.
+            None => News::Unannounced,
+            Some(writer) => match writer.may_rest() {
+                true => News::Rings(writer.shared.bell.as_fd()),
+                false => News::Come,
+            },
+        }
+    }
+}
+
+impl Drop for ThreadedWal {
+    fn drop(&mut self) {
+        // Whoever wants to know has asked `durable`.
+        let _ = self.stop();
+    }
+}
