@@ -270,6 +270,9 @@ pub struct Wiring {
     /// The other end, where its address is known beforehand: frames of anybody else are then the kernel's to drop, and
     /// every frame's route is known. `None` for a server that learns its clients.
     pub remote: Option<Endpoint>,
+    /// Others that the end knows, in the order of their numbers; it then learns more and is connected to none.
+    #[serde(default)]
+    pub members: Vec<Endpoint>,
     /// The ends are the two of a veth pair.
     pub over_veth: bool,
     /// The largest frame.
@@ -281,6 +284,13 @@ pub struct Wiring {
     pub untimed: bool,
     /// Where the shared-memory region can be opened ([`Kind::Shm`]).
     pub region: Option<PathBuf>,
+}
+
+impl Wiring {
+    /// Whom the end knows, in the order of their numbers.
+    pub fn peers(&self) -> impl Iterator<Item = &Endpoint> {
+        self.remote.iter().chain(&self.members)
+    }
 }
 
 /// The most clients a server learns.
@@ -333,7 +343,7 @@ impl BackEnd {
     /// For [`Kind::Loopback`], for [`Kind::XdpDrop`], and for the server of [`Kind::XdpEcho`]: see [`xdp::attach`].
     pub fn open(&self, wiring: &Wiring) -> anyhow::Result<Opened> {
         let knows_peer = wiring.remote.is_some();
-        let peers: Vec<SocketAddr> = wiring.remote.iter().map(|remote| remote.addr).collect();
+        let peers: Vec<SocketAddr> = wiring.peers().map(|peer| peer.addr).collect();
         let learn_peers_max = if knows_peer { 0 } else { CLIENTS_MAX };
         let context = || format!("opening {} at {}", self.name, wiring.local.addr);
         match self.kind {
@@ -405,11 +415,10 @@ impl BackEnd {
                     local: wiring.local.addr,
                     local_mac: Mac(wiring.local.mac),
                     peers: wiring
-                        .remote
-                        .iter()
-                        .map(|remote| PacketPeer {
-                            addr: remote.addr,
-                            mac: Mac(remote.mac),
+                        .peers()
+                        .map(|peer| PacketPeer {
+                            addr: peer.addr,
+                            mac: Mac(peer.mac),
                         })
                         .collect(),
                     learn_peers_max,

@@ -28,7 +28,7 @@ pub const CLIENT_PORT: u16 = 7001;
 pub const SERVER_PORT: u16 = 7000;
 
 /// Of `lo` on every kernel (drivers/net/loopback.c).
-const LOOPBACK_MTU_BYTES: u32 = 65_536;
+pub const LOOPBACK_MTU_BYTES: u32 = 65_536;
 
 /// What must stand beside every figure of a veth pair.
 pub const VETH_CAVEAT: &str = "a veth pair is memory, not a card and a wire: no figure here is a NIC's";
@@ -272,6 +272,15 @@ impl Place {
     /// Are addresses known before the ends are opened? On loopback the kernel chooses ports.
     pub fn has_fixed_addresses(&self) -> bool {
         matches!(self.ground, Ground::Namespaces(_) | Ground::Wire(_))
+    }
+
+    /// Why more hosts cannot be made here, if they cannot.
+    pub fn cannot_make_hosts(&self) -> Option<&str> {
+        match &self.ground {
+            Ground::Namespaces(_) => None,
+            Ground::Loopback { why } => Some(why),
+            Ground::Wire(_) => Some("between two machines no hosts are made"),
+        }
     }
 
     /// Do packets cross a veth pair?

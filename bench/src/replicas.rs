@@ -2,32 +2,37 @@
 //! in the same process and over the same sockets, so that a commit stands beside the ping-pong that it is made of.
 
 mod client;
+mod echo;
 mod events;
+mod ground;
 mod hosted;
 mod open_loop;
+mod port;
 mod process;
 
-use std::{
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context;
-use dataplane_quorum::{Limits, Timing};
+use dataplane_quorum::{Limits, Timing, majorities};
 use dataplane_wal::Engine;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     host::{RunTime, Scheduler, Seat},
+    place::Endpoint,
     server::Server,
 };
 
 pub use client::{Asked, Client, ClientOptions};
 pub use events::{Event, Happened, Observer};
+pub use ground::Ground;
 pub use hosted::{Shards, main as main_hosted};
 pub use open_loop::{Answer, Arrivals, Kept, OpenClient, OpenOptions};
+pub use port::Network;
 pub use process::main;
+
+/// One number for all clusters that are measured: they never meet.
+const CLUSTER: u64 = 0x6470_6c61_6221;
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "serve-replica";
@@ -39,12 +44,14 @@ pub const SUBCOMMAND_HOSTED: &str = "serve-shards";
 pub struct ReplicaConfig {
     /// Who starts it; it ends when that process does.
     pub parent_pid: u32,
-    /// A UDP back end's name.
+    /// A back end's name.
     pub backend: String,
-    /// Its number, an index of `addresses`.
+    /// What lies between it and the others.
+    pub network: Network,
+    /// Its number, an index of `endpoints`.
     pub node: u32,
     /// Of all replicas; one alone is an echo.
-    pub addresses: Vec<SocketAddr>,
+    pub endpoints: Vec<Endpoint>,
     /// What it does.
     pub role: ReplicaRole,
     /// Where it is to run.
@@ -93,7 +100,8 @@ pub enum ReplicaRole {
     Echo,
     /// Replicates and keeps its log in memory.
     Memory,
-    /// Replicates and keeps its log in this folder, by this way to disk.
+    /// Replicates and keeps its log in this folder, by this way to disk; one whose name ends in [`INLINE`] is written to in
+    /// the replica's own turn.
     Durable(PathBuf, String),
 }
 
@@ -114,24 +122,35 @@ pub struct ReplicaReport {
     pub elections_count: u64,
     /// Frames that a correct cluster cannot send.
     pub impossible_count: u64,
+    /// Flushes of a log with a thread of its own.
+    pub flushes_count: u64,
+    /// How often its replica had to wait for the disk because the queue was full.
+    pub log_stalls_count: u64,
 }
 
-/// Room for what comes while a replica has no CPU or waits for its disk.
-const BUFFER_BYTES: usize = 4 << 20;
-/// Our frames over an Ethernet of 1500 bytes.
-const FRAME_BYTES_MAX: usize = 1472;
+/// Behind the name of a way to disk: without the thread that a log with it has otherwise.
+pub const INLINE: &str = "-inline";
 
 /// The bounds of replicas that are measured.
-fn limits() -> Limits {
+fn limits(frame_bytes_max: usize) -> Limits {
     Limits {
-        frame_bytes_max: FRAME_BYTES_MAX,
+        frame_bytes_max,
         ..Limits::SMALL
     }
 }
 
 /// The way to disk of that name.
-fn engine(name: &str) -> Option<Engine> {
+pub fn engine(name: &str) -> Option<Engine> {
     Engine::ALL.into_iter().find(|engine| engine.name() == name)
+}
+
+/// What an answer of a cluster of `count` replicas means, in a line.
+pub fn guarantee(is_durable: bool, count: usize) -> String {
+    let quorum = majorities(u32::MAX >> (32 - count)).commit_count;
+    match is_durable {
+        false => format!("{quorum} of {count} processes have it in memory; it is gone when a majority of them ends"),
+        true => format!("{quorum} of {count} replicas have it on disk; it survives the end of all processes"),
+    }
 }
 
 /// Running replicas. Dropping them ends them.
@@ -139,7 +158,7 @@ fn engine(name: &str) -> Option<Engine> {
 pub struct Replicas {
     servers: Vec<Server>,
     /// Where they are, by node.
-    pub addresses: Vec<SocketAddr>,
+    pub endpoints: Vec<Endpoint>,
 }
 
 impl Replicas {
@@ -147,8 +166,13 @@ impl Replicas {
     ///
     /// # Errors
     /// One could not be started, or did not become ready.
-    pub fn start(backend: &str, seats: &[Seat], role: impl Fn(usize) -> ReplicaRole) -> anyhow::Result<Replicas> {
-        Replicas::start_as(backend, seats, Manner::default(), role)
+    pub fn start(
+        backend: &str,
+        way: (&Ground, Network),
+        seats: &[Seat],
+        role: impl Fn(usize) -> ReplicaRole,
+    ) -> anyhow::Result<Replicas> {
+        Replicas::start_as(backend, way, seats, Manner::default(), role)
     }
 
     /// [`Replicas::start`], in another manner than the usual one.
@@ -157,26 +181,29 @@ impl Replicas {
     /// As there.
     pub fn start_as(
         backend: &str,
+        (ground, network): (&Ground, Network),
         seats: &[Seat],
         manner: Manner,
         role: impl Fn(usize) -> ReplicaRole,
     ) -> anyhow::Result<Replicas> {
-        let addresses = free_addresses(seats.len())?;
+        let endpoints = ground.replicas(seats.len())?;
         let servers = seats.iter().enumerate().map(|(index, &seat)| {
             let config = ReplicaConfig {
                 parent_pid: std::process::id(),
                 backend: backend.to_owned(),
+                network,
                 node: index as u32,
-                addresses: addresses.clone(),
+                endpoints: endpoints.clone(),
                 role: role(index),
                 seat,
                 manner,
             };
-            Server::spawn_as(SUBCOMMAND, &config).with_context(|| format!("starting replica {index} over {backend}"))
+            let started = ground.inside_replica(index, || Server::spawn_as(SUBCOMMAND, &config))?;
+            started.with_context(|| format!("starting replica {index} over {backend}"))
         });
         Ok(Replicas {
             servers: servers.collect::<anyhow::Result<_>>()?,
-            addresses,
+            endpoints,
         })
     }
 
@@ -217,16 +244,4 @@ impl Replicas {
     pub fn finish(self) -> anyhow::Result<Vec<ReplicaReport>> {
         self.servers.into_iter().map(Server::finish_as).collect()
     }
-}
-
-/// Addresses on loopback that nobody has at this moment. Replicas must know each other before any of them is there.
-fn free_addresses(count: usize) -> anyhow::Result<Vec<SocketAddr>> {
-    let sockets: Vec<UdpSocket> = (0..count)
-        .map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)))
-        .collect::<Result<_, _>>()
-        .context("looking for free ports on 127.0.0.1")?;
-    let addresses = sockets.iter().map(UdpSocket::local_addr);
-    addresses
-        .collect::<Result<_, _>>()
-        .context("asking for a socket's address")
 }

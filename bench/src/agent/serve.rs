@@ -298,6 +298,7 @@ fn started(start: &Start, stations: Option<Stations>, interface: &Interface) -> 
                 mac: start.client_mac,
                 mtu_bytes: interface.mtu_bytes,
             }),
+            members: Vec::new(),
             over_veth: interface.is_veth(),
             frame_bytes_max: start.frame_bytes_max,
             room: Room {

@@ -46,9 +46,9 @@ pub fn open_port(
     (wait, mode, copy): (XdpWait, Mode, XdpCopy),
     tx_stamps: TxStamps,
 ) -> anyhow::Result<(XdpPort, Attachment)> {
-    let peers = wiring.remote.iter().map(|remote| PacketPeer {
-        addr: remote.addr,
-        mac: Mac(remote.mac),
+    let peers = wiring.peers().map(|peer| PacketPeer {
+        addr: peer.addr,
+        mac: Mac(peer.mac),
     });
     let buffers_per_frame = (wiring.frame_bytes_max + HEADERS_BYTES_MAX).div_ceil(BUFFER_BYTES);
     let ring_frames = (wiring.room.frames_count * buffers_per_frame).next_power_of_two();

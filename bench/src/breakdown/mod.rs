@@ -122,6 +122,7 @@ fn wiring(lab: &Lab<'_>, end: End) -> Wiring {
         end,
         local: lab.place.endpoint(end),
         remote: lab.place.has_fixed_addresses().then(|| lab.place.endpoint(other)),
+        members: Vec::new(),
         over_veth: lab.place.is_veth(),
         frame_bytes_max: FRAME_BYTES,
         // One request is on its way at a time.

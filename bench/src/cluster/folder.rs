@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context, bail};
 use dataplane_quorum::guarantees::Keeps;
 use dataplane_waist::{Log, MemoryLog};
-use dataplane_wal::{Engine, FolderStorage, Wal, WalOptions};
+use dataplane_wal::{Engine, FolderStorage, ThreadedWal, Wal, WalOptions};
 
 use super::file::Cluster;
 
@@ -90,10 +90,18 @@ pub fn open(folder: &Path, owner: Owner<'_>, engine: Engine) -> anyhow::Result<O
             let wal_folder = folder.join("wal");
             let storage = FolderStorage::open(&wal_folder, engine)?;
             let wal = Wal::open(Box::new(storage), WalOptions::new(owner.cluster.number(Keeps::Durable)))?;
-            let mut facts = vec![format!("the log is in {} by `{}`", wal_folder.display(), wal.engine())];
+            let writer = match engine.blocks() {
+                true => ", written by a thread of its own",
+                false => "",
+            };
+            let name = wal.engine();
+            let mut facts = vec![format!("the log is in {} by `{name}`{writer}", wal_folder.display())];
             let report = wal.report().to_string();
             facts.extend(report.lines().map(|line| format!("found there: {line}")));
-            (Box::new(wal), facts)
+            match engine.blocks() {
+                true => (Box::new(ThreadedWal::new(wal)?), facts),
+                false => (Box::new(wal), facts),
+            }
         }
     };
     Ok(Opened {

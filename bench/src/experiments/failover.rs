@@ -16,7 +16,6 @@ use crate::{
     backends::BackEnd,
     claim::Claim,
     experiment::{Allowed, Axis, Depth, Experiment, Lab},
-    experiments::quorum_ladder,
     hogs::Hogs,
     host::{self, Scheduler},
     measure::{
@@ -25,7 +24,7 @@ use crate::{
         rounds,
     },
     record::{Better, Metric, ModeRecord, Row, Validity},
-    replicas::{MISSES_MAX, MISSES_MIN, timing_of},
+    replicas::{self, MISSES_MAX, MISSES_MIN, timing_of},
 };
 
 use trial::Tally;
@@ -308,7 +307,7 @@ fn rows(
     let mut facts = std::mem::take(&mut tally.facts);
     facts.insert(
         "guarantee".to_owned(),
-        quorum_ladder::guarantee(&arm.log, false, REPLICAS_COUNT),
+        replicas::guarantee(arm.log != MEMORY, REPLICAS_COUNT),
     );
     facts.insert(
         "election_timeout".to_owned(),

@@ -18,7 +18,6 @@ use crate::{
     backends::BackEnd,
     claim::Claim,
     experiment::{Allowed, Axis, Experiment, Lab},
-    experiments::quorum_ladder,
     host::{self, MachineClock},
     measure::{
         QUANTILES, Recorder, Watch,
@@ -26,7 +25,7 @@ use crate::{
         rounds,
     },
     record::{Better, Metric, ModeRecord, QuantileValue, Row, Validity},
-    replicas::{Arrivals, Manner, OpenClient, OpenOptions, ReplicaReport, ReplicaRole, Shards},
+    replicas::{self, Arrivals, Manner, OpenClient, OpenOptions, ReplicaReport, ReplicaRole, Shards},
 };
 
 use floor::{Disk, SEAT};
@@ -241,10 +240,9 @@ fn measure(lab: &Lab<'_>, arm: &Arm, round: u32, duration: Duration) -> anyhow::
     let mut commit = base.row(COMMIT, arm.backend.name, &commits, duration);
     commit.metrics = metrics(&asked, &reports, duration);
     commit.facts = facts;
-    commit.facts.insert(
-        "guarantee".to_owned(),
-        quorum_ladder::guarantee(ENGINE, false, NODES_COUNT),
-    );
+    commit
+        .facts
+        .insert("guarantee".to_owned(), replicas::guarantee(true, NODES_COUNT));
     let mut raw = base.row(DISK, RAW, &disk.0, duration);
     raw.facts.insert(
         "yardstick".to_owned(),
@@ -297,7 +295,7 @@ fn open(lab: &Lab<'_>, arm: &Arm, shards: &Shards, seed: u64, shard: usize) -> a
         timing: ClientTiming::LOCAL,
         seed: seed.wrapping_add(shard as u64),
     };
-    let mut client = OpenClient::open(arm.backend, &shards.addresses[shard], options)?;
+    let mut client = OpenClient::open(arm.backend, &shards.endpoints[shard], options)?;
     client.schedule(true);
     let until_ns = (MachineClock.now() + ELECTION_MAX).as_ns();
     client.run(until_ns, ELECTION_MAX, lab.stop, |client| {

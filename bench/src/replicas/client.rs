@@ -1,38 +1,32 @@
-//! A client that keeps a number of requests under way at one server and measures each from its first send: commits at a
-//! leader, or echoes. The same loop for both, so that their ratio is that of the servers.
+//! A closed-loop client of a measured cluster: it keeps so many requests under way and measures each from its first send to
+//! its answer. The same loop asks an echo, so that the two can be compared.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use anyhow::{Context, bail};
-use dataplane_ports::udp::{UdpOptions, UdpPort};
-use dataplane_waist::{Clock, Instant, Peer, Port};
-use dataplane_wire::{
-    frame::{self, Header, Kind},
-    quorum::{
-        reply::{self, Outcome},
-        request::{self, Command, Request},
-    },
-};
+use dataplane_quorum::client::{self, Ask, AskError, ClientTiming, Route, Ticket, Verdict};
+use dataplane_waist::{Clock, Effects, Input, Instant, Port, Protocol};
+use dataplane_wire::quorum::{reply::Outcome, request::Command};
+use ebpf_host::Attachment;
 
-use super::{BUFFER_BYTES, FRAME_BYTES_MAX};
-use crate::{
-    backends::{BackEnd, Kind as How},
-    measure::Recorder,
+use super::{
+    Ground, Network, Replicas,
+    echo::EchoClient,
+    limits,
+    port::{self, Opened},
 };
+use crate::{backends::BackEnd, measure::Recorder};
 
-/// Whom to ask, and how.
+/// How the client asks.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientOptions {
     /// Requests under way at once.
     pub in_flight: usize,
     /// Bytes of each value; an echo is as long as the request would be.
     pub value_bytes: usize,
-    /// An answer that has not come by then is asked for again, under the same number.
-    pub retry: Duration,
 }
 
 /// What became of the requests.
@@ -46,115 +40,103 @@ pub struct Asked {
     pub retries_count: u64,
     /// Answers that another replica leads.
     pub redirects_count: u64,
+    /// The longest time in which nothing was answered although something was under way.
+    pub stall_max: Duration,
     /// How long it took.
     pub elapsed: Duration,
 }
 
 /// The client's end.
 pub struct Client {
-    port: UdpPort,
-    server: Peer,
-    session: Option<u64>,
-    next_sequence: u64,
-    frame: Vec<u8>,
+    port: Box<dyn Port>,
+    asks: Asks,
+    effects: Effects,
     options: ClientOptions,
+    value: Vec<u8>,
+    /// What is under way, and when it was first sent.
+    flights: Vec<(u64, Instant)>,
+    /// Goes after the port.
+    _program: Option<Attachment>,
 }
 
-/// A request under way.
-#[derive(Clone, Copy, Debug)]
-struct Flight {
-    sequence: u64,
-    first_sent: Instant,
-    last_sent: Instant,
+/// Who asks.
+enum Asks {
+    Cluster(Box<client::Client>),
+    Echo(EchoClient),
 }
 
 /// How long a cluster gets to elect its first leader.
 const ELECTION_MAX: Duration = Duration::from_secs(10);
+/// How long a request may take: longer than a cluster needs for another leader.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// After the measured time, answers to what is still under way are waited for so long.
+const LINGER: Duration = Duration::from_millis(200);
 const KEY: &[u8] = b"key";
 
+/// As [`ClientTiming::LOCAL`], but a client that measures knows its round trips: what they say counts from one millisecond on.
+const TIMING: ClientTiming = ClientTiming {
+    retry_min: Duration::from_millis(1),
+    ..ClientTiming::LOCAL
+};
+
 impl Client {
-    /// Opens a port of `backend`'s kind that knows `servers`.
+    /// Opens a port of `backend`'s kind that knows the replicas, or the echo if that is what the only one of them is.
     ///
     /// # Errors
-    /// No socket could be had, or the back end is not a UDP socket.
-    pub fn open(backend: &BackEnd, servers: &[SocketAddr], options: ClientOptions) -> anyhow::Result<Client> {
-        let How::Udp(wait, batch) = backend.kind else {
-            bail!("{} is not a UDP socket", backend.name);
-        };
-        let port = UdpPort::open(&UdpOptions {
-            local: (Ipv4Addr::LOCALHOST, 0).into(),
-            peers: servers.to_vec(),
-            wait,
-            batch,
-            recv_buffer_bytes: BUFFER_BYTES,
-            frame_bytes_max: FRAME_BYTES_MAX,
-            ..UdpOptions::default()
-        })?;
+    /// The port could not be opened.
+    pub fn open(
+        backend: &BackEnd,
+        (ground, network): (&Ground, &Network),
+        replicas: &Replicas,
+        is_echo: bool,
+        options: ClientOptions,
+    ) -> anyhow::Result<Client> {
+        let open = || port::open(backend, network, None, &ground.client(), &replicas.endpoints);
+        let Opened { port, peers, keeps } = ground.inside_client(open)??;
+        let frame_bytes_max = port.caps().frame_bytes_max;
         let value = vec![0x61; options.value_bytes];
-        let command = Command::Put {
+        let put = Command::Put {
             key: KEY,
             value: &value,
         };
-        let request = Request {
-            client: 0,
-            sequence: 0,
-            command,
+        let asks = match is_echo {
+            true => Asks::Echo(EchoClient::new(&put, TIMING.retry_first)),
+            false => Asks::Cluster(Box::new(client::Client::new(client::ClientOptions {
+                timing: TIMING,
+                in_flight_max: options.in_flight,
+                ..client::ClientOptions::new(peers, &limits(frame_bytes_max), network.seed)
+            })?)),
         };
-        let mut bytes = vec![0; frame::HEADER_BYTES + request.len_bytes()];
-        request::emit(&request, &mut bytes[frame::HEADER_BYTES..]);
+        // As many sends as there can be in a turn: each request again, and the session's.
+        let sends_max = 2 * options.in_flight + 2 * port.caps().batch_frames_max + 2;
         Ok(Client {
             port,
-            server: Peer(0),
-            session: None,
-            next_sequence: 1,
-            frame: bytes,
+            asks,
+            effects: Effects::with_capacity(sends_max, sends_max * frame_bytes_max),
             options,
+            value,
+            flights: Vec::with_capacity(options.in_flight),
+            _program: keeps,
         })
     }
 
-    /// Finds the leader among the first `count` peers and opens a session there; says its node.
+    /// Finds the leader and opens a session there; says its node. An echo has none, and is node 0.
     ///
     /// # Errors
     /// Nobody leads in time.
-    pub fn find_leader(&mut self, count: u32, clock: &dyn Clock, stop: &AtomicBool) -> anyhow::Result<u32> {
+    pub fn find_leader(&mut self, clock: &dyn Clock, stop: &AtomicBool) -> anyhow::Result<u32> {
         let deadline = clock.now() + ELECTION_MAX;
-        let open = Request {
-            client: 0,
-            sequence: 1,
-            command: Command::Open,
-        };
-        let mut bytes = vec![0; frame::HEADER_BYTES + open.len_bytes()];
-        request::emit(&open, &mut bytes[frame::HEADER_BYTES..]);
-        frame::emit(&header(Kind::QuorumRequest, 1, 0), &mut bytes);
-        while clock.now() < deadline && !stop.load(Ordering::Relaxed) {
-            for node in 0..count {
-                self.port
-                    .tx(Peer(node), bytes.len(), &mut |out| out.copy_from_slice(&bytes))
-                    .context("asking a replica")?;
-                self.port.flush().context("asking a replica")?;
-            }
-            let until = clock.now() + Duration::from_millis(20);
-            while clock.now() < until {
-                self.port
-                    .wait(Duration::from_millis(10))
-                    .context("waiting for a replica")?;
-                let mut found = None;
-                self.port.rx_burst(&mut |rx| {
-                    if let Ok(frame) = frame::parse(rx.bytes)
-                        && let Ok(reply) = reply::parse(frame.payload)
-                        && let Outcome::Opened { client } = reply.outcome
-                    {
-                        found = Some((rx.from, client));
-                    }
-                })?;
-                if let Some((from, client)) = found {
-                    self.server = from;
-                    self.session = Some(client);
-                    return Ok(from.0);
-                }
-            }
+        let Asks::Cluster(_) = &self.asks else { return Ok(0) };
+        self.begin(clock.now())?;
+        let mut found = false;
+        while !found && clock.now() < deadline && !stop.load(Ordering::Relaxed) {
+            self.turn(clock)?;
+            self.take(&mut |_| found = true)?;
         }
-        bail!("no replica said that it leads within {ELECTION_MAX:?}")
+        match &self.asks {
+            Asks::Cluster(client) if found => Ok(client.leader()),
+            _ => bail!("no replica said that it leads within {ELECTION_MAX:?}"),
+        }
     }
 
     /// Keeps requests under way for `duration`.
@@ -162,130 +144,164 @@ impl Client {
     /// # Errors
     /// The port failed, or the cluster answered something that a put is not answered with.
     pub fn ask(&mut self, clock: &dyn Clock, duration: Duration, stop: &AtomicBool) -> anyhow::Result<Asked> {
-        let mut flights: Vec<Flight> = Vec::with_capacity(self.options.in_flight);
-        let mut asked = Asked {
-            latency: Recorder::new(),
-            answered_count: 0,
-            retries_count: 0,
-            redirects_count: 0,
-            elapsed: Duration::ZERO,
-        };
+        let before = self.counts();
+        let mut latency = Recorder::new();
+        let mut answered_count = 0;
+        let mut stall_max = Duration::ZERO;
         let start = clock.now();
         let end = start + duration;
-        let mut odd = None;
-        let mut now = start;
-        while (now < end && !stop.load(Ordering::Relaxed)) || !flights.is_empty() {
-            if now > end + self.options.retry * 4 {
+        let mut last_answer = start;
+        loop {
+            let mut now = clock.now();
+            let is_over = now >= end || stop.load(Ordering::Relaxed);
+            if is_over && (self.flights.is_empty() || now >= end + LINGER) {
                 break;
             }
-            let mut sent = false;
-            while flights.len() < self.options.in_flight && now < end {
-                let flight = Flight {
-                    sequence: self.next_sequence,
-                    first_sent: now,
-                    last_sent: now,
-                };
-                self.next_sequence += 1;
-                self.send(flight)?;
-                flights.push(flight);
-                sent = true;
-            }
-            for flight in &mut flights {
-                if now >= flight.last_sent + self.options.retry {
-                    flight.last_sent = now;
-                    self.send(*flight)?;
-                    asked.retries_count += 1;
-                    sent = true;
-                }
-            }
-            if sent {
-                self.port.flush().context("sending")?;
-            }
-            self.port.wait(self.options.retry).context("waiting for an answer")?;
-            let session = self.session;
-            let mut leader = None;
-            self.port.rx_burst(&mut |rx| {
-                let Ok(frame) = frame::parse(rx.bytes) else { return };
-                let sequence = match (session, frame.header.kind) {
-                    (None, Kind::EchoReply) => frame.header.slot,
-                    (Some(_), Kind::QuorumReply) => match reply::parse(frame.payload) {
-                        Ok(reply) if reply.outcome == Outcome::Done => reply.sequence,
-                        Ok(reply) if reply.outcome == Outcome::Busy => return,
-                        Ok(reply) if let Outcome::NotLeader { leader: next } = reply.outcome => {
-                            leader = next;
-                            return;
-                        }
-                        Ok(reply) => {
-                            odd = Some(format!("{:?}", reply.outcome));
-                            return;
-                        }
-                        Err(_) => return,
-                    },
-                    _ => return,
-                };
-                let Some(index) = flights.iter().position(|flight| flight.sequence == sequence) else {
-                    return;
-                };
-                let flight = flights.swap_remove(index);
-                asked
-                    .latency
-                    .record((clock.now() - flight.first_sent).as_nanos() as u64);
-                asked.answered_count += 1;
-            })?;
+            while !is_over && self.flights.len() < self.options.in_flight && self.begin(now)? {}
+            self.turn(clock)?;
             now = clock.now();
-            if let Some(leader) = leader {
-                // Another was elected meanwhile: what is under way goes there with the next retry.
-                self.server = Peer(leader);
-                asked.redirects_count += 1;
-            }
-            if let Some(outcome) = &odd {
-                bail!("a put was answered with {outcome}");
+            let mut is_answered = false;
+            self.take(&mut |first_sent| {
+                latency.record((now - first_sent).as_nanos() as u64);
+                answered_count += 1;
+                is_answered = true;
+            })?;
+            if is_answered {
+                // What comes after the end was not followed by more.
+                if now < end {
+                    stall_max = stall_max.max(now - last_answer);
+                }
+                last_answer = now;
             }
         }
-        for _ in &flights {
-            asked.latency.record_lost();
+        for _ in self.flights.drain(..) {
+            latency.record_lost();
         }
-        asked.elapsed = clock.now() - start;
-        Ok(asked)
+        let elapsed = clock.now() - start;
+        let counts = self.counts();
+        Ok(Asked {
+            latency,
+            answered_count,
+            retries_count: counts.0 - before.0,
+            redirects_count: counts.1 - before.1,
+            stall_max,
+            elapsed,
+        })
     }
 
-    fn send(&mut self, flight: Flight) -> anyhow::Result<()> {
-        let kind = match self.session {
-            None => Kind::EchoRequest,
-            Some(session) => {
-                let payload = &mut self.frame[frame::HEADER_BYTES..];
-                payload[request::field::CLIENT].copy_from_slice(&session.to_be_bytes());
-                payload[request::field::SEQUENCE].copy_from_slice(&flight.sequence.to_be_bytes());
-                Kind::QuorumRequest
+    /// Times that something was sent again, and that another replica was taken for the leader.
+    fn counts(&self) -> (u64, u64) {
+        match &self.asks {
+            Asks::Cluster(client) => (client.counters().timeouts_count, client.counters().turns_count),
+            Asks::Echo(echo) => (echo.retries_count(), 0),
+        }
+    }
+
+    /// One more request, which leaves with the next turn. False: one that was given up may still be answered, and has its place.
+    fn begin(&mut self, now: Instant) -> anyhow::Result<bool> {
+        let number = match &mut self.asks {
+            Asks::Cluster(client) => {
+                let command = Command::Put {
+                    key: KEY,
+                    value: &self.value,
+                };
+                let ask = Ask {
+                    command,
+                    route: Route::Leader,
+                    deadline: now + DEADLINE,
+                };
+                match client.ask(&ask) {
+                    Ok(Ticket(number)) => number,
+                    Err(AskError::Full { .. }) => return Ok(false),
+                    Err(error) => return Err(error).context("asking the cluster"),
+                }
+            }
+            Asks::Echo(echo) => echo.ask(),
+        };
+        self.flights.push((number, now));
+        Ok(true)
+    }
+
+    /// Sends what is to be sent, rests until a frame is there or something is due, and takes what came.
+    fn turn(&mut self, clock: &dyn Clock) -> anyhow::Result<()> {
+        let Client {
+            port, asks, effects, ..
+        } = self;
+        let protocol: &mut dyn Protocol = match asks {
+            Asks::Cluster(client) => &mut **client,
+            Asks::Echo(echo) => echo,
+        };
+        let now = clock.now();
+        if protocol.wake_at().is_some_and(|at| at <= now) {
+            protocol.handle(now, Input::Tick, effects);
+        }
+        send(&mut **port, effects)?;
+        let rest = match protocol.wake_at() {
+            Some(at) => at.saturating_since(now).min(REST_MAX),
+            None => REST_MAX,
+        };
+        port.wait(rest).context("waiting for an answer")?;
+        let now = clock.now();
+        port.rx_burst(&mut |frame| {
+            let input = Input::Frame {
+                from: frame.from,
+                bytes: frame.bytes,
+            };
+            protocol.handle(now, input, effects);
+        })
+        .context("receiving")?;
+        send(&mut **port, effects)?;
+        effects.clear();
+        Ok(())
+    }
+
+    /// Hands over when what was answered was first sent.
+    fn take(&mut self, answered: &mut dyn FnMut(Instant)) -> anyhow::Result<()> {
+        let Client { asks, flights, .. } = self;
+        let mut odd = None;
+        let mut over = |number: u64, verdict: Option<Verdict<'_>>| {
+            // One that was given up is nobody's any more.
+            let Some(index) = flights.iter().position(|&(under_way, _)| under_way == number) else {
+                return;
+            };
+            let (_, first_sent) = flights.swap_remove(index);
+            match verdict {
+                None | Some(Verdict::Answered(Outcome::Done)) => answered(first_sent),
+                Some(verdict) => odd = Some(format!("{verdict:?}")),
             }
         };
-        frame::emit(
-            &header(kind, flight.sequence, flight.first_sent.as_ns()),
-            &mut self.frame,
-        );
-        let frame = &self.frame;
-        match self
-            .port
-            .tx(self.server, frame.len(), &mut |out| out.copy_from_slice(frame))
-        {
-            Ok(()) => Ok(()),
-            // Its queue is full: what is there goes out first.
-            Err(_) => {
-                self.port.flush().context("sending")?;
-                let again = self
-                    .port
-                    .tx(self.server, frame.len(), &mut |out| out.copy_from_slice(frame));
-                again.context("queueing a request")
+        match asks {
+            Asks::Echo(echo) => {
+                while let Some(number) = echo.take() {
+                    over(number, None);
+                }
             }
+            Asks::Cluster(client) => while client.take(|Ticket(number), verdict| over(number, Some(verdict))) {},
+        }
+        match odd {
+            Some(verdict) => bail!("a put came to {verdict}"),
+            None => Ok(()),
         }
     }
 }
 
-fn header(kind: Kind, slot: u64, sent_ns: u64) -> Header {
-    Header {
-        kind,
-        term: 0,
-        slot,
-        sent_ns,
+/// How long the client rests at most before it looks whether it is to stop.
+const REST_MAX: Duration = Duration::from_millis(20);
+
+fn send(port: &mut dyn Port, effects: &mut Effects) -> anyhow::Result<()> {
+    let mut sent = false;
+    for (to, frame) in effects.sends() {
+        let fill = &mut |bytes: &mut [u8]| bytes.copy_from_slice(frame);
+        if port.tx(to, frame.len(), fill).is_err() {
+            // Its queue is full: what is there goes out first. What has no room then is lost, and sent again when it is due.
+            port.flush().context("sending")?;
+            let _ = port.tx(to, frame.len(), fill);
+        }
+        sent = true;
     }
+    if sent {
+        effects.clear_sends();
+        port.flush().context("sending")?;
+    }
+    Ok(())
 }

@@ -3,7 +3,6 @@
 //! machine.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,9 +14,10 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{Manner, ReplicaConfig, ReplicaReport, ReplicaRole, SUBCOMMAND_HOSTED, free_addresses, process};
+use super::{Manner, Network, ReplicaConfig, ReplicaReport, ReplicaRole, SUBCOMMAND_HOSTED, ground::Ground, process};
 use crate::{
     host::Seat,
+    place::Endpoint,
     server::{self, Server},
 };
 
@@ -34,7 +34,7 @@ struct HostConfig {
 pub struct Shards {
     hosts: Vec<Server>,
     /// Where each cluster's replicas are, by shard and node.
-    pub addresses: Vec<Vec<SocketAddr>>,
+    pub endpoints: Vec<Vec<Endpoint>>,
 }
 
 impl Shards {
@@ -50,14 +50,15 @@ impl Shards {
         manner: Manner,
         role: impl Fn(usize, usize) -> ReplicaRole,
     ) -> anyhow::Result<Shards> {
-        let all = free_addresses(shards_count * nodes_count)?;
-        let addresses: Vec<Vec<SocketAddr>> = all.chunks(nodes_count).map(<[SocketAddr]>::to_vec).collect();
+        let all = Ground::Loopback.replicas(shards_count * nodes_count)?;
+        let endpoints: Vec<Vec<Endpoint>> = all.chunks(nodes_count).map(<[Endpoint]>::to_vec).collect();
         let parent_pid = std::process::id();
         let replica = |node: usize, shard: usize| ReplicaConfig {
             parent_pid,
             backend: backend.to_owned(),
             node: node as u32,
-            addresses: addresses[shard].clone(),
+            network: Network::default(),
+            endpoints: endpoints[shard].clone(),
             role: role(shard, node),
             seat,
             manner,
@@ -70,7 +71,7 @@ impl Shards {
             Server::spawn_as(SUBCOMMAND_HOSTED, &config).with_context(|| format!("starting node {node} over {backend}"))
         };
         let hosts = (0..nodes_count).map(host).collect::<anyhow::Result<_>>()?;
-        Ok(Shards { hosts, addresses })
+        Ok(Shards { hosts, endpoints })
     }
 
     /// How each process runs, as facts of a row.

@@ -3,24 +3,22 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use anyhow::{Context, bail};
-use dataplane_ports::udp::{UdpOptions, UdpPort};
 use dataplane_quorum::client::{Ask, Client, ClientOptions, ClientTiming, Route, Ticket, Verdict};
-use dataplane_waist::{Clock, Effects, Instant, MemoryLog, Node, Peer, Port, Protocol};
+use dataplane_waist::{Clock, Effects, Instant, MemoryLog, Node, Port, Protocol};
 use dataplane_wire::quorum::{reply::Outcome, request::Command};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-use super::{BUFFER_BYTES, FRAME_BYTES_MAX, limits};
-use crate::{
-    backends::{BackEnd, Kind},
-    host::MachineClock,
+use super::{
+    Ground, Network, limits,
+    port::{self, Opened},
 };
+use crate::{backends::BackEnd, host::MachineClock, place::Endpoint};
 
 /// What is written, how often, and how a client finds a new leader.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +84,7 @@ pub struct Kept {
 
 /// The client. Its times are [`MachineClock`]'s.
 pub struct OpenClient {
-    node: Node<UdpPort, MemoryLog, Client>,
+    node: Node<Box<dyn Port>, MemoryLog, Client>,
     options: OpenOptions,
     rng: Pcg64Mcg,
     value: Vec<u8>,
@@ -121,28 +119,17 @@ const RANGE_ENTRIES: u16 = 24;
 const READ_MAX: Duration = Duration::from_secs(2);
 
 impl OpenClient {
-    /// A client of the replicas at `servers`, by node. Its schedule rests until [`OpenClient::begin`].
+    /// A client, on loopback, of the replicas at `servers`, by node. Its schedule rests until [`OpenClient::begin`].
     ///
     /// # Errors
-    /// No socket could be had, or the back end is not a UDP socket.
-    pub fn open(backend: &BackEnd, servers: &[SocketAddr], options: OpenOptions) -> anyhow::Result<OpenClient> {
-        let Kind::Udp(wait, batch) = backend.kind else {
-            bail!("{} is not a UDP socket", backend.name);
-        };
-        let port = UdpPort::open(&UdpOptions {
-            local: (Ipv4Addr::LOCALHOST, 0).into(),
-            peers: servers.to_vec(),
-            wait,
-            batch,
-            recv_buffer_bytes: BUFFER_BYTES,
-            frame_bytes_max: FRAME_BYTES_MAX,
-            ..UdpOptions::default()
-        })?;
-        let nodes = (0..servers.len() as u32).map(|node| (node, Peer(node))).collect();
+    /// The port could not be opened.
+    pub fn open(backend: &BackEnd, servers: &[Endpoint], options: OpenOptions) -> anyhow::Result<OpenClient> {
+        let Opened { port, peers, .. } =
+            port::open(backend, &Network::default(), None, &Ground::Loopback.client(), servers)?;
         let client = Client::new(ClientOptions {
             in_flight_max: IN_FLIGHT_MAX,
             timing: options.timing,
-            ..ClientOptions::new(nodes, &limits(), options.seed)
+            ..ClientOptions::new(peers, &limits(port.caps().frame_bytes_max), options.seed)
         })
         .context("making the client")?;
         let effects = Effects::with_capacity(2 * IN_FLIGHT_MAX, 2 * IN_FLIGHT_MAX * 256);

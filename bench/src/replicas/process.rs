@@ -11,30 +11,26 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use dataplane_echo::EchoServer;
 use dataplane_kv::{Store, StoreOptions};
-use dataplane_ports::udp::{UdpOptions, UdpPort};
 use dataplane_quorum::{Config, ReadMode, Replica, Timing, majorities};
 use dataplane_waist::{Log, MemoryLog, MonotonicClock, Node, Peer, Port, Protocol};
-use dataplane_wal::{FolderStorage, Wal, WalOptions};
+use dataplane_wal::{FolderStorage, ThreadedStats, ThreadedWal, Wal, WalOptions};
 
 use super::{
-    BUFFER_BYTES, FRAME_BYTES_MAX, Manner, ReplicaConfig, ReplicaReport, ReplicaRole, engine, events::Herald, limits,
+    CLUSTER, INLINE, Manner, ReplicaConfig, ReplicaReport, ReplicaRole, engine,
+    events::Herald,
+    limits,
+    port::{self, Opened},
     timing_of,
 };
-use crate::{
-    backends::{self, Kind},
-    host, server,
-};
+use crate::{backends, host, server};
 
 /// How a replica runs, as facts of a row.
 pub(super) type Facts = BTreeMap<String, String>;
 /// What ends a replica, once it has begun.
 pub(super) type Begun = anyhow::Result<Arc<AtomicBool>>;
-
-/// One number for all clusters that are measured: they never meet.
-const CLUSTER: u64 = 0x6470_6c61_6221;
 
 /// The replica's process: everything behind [`super::SUBCOMMAND`].
 ///
@@ -43,7 +39,7 @@ const CLUSTER: u64 = 0x6470_6c61_6221;
 pub fn main(config: &str) -> anyhow::Result<()> {
     let config: ReplicaConfig = serde_json::from_str(config).context("reading the replica's configuration")?;
     server::die_with(config.parent_pid)?;
-    let own = config.addresses[config.node as usize];
+    let own = config.endpoints[config.node as usize].addr;
     let report = serve(&config, |facts| {
         server::say_ready(Some(own), facts)?;
         Ok(server::stop_at_eof(|_| {}, || {}))
@@ -54,11 +50,17 @@ pub fn main(config: &str) -> anyhow::Result<()> {
 /// Opens a replica's port and log, and turns it on the calling thread until the flag that `begin` gives is set. `begin` is
 /// called once everything is open; its facts say how the replica runs.
 pub(super) fn serve(config: &ReplicaConfig, begin: impl FnOnce(Facts) -> Begun) -> anyhow::Result<ReplicaReport> {
-    let port = open_port(config)?;
+    let backend = backends::by_name(&config.backend).with_context(|| format!("no back end {:?}", config.backend))?;
+    let local = &config.endpoints[config.node as usize];
+    let Opened {
+        port,
+        peers,
+        keeps: _program,
+    } = port::open(backend, &config.network, Some(config.node), local, &config.endpoints)?;
     match &config.role {
         ReplicaRole::Echo => {
             let node = Node::new(port, MemoryLog::new(), EchoServer, 1);
-            let (port, _) = turn(node, config, begin, |_| {})?;
+            let (port, ..) = turn(node, config, begin, |_| {})?;
             Ok(ReplicaReport {
                 tx_frames_count: port.tx_frames_count,
                 rx_frames_count: port.rx_frames_count,
@@ -67,63 +69,49 @@ pub(super) fn serve(config: &ReplicaConfig, begin: impl FnOnce(Facts) -> Begun) 
             })
         }
         ReplicaRole::Memory => {
-            let bounds = limits();
+            let bounds = limits(port.caps().frame_bytes_max);
             let log = MemoryLog::with_capacity(bounds.window_slots, bounds.window_bytes);
-            replicate(port, log, config, begin)
+            replicate(port, peers, log, config, begin)
         }
-        ReplicaRole::Durable(folder, name) => replicate(port, open_log(folder, name, &config.manner)?, config, begin),
+        ReplicaRole::Durable(folder, name) => {
+            let (wal, is_threaded) = open_log(folder, name, &config.manner)?;
+            match is_threaded {
+                true => replicate(port, peers, ThreadedWal::new(wal)?, config, begin),
+                false => replicate(port, peers, wal, config, begin),
+            }
+        }
     }
 }
 
-fn open_port(config: &ReplicaConfig) -> anyhow::Result<UdpPort> {
-    let backend = backends::by_name(&config.backend).with_context(|| format!("no back end {:?}", config.backend))?;
-    let Kind::Udp(wait, batch) = backend.kind else {
-        bail!(
-            "{} is not a UDP socket; replicas are measured over UDP sockets",
-            backend.name
-        );
-    };
-    let mut peers = config.addresses.clone();
-    let local = peers.remove(config.node as usize);
-    let options = UdpOptions {
-        local,
-        peers,
-        learn_peers_max: 16,
-        wait,
-        batch,
-        recv_buffer_bytes: BUFFER_BYTES,
-        send_buffer_bytes: BUFFER_BYTES,
-        frame_bytes_max: FRAME_BYTES_MAX,
-        ..UdpOptions::default()
-    };
-    Ok(UdpPort::open(&options)?)
-}
-
-fn open_log(folder: &Path, name: &str, manner: &Manner) -> anyhow::Result<Wal> {
-    let engine = engine(name).with_context(|| format!("no way to disk {name:?}"))?;
+/// The log, and whether a thread of its own is to write it.
+fn open_log(folder: &Path, name: &str, manner: &Manner) -> anyhow::Result<(Wal, bool)> {
+    let is_inline = name.ends_with(INLINE);
+    let engine =
+        engine(name.strip_suffix(INLINE).unwrap_or(name)).with_context(|| format!("no way to disk {name:?}"))?;
     std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     let storage = FolderStorage::open(folder, engine)?;
     let mut options = WalOptions::new(CLUSTER);
     options.segment_bytes = manner.segment_bytes.unwrap_or(options.segment_bytes);
-    Ok(Wal::open(Box::new(storage), options)?)
+    let wal = Wal::open(Box::new(storage), options)?;
+    Ok((wal, engine.blocks() && !is_inline))
 }
 
-fn replicate<L: Log>(
-    port: UdpPort,
+fn replicate<L: Log + Counts>(
+    port: Box<dyn Port>,
+    peers: Vec<(u32, Peer)>,
     mut log: L,
     config: &ReplicaConfig,
     begin: impl FnOnce(Facts) -> Begun,
 ) -> anyhow::Result<ReplicaReport> {
-    let count = config.addresses.len() as u32;
-    let others = (0..count).filter(|&node| node != config.node);
+    let count = config.endpoints.len() as u32;
     let settings = Config {
         cluster: CLUSTER,
         node: config.node,
-        peers: others.zip(0u32..).map(|(node, peer)| (node, Peer(peer))).collect(),
+        peers,
         members: majorities(u32::MAX >> (32 - count)),
         reads: ReadMode::Index,
         timing: config.manner.heartbeat.map_or(Timing::LOCAL, timing_of),
-        limits: limits(),
+        limits: limits(port.caps().frame_bytes_max),
         seed: u64::from(config.parent_pid),
         mutation: None,
     };
@@ -132,12 +120,13 @@ fn replicate<L: Log>(
     let effects = replica.effects(port.caps().batch_frames_max);
     let node = Node::with_effects(port, log, replica, effects);
     let mut herald = Herald::open(config.manner.observer, config.node)?;
-    let (port, replica) = turn(node, config, begin, |replica: &Replica<Store>| {
+    let (port, log, replica) = turn(node, config, begin, |replica: &Replica<Store>| {
         if let Some(herald) = &mut herald {
             herald.look(replica);
         }
     })?;
     let counters = replica.counters();
+    let log = log.counts();
     Ok(ReplicaReport {
         tx_frames_count: port.tx_frames_count,
         rx_frames_count: port.rx_frames_count,
@@ -146,6 +135,8 @@ fn replicate<L: Log>(
         resent_count: counters.resent_count,
         elections_count: counters.elections_count,
         impossible_count: counters.impossible_count,
+        flushes_count: log.flushes_count,
+        log_stalls_count: log.stalls_count,
     })
 }
 
@@ -155,11 +146,11 @@ const REALTIME_MAX: Duration = Duration::from_secs(3);
 
 /// Turns the node until the parent has had enough; `watch` looks at the protocol after each turn.
 fn turn<L: Log, M: Protocol>(
-    mut node: Node<UdpPort, L, M>,
+    mut node: Node<Box<dyn Port>, L, M>,
     config: &ReplicaConfig,
     begin: impl FnOnce(Facts) -> Begun,
     mut watch: impl FnMut(&M),
-) -> anyhow::Result<(dataplane_waist::PortStats, M)> {
+) -> anyhow::Result<(dataplane_waist::PortStats, L, M)> {
     let mut facts = host::settle_as("replica", config.seat, config.manner.scheduler);
     // One that a closed loop keeps busy need not sleep at all.
     if config.manner.observer.is_some()
@@ -169,13 +160,28 @@ fn turn<L: Log, M: Protocol>(
     }
     let stop = begin(facts)?;
     host::own_files();
-    let mut look = |node: &Node<UdpPort, L, M>| {
+    let mut look = |node: &Node<Box<dyn Port>, L, M>| {
         watch(node.protocol());
         stop.load(Ordering::Acquire)
     };
     node.run_watched(&MonotonicClock::new(), &mut look)
         .context("the replica's port or log failed")?;
     let stats = node.stats();
-    let (_, _, protocol) = node.into_parts();
-    Ok((stats.port, protocol))
+    let (_, log, protocol) = node.into_parts();
+    Ok((stats.port, log, protocol))
+}
+
+/// What a log with a thread of its own has counted; nothing for others.
+trait Counts {
+    fn counts(&self) -> ThreadedStats {
+        ThreadedStats::default()
+    }
+}
+
+impl Counts for MemoryLog {}
+impl Counts for Wal {}
+impl Counts for ThreadedWal {
+    fn counts(&self) -> ThreadedStats {
+        self.stats()
+    }
 }

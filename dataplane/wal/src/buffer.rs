@@ -54,6 +54,15 @@ impl Buffer {
         &mut self.memory[self.skip_bytes..][..self.len_bytes]
     }
 
+    /// Makes it `len_bytes` of `byte`, for whoever measures a disk without a log.
+    ///
+    /// # Panics
+    /// If that is more than its capacity.
+    pub fn fill(&mut self, len_bytes: usize, byte: u8) {
+        self.all_mut()[..len_bytes].fill(byte);
+        self.len_bytes = len_bytes;
+    }
+
     fn all_mut(&mut self) -> &mut [u8] {
         let capacity_bytes = self.capacity_bytes();
         &mut self.memory[self.skip_bytes..][..capacity_bytes]

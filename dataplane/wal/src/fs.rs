@@ -35,6 +35,11 @@ impl Engine {
     /// All of them.
     pub const ALL: [Engine; 3] = [Engine::File, Engine::Dsync, Engine::Uring];
 
+    /// Does its thread sleep until a commit is on the disk?
+    pub const fn blocks(self) -> bool {
+        !matches!(self, Engine::Uring)
+    }
+
     /// Its name, for records.
     pub const fn name(self) -> &'static str {
         match self {

@@ -22,7 +22,10 @@ use crate::{
     experiment::Lab,
     host::{self, MachineClock, Seat},
     measure::Recorder,
-    replicas::{Arrivals, Happened, Manner, Observer, OpenClient, OpenOptions, ReplicaRole, Replicas, timing_of},
+    replicas::{
+        Arrivals, Ground, Happened, Manner, Network, Observer, OpenClient, OpenOptions, ReplicaRole, Replicas,
+        timing_of,
+    },
 };
 
 /// A cluster that does not come to rest within this and five of the longest election time-outs is taken as it is: what it
@@ -106,9 +109,13 @@ pub(super) fn live(
         is_shared: true,
     };
     let folder = lab.folder.path().join("logs");
-    let replicas = Replicas::start_as(arm.backend.name, &[seat; REPLICAS_COUNT], manner, |node| {
-        role(&arm.log, &folder, node)
-    })?;
+    let replicas = Replicas::start_as(
+        arm.backend.name,
+        (&Ground::Loopback, Network::default()),
+        &[seat; REPLICAS_COUNT],
+        manner,
+        |node| role(&arm.log, &folder, node),
+    )?;
     tally.clusters_count += 1;
     let seed = rng.random();
     // A thread of its own: its priority dies with it, and the next cluster's processes do not inherit it.
@@ -171,7 +178,7 @@ impl Life<'_, '_> {
         self.tally.facts.append(&mut self.facts);
         let mut client = OpenClient::open(
             self.arm.backend,
-            &self.replicas.addresses,
+            &self.replicas.endpoints,
             OpenOptions {
                 period: self.arm.period(),
                 arrivals: Arrivals::Periodic,

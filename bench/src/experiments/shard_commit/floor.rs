@@ -19,7 +19,7 @@ use crate::{
     backends::BackEnd,
     host::{self, MachineClock, Seat},
     measure::Recorder,
-    replicas::{Arrivals, Client, ClientOptions, ReplicaRole, Replicas},
+    replicas::{Arrivals, Client, ClientOptions, Ground, Network, ReplicaRole, Replicas},
 };
 
 /// What a log writes for one small entry: one sector, if the device takes so little, else a page.
@@ -152,17 +152,17 @@ pub(super) const SEAT: Seat = Seat {
 /// # Errors
 /// The echo could not be started, or failed.
 pub(super) fn ping_pong(backend: &BackEnd, duration: Duration, stop: &AtomicBool) -> anyhow::Result<Recorder> {
-    let echo = Replicas::start(backend.name, &[SEAT], |_| ReplicaRole::Echo)?;
+    let way = (&Ground::Loopback, Network::default());
+    let echo = Replicas::start(backend.name, way, &[SEAT], |_| ReplicaRole::Echo)?;
     let asked = std::thread::scope(|scope| {
         let asks = scope.spawn(|| {
             let _ = host::settle("client", SEAT);
             let options = ClientOptions {
                 in_flight: 1,
                 value_bytes: super::VALUE_BYTES,
-                retry: Duration::from_millis(50),
             };
             let clock = MonotonicClock::new();
-            let mut client = Client::open(backend, &echo.addresses, options)?;
+            let mut client = Client::open(backend, (&Ground::Loopback, &Network::default()), &echo, true, options)?;
             client.ask(&clock, duration / 10, stop)?;
             client.ask(&clock, duration, stop)
         });

@@ -1,0 +1,128 @@
+//! Where the hosts of a measured cluster are: all on this machine's loopback, or each in a namespace of its own on one bridge.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+
+use anyhow::Context;
+use dataplane_netns::{Network, NetworkOptions, Topology};
+
+use crate::place::{CLIENT_PORT, Endpoint, LOOPBACK_MTU_BYTES, SERVER_PORT, VETH_CAVEAT};
+
+/// The hosts of a cluster and its client.
+#[derive(Debug)]
+pub enum Ground {
+    /// One host.
+    Loopback,
+    /// The client is host 0, node `n` is host `n + 1`.
+    Bridge(Network),
+}
+
+impl Ground {
+    /// Namespaces for `replicas_count` replicas and a client. The bridge has no netfilter hooks: the namespaces are new, and
+    /// nobody put any there.
+    ///
+    /// # Errors
+    /// They could not be made.
+    pub fn bridge(replicas_count: usize) -> anyhow::Result<Ground> {
+        let hosts = replicas_count + 1;
+        let options = NetworkOptions::new(Topology::Star { hosts });
+        let network = Network::build(&options).context("making hosts on a bridge as network namespaces")?;
+        Ok(Ground::Bridge(network))
+    }
+
+    /// In one sentence, for records.
+    pub fn describe(&self) -> String {
+        match self {
+            Ground::Loopback => "the loopback interface of this machine".to_owned(),
+            Ground::Bridge(network) => format!(
+                "a network namespace for each process on this machine, joined by a bridge over veth pairs (MTU {}); {VETH_CAVEAT}",
+                network.facts().mtu_bytes
+            ),
+        }
+    }
+
+    /// Do frames cross veth pairs?
+    pub fn is_veth(&self) -> bool {
+        matches!(self, Ground::Bridge(_))
+    }
+
+    /// Where `count` replicas are, by node. Replicas must know each other before any of them is there.
+    ///
+    /// # Errors
+    /// No ports are free.
+    ///
+    /// # Panics
+    /// If there are fewer hosts.
+    pub fn replicas(&self, count: usize) -> anyhow::Result<Vec<Endpoint>> {
+        match self {
+            Ground::Loopback => Ok(free_addresses(count)?.into_iter().map(on_loopback).collect()),
+            Ground::Bridge(network) => Ok((1..=count).map(|host| on_bridge(network, host, SERVER_PORT)).collect()),
+        }
+    }
+
+    /// Where the client is.
+    pub fn client(&self) -> Endpoint {
+        match self {
+            Ground::Loopback => on_loopback((Ipv4Addr::LOCALHOST, 0).into()),
+            Ground::Bridge(network) => on_bridge(network, 0, CLIENT_PORT),
+        }
+    }
+
+    /// Runs `f` on this thread in node `n`'s namespace; sockets and children made there stay there.
+    ///
+    /// # Errors
+    /// The namespace could not be entered.
+    pub fn inside_replica<T>(&self, node: usize, f: impl FnOnce() -> T) -> anyhow::Result<T> {
+        self.inside(node + 1, f)
+    }
+
+    /// As [`Ground::inside_replica`], for the client.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn inside_client<T>(&self, f: impl FnOnce() -> T) -> anyhow::Result<T> {
+        self.inside(0, f)
+    }
+
+    fn inside<T>(&self, host: usize, f: impl FnOnce() -> T) -> anyhow::Result<T> {
+        match self {
+            Ground::Loopback => Ok(f()),
+            Ground::Bridge(network) => {
+                let host_there = &network.hosts()[host];
+                host_there
+                    .run(f)
+                    .with_context(|| format!("entering the namespace of host {host}"))
+            }
+        }
+    }
+}
+
+fn on_loopback(addr: SocketAddr) -> Endpoint {
+    Endpoint {
+        addr,
+        interface: "lo".to_owned(),
+        mac: [0; 6],
+        mtu_bytes: LOOPBACK_MTU_BYTES,
+    }
+}
+
+fn on_bridge(network: &Network, host: usize, port: u16) -> Endpoint {
+    let host = &network.hosts()[host];
+    Endpoint {
+        addr: SocketAddr::new(IpAddr::V4(host.ipv4()), port),
+        interface: host.interface().name.clone(),
+        mac: host.mac(),
+        mtu_bytes: network.facts().mtu_bytes,
+    }
+}
+
+/// Addresses on loopback that nobody has at this moment.
+fn free_addresses(count: usize) -> anyhow::Result<Vec<SocketAddr>> {
+    let sockets: Vec<UdpSocket> = (0..count)
+        .map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)))
+        .collect::<Result<_, _>>()
+        .context("looking for free ports on 127.0.0.1")?;
+    let addresses = sockets.iter().map(UdpSocket::local_addr);
+    addresses
+        .collect::<Result<_, _>>()
+        .context("asking for a socket's address")
+}
