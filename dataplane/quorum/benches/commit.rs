@@ -1,212 +1,21 @@
-//! A commit among three replicas in one thread, without a network: what the protocol itself costs. Frames are built,
-//! checksummed, parsed and applied as everywhere; logs are in memory.
+//! A commit among three replicas in one thread, without a network: what the protocol itself costs.
 
-use std::{
-    hint::black_box,
-    time::{self, Duration},
-};
+use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use dataplane_quorum::{Config, Limits, ReadMode, Replica, RoleName, Timing, majorities};
-use dataplane_waist::{Effects, Input, Instant, Kept, MemoryLog, Peer, Protocol, StateMachine};
-use dataplane_wire::{
-    Reject,
-    frame::{self, Header, Kind},
-    quorum::{
-        reply::{self, Outcome},
-        request::{self, Command, Request},
-    },
-};
+use dataplane_wire::quorum::request::Command;
 
-const CLIENT: Peer = Peer(40);
+mod cluster;
+
+use cluster::Cluster;
+
 /// Requests that wait when the stopwatch starts.
 const REQUESTS_READY: u64 = 256;
-
-/// The cheapest machine there is, so that the protocol is what is measured.
-#[derive(Debug, Default)]
-struct Counter {
-    count: u64,
-}
-
-impl StateMachine for Counter {
-    fn apply(&mut self, command: &Command<'_>, answer: &mut dyn FnMut(Outcome<'_>)) {
-        black_box(command);
-        self.count += 1;
-        answer(Outcome::Done);
-    }
-    fn read(&self, _command: &Command<'_>, answer: &mut dyn FnMut(Outcome<'_>)) {
-        answer(Outcome::Absent);
-    }
-    fn save(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.count.to_be_bytes());
-    }
-    fn load(&mut self, _bytes: &[u8]) -> Result<(), Reject> {
-        Ok(())
-    }
-}
-
-struct Member {
-    replica: Replica<Counter>,
-    log: MemoryLog,
-    effects: Effects,
-    kept: Kept,
-}
-
-/// Frames: to, from, where in `bytes`.
-#[derive(Default)]
-struct Frames {
-    queue: Vec<(u32, u32, std::ops::Range<usize>)>,
-    bytes: Vec<u8>,
-}
-
-/// Three replicas that hand frames to each other.
-struct Cluster {
-    members: Vec<Member>,
-    /// Frames under way.
-    network: Frames,
-    /// The memory of the network, while its frames are delivered.
-    spare: Frames,
-    now: Instant,
-    answers_count: u64,
-    client: u64,
-}
-
-impl Cluster {
-    fn new(count: u32) -> Cluster {
-        let members = (0..count).map(|node| {
-            let limits = Limits::SMALL;
-            let config = Config {
-                cluster: 1,
-                node,
-                peers: (0..count)
-                    .filter(|&other| other != node)
-                    .map(|other| (other, Peer(other)))
-                    .collect(),
-                members: majorities((1 << count) - 1),
-                reads: ReadMode::Index,
-                timing: Timing::LOCAL,
-                limits,
-                seed: 1,
-                mutation: None,
-            };
-            let mut log = MemoryLog::with_capacity(limits.window_slots, limits.window_bytes);
-            let replica = Replica::recover(config, Counter::default(), &mut log).expect("sound");
-            Member {
-                effects: replica.effects(64),
-                replica,
-                log,
-                kept: Kept::default(),
-            }
-        });
-        let mut cluster = Cluster {
-            members: members.collect(),
-            network: Frames::default(),
-            spare: Frames::default(),
-            now: Instant::from_ns(1),
-            answers_count: 0,
-            client: 0,
-        };
-        while cluster.members[0].replica.role() != RoleName::Leader {
-            cluster.now = cluster.now + Duration::from_millis(1);
-            for node in 0..count {
-                // Only node 0 stands, so that the bench knows its leader.
-                if node == 0 && cluster.members[0].replica.wake_at().is_some_and(|at| at <= cluster.now) {
-                    cluster.turn(0, None);
-                }
-            }
-            cluster.deliver();
-        }
-        cluster
-    }
-
-    /// As `Node::turn`.
-    fn turn(&mut self, node: u32, frame: Option<(Peer, &[u8])>) {
-        let now = self.now;
-        let member = &mut self.members[node as usize];
-        if let Some((from, bytes)) = frame {
-            member
-                .replica
-                .handle(now, Input::Frame { from, bytes }, &mut member.effects);
-        }
-        if member.replica.wake_at().is_some_and(|at| at <= now) {
-            member.replica.handle(now, Input::Tick, &mut member.effects);
-        }
-        self.send(node);
-        let Member {
-            replica,
-            log,
-            effects,
-            kept,
-        } = &mut self.members[node as usize];
-        kept.write(effects, log).expect("memory");
-        if let Some(durable) = kept.news(log).expect("memory") {
-            replica.handle(now, Input::Durable(durable), effects);
-            kept.write(effects, log).expect("memory");
-            self.send(node);
-        }
-        self.members[node as usize].effects.clear();
-    }
-
-    fn send(&mut self, node: u32) {
-        let member = &mut self.members[node as usize];
-        for (to, frame) in member.effects.sends() {
-            if to == CLIENT {
-                self.answers_count += 1;
-                if frame[frame::HEADER_BYTES + reply::field::OUTCOME.start] == reply::code::OPENED {
-                    let parsed = frame::parse(frame).expect("whole");
-                    if let Ok(Outcome::Opened { client }) = reply::parse(parsed.payload).map(|reply| reply.outcome) {
-                        self.client = client;
-                    }
-                }
-                continue;
-            }
-            let begin = self.network.bytes.len();
-            self.network.bytes.extend_from_slice(frame);
-            self.network.queue.push((to.0, node, begin..self.network.bytes.len()));
-        }
-        member.effects.clear_sends();
-    }
-
-    fn deliver(&mut self) {
-        while !self.network.queue.is_empty() {
-            let frames = std::mem::replace(&mut self.network, std::mem::take(&mut self.spare));
-            for (to, from, range) in &frames.queue {
-                self.turn(*to, Some((Peer(*from), &frames.bytes[range.clone()])));
-            }
-            self.spare = frames;
-            self.spare.queue.clear();
-            self.spare.bytes.clear();
-        }
-    }
-}
-
-fn put_frame(client: u64, sequence: u64, command: Command<'_>) -> Vec<u8> {
-    let request = Request {
-        client,
-        sequence,
-        command,
-    };
-    let mut bytes = vec![0; frame::HEADER_BYTES + request.len_bytes()];
-    request::emit(&request, &mut bytes[frame::HEADER_BYTES..]);
-    let header = Header {
-        kind: Kind::QuorumRequest,
-        term: 0,
-        slot: sequence,
-        sent_ns: 1,
-    };
-    frame::emit(&header, &mut bytes);
-    bytes
-}
 
 fn commit(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("commit");
     for count in [3, 5, 7] {
         let mut cluster = Cluster::new(count);
-        let open = put_frame(0, 1, Command::Open);
-        cluster.turn(0, Some((CLIENT, &open)));
-        cluster.deliver();
-        let client = cluster.client;
-        assert!(client > 0, "a session was opened");
         let put = Command::Put {
             key: b"key",
             value: b"0123456789",
@@ -221,15 +30,14 @@ fn commit(criterion: &mut Criterion) {
                     // The client's frames are the client's cost: built before the clock runs.
                     let burst_count = left_count.min(REQUESTS_READY);
                     let frames: Vec<_> = (0..burst_count)
-                        .map(|index| put_frame(client, sequence + 1 + index, put))
+                        .map(|index| cluster.request(sequence + 1 + index, put))
                         .collect();
                     sequence += burst_count;
                     left_count -= burst_count;
                     let before_count = cluster.answers_count;
-                    let start = time::Instant::now();
+                    let start = Instant::now();
                     for frame in &frames {
-                        cluster.turn(0, Some((CLIENT, frame)));
-                        cluster.deliver();
+                        cluster.ask(frame);
                     }
                     elapsed += start.elapsed();
                     assert_eq!(
