@@ -73,10 +73,10 @@ impl Log {
             .unwrap_or_default()
     }
 
-    /// Opens it and hands out an end for each thread.
-    fn writers(self, dir: &Path, count: usize) -> anyhow::Result<Vec<Append>> {
+    /// Opens it and hands out an end for each thread; ours is told how long its segments are to be.
+    fn writers(self, dir: &Path, count: usize, segment_bytes: u64) -> anyhow::Result<Vec<Append>> {
         match self {
-            Log::Dsync | Log::Uring | Log::File => ours::writers(&self.flag(), dir, count),
+            Log::Dsync | Log::Uring | Log::File => ours::writers(&self.flag(), dir, count, segment_bytes),
             Log::RaftEngine => raft_engine_log::writers(dir, count),
             Log::Okaywal => okaywal_log::writers(dir, count),
             Log::Fjall => fjall_log::writers(dir, count),
@@ -165,7 +165,11 @@ pub struct ReadArgs {
 /// # Errors
 /// The log's.
 pub fn write(args: &WriteArgs) -> anyhow::Result<()> {
-    let mut appends = args.log.writers(&args.dir, args.writers)?;
+    let segment_bytes = match args.records {
+        Some(_) => ours::SEGMENT_BYTES_SHORT,
+        None => ours::SEGMENT_BYTES_LONG,
+    };
+    let mut appends = args.log.writers(&args.dir, args.writers, segment_bytes)?;
     if let Some(count) = args.records {
         let append = appends.first_mut().context("--writers takes 1 and more")?;
         for index in 0..count {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod cores;
+mod crash;
 mod etcd;
 mod logs;
 mod quiet;
@@ -23,6 +24,8 @@ enum Cli {
     Logs(logs::LogsArgs),
     /// Puts into three members of etcd, and into three `dplab serve`
     Etcd(etcd::EtcdArgs),
+    /// Power loss and flipped bits: what raft-engine, okaywal, fjall and walrus lose
+    Crash(crash::CrashArgs),
     #[command(hide = true)]
     Write(logs::WriteArgs),
     #[command(hide = true)]
@@ -41,6 +44,7 @@ fn main() -> anyhow::Result<()> {
     match cli {
         Cli::Cores(args) => cores::run(&args, &stop),
         Cli::Logs(args) => logs::run(&args, &stop),
+        Cli::Crash(args) => crash::run(&args, &stop),
         Cli::Etcd(args) => etcd::run(&args, &stop),
         Cli::Write(_) | Cli::Read(_) => Ok(()),
     }

@@ -9,7 +9,9 @@ use dataplane_wal::{Engine, FolderStorage, SharedWal, Wal, WalOptions};
 use super::Append;
 
 /// Long enough for a second of appends: what a log costs that makes segments while it runs is another question.
-const SEGMENT_BYTES: u64 = 64 << 20;
+pub const SEGMENT_BYTES_LONG: u64 = 64 << 20;
+/// Where every byte is recorded, and read back hundreds of times.
+pub const SEGMENT_BYTES_SHORT: u64 = 256 << 10;
 
 fn open(engine: &str, dir: &Path, options: WalOptions) -> anyhow::Result<Wal> {
     let engine = Engine::ALL.into_iter().find(|known| known.name() == engine);
@@ -17,9 +19,9 @@ fn open(engine: &str, dir: &Path, options: WalOptions) -> anyhow::Result<Wal> {
     Ok(Wal::open(Box::new(storage), options)?)
 }
 
-pub fn writers(engine: &str, dir: &Path, count: usize) -> anyhow::Result<Vec<Append>> {
+pub fn writers(engine: &str, dir: &Path, count: usize, segment_bytes: u64) -> anyhow::Result<Vec<Append>> {
     let options = WalOptions {
-        segment_bytes: SEGMENT_BYTES,
+        segment_bytes,
         spare_count: 2,
         ..WalOptions::new(1)
     };
@@ -33,7 +35,7 @@ pub fn writers(engine: &str, dir: &Path, count: usize) -> anyhow::Result<Vec<App
 
 pub fn records(engine: &str, dir: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
     let options = WalOptions {
-        segment_bytes: SEGMENT_BYTES,
+        segment_bytes: SEGMENT_BYTES_SHORT,
         ..WalOptions::new(1)
     };
     let mut wal = open(engine, dir, options)?;
