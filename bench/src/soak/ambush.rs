@@ -269,7 +269,7 @@ impl Strike<'_> {
         let leader = HostSet::of([HostId(leader)]);
         let others = HostSet(self.replicas().0 & !leader.0);
         // The first client reads; at least one of the others goes on writing elsewhere.
-        let clients = HostSet((1 << self.plan.hosts.len()) - 1 & !self.replicas().0);
+        let clients = HostSet(((1 << self.plan.hosts.len()) - 1) & !self.replicas().0);
         let reader = 1 << self.plan.replicas_count;
         let writer = 1
             << self
