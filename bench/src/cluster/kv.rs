@@ -131,6 +131,9 @@ pub fn refused(reason: u8) -> Failure {
             "an earlier change of the members is not committed yet, or the leader is new: try again"
         }
         refusal::SHUTTING_DOWN => "the store is about to stop",
+        refusal::MISPLACED => {
+            "the replica took it for something else, which is a mistake of its program: please report it"
+        }
         _ => "this dplab does not know why; is it older than the cluster's?",
     };
     Failure::Wrong(anyhow::anyhow!(

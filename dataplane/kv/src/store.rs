@@ -28,9 +28,10 @@ const TOO_LARGE: Outcome<'_> = Outcome::Refused {
     reason: refusal::TOO_LARGE,
 };
 
-/// The command has no business here: it belongs to the protocol, or it writes and came as a read. No client can cause
-/// this, so the reason is none that has a name.
-const NOT_OURS: Outcome<'_> = Outcome::Refused { reason: 0 };
+/// A command that a store never gets.
+const MISPLACED: Outcome<'_> = Outcome::Refused {
+    reason: refusal::MISPLACED,
+};
 
 /// A key-value store.
 ///
@@ -191,7 +192,7 @@ impl StateMachine for Store {
             | Command::Delete { .. }
             | Command::Open
             | Command::Reconfigure { .. }
-            | Command::Status => answer(NOT_OURS),
+            | Command::Status => answer(MISPLACED),
         }
     }
 

@@ -53,6 +53,11 @@ impl Leader {
     pub(crate) fn follower(&mut self, node: u32) -> Option<&mut Progress> {
         self.followers.iter_mut().find(|progress| progress.node == node)
     }
+
+    /// Where `node` stands among the followers.
+    pub(crate) fn index_of(&self, node: u32) -> Option<usize> {
+        self.followers.iter().position(|progress| progress.node == node)
+    }
 }
 
 impl<S: StateMachine> Replica<S> {
@@ -65,6 +70,7 @@ impl<S: StateMachine> Replica<S> {
             peer,
             mode: Mode::Probing,
             sent_end: term_begin,
+            acked_in_round: 0,
             heard_at: None,
             moved_at: now,
             patience: self.config.timing.retransmit,
@@ -222,9 +228,11 @@ impl<S: StateMachine> Replica<S> {
         let retransmit = self.config.timing.retransmit;
         let window_end = self.window.end();
         let Role::Leader(leader) = &mut self.role else { return };
+        let round = leader.rounds.current();
         if end > leader.fast.acked_end[node as usize]
             && let Some(progress) = leader.follower(node)
         {
+            progress.acked_in_round = round;
             progress.moved_at = now;
             progress.patience = retransmit;
             progress.sent_end = progress.sent_end.max(end);

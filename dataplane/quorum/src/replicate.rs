@@ -25,6 +25,8 @@ pub(crate) struct Progress {
     pub(crate) mode: Mode,
     /// Sent up to here; while it is probed, where it is asked about.
     pub(crate) sent_end: Slot,
+    /// The round under way when it last acknowledged more than before: what it answers to a later one is newer.
+    pub(crate) acked_in_round: u64,
     /// When it last said anything in this term.
     pub(crate) heard_at: Option<Instant>,
     /// When it last got on, or was asked why it does not.
@@ -222,9 +224,7 @@ impl<S: StateMachine> Replica<S> {
         let next = Slot(report.next_slot);
         let (window_begin, window_end) = (self.window.begin(), self.window.end());
         let Role::Leader(leader) = &mut self.role else { return };
-        let Some(index) = leader.followers.iter().position(|progress| progress.node == node) else {
-            return;
-        };
+        let Some(index) = leader.index_of(node) else { return };
         let progress = &mut leader.followers[index];
         if !matches!(progress.mode, Mode::Streaming) {
             if next < window_begin {
@@ -284,17 +284,16 @@ impl<S: StateMachine> Replica<S> {
         let window_begin = self.window.begin();
         let Role::Leader(leader) = &mut self.role else { return };
         let acked_end = leader.fast.acked_end[node as usize];
-        let Some(index) = leader.followers.iter().position(|progress| progress.node == node) else {
-            return;
-        };
+        let Some(index) = leader.index_of(node) else { return };
         let progress = &mut leader.followers[index];
-        // It waits for the snapshot. One that has it, and has begun again since, says so by its log's end.
-        if progress.mode.brings(next) && next < window_begin {
+        // What is acknowledged is shared, so this is an old answer that newer ones have overtaken; or it answers what was
+        // asked after the acknowledgement had come, and the follower cannot read any more what it once acknowledged. Other
+        // rounds may have begun since: an answer can take longer than a heartbeat.
+        if next < acked_end && report.round <= progress.acked_in_round {
             return;
         }
-        // What is acknowledged is shared, so this is an old answer that newer ones have overtaken; or the answer to what we
-        // asked last, and the follower cannot read any more what it once acknowledged.
-        if next < acked_end && report.round != leader.rounds.current() {
+        // It waits for the snapshot. One that has it, and has begun again since, says so by its log's end.
+        if progress.mode.brings(next) && next < window_begin {
             return;
         }
         // It was asked about a slot in our window, wherever its own log ends.

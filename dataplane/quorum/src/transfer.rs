@@ -198,9 +198,7 @@ impl<S: StateMachine> Replica<S> {
         }
         let retransmit = self.config.timing.retransmit;
         let Role::Leader(leader) = &mut self.role else { return };
-        let Some(index) = leader.followers.iter().position(|progress| progress.node == node) else {
-            return;
-        };
+        let Some(index) = leader.index_of(node) else { return };
         let progress = &mut leader.followers[index];
         let Mode::Transferring(outgoing) = &mut progress.mode else {
             return;

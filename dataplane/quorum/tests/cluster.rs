@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{cell::RefCell, collections::VecDeque, rc::Rc, time::Duration};
 
 use dataplane_quorum::{Mutation, ReadMode, RoleName, Timing, majorities};
 use dataplane_waist::{Input, Peer, Slot, Term};
@@ -414,6 +414,45 @@ fn a_follower_that_cannot_read_what_it_acknowledged_gets_it_again_from_the_same_
     cluster.damage(follower, Slot(5), config(follower, 3, ReadMode::Index));
     assert!(cluster.members[follower as usize].replica.is_damaged());
     cluster.run_for(Duration::from_millis(100));
+    assert_eq!(cluster.leader(), Some(leader));
+    let repaired = &cluster.members[follower as usize].replica;
+    assert!(!repaired.is_damaged());
+    assert_eq!(repaired.machine().puts_count, 20);
+}
+
+/// The leader has begun other rounds by the time it hears what the follower says of the last one but two.
+#[test]
+fn a_follower_that_answers_later_than_the_next_heartbeat_is_repaired_too() {
+    let mut cluster = Cluster::of(3);
+    let leader = cluster.elect();
+    let client = cluster.open(leader);
+    for sequence in 1..=20 {
+        cluster.request(leader, client, sequence, put(b"v"));
+        cluster.settle();
+    }
+    let follower = (leader + 1) % 3;
+    let late = Rc::new(RefCell::new(Vec::new()));
+    let caught = Rc::clone(&late);
+    cluster.loses = Box::new(move |from, to, bytes| {
+        let is_late = (from, to) == (follower, leader);
+        if is_late {
+            caught.borrow_mut().push(bytes.to_vec());
+        }
+        is_late
+    });
+    cluster.damage(follower, Slot(5), config(follower, 3, ReadMode::Index));
+    let mut under_way = VecDeque::new();
+    for _ in 0..30 {
+        // A heartbeat is 20 ms: what was said within one arrives behind the third.
+        cluster.run_for(Duration::from_millis(20));
+        under_way.push_back(late.take());
+        if under_way.len() > 2 {
+            for bytes in under_way.pop_front().expect("there are three") {
+                let from = Peer(follower);
+                cluster.input(leader, Input::Frame { from, bytes: &bytes });
+            }
+        }
+    }
     assert_eq!(cluster.leader(), Some(leader));
     let repaired = &cluster.members[follower as usize].replica;
     assert!(!repaired.is_damaged());

@@ -20,7 +20,7 @@ enum Said {
     Mismatch(Vec<u8>),
     Entries(Vec<(Vec<u8>, Vec<u8>)>, bool),
     TooLarge,
-    NotOurs,
+    Misplaced,
 }
 
 fn owned(entries: Entries<'_>) -> Said {
@@ -39,7 +39,7 @@ fn said(ask: impl FnOnce(&mut dyn FnMut(Outcome<'_>))) -> Said {
             Outcome::Mismatch(value) => Said::Mismatch(value.into()),
             Outcome::Entries(entries) => owned(entries),
             TOO_LARGE => Said::TooLarge,
-            NOT_OURS => Said::NotOurs,
+            MISPLACED => Said::Misplaced,
             other => panic!("{other:?}"),
         });
     });
@@ -116,7 +116,7 @@ impl Model {
                 let more = pairs.len() < all.count();
                 Said::Entries(pairs, more)
             }
-            Command::Open | Command::Reconfigure { .. } | Command::Status => Said::NotOurs,
+            Command::Open | Command::Reconfigure { .. } | Command::Status => Said::Misplaced,
         }
     }
 }
@@ -227,7 +227,7 @@ fn what_is_not_data_or_not_a_read_is_refused_and_changes_nothing() {
     let mut store = store_of(&[(b"key", b"value")]);
     let before = saved(&store);
     let (key, value) = (&b"key"[..], &b"other"[..]);
-    assert_eq!(apply(&mut store, Command::Open), Said::NotOurs);
+    assert_eq!(apply(&mut store, Command::Open), Said::Misplaced);
     for command in [
         Command::Put { key, value },
         Command::Append { key, value },
@@ -238,7 +238,7 @@ fn what_is_not_data_or_not_a_read_is_refused_and_changes_nothing() {
             value,
         },
     ] {
-        assert_eq!(read(&store, command), Said::NotOurs, "{command:?}");
+        assert_eq!(read(&store, command), Said::Misplaced, "{command:?}");
     }
     // Bounds that the decoder of requests holds are not relied on.
     for key in [&[][..], &[7; KEY_BYTES_MAX + 1]] {

@@ -1,5 +1,8 @@
 //! Why a request that was understood will not be done.
 
+/// The command has no business where it came to: it belongs to the protocol, or it writes and came as a read. No client
+/// can cause this, so whoever sees it has found a mistake in a replica.
+pub const MISPLACED: u8 = 0;
 /// The new members' quorums do not intersect, or are larger than the members.
 pub const UNSOUND_MEMBERS: u8 = 1;
 /// An earlier change of the members is not committed yet.
@@ -14,6 +17,7 @@ pub const SHUTTING_DOWN: u8 = 5;
 /// The reason in snake case, as records print it.
 pub const fn name(reason: u8) -> &'static str {
     match reason {
+        MISPLACED => "misplaced",
         UNSOUND_MEMBERS => "unsound_members",
         CHANGE_UNDER_WAY => "change_under_way",
         NOT_OVERLAPPING => "not_overlapping",
