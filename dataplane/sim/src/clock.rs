@@ -43,7 +43,7 @@ impl HostClock {
     /// # Panics
     /// If `now` is before the last change of the clock.
     pub fn local(&self, now: SimTime) -> Instant {
-        let ns = self.local_ps(now) / PS_PER_NS;
+        let ns = divide(self.local_ps(now), PS_PER_NS);
         Instant::from_ns(u64::try_from(ns).unwrap_or(u64::MAX))
     }
 
@@ -56,7 +56,7 @@ impl HostClock {
         }
         let rate = MILLION + i128::from(self.drift_ppm);
         // Rounded up, so that the clock has got there.
-        let span_ps = (ahead_ps * MILLION + rate - 1) / rate;
+        let span_ps = divide(ahead_ps * MILLION + rate - 1, rate);
         let at_ps = u64::try_from(i128::from(self.base.as_ps()) + span_ps).unwrap_or(u64::MAX);
         SimTime::from_ps(at_ps).max(now)
     }
@@ -85,7 +85,16 @@ impl HostClock {
 
     fn local_ps(&self, now: SimTime) -> i128 {
         let span_ps = i128::from((now - self.base).as_ps());
-        self.base_local_ps + span_ps * (MILLION + i128::from(self.drift_ppm)) / MILLION
+        self.base_local_ps + divide(span_ps * (MILLION + i128::from(self.drift_ppm)), MILLION)
+    }
+}
+
+/// Division, in 64 bits where they suffice, which is always within some seconds: one of 128 bits is a loop in software, and
+/// every turn of a host makes several.
+fn divide(dividend: i128, divisor: i128) -> i128 {
+    match (u64::try_from(dividend), u64::try_from(divisor)) {
+        (Ok(dividend), Ok(divisor)) => i128::from(dividend / divisor),
+        _ => dividend / divisor,
     }
 }
 
@@ -136,6 +145,29 @@ mod tests {
         assert_eq!(clock.local(second + second).as_ns(), 2_000_000_000);
         clock.jump(second + second, 5);
         assert_eq!(clock.local(second + second).as_ns(), 2_000_000_005);
+    }
+
+    #[test]
+    fn a_clock_shows_the_same_in_64_bits_and_beyond() {
+        for dividend in [
+            0,
+            1,
+            999,
+            1_000,
+            i128::from(u64::MAX),
+            i128::from(u64::MAX) + 1,
+            i128::MAX,
+        ] {
+            for divisor in [1, 3, MILLION, i128::from(u64::MAX) + 1] {
+                assert_eq!(divide(dividend, divisor), dividend / divisor);
+            }
+        }
+        // A hundred days: the product of picoseconds and parts per million is far above 64 bits.
+        let days = SimTime::from_ms(100 * 24 * 3_600_000);
+        assert_eq!(
+            HostClock::new(0, 500).local(days).as_ns(),
+            days.as_ns() / 10_000 * 10_005
+        );
     }
 
     proptest! {
