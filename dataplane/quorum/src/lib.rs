@@ -22,7 +22,7 @@
 //!
 //! Each invariant is a function of [`check`], which tests, the simulator's soak and the model in `tests/model` share.
 //!
-//! 1. *One leader a term.* A replica votes once a term, and the vote is durable before the reply leaves (it is sent from
+//! 1. *One leader a term.* A replica votes once a term, however often it begins again within it, and the vote is durable before the reply leaves (it is sent from
 //!    `Input::Durable`). Two election quorums share a voter, because twice `elect_count` exceeds the number of voters.
 //! 2. *Logs match.* An entry is taken only behind an entry of the same slot and term as at the leader (`prev_term`), or by
 //!    the fast path, whose `synced` says that this was compared in this very term; a leader only appends. So two logs that
