@@ -56,6 +56,10 @@ impl<S: StateMachine> Replica<S> {
                 self.counters.busy_count += 1;
                 Outcome::Busy
             }
+            Err(Refusal::Busy) => {
+                self.counters.busy_count += 1;
+                Outcome::Busy
+            }
             Err(Refusal::Expired) => {
                 self.counters.expired_count += 1;
                 Outcome::Expired
@@ -100,27 +104,34 @@ impl<S: StateMachine> Replica<S> {
         if frame_bytes > self.config.limits.frame_bytes_max {
             return Err(Refusal::Reason(refusal::TOO_LARGE));
         }
-        match request.command {
-            Command::Open => return Ok(()),
-            Command::Reconfigure { members } => self.accept_members(members)?,
-            _ => {}
-        }
-        if self.makes(Mutation::ForgetsSessions) {
+        if let Command::Open = request.command {
             return Ok(());
         }
-        match self.sessions.look_up(request.client, request.sequence) {
-            Known::New => Ok(()),
-            Known::Answered(_) => Err(Refusal::Repeated),
-            Known::Expired => Err(Refusal::Expired),
+        // What was answered is answered the same again, a change of members too, whatever has become of them since.
+        if !self.makes(Mutation::ForgetsSessions) {
+            match self.sessions.look_up(request.client, request.sequence) {
+                Known::New => {}
+                Known::Answered(_) => return Err(Refusal::Repeated),
+                Known::Expired => return Err(Refusal::Expired),
+            }
+        }
+        match request.command {
+            Command::Reconfigure { members } => self.accept_members(members, payload),
+            _ => Ok(()),
         }
     }
 
     /// One voter at a time, and every quorum of the old must meet every quorum of the new (Raft thesis §4.1).
-    fn accept_members(&self, new: Members) -> Result<(), Refusal> {
+    fn accept_members(&self, new: Members, payload: &[u8]) -> Result<(), Refusal> {
         let refuse = |reason| Err(Refusal::Reason(reason));
         let Role::Leader(leader) = &self.role else {
             return refuse(refusal::CHANGE_UNDER_WAY);
         };
+        // The same request once more, while its first copy is not committed: a refusal would say that it is never done.
+        let pending = leader.change.and_then(|from| self.window.get(Slot(from.0 - 1)));
+        if pending.is_some_and(|entry| entry.bytes == payload) {
+            return Err(Refusal::Busy);
+        }
         // Also while nothing of our own term is committed: the bug of 2015 in the single-server change.
         if leader.change.is_some() || self.commit_end <= leader.fast.term_begin {
             return refuse(refusal::CHANGE_UNDER_WAY);
@@ -187,6 +198,7 @@ impl<S: StateMachine> Replica<S> {
 }
 
 enum Refusal {
+    Busy,
     Expired,
     Repeated,
     Reason(u8),

@@ -420,6 +420,39 @@ fn a_follower_that_cannot_read_what_it_acknowledged_gets_it_again_from_the_same_
     assert_eq!(repaired.machine().puts_count, 20);
 }
 
+#[test]
+fn a_change_of_members_that_is_asked_for_twice_is_not_refused_and_made() {
+    let mut cluster = Cluster::of(4);
+    let leader = cluster.elect();
+    let client = cluster.open(leader);
+    let change = |away: u32| Command::Reconfigure {
+        members: majorities(0b1111 ^ 1 << away),
+    };
+    let (first, second) = ((leader + 1) % 4, (leader + 2) % 4);
+    cluster.loses = Box::new(move |_, to, _| to == leader);
+    cluster.request(leader, client, 1, change(first));
+    cluster.settle();
+    // No answer came, so the client asks again, under the same number.
+    cluster.request(leader, client, 1, change(first));
+    assert_eq!(cluster.answers, [(leader, 1, "Busy".into())]);
+    cluster.loses = Box::new(|_, _, _| false);
+    cluster.run_for(Duration::from_millis(50));
+    assert_eq!(cluster.answers.pop(), Some((leader, 1, "Done".into())));
+    // A late copy of it, when the members have become others, which one step would not lead back from.
+    let back = Command::Reconfigure {
+        members: majorities(0b1111),
+    };
+    for (sequence, command) in [(2, back), (3, change(second))] {
+        cluster.request(leader, client, sequence, command);
+        cluster.run_for(Duration::from_millis(50));
+        assert_eq!(cluster.answers.pop(), Some((leader, sequence, "Done".into())));
+    }
+    cluster.request(leader, client, 1, change(first));
+    assert_eq!(cluster.answers.pop(), Some((leader, 1, "Done".into())));
+    let members = cluster.members[leader as usize].replica.members();
+    assert_eq!(members, majorities(0b1111 ^ 1 << second));
+}
+
 /// The leader has begun other rounds by the time it hears what the follower says of the last one but two.
 #[test]
 fn a_follower_that_answers_later_than_the_next_heartbeat_is_repaired_too() {
