@@ -268,14 +268,14 @@ impl Strike<'_> {
     fn cut_off(&mut self, leader: u32) {
         let leader = HostSet::of([HostId(leader)]);
         let others = HostSet(self.replicas().0 & !leader.0);
-        // The first client reads; at least one of the others goes on writing elsewhere.
-        let clients = HostSet(((1 << self.plan.hosts.len()) - 1) & !self.replicas().0);
-        let reader = 1 << self.plan.replicas_count;
-        let writer = 1
-            << self
-                .rng
-                .random_range(self.plan.replicas_count + 1..self.plan.hosts.len() as u32);
-        let captives = HostSet(self.rng.random::<u64>() & clients.0 & !writer | reader);
+        // The first client reads; another one, where there is one, goes on writing elsewhere.
+        let (reader, hosts_count) = (self.plan.replicas_count, self.plan.hosts.len() as u32);
+        let clients = HostSet((1 << hosts_count) - (1 << reader));
+        let writer = match hosts_count - reader {
+            0 | 1 => HostSet::default(),
+            _ => HostSet::of([HostId(self.rng.random_range(reader + 1..hosts_count))]),
+        };
+        let captives = HostSet((self.rng.random::<u64>() | 1 << reader) & clients.0 & !writer.0);
         let free = HostSet(clients.0 & !captives.0);
         let faults = LinkFaults {
             duplicate_ratio: 0.9,
