@@ -46,6 +46,10 @@ pub const COMMIT_SECTORS_MAX: usize = 0x7fff;
 /// spare for its headers.
 pub const RECORD_PAYLOAD_BYTES_MAX: usize = 8 << 20;
 
+/// The largest commit number and slot: more than a century of a thousand million a second. What is above was written by
+/// nobody's log, whatever its checksum says, and arithmetic on what is below does not overflow.
+pub const NUMBER_MAX: u64 = 1 << 62;
+
 /// The most records of one sector: what a sector that cannot be read may have held.
 pub(crate) const SECTOR_RECORDS_MAX: u64 = (SECTOR_PAYLOAD_BYTES / RECORD_HEADER_BYTES) as u64;
 
@@ -231,7 +235,8 @@ impl Sector {
             has_copies: get_u16(bytes, SECTOR_INDEX) & COPIES_BIT != 0,
         };
         let crc = crc32c(&bytes[SECTOR_CRC.end..]) ^ place.mix();
-        if get_u32(bytes, SECTOR_CRC) != crc || header.index >= header.count || header.lsn == 0 {
+        if get_u32(bytes, SECTOR_CRC) != crc || header.index >= header.count || !(1..=NUMBER_MAX).contains(&header.lsn)
+        {
             return Sector::Damaged;
         }
         Sector::Valid(header)
@@ -283,16 +288,16 @@ impl CommitHeader {
         bytes[COMMIT_END_TERM].copy_from_slice(&self.end_term.to_be_bytes());
     }
 
-    /// Reads it. Any bytes are one; the sector's checksum has vouched for them.
+    /// Reads it. Any bytes are one; the sector's checksum has vouched for them. Slots above [`NUMBER_MAX`] read as that.
     pub fn parse(bytes: &[u8; COMMIT_HEADER_BYTES]) -> CommitHeader {
         CommitHeader {
             prev_delta: get_u32(bytes, COMMIT_PREV),
             durable_delta: get_u32(bytes, COMMIT_DURABLE),
             states_count: get_u32(bytes, COMMIT_STATES),
             cut_delta: get_u32(bytes, COMMIT_CUT),
-            cut_slot: get_u64(bytes, COMMIT_CUT_SLOT),
-            begin: get_u64(bytes, COMMIT_BEGIN),
-            end: get_u64(bytes, COMMIT_END),
+            cut_slot: get_u64(bytes, COMMIT_CUT_SLOT).min(NUMBER_MAX),
+            begin: get_u64(bytes, COMMIT_BEGIN).min(NUMBER_MAX),
+            end: get_u64(bytes, COMMIT_END).min(NUMBER_MAX),
             end_term: get_u64(bytes, COMMIT_END_TERM),
         }
     }
@@ -358,6 +363,9 @@ pub enum RecordFault {
     /// It would run on behind its commit's end.
     #[error("a record longer than its commit")]
     Length,
+    /// No log has so many.
+    #[error("a record of slot {0}, which no log reaches")]
+    Slot(u64),
 }
 
 impl RecordHeader {
@@ -374,7 +382,7 @@ impl RecordHeader {
     /// Reads it; nothing if the records end here.
     ///
     /// # Errors
-    /// [`RecordFault::Kind`].
+    /// [`RecordFault::Kind`], [`RecordFault::Slot`].
     pub fn parse(bytes: &[u8; RECORD_HEADER_BYTES]) -> Result<Option<RecordHeader>, RecordFault> {
         let code = bytes[RECORD_KIND];
         if code == 0 {
@@ -384,11 +392,15 @@ impl RecordHeader {
             .get(usize::from(code) - 1)
             .ok_or(RecordFault::Kind(code))?;
         let len = &bytes[RECORD_LEN];
+        let slot = get_u64(bytes, RECORD_SLOT);
+        if slot > NUMBER_MAX {
+            return Err(RecordFault::Slot(slot));
+        }
         Ok(Some(RecordHeader {
             kind,
             payload_bytes: u32::from_be_bytes([0, len[0], len[1], len[2]]),
             term: get_u64(bytes, RECORD_TERM),
-            slot: get_u64(bytes, RECORD_SLOT),
+            slot,
         }))
     }
 }
@@ -431,15 +443,15 @@ impl Origin {
         bytes
     }
 
-    /// Reads it; nothing if the length is wrong.
+    /// Reads it; nothing if the length is wrong. Slots above [`NUMBER_MAX`] read as that.
     pub fn parse(bytes: &[u8]) -> Option<Origin> {
         let bytes: &[u8; Origin::BYTES] = bytes.try_into().ok()?;
         let word = |index: usize| get_u64(bytes, index * 8..index * 8 + 8);
         Some(Origin {
-            end: word(0),
+            end: word(0).min(NUMBER_MAX),
             end_term: word(1),
             live_lsn: word(2),
-            damage_end: word(3),
+            damage_end: word(3).min(NUMBER_MAX),
             damage_term: word(4),
             generation: word(5),
         })

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use crate::format::{CommitHeader, Origin, RecordHeader, RecordKind};
+use crate::format::{CommitHeader, NUMBER_MAX, Origin, RecordHeader, RecordKind};
 
 /// Where an entry's payload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +92,7 @@ impl Replay {
                     last_term: header.term,
                     generation: Some(word(1)),
                 };
-                self.install(standing, word(0));
+                self.install(standing, word(0).min(NUMBER_MAX));
             }
             RecordKind::Origin => self.origin(header, Origin::parse(payload).unwrap_or_default()),
             RecordKind::Damage => {
@@ -116,7 +116,7 @@ impl Replay {
         let (slot, term) = (header.slot, header.term);
         if slot > self.end() {
             // Its predecessors are lost, so it is of no use. That it was there must be remembered.
-            self.damage_to(slot + 1, term);
+            self.damage_to((slot + 1).min(NUMBER_MAX), term);
             return;
         }
         self.truncate(slot);
@@ -182,7 +182,7 @@ impl Replay {
 
     /// Commits above `last_lsn` are lost; `next`, with number `next_lsn`, is the first behind them that is not.
     pub(crate) fn lost(&mut self, last_lsn: u64, next_lsn: u64, next: &CommitHeader) -> Result<bool, StateLost> {
-        let was_cut = next.cut_delta > 0 && next_lsn - u64::from(next.cut_delta) > last_lsn;
+        let was_cut = next.cut_delta > 0 && next_lsn.saturating_sub(u64::from(next.cut_delta)) > last_lsn;
         let is_whole = !was_cut && next.end == self.end() && next.begin == self.begin();
         if !is_whole {
             let once = self.end();
@@ -218,7 +218,7 @@ impl Replay {
     /// The end is damaged: of up to `records_max` records nothing is known.
     pub(crate) fn lost_end(&mut self, records_max: u64) {
         let (end, term) = (self.end(), self.end_term());
-        self.damage_to(end + records_max, term);
+        self.damage_to((end + records_max).min(NUMBER_MAX), term);
         self.has_begun = true;
     }
 

@@ -4,6 +4,8 @@ use std::io;
 
 use dataplane_waist::{STATE_BYTES_MAX, Slot};
 
+use crate::format::NUMBER_MAX;
+
 /// A log's shape, as far as its answers depend on it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
@@ -27,6 +29,9 @@ impl Shape {
                 "slot {slot} is in the past: a snapshot stands for all before {begin}"
             )));
         }
+        if slot.0 >= NUMBER_MAX {
+            return Err(invalid(format!("slot {}: no log reaches {NUMBER_MAX}", slot.0)));
+        }
         if payload.len() > self.payload_bytes_max {
             let (len, max) = (payload.len(), self.payload_bytes_max);
             return Err(invalid(format!(
@@ -42,6 +47,9 @@ impl Shape {
             return Err(invalid(format!(
                 "a snapshot up to {end}: one up to {begin} stands already"
             )));
+        }
+        if end.0 > NUMBER_MAX {
+            return Err(invalid(format!("a snapshot up to {}: no log reaches {NUMBER_MAX}", end.0)));
         }
         Ok(())
     }

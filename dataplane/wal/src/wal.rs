@@ -13,8 +13,8 @@ use crate::{
     buffer::{Buffer, CommitBuilder},
     error::WalError,
     format::{
-        COMMIT_SECTORS_MAX, CommitHeader, FIRST_SECTOR, Origin, Place, RECORD_PAYLOAD_BYTES_MAX, RecordHeader,
-        RecordKind, SECTOR_BYTES,
+        COMMIT_SECTORS_MAX, CommitHeader, FIRST_SECTOR, Origin, Place, RECORD_PAYLOAD_BYTES_MAX,
+        RecordHeader, RecordKind, SECTOR_BYTES,
     },
     open::{Opened, WalOptions, prepare_segment},
     replay::{Damage, Replay, Standing},

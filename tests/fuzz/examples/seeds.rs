@@ -9,7 +9,7 @@ use dataplane_wal::{Storage, Wal, testing::Disk};
 use dataplane_wire::quorum::request::Command;
 use tests_fuzz::{
     replicas::{config, store},
-    segments::{options, seed},
+    segments::{MENDED, options, seed},
 };
 
 fn main() -> io::Result<()> {
@@ -24,10 +24,13 @@ fn main() -> io::Result<()> {
         ("state", b"vsavsAsvas"),
         ("installed", b"aaasisaasas"),
         ("dropped", b"aAasdsaasis"),
-        ("rolled", b"AAAsAAAsAAAsAAAsisAAAsAAAsAAAsAAAs"),
+        ("rolled", b"AAAAAAsAAAAAAsAAAAAAsisAAAs"),
     ];
     for (name, steps) in logs {
-        write("wal_recovery", name, &seed(steps))?;
+        let mut bytes = seed(steps);
+        write("wal_recovery", name, &bytes)?;
+        bytes[0] |= MENDED;
+        write("wal_recovery", &format!("{name}-mended"), &bytes)?;
     }
     write("wal_snapshot", "real", &snapshot_file()?)?;
     let mut image = Vec::new();
@@ -57,7 +60,9 @@ fn snapshot_file() -> io::Result<Vec<u8>> {
     wal.sync()?;
     wal.wait()?;
     let files = disk.list()?;
-    let file = files.iter().find_map(|(name, _)| name.starts_with("snapshot-").then(|| disk.file(name))?);
+    let file = files
+        .iter()
+        .find_map(|(name, _)| name.starts_with("snapshot-").then(|| disk.file(name))?);
     Ok([vec![1], file.ok_or(io::ErrorKind::NotFound)?].concat())
 }
 
@@ -73,7 +78,10 @@ fn replica(image: &[u8]) -> Vec<u8> {
     let limits = config().limits;
     let put = |bytes: &mut Vec<u8>, words: &[u64]| bytes.extend(words.iter().flat_map(|word| word.to_be_bytes()));
     // Two sessions: the first has two answers ("done", and "mismatch" with a value), the second none.
-    put(&mut bytes, &[limits.sessions_max as u64, limits.session_replies as u64, 2]);
+    put(
+        &mut bytes,
+        &[limits.sessions_max as u64, limits.session_replies as u64, 2],
+    );
     put(&mut bytes, &[4, 6, 2, 1]);
     bytes.push(0);
     put(&mut bytes, &[2]);

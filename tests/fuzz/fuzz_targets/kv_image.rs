@@ -8,7 +8,13 @@ use tests_fuzz::replicas::store;
 
 fuzz_target!(|bytes: &[u8]| {
     let mut store = store();
-    store.apply(&Command::Put { key: b"key", value: b"value" }, &mut |_| {});
+    store.apply(
+        &Command::Put {
+            key: b"key",
+            value: b"value",
+        },
+        &mut |_| {},
+    );
     let mut before = Vec::new();
     store.save(&mut before);
     let loaded = store.load(bytes);

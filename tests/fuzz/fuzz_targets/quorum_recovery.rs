@@ -10,7 +10,9 @@ use tests_fuzz::replicas::{config, store};
 const STATE_BYTES: usize = 32;
 
 fuzz_target!(|bytes: &[u8]| {
-    let Some((&[flags, entry_len], rest)) = bytes.split_first_chunk::<2>() else { return };
+    let Some((&[flags, entry_len], rest)) = bytes.split_first_chunk::<2>() else {
+        return;
+    };
     let (state, rest) = rest.split_at(rest.len().min(STATE_BYTES));
     let (entry, image) = rest.split_at(rest.len().min(entry_len.into()));
     let mut log = MemoryLog::new();
@@ -31,7 +33,9 @@ fuzz_target!(|bytes: &[u8]| {
     if flags & 4 != 0 {
         log.append(Slot(end), Term(2), entry).expect("it is the next");
     }
-    let Ok(mut replica) = Replica::recover(config(), store(), &mut log) else { return };
+    let Ok(mut replica) = Replica::recover(config(), store(), &mut log) else {
+        return;
+    };
     let mut out = replica.effects(1);
     for time_ms in [0, 200, 400, 800] {
         out.clear();

@@ -1,10 +1,10 @@
 //! Any bytes as the segment files of a log: opening it answers, without a panic, and no entry comes out that does not stand
-//! there under checksums that match. A log that could be opened goes on.
+//! there under checksums that match. A log that a disk has damaged goes on.
 #![no_main]
 
 use dataplane_waist::{Log, Slot, Term};
 use libfuzzer_sys::fuzz_target;
-use tests_fuzz::segments::{disk, entries_under_checksums, files, open};
+use tests_fuzz::segments::{MENDED, disk, entries_under_checksums, files, open};
 
 fuzz_target!(|bytes: &[u8]| {
     let files = files(bytes);
@@ -12,11 +12,20 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok((mut wal, found)) = open(&disk) else { return };
     let written = entries_under_checksums(&files);
     for entry in &found.entries {
-        assert!(written.contains(entry), "slot {} was made up: {}", entry.0, wal.report());
+        assert!(
+            written.contains(entry),
+            "slot {} was made up: {}",
+            entry.0,
+            wal.report()
+        );
     }
     let slots: Vec<u64> = found.entries.iter().map(|entry| entry.0).collect();
     assert!(slots.windows(2).all(|pair| pair[0] + 1 == pair[1]), "a gap: {slots:?}");
-    // It goes on, and has what it took when it is opened again.
+    // After whatever a disk did, it goes on, and has what it took when it is opened again. What a mad writer numbers its
+    // commits with may leave no room for that.
+    if bytes.first().is_none_or(|first| first & MENDED != 0) {
+        return;
+    }
     let end = wal.end();
     if wal.append(end, Term(u64::MAX), b"after").is_err() {
         return;
@@ -28,5 +37,9 @@ fuzz_target!(|bytes: &[u8]| {
     let report = wal.report();
     assert_eq!(wal.end(), Slot(end.0 + 1), "{before}\n{report}");
     assert_eq!(again.state, found.state, "{before}\n{report}");
-    assert_eq!(again.entries[..found.entries.len()], found.entries, "{before}\n{report}");
+    assert_eq!(
+        again.entries[..found.entries.len()],
+        found.entries,
+        "{before}\n{report}"
+    );
 });

@@ -27,9 +27,14 @@ fuzz_target!(|bytes: &[u8]| {
     wal.sync().and_then(|()| wal.wait()).expect("memory takes it");
     drop(wal);
     let files = disk.list().expect("memory can be read");
-    let (name, _) = files.iter().find(|(name, _)| name.starts_with("snapshot-")).expect("it was installed");
+    let (name, _) = files
+        .iter()
+        .find(|(name, _)| name.starts_with("snapshot-"))
+        .expect("it was installed");
     // The first byte says whether the checksums are mended: a fuzzer does not guess them.
-    let Some((&first, bytes)) = bytes.split_first() else { return };
+    let Some((&first, bytes)) = bytes.split_first() else {
+        return;
+    };
     let mut bytes = bytes.to_vec();
     if first & 1 == 1 && bytes.len() >= HEADER_BYTES {
         let len: [u8; 8] = bytes[40..48].try_into().expect("eight bytes");

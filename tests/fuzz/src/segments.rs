@@ -16,8 +16,10 @@ pub const CLUSTER: u64 = 0x1ab;
 const SEGMENT_BYTES: usize = 32 << 10;
 /// As many files as a first byte of 0xff says.
 const FILES_MAX: usize = 4;
-/// A sector whose first byte, which is of its checksum, has this bit is taken as it is. Of the others the checksum is
-/// mended: a fuzzer does not guess it.
+/// With this bit in the first byte, checksums are mended, because a fuzzer does not guess them: what is read then is what
+/// a writer gone mad could have left, and not only a disk.
+pub const MENDED: u8 = 0x80;
+/// But not in a sector whose first byte, which is of its checksum, has this bit.
 const AS_IT_IS: u8 = 1;
 
 pub fn options() -> WalOptions {
@@ -71,7 +73,7 @@ pub fn files(bytes: &[u8]) -> Vec<Vec<u8>> {
         for (offset, &bytes) in mine.iter().take(room).enumerate() {
             let sector = &mut chunks[FIRST_SECTOR + offset];
             sector[..bytes.len()].copy_from_slice(bytes);
-            if sector[0] & AS_IT_IS == 0 && sector.iter().any(|&byte| byte != 0) {
+            if first & MENDED != 0 && sector[0] & AS_IT_IS == 0 && sector.iter().any(|&byte| byte != 0) {
                 mend(sector, place(file_index as u32, FIRST_SECTOR + offset));
             }
         }
@@ -192,16 +194,19 @@ pub fn seed(steps: &[u8]) -> Vec<u8> {
         done.expect("it makes sense");
     }
     wal.sync().and_then(|()| wal.wait()).expect("memory takes it");
-    let files: Vec<Vec<u8>> = (0..FILES_MAX).map_while(|index| disk.file(&format!("segment-{index:04}"))).collect();
+    let files: Vec<Vec<u8>> = (0..FILES_MAX)
+        .map_while(|index| disk.file(&format!("segment-{index:04}")))
+        .collect();
     let mut bytes = vec![files.len() as u8 - 1];
-    let used = |file: &Vec<u8>| file.iter().rposition(|&byte| byte != 0).map_or(0, |last| last / SECTOR_BYTES + 1);
+    let used = |file: &Vec<u8>| {
+        file.iter()
+            .rposition(|&byte| byte != 0)
+            .map_or(0, |last| last / SECTOR_BYTES + 1)
+    };
     let sectors = files.iter().map(used).max().unwrap_or(0).max(FIRST_SECTOR);
     for file in &files {
         let (chunks, _) = file[FIRST_SECTOR * SECTOR_BYTES..sectors * SECTOR_BYTES].as_chunks::<SECTOR_BYTES>();
-        for mut sector in chunks.iter().copied() {
-            sector[0] &= !AS_IT_IS;
-            bytes.extend_from_slice(&sector);
-        }
+        bytes.extend(chunks.iter().flatten());
     }
     bytes
 }
