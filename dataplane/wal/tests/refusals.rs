@@ -135,6 +135,74 @@ fn what_makes_no_sense_is_refused_and_the_log_goes_on() {
     assert_eq!(contents(&mut wal).unwrap().entries.last().unwrap().2, largest);
 }
 
+/// Found by fuzzing: the next commit's number, and the slot behind an entry's, overflowed.
+#[test]
+fn the_highest_numbers_under_checksums_that_match_are_no_panic() {
+    use dataplane_wal::format::{COMMIT_HEADER_BYTES, Place, RecordHeader, RecordKind, SectorHeader, seal_sector};
+    let sealed = |lsn: u64, kind: RecordKind, slot: u64, delta_byte: u8| {
+        let mut sector = [0; 512];
+        sector[16..16 + COMMIT_HEADER_BYTES].fill(delta_byte);
+        let record = RecordHeader {
+            kind,
+            payload_bytes: 0,
+            term: u64::MAX,
+            slot,
+        };
+        sector[16 + COMMIT_HEADER_BYTES..][..20].copy_from_slice(&record.emit());
+        let header = SectorHeader {
+            lsn,
+            index: 0,
+            count: 1,
+            has_copies: false,
+        };
+        let place = Place {
+            cluster: support::CLUSTER,
+            file_index: 0,
+            sector: 9,
+        };
+        seal_sector(&mut sector, header, place);
+        sector
+    };
+    let kinds = [
+        RecordKind::Append,
+        RecordKind::State,
+        RecordKind::Install,
+        RecordKind::Origin,
+        RecordKind::Damage,
+        RecordKind::Cut,
+    ];
+    for kind in kinds {
+        for (lsn, slot, delta_byte) in [
+            (u64::MAX, 0, 0),
+            (1 << 62, 1 << 62, 0xff),
+            (2, u64::MAX, 0xff),
+            (3, (1 << 62) - 1, 0x3f),
+        ] {
+            let disk = Disk::new(1);
+            drop(open(disk.clone()).unwrap());
+            disk.tamper("segment-0000", |bytes| {
+                bytes[9 * 512..10 * 512].copy_from_slice(&sealed(lsn, kind, slot, delta_byte));
+            });
+            let Ok(mut wal) = open(disk) else { continue };
+            contents(&mut wal).unwrap();
+            let end = wal.end();
+            if wal.append(end, Term(1), b"next").is_ok() {
+                wal.sync().unwrap();
+                wal.wait().unwrap();
+            }
+        }
+    }
+    let mut wal = open(Disk::new(1)).unwrap();
+    let snapshot = Snapshot {
+        end: Slot(u64::MAX),
+        last_term: Term(1),
+        tail: Tail::Drop,
+        bytes: Arc::from(&[][..]),
+    };
+    let error = wal.install(&snapshot).unwrap_err();
+    assert!(error.to_string().contains("no log reaches"), "{error}");
+}
+
 #[test]
 fn two_openers_are_one_too_many() {
     let folder = std::env::temp_dir().join(format!("dplab-wal-lock-{}", std::process::id()));

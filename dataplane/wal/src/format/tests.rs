@@ -117,3 +117,47 @@ proptest! {
         prop_assert_eq!(records.next(), Ok(None));
     }
 }
+
+#[test]
+fn numbers_that_no_log_reaches_are_not_believed() {
+    let header = |lsn| SectorHeader {
+        lsn,
+        index: 0,
+        count: 1,
+        has_copies: false,
+    };
+    for (lsn, is_valid) in [
+        (0, false),
+        (1, true),
+        (NUMBER_MAX, true),
+        (NUMBER_MAX + 1, false),
+        (u64::MAX, false),
+    ] {
+        let mut sector = [1; SECTOR_BYTES];
+        seal_sector(&mut sector, header(lsn), PLACE);
+        let is_found = matches!(Sector::parse(&sector, PLACE), Sector::Valid(_));
+        assert_eq!(is_found, is_valid, "commit {lsn}");
+    }
+    let record = |slot| RecordHeader {
+        kind: RecordKind::Append,
+        payload_bytes: 0,
+        term: 1,
+        slot,
+    };
+    assert!(RecordHeader::parse(&record(NUMBER_MAX).emit()).is_ok());
+    let beyond = RecordHeader::parse(&record(NUMBER_MAX + 1).emit());
+    assert_eq!(beyond, Err(RecordFault::Slot(NUMBER_MAX + 1)));
+    let commit = CommitHeader {
+        end: u64::MAX,
+        begin: u64::MAX,
+        cut_slot: u64::MAX,
+        ..CommitHeader::default()
+    };
+    let mut bytes = [0; COMMIT_HEADER_BYTES];
+    commit.emit(&mut bytes);
+    let read = CommitHeader::parse(&bytes);
+    assert_eq!(
+        (read.end, read.begin, read.cut_slot),
+        (NUMBER_MAX, NUMBER_MAX, NUMBER_MAX)
+    );
+}
