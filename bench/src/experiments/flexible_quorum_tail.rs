@@ -519,3 +519,51 @@ fn crashes_agree(table: &Table) -> Judgement {
         false => Judgement::new(decide(holds), figures),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiments::virtual_time::row_of;
+
+    #[test]
+    fn elections_take_the_fewest_that_are_safe() {
+        let elect_count = |count, commit| members(count, commit).map(|members| members.elect_count);
+        assert_eq!(elect_count(5, 2), Some(4));
+        assert_eq!(elect_count(5, 3), Some(3));
+        // Two elections must meet, too, however large commits are.
+        assert_eq!(elect_count(5, 4), Some(3));
+        assert_eq!(elect_count(7, 2), Some(6));
+        assert_eq!(elect_count(3, 4), None);
+    }
+
+    #[test]
+    fn a_cluster_that_survives_another_number_of_deaths_is_seen() {
+        let judge = |survives: f64, lost: f64| {
+            let row = row_of(
+                &[("part", CRASHES), ("replicas", "5"), ("commit_quorum", "2")],
+                &[
+                    ("survives_followers", survives),
+                    ("analytic_survives_followers", 3.0),
+                    ("survives_with_leader", 1.0),
+                    ("analytic_survives_with_leader", 1.0),
+                    ("acknowledged_and_lost", lost),
+                    ("invariant_checks", 1.0),
+                ],
+            );
+            crashes_agree(&Table {
+                rows: vec![row],
+                seed: 1,
+            })
+            .outcome
+        };
+        assert_eq!(judge(3.0, 0.0), Outcome::Holds);
+        assert_eq!(judge(4.0, 0.0), Outcome::Fails);
+        assert_eq!(judge(3.0, 1.0), Outcome::Fails);
+    }
+
+    #[test]
+    fn counts_that_chance_does_not_explain_are_seen() {
+        assert!(deviations(1_000, 10_000, 0.1) < 0.1);
+        assert!(deviations(1_200, 10_000, 0.1) > DEVIATIONS_MAX);
+    }
+}

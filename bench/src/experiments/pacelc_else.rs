@@ -546,3 +546,43 @@ fn staleness(table: &Table) -> Judgement {
         false => Judgement::new(decide(holds), figures),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiments::virtual_time::row_of;
+
+    #[test]
+    fn names_are_the_axis_s() {
+        for (how, name) in How::ALL.into_iter().zip(READ.full) {
+            assert_eq!(How::of(name), Some(how));
+        }
+        assert_eq!(How::of("leased"), None);
+    }
+
+    #[test]
+    fn old_answers_and_slow_ones_are_seen() {
+        let row = |read, stale, slowest_ns| {
+            row_of(
+                &[("read", read), ("place", LAN), ("log", MEMORY)],
+                &[
+                    ("stale_reads", stale),
+                    ("latency_min", 50_003.0),
+                    ("latency_max", slowest_ns),
+                    ("analytic_latency", 50_000.0),
+                ],
+            )
+        };
+        let judge = |rows| {
+            let table = Table { rows, seed: 1 };
+            (staleness(&table).outcome, ways_exact(&table).outcome)
+        };
+        let follower = || row("stale-follower", 3.0, 50_003.0);
+        let good = vec![row("lease", 0.0, 50_003.0), follower()];
+        assert_eq!(judge(good), (Outcome::Holds, Outcome::Holds));
+        let old = vec![row("lease", 1.0, 50_009.0), follower()];
+        assert_eq!(judge(old), (Outcome::Fails, Outcome::Fails));
+        let never = vec![row("stale-follower", 0.0, 50_003.0)];
+        assert_eq!(judge(never).0, Outcome::Fails);
+    }
+}

@@ -447,3 +447,48 @@ fn batching_shares(table: &Table) -> Judgement {
         false => Judgement::new(all(holds), figures),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiments::virtual_time::row_of;
+
+    #[test]
+    fn bounds_of_the_book() {
+        let bounds = Bounds::of(5);
+        assert_eq!(
+            (bounds.textbook, bounds.piggybacked, bounds.all_to_all),
+            (14.0, 10.0, 22.0)
+        );
+    }
+
+    /// One message too many in a million, and a put that took a turn more, are seen.
+    #[test]
+    fn exact_claims_can_fail() {
+        let judge = |messages: f64, slowest_ns: f64| {
+            let row = row_of(
+                &[("replicas", "3"), ("in_flight", "1"), ("loss_percent", "0")],
+                &[
+                    ("messages", messages),
+                    ("commits", 1e6),
+                    ("analytic_piggybacked_per_commit", 6.0),
+                    ("latency_min", 100_004.0),
+                    ("latency_max", slowest_ns),
+                    ("leader_commit_min", 50_002.0),
+                    ("leader_commit_max", 50_002.0),
+                ],
+            );
+            let table = Table {
+                rows: vec![row],
+                seed: 1,
+            };
+            (messages_exact(&table).outcome, round_trips_exact(&table).outcome)
+        };
+        assert_eq!(judge(6e6, 100_004.0), (Outcome::Holds, Outcome::Holds));
+        assert_eq!(judge(6e6 + 1.0, 100_005.0), (Outcome::Fails, Outcome::Fails));
+        assert!(matches!(
+            messages_exact(&Table::default()).outcome,
+            Outcome::NotMeasured { .. }
+        ));
+    }
+}

@@ -269,3 +269,37 @@ impl Simulated {
         self.row
     }
 }
+
+/// A row in virtual time with nothing but these axes and metrics, for tests of claims.
+#[cfg(test)]
+pub fn row_of(axis: &[(&str, &str)], metrics: &[(&str, f64)]) -> Row {
+    let metric = |value| Metric {
+        value,
+        unit: "count".to_owned(),
+        better: Better::Neither,
+    };
+    Row {
+        experiment: String::new(),
+        backend: BACKEND.to_owned(),
+        mode: ModeRecord::Simulated,
+        axis: axis
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+        round: 0,
+        twin: false,
+        seed: 1,
+        at_s: 0.0,
+        elapsed_s: 0.0,
+        latency: None,
+        service: None,
+        schedule_lag: None,
+        metrics: metrics
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), metric(*value)))
+            .collect(),
+        series: Vec::new(),
+        facts: BTreeMap::new(),
+        validity: Validity::Valid,
+    }
+}

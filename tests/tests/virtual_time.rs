@@ -1,0 +1,162 @@
+//! Experiments in virtual time as a user runs them: the same seed gives the same rows, and their claims hold; and reads at
+//! real replicas, which end with the run.
+#![forbid(unsafe_code)]
+
+use std::{collections::BTreeMap, fs};
+
+use serde_json::Value;
+use tests::{Scratch, run, stderr, stdout};
+
+/// Rows and verdicts of a run, without what a clock has said.
+fn measure(args: &[&str]) -> (Vec<Value>, BTreeMap<String, String>) {
+    let scratch = Scratch::new();
+    let output = run(&[&["run", "--json", "--out", &scratch.join("run")], args].concat());
+    let (mut rows, mut verdicts) = (Vec::new(), BTreeMap::new());
+    for line in stdout(&output).lines() {
+        let mut record: Value = serde_json::from_str(line).expect("every line of stdout is JSON");
+        match record["record"].as_str() {
+            Some("row") => {
+                record["at_s"].take();
+                rows.push(record);
+            }
+            Some("verdict") => {
+                let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                verdicts.insert(word(&record["claim"]), word(&record["outcome"]["is"]));
+            }
+            _ => {}
+        }
+    }
+    assert!(!rows.is_empty(), "{args:?}: {}", stderr(&output));
+    (rows, verdicts)
+}
+
+fn assert_simulated(rows: &[Value]) {
+    for row in rows {
+        assert_eq!(row["mode"]["is"], "simulated");
+        assert_eq!(row["backend"], "sim");
+        assert!(
+            row["facts"]["event_hash"].is_string() && row["facts"]["guarantee"].is_string(),
+            "{row}"
+        );
+        assert!(
+            row["metrics"]["invariant_checks"]["value"].as_f64() > Some(0.0),
+            "{row}"
+        );
+    }
+}
+
+fn metric(row: &Value, name: &str) -> f64 {
+    let value = row["metrics"][name]["value"].as_f64();
+    value.unwrap_or_else(|| panic!("no {name} in {row}"))
+}
+
+#[test]
+fn messages_are_counted_exactly_and_again_the_same() {
+    let args = [
+        "quorum-messages",
+        "--axis",
+        "replicas=3,5",
+        "--axis",
+        "in_flight=1",
+        "--axis",
+        "loss_percent=0",
+    ];
+    let (rows, verdicts) = measure(&[&args[..], &["--seed", "7"]].concat());
+    assert_simulated(&rows);
+    let per_commit: Vec<f64> = rows.iter().map(|row| metric(row, "messages_per_commit")).collect();
+    assert_eq!(per_commit, [6.0, 10.0]);
+    assert_eq!(verdicts["quorum-messages"], "holds");
+    assert_eq!(verdicts["quorum-round-trips"], "holds");
+    assert_eq!(verdicts["quorum-messages-batched"], "not_measured");
+    let lossy = [
+        "quorum-messages",
+        "--axis",
+        "replicas=3",
+        "--axis",
+        "in_flight=1",
+        "--axis",
+        "loss_percent=1",
+    ];
+    let (first, _) = measure(&[&lossy[..], &["--seed", "7"]].concat());
+    let (again, _) = measure(&[&lossy[..], &["--seed", "7"]].concat());
+    let (other, _) = measure(&[&lossy[..], &["--seed", "8"]].concat());
+    assert_eq!(first, again);
+    assert_ne!(first[0]["facts"]["event_hash"], other[0]["facts"]["event_hash"]);
+    assert!(metric(&first[0], "messages_per_commit") > 6.0);
+    assert!(metric(&first[0], "entries_sent_again") > 0.0);
+}
+
+#[test]
+fn a_smaller_quorum_has_the_smaller_tail_and_survives_fewer_deaths() {
+    let (rows, verdicts) = measure(&[
+        "flexible-quorum-tail",
+        "--axis",
+        "replicas=5",
+        "--axis",
+        "commit_quorum=2,4",
+        "--axis",
+        "slow_percent=10",
+        "--axis",
+        "arrivals=spaced",
+        "--seed",
+        "3",
+    ]);
+    assert_simulated(&rows);
+    for claim in ["quorum-flexible", "quorum-order-statistics", "quorum-flexible-crashes"] {
+        assert_eq!(verdicts[claim], "holds", "{claim}");
+    }
+    let crashes: Vec<&Value> = rows.iter().filter(|row| row["axis"]["part"] == "crashes").collect();
+    assert_eq!(metric(crashes[0], "survives_followers"), 3.0);
+    assert_eq!(metric(crashes[0], "survives_with_leader"), 1.0);
+    assert_eq!(metric(crashes[0], "acknowledged_and_lost"), 0.0);
+}
+
+#[test]
+fn reads_take_their_round_trips_and_say_what_they_promise() {
+    let (rows, verdicts) = measure(&[
+        "pacelc-else",
+        "--axis",
+        "place=lan,wan-at-follower",
+        "--axis",
+        "log=disk",
+    ]);
+    assert_simulated(&rows);
+    assert_eq!(verdicts["pacelc-else"], "holds");
+    assert_eq!(verdicts["pacelc-stale"], "holds");
+    assert_eq!(verdicts["pacelc-lease-beats-index"], "not_measured");
+}
+
+#[test]
+fn reads_at_real_replicas_leave_no_process_behind() {
+    let (rows, _) = measure(&[
+        "pacelc-else",
+        "--axis",
+        "place=loopback",
+        "--axis",
+        "log=memory",
+        "--axis",
+        "read=lease",
+        "--budget",
+        "2s",
+    ]);
+    for row in &rows {
+        assert_eq!(row["mode"]["is"], "native");
+        assert!(
+            row["facts"]["guarantee"]
+                .as_str()
+                .is_some_and(|text| text.contains("clock")),
+            "{row}"
+        );
+        assert!(metric(row, "answered") > 0.0, "{row}");
+    }
+    // Whoever else measures on this machine has another folder.
+    let folder = std::env::temp_dir().join(format!("dplab-test-{}-", std::process::id()));
+    let folder = folder.to_str().expect("UTF-8");
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    let left = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    let left = left.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+    let left: Vec<String> = left
+        .filter(|line| line.contains(" serve ") && line.contains(folder))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
