@@ -198,7 +198,7 @@ fn lose(args: &CrashArgs, log: Log, ops: &[Op], stop: &Stop) -> anyhow::Result<T
             let image = folder.lose(|| dice.random_bool(ratio), || grows);
             // One record may be on its way.
             let outcome = open(args, log, &image, acked_count, acked_count + 1)?;
-            if outcome != Outcome::Whole {
+            if outcome != Outcome::Whole && acked_count > 0 {
                 eprintln!(
                     "  {}, operation {index}, subset {subset}, {acked_count} acknowledged: {outcome:?}",
                     log.name()

@@ -11,7 +11,7 @@ use super::Append;
 /// Long enough for a second of appends: what a log costs that makes segments while it runs is another question.
 pub const SEGMENT_BYTES_LONG: u64 = 64 << 20;
 /// Where every byte is recorded, and read back hundreds of times.
-pub const SEGMENT_BYTES_SHORT: u64 = 256 << 10;
+pub const SEGMENT_BYTES_SHORT: u64 = 512 << 10;
 
 fn open(engine: &str, dir: &Path, options: WalOptions) -> anyhow::Result<Wal> {
     let engine = Engine::ALL.into_iter().find(|known| known.name() == engine);
