@@ -49,7 +49,10 @@ impl Shape {
             )));
         }
         if end.0 > NUMBER_MAX {
-            return Err(invalid(format!("a snapshot up to {}: no log reaches {NUMBER_MAX}", end.0)));
+            return Err(invalid(format!(
+                "a snapshot up to {}: no log reaches {NUMBER_MAX}",
+                end.0
+            )));
         }
         Ok(())
     }
