@@ -134,9 +134,16 @@ impl Experiment<'_> {
         let names = self.metric_names();
         let of = |wanted: &dyn Fn(&&str) -> bool| names.iter().copied().filter(wanted).collect::<Vec<_>>();
         match self.has_latency() {
-            true => of(&is_cpu),
+            true => [of(&is_cpu), self.companions()].concat(),
             false => [of(&is_rate), of(&is_cpu), of(&is_loss)].concat(),
         }
+    }
+
+    /// Metrics without which a latency would be misread: it is short because of them, or hides them.
+    pub fn companions(&self) -> Vec<&str> {
+        let mut names = self.metric_names();
+        names.retain(|name| COMPANIONS.contains(name));
+        names
     }
 
     /// What must stand below the table, because its figures would be misread without it.
@@ -173,6 +180,9 @@ fn is_counted(name: &str) -> bool {
 
 /// Metrics that stand in a table beside latencies, whatever their experiment.
 const IN_TABLE: [&str; 2] = ["throughput", "records_per_flush"];
+
+/// A short detection beside many false alarms is no good one; a mean of shards hides the worst.
+const COMPANIONS: [&str; 2] = ["false_alarms_per_s", "worst_shard_p99"];
 
 /// Groups and merges a run.
 pub(crate) fn summarize<'a>(run: &'a Run, texts: &'a [ExperimentText]) -> Summary<'a> {

@@ -126,7 +126,7 @@ fn table(out: &mut Out, experiment: &Experiment<'_>) {
     // Beside a latency there is hardly room for them.
     let metrics = match (has_latency, stages) {
         (true, true) => vec![STAGE_SHARE],
-        (true, false) => Vec::new(),
+        (true, false) => experiment.companions(),
         (false, _) => experiment.main_metrics(),
     };
     for Section { title, rows } in sections(experiment) {

@@ -31,6 +31,8 @@ use crate::{
 /// A cluster that does not come to rest within this and five of the longest election time-outs is taken as it is: what it
 /// did until then is counted.
 const SETTLE_MAX: Duration = Duration::from_millis(300);
+/// The same for a cluster that has just been started: its disk may still be writing the logs for the first time.
+const START_MAX: Duration = Duration::from_secs(2);
 /// A fail-over that takes longer than this is lost.
 const FAILOVER_MAX: Duration = Duration::from_secs(8);
 /// How often the client looks at what was told of elections while nothing wakes it.
@@ -188,8 +190,9 @@ impl Life<'_, '_> {
             },
         )?;
         client.schedule(true);
-        for _ in 0..failovers_max {
-            let end = self.failover(&mut client)?;
+        for index in 0..failovers_max {
+            let settle_max = if index == 0 { START_MAX } else { SETTLE_MAX };
+            let end = self.failover(&mut client, settle_max)?;
             if end.is_some() || self.lab.interrupted() || std::time::Instant::now() >= until {
                 self.tally.unsettled_count += u64::from(end == Some(End::Unsettled));
                 break;
@@ -210,9 +213,9 @@ impl Life<'_, '_> {
     }
 
     /// Lets the cluster settle and rest, sends the signal, and times what follows. `None`: the next one can come.
-    fn failover(&mut self, client: &mut OpenClient) -> anyhow::Result<Option<End>> {
+    fn failover(&mut self, client: &mut OpenClient, settle_max: Duration) -> anyhow::Result<Option<End>> {
         let stop = self.lab.stop;
-        if !self.settle(client)? {
+        if !self.settle(client, settle_max)? {
             return Ok(Some(End::Unsettled));
         }
         let quiet_begin_ns = now_ns();
@@ -267,12 +270,12 @@ impl Life<'_, '_> {
     }
 
     /// Waits until there is a leader, the client has its answers, and no election was told of for as long as the longest
-    /// time-out. A cluster that cannot come to rest has none in [`SETTLE_MAX`].
-    fn settle(&mut self, client: &mut OpenClient) -> anyhow::Result<bool> {
+    /// time-out; `settle_max` and five of the longest time-outs at most.
+    fn settle(&mut self, client: &mut OpenClient, settle_max: Duration) -> anyhow::Result<bool> {
         let election_max = timing_of(self.arm.heartbeat).election_max;
         let rest = election_max + Duration::from_millis(5);
         let begin_ns = now_ns();
-        let give_up_ns = after(begin_ns, SETTLE_MAX + election_max * 5);
+        let give_up_ns = after(begin_ns, settle_max + election_max * 5);
         let answers_before = client.answers.len();
         let Life { lab, observer, .. } = self;
         let mut settled = false;
