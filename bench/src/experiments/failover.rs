@@ -37,7 +37,7 @@ const HEARTBEAT: Axis = Axis {
     name: "heartbeat_us",
     meaning: "how often the leader lets everybody hear from it; a follower stands for election after 3 to 6 of them",
     full: &["100", "1000", "10000", "100000"],
-    tour: &["1000"],
+    tour: &["100"],
     smallest: "10000",
     allowed: Allowed::Number(100.0, 100_000.0),
 };

@@ -99,13 +99,17 @@ fn lacking(table: &Table, axis: &[(&str, &str)]) -> Judgement {
         .rows
         .iter()
         .any(|row| row.axis.get(SCHEDULER.name).is_some_and(|scheduler| scheduler == FIFO));
-    let asks_realtime = axis.contains(&(SCHEDULER.name, FIFO));
-    match asks_realtime && !is_there {
-        true => Judgement::not_measured(
+    if axis.contains(&(SCHEDULER.name, FIFO)) && !is_there {
+        return Judgement::not_measured(
             "no replica ran under SCHED_FIFO here: it takes root, CAP_SYS_NICE or `ulimit -r 10`, and scheduler=fifo",
-        ),
-        false => table.lacking(arm),
+        );
     }
+    let lacking = table.lacking(arm);
+    if lacking.is_invalid {
+        return lacking;
+    }
+    let values: Vec<String> = axis.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    Judgement::not_measured(format!("no fail-over was timed at {} in this run", values.join(", ")))
 }
 
 fn median_at_most(table: &Table, what: &str, axis: &'static [(&str, &str)], limit_ns: u64) -> Judgement {
