@@ -257,6 +257,12 @@ fn cannot(lab: &Lab<'_>, rung: &Rung) -> Option<String> {
             false => format!("{name} is left out: it needs interfaces of its own (--axis place=bridge)"),
         });
     }
+    if matches!(rung.backend.kind, Kind::AfXdp(..)) && rung.sealed == "yes" {
+        return Some(format!(
+            "{name} with sealed=yes is left out: the program before it takes frames that are as long as their own header says, \
+             and a sealed one has its code behind that"
+        ));
+    }
     let processes_count = rung.replicas_count() + 1;
     let cpus_count = match rung.cpus.as_str() {
         "one" => 1,
