@@ -53,6 +53,9 @@ pub struct Client {
     effects: Effects,
     options: ClientOptions,
     value: Vec<u8>,
+    /// Where nothing is lost on purpose, the client may be late to ask again: a wait of less than 10 ms costs a socket that
+    /// blocks another system call.
+    rest_min: Duration,
     /// What is under way, and when it was first sent.
     flights: Vec<(u64, Instant)>,
     /// Goes after the port.
@@ -73,8 +76,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_millis(200);
 const KEY: &[u8] = b"key";
 
-/// As [`ClientTiming::LOCAL`], but a client that measures knows its round trips: what they say counts from one millisecond on.
-const TIMING: ClientTiming = ClientTiming {
+/// On a network that loses frames: as [`ClientTiming::LOCAL`], but what the round trips say counts from one millisecond on.
+const TIMING_LOSSY: ClientTiming = ClientTiming {
     retry_min: Duration::from_millis(1),
     ..ClientTiming::LOCAL
 };
@@ -99,10 +102,14 @@ impl Client {
             key: KEY,
             value: &value,
         };
+        let (timing, rest_min) = match network.loss_ratio > 0.0 {
+            true => (TIMING_LOSSY, Duration::ZERO),
+            false => (ClientTiming::LOCAL, REST_MAX),
+        };
         let asks = match is_echo {
-            true => Asks::Echo(EchoClient::new(&put, TIMING.retry_first)),
+            true => Asks::Echo(EchoClient::new(&put, timing.retry_first)),
             false => Asks::Cluster(Box::new(client::Client::new(client::ClientOptions {
-                timing: TIMING,
+                timing,
                 in_flight_max: options.in_flight,
                 ..client::ClientOptions::new(peers, &limits(frame_bytes_max), network.seed)
             })?)),
@@ -115,6 +122,7 @@ impl Client {
             effects: Effects::with_capacity(sends_max, sends_max * frame_bytes_max),
             options,
             value,
+            rest_min,
             flights: Vec::with_capacity(options.in_flight),
             _program: keeps,
         })
@@ -225,7 +233,11 @@ impl Client {
     /// Sends what is to be sent, rests until a frame is there or something is due, and takes what came.
     fn turn(&mut self, clock: &dyn Clock) -> anyhow::Result<()> {
         let Client {
-            port, asks, effects, ..
+            port,
+            asks,
+            effects,
+            rest_min,
+            ..
         } = self;
         let protocol: &mut dyn Protocol = match asks {
             Asks::Cluster(client) => &mut **client,
@@ -237,7 +249,7 @@ impl Client {
         }
         send(&mut **port, effects)?;
         let rest = match protocol.wake_at() {
-            Some(at) => at.saturating_since(now).min(REST_MAX),
+            Some(at) => at.saturating_since(now).max(*rest_min).min(REST_MAX),
             None => REST_MAX,
         };
         port.wait(rest).context("waiting for an answer")?;
