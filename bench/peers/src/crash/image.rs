@@ -28,7 +28,7 @@ struct Piece {
 #[derive(Clone, Debug, Default)]
 struct Content {
     len_bytes: u64,
-    /// Those that are not all zeros, by number.
+    /// Those that were ever written, by number.
     sectors: BTreeMap<u64, [u8; SECTOR_BYTES as usize]>,
     pending: Vec<Piece>,
 }
@@ -136,10 +136,10 @@ impl Folder {
         after
     }
 
-    /// How many bytes stand in sectors that are not empty.
+    /// How many bytes stand in sectors that are not all zeros: a log that is made of zeros beforehand has little to lose there.
     pub fn written_bytes(&self) -> u64 {
-        let sectors = self.files.values().map(|content| content.sectors.len() as u64);
-        sectors.sum::<u64>() * SECTOR_BYTES
+        let sectors = self.files.values().flat_map(|content| content.sectors.values());
+        sectors.filter(|sector| is_written(sector)).count() as u64 * SECTOR_BYTES
     }
 
     /// Flips a bit of the `index`th of those bytes. `false` if it lies behind the file's end.
@@ -149,6 +149,7 @@ impl Folder {
             content
                 .sectors
                 .iter_mut()
+                .filter(|(_, sector)| is_written(sector))
                 .map(move |(&number, sector)| (number, sector, len_bytes))
         });
         let Some((number, sector, len_bytes)) = sectors.nth((index / SECTOR_BYTES) as usize) else {
@@ -181,6 +182,10 @@ impl Folder {
         }
         Ok(())
     }
+}
+
+fn is_written(sector: &[u8; SECTOR_BYTES as usize]) -> bool {
+    sector.iter().any(|&byte| byte != 0)
 }
 
 #[cfg(test)]
