@@ -172,7 +172,7 @@ pub struct RunArgs {
     /// Values of an axis: frame_bytes=64,1472 (may be repeated for other axes)
     #[arg(long = "axis", value_name = "AXIS=VALUE,…")]
     pub axes: Vec<String>,
-    /// Time for all of it: 30s, 5m [default: 70s for the tour, 60s per experiment otherwise]
+    /// Time for all of it: 30s, 5m [default: 65s for the tour, 60s per experiment otherwise]
     #[arg(long, value_name = "TIME", value_parser = parse_budget)]
     pub budget: Option<Duration>,
     /// Decides every schedule and order [default: random, and recorded]
@@ -461,7 +461,7 @@ impl RunArgs {
 
         let seed = self.seed.unwrap_or_else(rand::random);
         let (depth, budget) = match is_tour {
-            true => (Depth::Tour, Duration::from_secs(70)),
+            true => (Depth::Tour, Duration::from_secs(65)),
             false => (Depth::Full, Duration::from_secs(60) * experiments.len() as u32),
         };
         let choice = Choice {

@@ -100,6 +100,14 @@ pub fn explain(id: &str) -> anyhow::Result<String> {
             experiment.how()
         )?;
         writeln!(text, "Try it\n  dplab run {}", experiment.id())?;
+        // Some claims are called like the experiment that they are the point of: then both are meant.
+        if let Some(experiment) = registry::experiment(id) {
+            write!(
+                text,
+                "\nThe experiment of that name\n\n{}",
+                explain_experiment(experiment)?
+            )?;
+        }
         return Ok(text);
     }
     if let Some(experiment) = registry::experiment(id) {

@@ -131,6 +131,11 @@ impl Experiment for FlexibleQuorumTail {
 
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
         let arms = arms(lab);
+        anyhow::ensure!(
+            !arms.is_empty(),
+            "no commit_quorum that was chosen fits the replicas that were chosen: it is at least 2 and at most their number, \
+             so choose others with --axis"
+        );
         lab.progress.set_length(arms.len() as u64);
         for arm in arms {
             if lab.interrupted() {

@@ -42,7 +42,8 @@ const PLACE: Axis = Axis {
     meaning: "lan, wan: everybody 25 µs or 25 ms one way from everybody else, in virtual time; wan-at-leader, wan-at-follower: \
               replicas 25 ms apart, the client 25 µs from that one; loopback: real processes and sockets on this machine",
     full: &[LAN, WAN, WAN_AT_LEADER, WAN_AT_FOLLOWER, LOOPBACK],
-    tour: &[LAN, WAN_AT_FOLLOWER, LOOPBACK],
+    // Clusters that are started anew for each of five reads in six rounds are too long for a tour.
+    tour: &[LAN, WAN_AT_FOLLOWER],
     smallest: LAN,
     allowed: Allowed::Words,
 };

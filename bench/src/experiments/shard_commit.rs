@@ -17,7 +17,7 @@ use nix::sys::statfs::{self, TMPFS_MAGIC};
 use crate::{
     backends::BackEnd,
     claim::Claim,
-    experiment::{Allowed, Axis, Experiment, Lab},
+    experiment::{Allowed, Axis, Depth, Experiment, Lab},
     host::{self, MachineClock},
     measure::{
         QUANTILES, Recorder, Watch,
@@ -151,7 +151,11 @@ impl Experiment for ShardCommit {
             }
         }
         // Two measurements an arm; starting the processes and writing the logs once is part of neither.
-        let plan = lab.plan(3 * arms.len(), Duration::from_millis(800));
+        let trial_min = match lab.choice.depth {
+            Depth::Tour => Duration::from_millis(300),
+            Depth::Smallest | Depth::Full => Duration::from_millis(800),
+        };
+        let plan = lab.plan(3 * arms.len(), trial_min);
         let orders = rounds::order(arms.len(), plan.rounds_count as usize, lab.choice.seed);
         lab.progress.set_length((orders.len() * arms.len()) as u64);
         for (round, order) in orders.iter().enumerate() {

@@ -183,6 +183,11 @@ impl Experiment for WalLadder {
 
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
         let wanted = rungs(lab);
+        anyhow::ensure!(
+            !wanted.is_empty(),
+            "no way that was chosen does the work that was chosen: wal-…, pwrite-… and uring-dsync append, blocking-direct and \
+             the other uring-… read and write; choose others with --axis way=… or --axis work=…"
+        );
         let has_blocks = wanted.iter().any(|rung| rung.work != APPEND);
         let needed_bytes = 3 * logs::LOG_BYTES + APPENDS_BYTES + if has_blocks { BLOCKS_BYTES } else { 0 };
         let Some(folder) = lab.disk_folder(needed_bytes)? else {
