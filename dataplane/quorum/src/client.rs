@@ -6,6 +6,7 @@
 //!           ▲              │ no answer in time: the same replica once more, then the next one
 //!           └──────────────┤ not the leader: where it points, else the next one after a pause
 //!                          │ busy: the same replica after a pause
+//!                          │ somebody else leads, as a replica has said or shown: there at once
 //!                          └ deadline: out of time, and perhaps done ──────▶ take
 //! ```
 //!
@@ -116,6 +117,10 @@ pub struct Client {
     servers: Vec<Server>,
     /// Who is taken for the leader, an index of `servers`.
     target: usize,
+    /// The target has changed, and some of what is under way may wait for an answer from the one before.
+    has_strays: bool,
+    /// They are to be sent to the target at once: it is not only guessed any more.
+    is_rallying: bool,
     /// The session's number; 0 before there is one.
     session: u64,
     /// The request that opens a session, while there is none and something waits for it.
@@ -159,6 +164,8 @@ impl Client {
                 })
                 .collect(),
             target: 0,
+            has_strays: false,
+            is_rallying: false,
             session: 0,
             opening: None,
             flights: (0..options.session_replies).map(|_| Flight::new()).collect(),
@@ -226,10 +233,12 @@ impl Client {
         self.in_flight_count
     }
 
-    /// Takes `node` for the leader, if it is one of ours: somebody has said so. Whoever leads is found anyhow.
+    /// Takes `node` for the leader, if it is one of ours: somebody has said so. Whoever leads is found anyhow. What is under
+    /// way goes there with the next turn.
     pub fn believe(&mut self, node: u32) {
         if let Some(target) = self.index_of(node) {
             self.turn_to(target);
+            self.is_rallying = self.has_strays;
         }
     }
 
@@ -348,10 +357,10 @@ impl Client {
 
     /// A flight whose time has come: what it waited for did not.
     fn resume(&mut self, now: Instant, flight: &mut Flight, out: &mut Effects) {
+        flight.redirects_count = 0;
         if flight.is_awaited {
             self.counters.timeouts_count += 1;
             flight.timeouts_count += 1;
-            flight.redirects_count = 0;
             // Once may be a lost frame; twice is a replica that is not there.
             if flight.timeouts_count.is_multiple_of(2) && flight.sent_to == Some(self.target) {
                 self.turn_to((self.target + 1) % self.servers.len());
@@ -363,8 +372,41 @@ impl Client {
     fn turn_to(&mut self, target: usize) {
         if self.target != target {
             self.target = target;
+            self.has_strays = true;
             self.counters.turns_count += 1;
         }
+    }
+
+    /// Sends to the target what went to another one and was not answered. While the target is a guess, each request goes there
+    /// by its own timer instead: with many under way, every wrong guess would cost as many frames.
+    fn rally(&mut self, now: Instant, out: &mut Effects) {
+        self.is_rallying = false;
+        self.has_strays = false;
+        if let Some(mut flight) = self.opening.take() {
+            self.recall(now, &mut flight, out);
+            self.opening = Some(flight);
+        }
+        for sequence in self.oldest_sequence..self.next_sequence {
+            let index = self.index(sequence);
+            let mut flight = std::mem::replace(&mut self.flights[index], Flight::new());
+            self.recall(now, &mut flight, out);
+            self.flights[index] = flight;
+        }
+    }
+
+    fn recall(&mut self, now: Instant, flight: &mut Flight, out: &mut Effects) {
+        let is_stray = flight.state == State::Waiting
+            && flight.route == Route::Leader
+            && flight.sent_to.is_some_and(|server| server != self.target);
+        // Also a redirection: replicas that point at each other must not make us send without end.
+        if !is_stray || flight.redirects_count as usize >= self.servers.len() {
+            return;
+        }
+        flight.redirects_count += 1;
+        // It does not wait for the other one any more, so that want of room in this turn is not taken for a lost frame.
+        flight.is_awaited = false;
+        self.transmit(now, flight, out);
+        self.wake = earlier(self.wake, flight.due);
     }
 
     fn on_frame(&mut self, now: Instant, from: Peer, bytes: &[u8], out: &mut Effects) {
@@ -389,6 +431,7 @@ impl Client {
                     self.measure(sample);
                     self.session = client;
                     self.counters.sessions_count += 1;
+                    self.is_rallying |= self.has_strays && server == self.target;
                     let waiting = self.oldest_sequence..self.next_sequence;
                     for sequence in waiting {
                         let flight = &self.flights[self.index(sequence)];
@@ -423,6 +466,9 @@ impl Client {
                 self.finished.push_back(reply.sequence);
             }
             _ => {
+                // Who does what a leader is asked for leads.
+                self.is_rallying |=
+                    self.has_strays && server == self.target && self.flights[index].route == Route::Leader;
                 self.measure(sample);
                 self.flights[index].answer(frame.payload);
                 self.finished.push_back(reply.sequence);
@@ -452,6 +498,7 @@ impl Client {
         if matches!(outcome, Outcome::NotLeader { .. }) && flight.route == Route::Leader {
             if server == self.target {
                 self.turn_to(hint.unwrap_or((server + 1) % self.servers.len()));
+                self.is_rallying |= hint.is_some();
             }
             // Two replicas that point at each other must not make us run in circles.
             if hint.is_some() && (flight.redirects_count as usize) < self.servers.len() {
@@ -461,13 +508,15 @@ impl Client {
                 return;
             }
         }
-        flight.redirects_count = 0;
         flight.due = now + flight::backed_off(self.options.timing.pause, flight.pauses_count);
         flight.pauses_count += 1;
         self.wake = earlier(self.wake, flight.due);
     }
 
     fn on_tick(&mut self, now: Instant, out: &mut Effects) {
+        if self.is_rallying {
+            self.rally(now, out);
+        }
         for _ in 0..self.soon.len() {
             let sequence = self.soon.pop_front().expect("counted");
             self.begin(now, sequence, out);
@@ -530,7 +579,7 @@ impl Protocol for Client {
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        match self.soon.is_empty() {
+        match self.soon.is_empty() && !self.is_rallying {
             true => self.wake,
             false => Some(Instant::ZERO),
         }

@@ -217,6 +217,120 @@ fn a_hint_is_followed_at_once_and_a_circle_of_hints_is_not_run_in() {
     assert_eq!(lab.next().len(), 1, "after a pause it goes on");
 }
 
+/// Three puts that are sent to the first replica, in session 9.
+fn three_under_way(lab: &mut Lab) -> [Sent; 3] {
+    let (_, first) = lab.put_under_way();
+    lab.ask(PUT);
+    lab.ask(PUT);
+    let others = lab.turn();
+    [vec![first], others].concat().try_into().expect("three")
+}
+
+/// Where each of `sent` went and which it is; in the order of their numbers.
+fn by_number(mut sent: Vec<Sent>) -> Vec<(Peer, u64)> {
+    sent.sort_by_key(|sent| sent.sequence);
+    sent.iter().map(|sent| (sent.to, sent.sequence)).collect()
+}
+
+#[test]
+fn all_that_is_under_way_follows_a_hint_at_once_and_once() {
+    let mut lab = Lab::new();
+    let puts = three_under_way(&mut lab);
+    lab.client
+        .ask(&Ask {
+            command: GET,
+            route: Route::Node(1),
+            deadline: lab.now + Duration::from_secs(5),
+        })
+        .expect("room");
+    assert_eq!(only(lab.turn()).to, Peer(0));
+    let at = lab.now;
+    lab.answer(&puts[1], Outcome::NotLeader { leader: Some(3) });
+    let resent = lab.turn();
+    let expected: Vec<_> = puts.iter().map(|put| (Peer(2), put.sequence)).collect();
+    assert_eq!(
+        by_number(resent.clone()),
+        expected,
+        "what asked for one node stays there"
+    );
+    assert_eq!(lab.now, at, "no timer was waited for");
+    // The others' refusals by the old leader come, too, and say nothing new.
+    for put in [&puts[0], &puts[2]] {
+        lab.answer(put, Outcome::NotLeader { leader: Some(3) });
+    }
+    assert_eq!(lab.turn(), []);
+    for put in &resent {
+        lab.answer(put, Outcome::Done);
+    }
+    assert_eq!(lab.turn(), []);
+    assert_eq!(std::iter::from_fn(|| lab.verdict()).count(), 3);
+    assert_eq!(lab.client.counters().timeouts_count, 0);
+}
+
+#[test]
+fn a_guess_is_asked_one_thing_and_gets_the_rest_when_it_leads() {
+    let mut lab = Lab::new();
+    let (_, first) = lab.put_under_way();
+    // The others begin later, so that their timers do not run out together with the first one's.
+    let again = only(lab.next());
+    lab.ask(PUT);
+    lab.ask(PUT);
+    let others = lab.turn();
+    assert_eq!(others.len(), 2);
+    let guess = loop {
+        let sent = lab.next();
+        if let Some(guess) = sent.iter().find(|sent| sent.to == Peer(1)) {
+            assert_eq!(sent.len(), 1, "the guess is asked one thing: {sent:?}");
+            break guess.clone();
+        }
+    };
+    assert_eq!(again.to, first.to);
+    assert_eq!(lab.turn(), []);
+    lab.answer(&guess, Outcome::Done);
+    let resent = lab.turn();
+    let rest = [first.sequence, others[0].sequence, others[1].sequence];
+    let expected: Vec<_> = rest
+        .into_iter()
+        .filter(|sequence| *sequence != guess.sequence)
+        .map(|sequence| (Peer(1), sequence))
+        .collect();
+    assert_eq!(by_number(resent), expected);
+    assert_eq!(lab.turn(), [], "once");
+}
+
+#[test]
+fn what_is_under_way_goes_where_the_user_says_the_leader_is() {
+    let mut lab = Lab::new();
+    let puts = three_under_way(&mut lab);
+    lab.client.believe(1);
+    assert_eq!(lab.turn(), [], "it is there already");
+    lab.client.believe(2);
+    let expected: Vec<_> = puts.iter().map(|put| (Peer(1), put.sequence)).collect();
+    assert_eq!(by_number(lab.turn()), expected);
+    lab.client.believe(2);
+    assert_eq!(lab.turn(), []);
+}
+
+#[test]
+fn replicas_that_point_at_each_other_do_not_make_everything_run_in_circles() {
+    let mut lab = Lab::new();
+    let mut wires: VecDeque<Sent> = three_under_way(&mut lab).into();
+    let mut sent_count = 0;
+    while let Some(sent) = wires.pop_front() {
+        let leader = Some(if sent.to == Peer(2) { 1 } else { 3 });
+        lab.answer(&sent, Outcome::NotLeader { leader });
+        let again = lab.turn();
+        sent_count += again.len();
+        wires.extend(again);
+        assert!(
+            sent_count <= 3 * NODES.len(),
+            "without time passing, once for each replica at most"
+        );
+    }
+    assert_eq!(lab.turn(), []);
+    assert!(!lab.next().is_empty(), "after a pause it goes on");
+}
+
 #[test]
 fn without_a_hint_the_next_one_is_asked_after_a_pause() {
     let mut lab = Lab::new();
