@@ -250,11 +250,16 @@ impl<S: StateMachine> Replica<S> {
             incoming.bytes.extend_from_slice(chunk.bytes);
         }
         let (end, received_bytes) = (incoming.end, incoming.bytes.len() as u64);
-        if received_bytes == incoming.total_bytes
-            && let Some(incoming) = follower.incoming.take()
-            && !self.install(incoming, out)
-        {
-            return;
+        if received_bytes == incoming.total_bytes {
+            // What is here stays here. The leader gets no answer, so it sends a chunk again, to a turn that may have room.
+            if !out.has_room_to_install() {
+                return;
+            }
+            if let Some(incoming) = follower.incoming.take()
+                && !self.install(incoming, out)
+            {
+                return;
+            }
         }
         let report = SnapshotReport {
             term: self.state.term.0,
@@ -268,7 +273,8 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
-    /// Becomes what the snapshot says; says whether it was sound.
+    /// Becomes what the snapshot says; says whether it was sound. The turn must have room for it: the log has to follow whatever
+    /// becomes of window and machine, or the next entry would leave a gap in it.
     fn install(&mut self, incoming: Incoming, out: &mut Effects) -> bool {
         if crc32c(&incoming.bytes) != incoming.crc {
             self.counters.bad_snapshots_count += 1;
@@ -309,9 +315,8 @@ impl<S: StateMachine> Replica<S> {
             fast.next = self.window.end();
             fast.synced = *matched_end == self.window.end();
         }
-        // The list of effects has room for it, or the turn is over and the leader sends it again.
-        let installed = out.install(snapshot.clone()).is_ok();
+        out.install(snapshot.clone()).expect("room was asked for");
         self.snapshot = Some(Kept::new(snapshot, contents.members));
-        installed
+        true
     }
 }

@@ -5,7 +5,7 @@ mod support;
 use std::{cell::RefCell, collections::VecDeque, rc::Rc, time::Duration};
 
 use dataplane_quorum::{Mutation, ReadMode, RoleName, Timing, majorities};
-use dataplane_waist::{Input, Peer, Slot, Term};
+use dataplane_waist::{Effects, Input, Peer, Slot, Term};
 use dataplane_wire::{
     frame::{self, Kind},
     quorum::{
@@ -375,6 +375,56 @@ fn frames_of_another_cluster_or_a_wrong_address_change_nothing() {
     assert_eq!(stranger.term(), Term(0));
     assert_eq!(stranger.window().end(), Slot(0));
     assert!(stranger.counters().wrong_cluster_count > 0);
+}
+
+#[test]
+fn a_snapshot_that_a_turn_has_no_room_for_is_taken_in_a_later_one() {
+    let mut cluster = Cluster::of(3);
+    let leader = cluster.elect();
+    let client = cluster.open(leader);
+    let away = (leader + 1) % 3;
+    cluster.members[away as usize].is_up = false;
+    for sequence in 1..=300 {
+        cluster.request(leader, client, sequence, put(&[sequence as u8; 100]));
+        cluster.settle();
+    }
+    cluster.restart(away, config(away, 3, ReadMode::Index));
+    let before_end = cluster.members[away as usize].replica.window().end();
+    // The chunks wait at the network's other end until the test delivers them, to a turn that is full.
+    let chunks = Rc::new(RefCell::new(Vec::new()));
+    let kept = chunks.clone();
+    cluster.loses = Box::new(move |_, to, bytes| {
+        let is_chunk = frame::parse(bytes).is_ok_and(|frame| frame.header.kind == Kind::SnapshotChunk);
+        if is_chunk && to == away {
+            kept.borrow_mut().push(bytes.to_vec());
+        }
+        is_chunk
+    });
+    cluster.run_for(Timing::LOCAL.heartbeat * 2);
+    let full = Effects::with_capacity(0, 0);
+    let roomy = std::mem::replace(&mut cluster.members[away as usize].effects, full);
+    assert!(!chunks.borrow().is_empty(), "the leader sends a snapshot");
+    for bytes in chunks.take() {
+        let from = Peer(leader);
+        cluster.input(away, Input::Frame { from, bytes: &bytes });
+    }
+    let replica = &cluster.members[away as usize].replica;
+    assert_eq!(replica.counters().snapshots_installed_count, 0);
+    assert_eq!((replica.window().end(), replica.applied_end()), (before_end, Slot(0)));
+    assert_eq!(replica.machine().puts_count, 0);
+    cluster.members[away as usize].effects = roomy;
+    cluster.loses = Box::new(|_, _, _| false);
+    cluster.request(leader, client, 301, put(b"after"));
+    cluster.run_for(Duration::from_millis(200));
+    let replica = &cluster.members[away as usize].replica;
+    assert_eq!(replica.counters().snapshots_installed_count, 1);
+    assert_eq!(replica.machine().puts_count, 301);
+    // Its log has followed.
+    cluster.restart(away, config(away, 3, ReadMode::Index));
+    cluster.run_for(Duration::from_millis(200));
+    let replica = &cluster.members[away as usize].replica;
+    assert_eq!(replica.counters().snapshots_installed_count, 0);
+    assert_eq!(replica.machine(), cluster.members[leader as usize].replica.machine());
 }
 
 #[test]

@@ -97,6 +97,12 @@ impl Effects {
         Ok(())
     }
 
+    /// Whether [`Effects::install`] would be taken: for those who must know before they change themselves. Counted as a
+    /// refusal if not.
+    pub fn has_room_to_install(&mut self) -> bool {
+        self.reserve(self.writes.len(), 0).is_ok()
+    }
+
     /// Counts a frame that was not understood.
     pub fn reject(&mut self, reason: Reject) {
         self.rejects[reason.index()] += 1;
@@ -226,9 +232,12 @@ mod tests {
             bytes: [].into(),
         };
         effects.set_state(b"vote").expect("room");
+        assert!(effects.has_room_to_install());
         effects.install(snapshot.clone()).expect("room");
         effects.append(Slot(4), Term(2), b"go").expect("room");
+        assert!(!effects.has_room_to_install());
         assert_eq!(effects.install(snapshot.clone()), Err(EffectsFull));
+        assert_eq!(effects.refused_count(), 2);
         let expected = [
             LogWrite::State(b"vote"),
             LogWrite::Install(&snapshot),

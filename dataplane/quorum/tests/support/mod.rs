@@ -52,7 +52,7 @@ impl StateMachine for Register {
 pub struct Member {
     pub replica: Replica<Register>,
     pub log: MemoryLog,
-    effects: Effects,
+    pub effects: Effects,
     kept: Kept,
     pub is_up: bool,
     states_before: u64,
