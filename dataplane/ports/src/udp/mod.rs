@@ -19,7 +19,7 @@ use std::{
     net::{SocketAddr, UdpSocket},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -34,6 +34,7 @@ use nix::{
         socket::{Shutdown, shutdown},
         time::TimeSpec,
     },
+    time::{ClockId, clock_getres},
 };
 
 pub use self::open::{OpenError, probe};
@@ -97,8 +98,8 @@ impl Default for UdpOptions {
 /// How the thread rests until a frame comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitHow {
-    /// In recv(2) itself, which brings the frame along. Bounded by SO_RCVTIMEO, whose grain is a jiffy (1 to 10 ms), so
-    /// waits under 10 ms go through ppoll(2) first.
+    /// In recv(2) itself, which brings the frame along. Bounded by SO_RCVTIMEO, which is late by up to two jiffies (of 1 to 10
+    /// ms), so waits that are too short for that (under 20 ms, where the kernel ticks fast under 12) go through ppoll(2) first.
     Blocking,
     /// As Blocking, without the timeout: waits of 10 ms and more end only with a frame, a signal, or [`UdpCloser::close`],
     /// which whoever bounds the run must call. This is how sockperf and most servers block. Arming and disarming the
@@ -190,10 +191,29 @@ struct EpollSet {
     nanoseconds: bool,
 }
 
-/// Below this, SO_RCVTIMEO would round a wait up by too much of itself.
-const BLOCKING_WAIT_MIN: Duration = Duration::from_millis(10);
-/// Longer waits are cut to this: `wait` may return early, and a timeout that never changes is set once.
-const BLOCKING_WAIT_MAX: Duration = Duration::from_millis(20);
+/// See [`WaitHow::Untimed`].
+const UNTIMED_WAIT_MIN: Duration = Duration::from_millis(10);
+/// What SO_RCVTIMEO is ever set to, longest first. Longer waits are cut to these: `wait` may return early, and a timeout that
+/// seldom changes is seldom set.
+const BLOCKING_TIMEOUTS: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(10)];
+
+/// The longest timeout of a blocking receive that ends within `max`, with a kernel that ticks every `jiffy`; `None` if none
+/// does, and another way to sleep must be found.
+///
+/// The kernel rounds it up to whole jiffies (net/core/sock.c, `sock_set_timeout`), and its timer may end one later because
+/// the first one has begun already (kernel/time/timer.c, `calc_index`): with 250 jiffies a second, 10 ms become 12 to 16.
+fn blocking_timeout(max: Duration, jiffy: Duration) -> Option<Duration> {
+    let ends_by = |timeout: Duration| jiffy * (timeout.as_nanos().div_ceil(jiffy.as_nanos().max(1)) as u32 + 1);
+    BLOCKING_TIMEOUTS.into_iter().find(|&timeout| ends_by(timeout) <= max)
+}
+
+/// How often the kernel ticks: the grain of its coarse clocks (CONFIG_HZ; sysconf(3) says 100 whatever that is).
+fn jiffy() -> Duration {
+    static JIFFY: OnceLock<Duration> = OnceLock::new();
+    // The longest that Linux knows where it does not say: waits are then shorter, not late.
+    const LONGEST: Duration = Duration::from_millis(10);
+    *JIFFY.get_or_init(|| clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map_or(LONGEST, Duration::from))
+}
 
 impl UdpPort {
     /// The address that the socket is bound to.
@@ -243,19 +263,14 @@ impl UdpPort {
     }
 
     fn sleep_in_recv(&mut self, max: Duration) -> io::Result<()> {
-        if max < BLOCKING_WAIT_MIN {
+        if self.wait == WaitHow::Untimed && max >= UNTIMED_WAIT_MIN {
+            return self.fetch(0);
+        }
+        let Some(timeout) = blocking_timeout(max, jiffy()) else {
             if self.sleep_in_poll(max)? {
                 self.fetch(libc::MSG_DONTWAIT)?;
             }
             return Ok(());
-        }
-        if self.wait == WaitHow::Untimed {
-            return self.fetch(0);
-        }
-        let timeout = if max < BLOCKING_WAIT_MAX {
-            BLOCKING_WAIT_MIN
-        } else {
-            BLOCKING_WAIT_MAX
         };
         if self.recv_timeout != Some(timeout) {
             self.socket.set_read_timeout(Some(timeout))?;
