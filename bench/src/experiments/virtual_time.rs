@@ -303,3 +303,79 @@ pub fn row_of(axis: &[(&str, &str)], metrics: &[(&str, f64)]) -> Row {
         validity: Validity::Valid,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dataplane_quorum::majorities;
+
+    use super::*;
+
+    const ONE_WAY: SimTime = SimTime::from_us(25);
+    const SYNC: SimTime = SimTime::from_us(200);
+    /// Longer than a leader waits before it asks why nobody answers, and no multiple of it.
+    const PAUSE: Duration = Duration::from_micros(7_300);
+    const PUTS_COUNT: u64 = 100;
+
+    /// What each put of a client that rests before it takes, and the frames that all hosts sent meanwhile.
+    fn puts_after_rests(timing: Timing) -> (Vec<Duration>, u64) {
+        let setup = Setup {
+            seed: 5,
+            members: majorities(0b111),
+            link: LinkOptions {
+                latency: Latency::fixed(ONE_WAY),
+                ..LinkOptions::default()
+            },
+            sync: Latency::fixed(SYNC),
+            timing,
+            reads: ReadMode::Index,
+            callers_count: 1,
+            in_flight_max: 1,
+        };
+        let mut cluster = setup.start().expect("a leader");
+        let before_count = cluster.sim.counts().sent_count;
+        let load = Load {
+            kind: Kind::Put,
+            in_flight: 1,
+            pause: PAUSE,
+            ops_count: PUTS_COUNT,
+        };
+        setup.call(&mut cluster, 0, load).expect("answers");
+        let frames_count = cluster.sim.counts().sent_count - before_count;
+        let done = &cluster.client(setup.caller(0)).done;
+        (done.iter().map(|done| done.latency()).collect(), frames_count)
+    }
+
+    /// Client to leader, leader to follower, and both ways back; one sync, because leader and follower write at the same time.
+    fn is_two_round_trips_and_a_sync(latency: &Duration) -> bool {
+        let exact_ns = 4 * ONE_WAY.as_ns() + SYNC.as_ns();
+        // A turn takes a nanosecond, and a heartbeat's may come first.
+        (exact_ns..exact_ns + 16).contains(&(latency.as_nanos() as u64))
+    }
+
+    #[test]
+    fn a_put_after_a_rest_takes_two_round_trips_one_sync_and_six_frames() {
+        let timing = Timing {
+            retransmit: Timing::LOCAL.retransmit,
+            ..SILENT
+        };
+        let (latencies, frames_count) = puts_after_rests(timing);
+        assert_eq!(latencies.len() as u64, PUTS_COUNT);
+        assert!(latencies.iter().all(is_two_round_trips_and_a_sync), "{latencies:?}");
+        // Request, two entries, two acknowledgements, answer.
+        assert_eq!(frames_count, 6 * PUTS_COUNT);
+    }
+
+    #[test]
+    fn heartbeats_between_puts_delay_none_of_them() {
+        let (latencies, frames_count) = puts_after_rests(Timing::LOCAL);
+        assert!(latencies.iter().all(is_two_round_trips_and_a_sync), "{latencies:?}");
+        let elapsed = PAUSE * PUTS_COUNT as u32 + latencies.iter().sum::<Duration>();
+        let rounds_count = elapsed.as_nanos() / Timing::LOCAL.heartbeat.as_nanos() + 1;
+        // Each to two followers, and two answers.
+        let heartbeat_frames_count = 4 * rounds_count as u64;
+        assert!(
+            (6 * PUTS_COUNT..=6 * PUTS_COUNT + heartbeat_frames_count).contains(&frames_count),
+            "{frames_count} frames, at most {heartbeat_frames_count} of them heartbeats'"
+        );
+    }
+}
