@@ -296,78 +296,85 @@ impl std::fmt::Debug for TxBatch {
     }
 }
 
-/// Sends one run of equally long frames to one peer as a single datagram that the kernel or the device cuts
-/// (UDP_SEGMENT, udp(7), since Linux 4.18).
-pub(crate) struct TxTrain {
+/// Sends up to `count_max` trains per call (sendmmsg(2)): each is frames to one peer as a single datagram that the kernel or
+/// the device cuts (UDP_SEGMENT, udp(7), since Linux 4.18).
+pub(crate) struct TxTrains {
     messages: Messages,
-    used_bytes: usize,
 }
 
-impl TxTrain {
-    /// Room for `bytes_max` bytes of frames.
-    pub(crate) fn new(bytes_max: usize) -> TxTrain {
-        TxTrain {
-            messages: Messages::new(1, bytes_max),
-            used_bytes: 0,
+impl TxTrains {
+    /// Room for `count_max` trains of `train_bytes_max`. Memory that no train was ever long enough to reach is not touched.
+    pub(crate) fn new(count_max: usize, train_bytes_max: usize) -> TxTrains {
+        TxTrains {
+            messages: Messages::new(count_max, train_bytes_max),
         }
     }
 
-    pub(crate) fn room_bytes(&self) -> usize {
-        self.messages.slot_bytes - self.used_bytes
-    }
-
-    /// Adds a frame behind the others.
+    /// Writes a frame of train `i`, `at_bytes` behind its begin.
     ///
     /// # Panics
-    /// Without room for it.
-    pub(crate) fn push(&mut self, len_bytes: usize, fill: &mut dyn FnMut(&mut [u8])) {
-        fill(self.messages.bytes_mut(0, self.used_bytes, len_bytes));
-        self.used_bytes += len_bytes;
+    /// If there is no such train, or no room in it.
+    pub(crate) fn push(&mut self, i: usize, at_bytes: usize, len_bytes: usize, fill: &mut dyn FnMut(&mut [u8])) {
+        fill(self.messages.bytes_mut(i, at_bytes, len_bytes));
     }
 
-    /// The frames so far.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.messages.bytes(0, self.used_bytes)
+    /// The first `len_bytes` of train `i`.
+    pub(crate) fn bytes(&self, i: usize, len_bytes: usize) -> &[u8] {
+        self.messages.bytes(i, len_bytes)
     }
 
-    /// Sends all of it, to be cut every `segment_bytes`.
-    pub(crate) fn send(
-        &mut self,
-        socket: &UdpSocket,
-        to: Option<&RawAddr>,
-        segment_bytes: u16,
-        flags: c_int,
-    ) -> io::Result<()> {
-        self.messages.iovecs.get_mut(0).iov_len = self.used_bytes;
-        let namelen = to.map_or(0, RawAddr::len_bytes);
+    /// Train `i` has `len_bytes`, and is to be cut every `segment_bytes`; not at all if `None`. It goes to the connected peer if
+    /// `to` is `None`.
+    ///
+    /// # Panics
+    /// If there is no such train, or it cannot be as long.
+    pub(crate) fn address(&mut self, i: usize, to: Option<&RawAddr>, len_bytes: usize, segment_bytes: Option<u16>) {
+        assert!(len_bytes <= self.messages.slot_bytes, "{len_bytes}");
+        self.messages.iovecs.get_mut(i).iov_len = len_bytes;
         if let Some(to) = to {
-            *self.messages.names.get_mut(0) = *to;
+            *self.messages.names.get_mut(i) = *to;
         }
-        let control = self.messages.controls.at(0);
-        let header = &mut self.messages.headers.get_mut(0).msg_hdr;
-        header.msg_namelen = namelen;
+        let control = self.messages.controls.at(i);
+        let header = &mut self.messages.headers.get_mut(i).msg_hdr;
+        header.msg_namelen = to.map_or(0, RawAddr::len_bytes);
+        let Some(segment_bytes) = segment_bytes else {
+            header.msg_control = std::ptr::null_mut();
+            header.msg_controllen = 0;
+            return;
+        };
         header.msg_control = control.cast();
         header.msg_controllen = CONTROL_BYTES as _;
-        // SAFETY: controls[0] has room for one header and two bytes (CMSG_SPACE(2) is 24 too), so CMSG_FIRSTHDR is not
-        // null and CMSG_DATA inside it. The header then describes memory that `self.messages` owns.
-        let sent = unsafe {
+        // SAFETY: controls[i] has room for one header and two bytes (CMSG_SPACE(2) is 24 too), so CMSG_FIRSTHDR is not null
+        // and CMSG_DATA inside it.
+        unsafe {
             let control = libc::CMSG_FIRSTHDR(header);
             (*control).cmsg_level = libc::SOL_UDP;
             (*control).cmsg_type = libc::UDP_SEGMENT;
             (*control).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as c_uint) as _;
             libc::CMSG_DATA(control).cast::<u16>().write_unaligned(segment_bytes);
-            libc::sendmsg(socket.as_raw_fd(), header, flags)
-        };
-        checked(sent).map(drop)
+        }
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.used_bytes = 0;
+    /// One call for trains `from..end`, all of which were addressed; says how many went.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub(crate) fn send(&mut self, socket: &UdpSocket, from: usize, end: usize, flags: c_int) -> io::Result<usize> {
+        assert!(from < end && end <= self.messages.count_max, "{from}..{end}");
+        let first = self.messages.headers.at(from);
+        // SAFETY: the headers `from..end` exist (just asserted) and point into memory that `self.messages` owns, with lengths
+        // that `address` has checked; the kernel writes only their msg_len.
+        let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), first, (end - from) as c_uint, flags as _) };
+        checked(sent as isize)
     }
 }
 
-impl std::fmt::Debug for TxTrain {
+impl std::fmt::Debug for TxTrains {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "TxTrain({} of {} bytes)", self.used_bytes, self.messages.slot_bytes)
+        write!(
+            f,
+            "TxTrains({} of {} bytes)",
+            self.messages.count_max, self.messages.slot_bytes
+        )
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! | | Single | Multi | Gso |
 //! |---|---|---|---|
-//! | Blocking, Untimed, BusyPoll | recv, send: **2** | recvmmsg, sendmmsg: 2 per ≤ 32 frames | recvmmsg, sendmsg: 2 per train |
+//! | Blocking, Untimed, BusyPoll | recv, send: **2** | recvmmsg, sendmmsg: 2 per ≤ 32 frames | recvmmsg, sendmmsg: 2 per ≤ 64 frames |
 //! | Poll, Epoll | ppoll, recv, send: 3 | 3 | 3 |
 //! | Spin | recv (and one per empty look), send | the same | the same |
 
@@ -127,8 +127,9 @@ pub enum Batching {
     Single,
     /// Up to [`MULTI_FRAMES_MAX`]: recvmmsg(2), sendmmsg(2).
     Multi,
-    /// A train of equally long frames to one peer as one datagram that is cut late (UDP_SEGMENT) and received as one
-    /// (UDP_GRO). A frame of another length or for another peer starts a new train.
+    /// As Multi, and frames of one length to one peer that follow each other go as a train: one datagram that is cut late
+    /// (UDP_SEGMENT) and received as one (UDP_GRO). A shorter frame ends its train; a longer one, or one for another
+    /// peer, begins the next. All wait for [`Port::flush`] and leave with one sendmmsg(2).
     Gso,
 }
 

@@ -13,8 +13,9 @@ use crate::sys::{
 
 /// A GRO train is received whole: the largest datagram there is.
 const TRAIN_BYTES_MAX: usize = 1 << 16;
-/// Trains per recvmmsg(2). Each is up to 64 frames already.
-const TRAINS_MAX: usize = 4;
+/// Trains per recvmmsg(2): who hears many senders gets one from each. Each has room for the longest, and memory that none
+/// was long enough to reach is not touched.
+const TRAINS_MAX: usize = MULTI_FRAMES_MAX;
 
 /// What was fetched and not yet delivered.
 #[derive(Debug)]

@@ -7,12 +7,14 @@ use dataplane_waist::{Peer, PortStats};
 use super::{Batching, GSO_FRAMES_MAX, MULTI_FRAMES_MAX, TrainStats, peers::PeerTable};
 use crate::sys::{
     inet::{self, RawAddr},
-    mmsg::{TxBatch, TxTrain},
+    mmsg::{TxBatch, TxTrains},
 };
 
 /// A train is one datagram to the IP layer before it is cut, so its length must fit that header (65 535 bytes with
 /// headers, IPv6 extension headers included).
 const TRAIN_BYTES_MAX: usize = 65_000;
+/// Trains per sendmmsg(2).
+const TRAINS_MAX: usize = MULTI_FRAMES_MAX;
 
 /// Frames that wait for [`Tx::flush`].
 #[derive(Debug)]
@@ -22,18 +24,38 @@ pub(super) enum Tx {
         buffer: Box<[u8]>,
     },
     Multi(TxBatch),
-    Gso(Train),
+    Gso(Trains),
 }
 
-/// Equally long frames to one peer.
+/// Trains in the order in which they were begun.
 #[derive(Debug)]
-pub(super) struct Train {
-    train: TxTrain,
+pub(super) struct Trains {
+    batch: TxTrains,
+    trains: Vec<Train>,
+    /// Frames this long or longer were refused as trains, and each goes by itself.
+    refused_bytes_min: usize,
+}
+
+/// Frames to one peer: equally long, but for the last, which may be shorter (UDP_SEGMENT cuts from the front).
+#[derive(Clone, Copy, Debug)]
+struct Train {
     to: Peer,
+    /// The first frame's length.
     frame_bytes: usize,
     frames_count: usize,
-    /// Trains of frames this long or longer were refused, and are not tried again.
-    refused_bytes_min: usize,
+    bytes: usize,
+}
+
+impl Train {
+    fn takes(&self, to: Peer, len_bytes: usize, refused_bytes_min: usize) -> bool {
+        self.to == to
+            && self.frames_count < GSO_FRAMES_MAX
+            // The kernel cannot cut a datagram into empty ones, and what is behind a shorter frame would be cut wrong.
+            && (1..=self.frame_bytes).contains(&len_bytes)
+            && self.bytes == self.frames_count * self.frame_bytes
+            && self.bytes + len_bytes <= TRAIN_BYTES_MAX
+            && self.frame_bytes < refused_bytes_min
+    }
 }
 
 /// What sending needs of the port.
@@ -51,11 +73,9 @@ impl Tx {
                 buffer: vec![0; frame_bytes_max].into_boxed_slice(),
             },
             Batching::Multi => Tx::Multi(TxBatch::new(MULTI_FRAMES_MAX, frame_bytes_max)),
-            Batching::Gso => Tx::Gso(Train {
-                train: TxTrain::new(TRAIN_BYTES_MAX.max(frame_bytes_max)),
-                to: Peer(0),
-                frame_bytes: 0,
-                frames_count: 0,
+            Batching::Gso => Tx::Gso(Trains {
+                batch: TxTrains::new(TRAINS_MAX, TRAIN_BYTES_MAX.max(frame_bytes_max)),
+                trains: Vec::with_capacity(TRAINS_MAX),
                 refused_bytes_min: usize::MAX,
             }),
         }
@@ -83,18 +103,24 @@ impl Tx {
                 batch.queue(way.peers.destination(to), len_bytes, fill);
                 Ok(())
             }
-            Tx::Gso(train) => {
-                let fits = train.to == to
-                    && train.frame_bytes == len_bytes
-                    && train.frames_count < GSO_FRAMES_MAX
-                    && train.train.room_bytes() >= len_bytes
-                    // The kernel cannot cut a datagram into empty ones.
-                    && len_bytes > 0;
-                if !fits {
-                    way.send_train(train)?;
-                    (train.to, train.frame_bytes) = (to, len_bytes);
+            Tx::Gso(trains) => {
+                let refused_bytes_min = trains.refused_bytes_min;
+                let last = trains.trains.last();
+                if !last.is_some_and(|last| last.takes(to, len_bytes, refused_bytes_min)) {
+                    if trains.trains.len() == TRAINS_MAX {
+                        way.send_trains(trains)?;
+                    }
+                    trains.trains.push(Train {
+                        to,
+                        frame_bytes: len_bytes,
+                        frames_count: 0,
+                        bytes: 0,
+                    });
                 }
-                train.train.push(len_bytes, fill);
+                let index = trains.trains.len() - 1;
+                let train = &mut trains.trains[index];
+                trains.batch.push(index, train.bytes, len_bytes, fill);
+                train.bytes += len_bytes;
                 train.frames_count += 1;
                 Ok(())
             }
@@ -106,7 +132,7 @@ impl Tx {
         match self {
             Tx::Single { .. } => Ok(()),
             Tx::Multi(batch) => way.send_batch(batch),
-            Tx::Gso(train) => way.send_train(train),
+            Tx::Gso(trains) => way.send_trains(trains),
         }
     }
 }
@@ -162,54 +188,63 @@ impl Way<'_> {
         Ok(())
     }
 
-    fn send_train(&mut self, train: &mut Train) -> io::Result<()> {
-        let result = self.send_train_frames(train);
-        train.train.clear();
-        train.frames_count = 0;
+    fn send_trains(&mut self, trains: &mut Trains) -> io::Result<()> {
+        for (index, train) in trains.trains.iter().enumerate() {
+            let to = self.peers.destination(train.to);
+            let segment_bytes = (train.frames_count > 1).then_some(train.frame_bytes as u16);
+            trains.batch.address(index, to, train.bytes, segment_bytes);
+        }
+        let result = self.send_addressed(trains);
+        trains.trains.clear();
         result
     }
 
-    fn send_train_frames(&mut self, train: &mut Train) -> io::Result<()> {
-        if train.frames_count == 0 {
-            return Ok(());
-        }
-        let to = self.peers.destination(train.to);
+    fn send_addressed(&mut self, trains: &mut Trains) -> io::Result<()> {
+        let mut from = 0;
         let mut retried = false;
-        while train.frames_count > 1 && train.frame_bytes < train.refused_bytes_min {
+        while let Some(train) = trains.trains.get(from).copied() {
             self.stats.syscalls_count += 1;
-            match train
-                .train
-                .send(self.socket, to, train.frame_bytes as u16, libc::MSG_DONTWAIT)
+            let frames_count = train.frames_count as u64;
+            match trains
+                .batch
+                .send(self.socket, from, trains.trains.len(), libc::MSG_DONTWAIT)
             {
-                Ok(()) => {
-                    self.stats.tx_frames_count += train.frames_count as u64;
-                    self.trains.tx_train_frames_count += train.frames_count as u64;
-                    return Ok(());
+                Ok(sent_count) => {
+                    for train in &trains.trains[from..from + sent_count] {
+                        let frames_count = train.frames_count as u64;
+                        self.stats.tx_frames_count += frames_count;
+                        self.trains.tx_train_frames_count += if frames_count > 1 { frames_count } else { 0 };
+                    }
+                    from += sent_count;
+                    retried = false;
                 }
                 // EINVAL: a segment is above the path's MTU; EIO: the device computes no checksums (udp_send_skb of
                 // net/ipv4/udp.c); EMSGSIZE: as EINVAL since Linux 6.16. One by one, IP may fragment them.
-                Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EIO | libc::EMSGSIZE)) => {
+                Err(e)
+                    if frames_count > 1
+                        && matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EIO | libc::EMSGSIZE)) =>
+                {
                     self.trains.tx_refused_count += 1;
-                    train.refused_bytes_min = train.frame_bytes;
+                    trains.refused_bytes_min = trains.refused_bytes_min.min(train.frame_bytes);
+                    let to = self.peers.destination(train.to);
+                    for frame in trains.batch.bytes(from, train.bytes).chunks(train.frame_bytes) {
+                        self.send_one(to, frame)?;
+                    }
+                    from += 1;
+                    retried = false;
                 }
                 Err(error) => match self.after(error, &mut retried)? {
                     Next::Retry => {}
                     Next::Lost => {
                         // `after` has counted one frame of the train.
-                        self.stats.tx_dropped_count += train.frames_count as u64 - 1;
-                        return Ok(());
+                        self.stats.tx_dropped_count += frames_count - 1;
+                        from += 1;
+                        retried = false;
                     }
                 },
             }
         }
-        if train.frame_bytes == 0 {
-            return (0..train.frames_count).try_for_each(|_| self.send_one(to, &[]));
-        }
-        train
-            .train
-            .bytes()
-            .chunks_exact(train.frame_bytes)
-            .try_for_each(|frame| self.send_one(to, frame))
+        Ok(())
     }
 
     /// What to do after a failed call: lost frames are counted here.
