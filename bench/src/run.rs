@@ -164,8 +164,13 @@ fn measure(selection: Selection, wire: Option<&Wire>, out: Option<PathBuf>, json
                 .println(format!("{}: not between two machines: {why}", experiment.id()));
         } else if let Err(error) = experiment.run(&mut lab) {
             let message = format!("{}: {error:#}", experiment.id());
-            progress.println(format!("error: {message}"));
-            state.errors.push(message);
+            // Whoever waited when the run was interrupted did not get what it waited for: that is no failure.
+            if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                progress.println(format!("interrupted: {message}"));
+            } else {
+                progress.println(format!("error: {message}"));
+                state.errors.push(message);
+            }
         }
         let table = lab.table;
         state.rows_count += table.rows.len() as u64;

@@ -107,7 +107,7 @@ const BREAKS: &[(&str, u64, u64)] = &[
     ("small-election-quorum", 1001, 100),
     ("forgotten-vote", 1003, 100),
     ("stale-lease", 1051, 500),
-    ("commits-old-terms", 1059, 500),
+    ("commits-old-terms", 1027, 500),
     ("no-matching", 1008, 300),
     ("ack-before-durable", 1095, 2_000),
     ("forgets-sessions", 1005, 100),
