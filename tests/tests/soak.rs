@@ -109,11 +109,11 @@ const BREAKS: &[(&str, u64, u64)] = &[
     ("stale-lease", 1051, 500),
     ("commits-old-terms", 1027, 500),
     ("no-matching", 1008, 300),
-    ("ack-before-durable", 1095, 2_000),
+    ("ack-before-durable", 1116, 2_000),
     ("forgets-sessions", 1005, 100),
-    ("votes-for-anybody", 1008, 200),
+    ("votes-for-anybody", 1003, 200),
     ("unchecked-read", 1003, 200),
-    ("lying-disk", 1001, 50),
+    ("lying-disk", 1002, 50),
 ];
 
 #[test]
