@@ -95,12 +95,7 @@ impl Replay {
                 self.install(standing, word(0).min(NUMBER_MAX));
             }
             RecordKind::Origin => self.origin(header, Origin::parse(payload).unwrap_or_default()),
-            RecordKind::Damage => {
-                self.damage = Some(Damage {
-                    end: header.slot,
-                    term: header.term,
-                });
-            }
+            RecordKind::Damage => self.damage_to(header.slot, header.term),
             // Only copies say this, and copies are read only of a damaged commit.
             RecordKind::Cut => {
                 let (once, term) = (self.end(), self.end_term());
@@ -165,6 +160,12 @@ impl Replay {
             end: origin.damage_end,
             term: origin.damage_term,
         });
+    }
+
+    /// Without the commit that the record stands in.
+    pub(crate) fn known_damage(&mut self, header: RecordHeader) {
+        self.damage_to(header.slot, header.term);
+        self.heal();
     }
 
     fn damage_to(&mut self, end: u64, term: u64) {

@@ -6,6 +6,11 @@
 //!
 //! Each commit also says which was the last that was durable when it was written. So a commit that is missing has been acknowledged if, and only if, some commit says so: then it is
 //! lost; otherwise the log's end is torn there, and nobody was ever told about what follows.
+//!
+//! What the first sector of a torn commit says is believed all the same: its checksum vouches for it, and it may be all that
+//! tells what a damaged commit before it held. But a later reader does not find it, because the log goes on over it. So what
+//! it has led to must not depend on it any more: the next commit says how far the log then reached, which slots are known
+//! to be damaged, and that it overwrites what no longer counts.
 
 mod segment;
 
@@ -28,8 +33,12 @@ pub(crate) struct Walked {
     pub(crate) replay: Replay,
     /// The last commit that stands, also behind damage.
     pub(crate) last_lsn: u64,
-    /// The last that stands as a whole.
+    /// The last commit of which every later reader, too, knows what came before it: it stands as a whole, or the first
+    /// damaged one comes right after it.
     pub(crate) whole_lsn: u64,
+    /// The end of the entries that such a reader finds before anything written from now on. Above the end of `replay`,
+    /// they stand there and do not count.
+    pub(crate) stale_end: u64,
     /// The highest number anywhere.
     pub(crate) max_lsn: u64,
     /// The file that holds the log's end, and the sector where the next commit goes.
@@ -185,6 +194,7 @@ impl Walker {
                 self.records(segment, at, &contents);
                 self.contents = contents;
                 self.walked.last_lsn = first.lsn;
+                self.note_standing();
                 self.walked.report.commits_count += 1;
                 at += count;
                 self.walked.end = Some((segment.file_index, at as u32));
@@ -284,6 +294,9 @@ impl Walker {
         let (damaged_count, first_damaged) = (damaged.clone().count(), damaged.clone().next());
         let missing = (at..end).find(|sector| !belongs(sector)).unwrap_or(at);
         if damaged_count == 0 && any.lsn > self.durable_lsn {
+            if belongs(&at) {
+                self.known_damage(segment.payload(at));
+            }
             self.tear(segment, missing, Some(any.lsn));
             return at;
         }
@@ -302,37 +315,64 @@ impl Walker {
         if belongs(&(end - 1)) && segment.valid(end - 1).is_some_and(|header| header.has_copies) {
             self.copies(segment, end - 1);
         }
+        self.note_standing();
         let slot = self.walked.replay.end();
-        if self.pending.is_none() {
-            self.pending = Some(Pending {
-                records_max: (count - good) as u64 * SECTOR_RECORDS_MAX,
-                is_damaged: damaged_count > 0,
-                finding: Finding {
-                    file: segment.name(),
-                    at_bytes: (first_damaged.unwrap_or(missing) * SECTOR_BYTES) as u64,
-                    lsn: Some(any.lsn),
-                    slot: Some(slot),
-                    kind: FindingKind::Damaged {
-                        sectors_count: damaged_count.max(1) as u32,
-                    },
+        self.add_pending(Pending {
+            records_max: (count - good) as u64 * SECTOR_RECORDS_MAX,
+            is_damaged: damaged_count > 0,
+            finding: Finding {
+                file: segment.name(),
+                at_bytes: (first_damaged.unwrap_or(missing) * SECTOR_BYTES) as u64,
+                lsn: Some(any.lsn),
+                slot: Some(slot),
+                kind: FindingKind::Damaged {
+                    sectors_count: damaged_count.max(1) as u32,
                 },
-            });
-        }
+            },
+        });
         end
     }
 
+    /// What has been replayed so far is what later readers find as well, before what is written from now on.
+    fn note_standing(&mut self) {
+        self.walked.whole_lsn = self.walked.last_lsn;
+        self.walked.stale_end = self.walked.replay.end();
+    }
+
+    /// What the writer of a torn commit knew to be damaged: its first record says so if there is anything, and the commit may
+    /// have overwritten what recovery had concluded it from.
+    fn known_damage(&mut self, first_payload: &[u8]) {
+        let mut records = Records::new(&first_payload[COMMIT_HEADER_BYTES..]);
+        if let Ok(Some((_, header, _))) = records.next()
+            && header.kind == RecordKind::Damage
+        {
+            self.walked.replay.known_damage(header);
+        }
+    }
+
+    /// One more damage at what may be the end: all that is lost there adds up.
+    fn add_pending(&mut self, mut pending: Pending) {
+        if let Some(earlier) = self.pending.take() {
+            pending.records_max += earlier.records_max;
+            pending.is_damaged |= earlier.is_damaged;
+            self.walked.report.findings.push(earlier.finding);
+        }
+        self.pending = Some(pending);
+    }
+
     fn note_damage(&mut self, segment: &Segment, at: usize, damaged: usize, lsn: Option<u64>) {
-        if damaged == 0 || self.pending.is_some() {
+        if damaged == 0 {
             return;
         }
-        self.pending = Some(Pending {
+        let slot = Some(self.walked.replay.end());
+        self.add_pending(Pending {
             records_max: damaged as u64 * SECTOR_RECORDS_MAX,
             is_damaged: true,
             finding: Finding {
                 file: segment.name(),
                 at_bytes: (at * SECTOR_BYTES) as u64,
                 lsn,
-                slot: Some(self.walked.replay.end()),
+                slot,
                 kind: FindingKind::Damaged {
                     sectors_count: damaged as u32,
                 },
@@ -409,7 +449,6 @@ impl Walker {
     }
 
     fn finish(&mut self) {
-        self.walked.whole_lsn = self.walked.last_lsn;
         if let Some(pending) = &self.pending {
             let records_max = pending.records_max;
             // Who goes on names the damaged commit, so that what is readable in it still counts.

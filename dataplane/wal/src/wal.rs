@@ -218,16 +218,13 @@ impl Wal {
                 wal.drain()?;
             }
         }
-        if let Some(damage) = wal.damage {
-            // It goes with the first commit, so that no later reader takes the shortened log for the whole.
-            let header = RecordHeader {
-                kind: RecordKind::Damage,
-                payload_bytes: 0,
-                term: damage.term,
-                slot: damage.end,
-            };
-            wal.builder.push(header, &[]);
+        if wal.damage.is_some() || walked.stale_end > wal.tip.end {
+            // Entries that were given up stand there still, or can be read another time. The first commit overwrites them, in
+            // so many words: without that, a reader that misses it would find them between what stands before and after it.
+            wal.draft.cut_slot = Some(wal.tip.end);
+            wal.draft.overwritten_slot = Some(wal.tip.end);
         }
+        wal.push_damage();
         Ok(wal)
     }
 
@@ -335,6 +332,9 @@ impl Wal {
 
     fn push(&mut self, kind: RecordKind, slot: u64, term: u64, payload: &[u8]) {
         self.recovered = None;
+        if self.builder.is_empty() {
+            self.push_damage();
+        }
         let header = RecordHeader {
             kind,
             payload_bytes: payload.len() as u32,
@@ -342,6 +342,15 @@ impl Wal {
             slot,
         };
         self.builder.push(header, payload);
+    }
+
+    /// What is known to be damaged is the first record of every commit, so that no later reader takes the shortened log for
+    /// the whole, whichever commits it misses.
+    fn push_damage(&mut self) {
+        if let Some(damage) = self.damage {
+            self.builder
+                .push(record(RecordKind::Damage, damage.end, damage.term, 0), &[]);
+        }
     }
 }
 
