@@ -83,7 +83,7 @@ pub enum Wake {
     Sleeps,
     /// The thread never sleeps: `wait` returns at once.
     Spins,
-    /// The thread sleeps in a system call that polls the device for a while first (SO_BUSY_POLL).
+    /// The thread looks for a while before it sleeps: by itself, or in a system call that polls the device (SO_BUSY_POLL).
     BusyPolls,
 }
 

@@ -8,6 +8,7 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     path::Path,
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -27,6 +28,8 @@ pub const IN_FLIGHT_MAX: usize = 1024;
 /// What a cluster file says that says nothing of it (bench/src/cluster/file.rs): one Ethernet frame.
 const FRAME_BYTES: usize = 1472;
 const BUFFER_BYTES: usize = 4 << 20;
+/// As `dplab kv`'s (bench/src/cluster/port.rs).
+const LOOK_MAX: Duration = Duration::from_micros(50);
 
 /// Running replicas.
 pub struct Cluster {
@@ -93,7 +96,8 @@ impl Cluster {
         let port = UdpPort::open(&UdpOptions {
             peers: self.addresses.clone(),
             wait: WaitHow::Epoll,
-            batch: Batching::Multi,
+            look_max: LOOK_MAX,
+            batch: Batching::Gso,
             recv_buffer_bytes: BUFFER_BYTES,
             frame_bytes_max: FRAME_BYTES,
             ..UdpOptions::default()

@@ -22,7 +22,8 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use dataplane_waist::{Peer, Port, PortCaps, PortStats, RxFrame, TxError, Wake};
@@ -67,6 +68,10 @@ pub struct UdpOptions {
     pub connect: bool,
     /// How [`Port::wait`] rests.
     pub wait: WaitHow,
+    /// With [`WaitHow::Epoll`], and in [`Port::wait_or`]: how long the thread looks for frames, and gives its CPU to whoever wants
+    /// it between two looks, before it sleeps. A CPU that is not idle needs no waking, which on a virtual machine takes
+    /// longer than the network stack; what it costs is this much CPU time per sleep at most. Zero: it sleeps at once.
+    pub look_max: Duration,
     /// Frames per system call.
     pub batch: Batching,
     /// SO_RCVBUF (forced past `net.core.rmem_max` where CAP_NET_ADMIN allows). 0: the kernel's default.
@@ -87,6 +92,7 @@ impl Default for UdpOptions {
             forget_peers: false,
             connect: false,
             wait: WaitHow::Blocking,
+            look_max: Duration::ZERO,
             batch: Batching::Single,
             recv_buffer_bytes: 0,
             send_buffer_bytes: 0,
@@ -151,6 +157,7 @@ pub struct UdpPort {
     socket: UdpSocket,
     local: SocketAddr,
     wait: WaitHow,
+    look_max: Duration,
     /// `None` unless [`WaitHow::Epoll`].
     epoll: Option<EpollSet>,
     /// What SO_RCVTIMEO is set to; set again only when the wait changes.
@@ -301,6 +308,33 @@ impl UdpPort {
         ready(set.epoll.wait(&mut events, timeout).map(|ready| ready > 0))
     }
 
+    /// Looks for frames for a while, and whether `bell` is readable. True: there is something, and no need to sleep.
+    fn look(&mut self, max: Duration, bell: Option<BorrowedFd<'_>>) -> io::Result<bool> {
+        let max = max.min(self.look_max);
+        if max.is_zero() {
+            return Ok(false);
+        }
+        let begin = Instant::now();
+        loop {
+            self.fetch(libc::MSG_DONTWAIT)?;
+            if self.rx.holds_frames() || self.closed.load(Ordering::Acquire) {
+                return Ok(true);
+            }
+            if let Some(bell) = bell {
+                self.stats.syscalls_count += 1;
+                let mut set = [PollFd::new(bell, PollFlags::POLLIN)];
+                let now = Some(TimeSpec::from_duration(Duration::ZERO));
+                if ready(ppoll(&mut set, now, None).map(|ready| ready > 0))? {
+                    return Ok(true);
+                }
+            }
+            if begin.elapsed() >= max {
+                return Ok(false);
+            }
+            thread::yield_now();
+        }
+    }
+
     #[inline]
     fn fetch(&mut self, flags: libc::c_int) -> io::Result<()> {
         self.rx.fetch(&self.socket, flags, &mut self.stats)?;
@@ -332,12 +366,18 @@ impl Port for UdpPort {
             WaitHow::Spin => Ok(()),
             WaitHow::Blocking | WaitHow::Untimed | WaitHow::BusyPoll { .. } => self.sleep_in_recv(max),
             WaitHow::Poll => self.sleep_in_poll(max).map(drop),
-            WaitHow::Epoll => self.sleep_in_epoll(max).map(drop),
+            WaitHow::Epoll => match self.look(max, None)? {
+                true => Ok(()),
+                false => self.sleep_in_epoll(max).map(drop),
+            },
         }
     }
 
     fn wait_or(&mut self, max: Duration, bell: BorrowedFd<'_>) -> io::Result<()> {
         if max.is_zero() || self.rx.holds_frames() || self.wait == WaitHow::Spin {
+            return Ok(());
+        }
+        if self.look(max, Some(bell))? {
             return Ok(());
         }
         self.stats.syscalls_count += 1;

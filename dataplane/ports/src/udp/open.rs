@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use dataplane_waist::{PortCaps, PortStats, ProbeError, Support};
+use dataplane_waist::{PortCaps, PortStats, ProbeError, Support, Wake};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use super::{
@@ -100,6 +100,7 @@ impl UdpPort {
         Ok(UdpPort {
             local,
             wait: options.wait,
+            look_max: options.look_max,
             epoll,
             recv_timeout: None,
             caps: PortCaps {
@@ -110,7 +111,10 @@ impl UdpPort {
                     Batching::Multi => MULTI_FRAMES_MAX,
                     Batching::Gso => GSO_FRAMES_MAX,
                 },
-                wake: wake(options.wait),
+                wake: match options.wait {
+                    WaitHow::Epoll if !options.look_max.is_zero() => Wake::BusyPolls,
+                    wait => wake(wait),
+                },
             },
             stats: PortStats::default(),
             trains: TrainStats::default(),

@@ -339,6 +339,49 @@ fn a_refused_train_goes_frame_by_frame() {
     );
 }
 
+/// What is there is found by looking, without a system call that sleeps; what is not, ends in one. Either is told by the bell, too.
+#[test]
+fn a_port_that_looks_first_finds_frames_and_bells_and_then_sleeps() {
+    let (mut client, server) = link(WaitHow::Epoll, Batching::Gso, 1);
+    let local = server.local_addr();
+    drop(server);
+    let mut server = open(UdpOptions {
+        local,
+        wait: WaitHow::Epoll,
+        batch: Batching::Gso,
+        look_max: Duration::from_micros(50),
+        learn_peers_max: 1,
+        ..UdpOptions::default()
+    });
+    assert_eq!(server.caps().wake, Wake::BusyPolls);
+    let (mut ringer, bell) = std::io::pipe().expect("a pipe");
+
+    send(&mut client, Peer(0), b"one");
+    server.wait(PATIENCE).expect("wait");
+    assert_eq!(server.stats().syscalls_count, 1, "one receive, and no sleep");
+    assert_eq!(
+        server
+            .rx_burst(&mut |frame| assert_eq!(frame.bytes, b"one"))
+            .expect("rx"),
+        1
+    );
+    assert_eq!(
+        server.stats().syscalls_count,
+        1,
+        "what was found is not asked for again"
+    );
+
+    std::io::Write::write_all(&mut ringer, b"!").expect("a pipe takes a byte");
+    server.wait_or(PATIENCE, bell.as_fd()).expect("wait");
+    assert_eq!(server.stats().syscalls_count, 3, "a receive and a look at the bell");
+
+    // Nothing comes: it looks for a while, and sleeps for the rest.
+    server.wait(Duration::from_millis(20)).expect("wait");
+    send(&mut client, Peer(0), b"two");
+    let heard = turn_until(&mut server, |stats| stats.rx_frames_count == 2);
+    assert_eq!(heard, [(Peer(0), b"two".to_vec())]);
+}
+
 #[test]
 fn epoll_without_nanoseconds_still_wakes() {
     let (mut client, mut server) = link(WaitHow::Epoll, Batching::Single, 1);
