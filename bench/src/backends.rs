@@ -3,7 +3,7 @@
 
 pub mod xdp;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use dataplane_ports::{
@@ -377,6 +377,7 @@ impl BackEnd {
                     learn_peers_max,
                     forget_peers: false,
                     wait,
+                    look_max: Duration::ZERO,
                     batch,
                     recv_buffer_bytes: buffer_bytes,
                     send_buffer_bytes: 0,
