@@ -119,7 +119,7 @@ const RANGE_ENTRIES: u16 = 24;
 const READ_MAX: Duration = Duration::from_secs(2);
 
 impl OpenClient {
-    /// A client, on loopback, of the replicas at `servers`, by node. Its schedule rests until [`OpenClient::begin`].
+    /// A client, on loopback, of the replicas at `servers`, by node. Its schedule rests until [`OpenClient::schedule`].
     ///
     /// # Errors
     /// The port could not be opened.
