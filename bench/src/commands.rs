@@ -193,3 +193,16 @@ pub fn report(folders: &[PathBuf], format: ReportFormat) -> anyhow::Result<Strin
 pub fn schema() -> anyhow::Result<String> {
     Ok(serde_json::to_string_pretty(&store::record_schema())? + "\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_experiment_called_like_a_claim_is_explained_with_it() {
+        let text = explain("pacelc-else").unwrap();
+        assert!(text.contains("What decides it"), "{text}");
+        assert!(text.contains("--axis place"), "{text}");
+        assert!(!explain("pacelc-stale").unwrap().contains("--axis place"));
+    }
+}
