@@ -19,7 +19,7 @@ use rand_pcg::Pcg64Mcg;
 use support::{Workload, count, seed};
 
 /// About so many images are made of one workload.
-const IMAGES_PER_WORKLOAD: u64 = 35;
+const IMAGES_PER_WORKLOAD: u64 = 18;
 const STEPS_COUNT: usize = 50;
 const PAYLOAD_BYTES_MAX: usize = 300;
 
@@ -44,7 +44,7 @@ fn recorded(disk: &mut FaultyDisk, engine: Engine, workload: &Workload, lies: bo
 /// A third of the images: the engines are judged side by side.
 fn lose_power(engine: Engine) {
     let Some(mut disk) = disk_for(engine) else { return };
-    let images_wanted = count("DPLAB_IMAGES", 210).div_ceil(Engine::ALL.len() as u64);
+    let images_wanted = count("DPLAB_IMAGES", 105).div_ceil(Engine::ALL.len() as u64);
     let mut rng = Pcg64Mcg::seed_from_u64(seed());
     let (mut images_count, mut workloads_count, mut torn_count) = (0, 0, 0);
     while images_count < images_wanted {
