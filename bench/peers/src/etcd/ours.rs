@@ -15,7 +15,7 @@ use anyhow::{Context, bail};
 use dataplane_ports::udp::{Batching, UdpOptions, UdpPort, WaitHow};
 use dataplane_quorum::{
     Limits,
-    client::{Ask, Client, ClientOptions, Route, Ticket, Verdict},
+    client::{Ask, AskError, Client, ClientOptions, Route, Ticket, Verdict},
 };
 use dataplane_waist::{Clock, Effects, Instant, MemoryLog, MonotonicClock, Node, Peer, middleware::TAG_BYTES};
 use dataplane_wire::quorum::{reply::Outcome, request::Command};
@@ -127,9 +127,7 @@ impl Cluster {
         let begin = clock.now();
         let end = begin + load.duration;
         while clock.now() < end && !stop.is_wanted() {
-            while asker.flights.len() < load.in_flight {
-                asker.put()?;
-            }
+            while asker.flights.len() < load.in_flight && asker.put()? {}
             asker.turn(&mut seen)?;
         }
         // What is under way was asked within the time, and is answered a moment later: both count.
@@ -149,7 +147,9 @@ struct Asker<'a> {
 }
 
 impl Asker<'_> {
-    fn put(&mut self) -> anyhow::Result<()> {
+    /// Asks for the next put. `false`: not before a verdict is taken, because one request has become so old that its answer and the
+    /// next one's would not both be remembered.
+    fn put(&mut self) -> anyhow::Result<bool> {
         let now = self.clock.now();
         let key = key(self.asked_count);
         let ask = Ask {
@@ -160,10 +160,14 @@ impl Asker<'_> {
             route: Route::Leader,
             deadline: now + ELECTION_MAX,
         };
-        let ticket = self.node.protocol_mut().ask(&ask).context("asking for a put")?;
+        let ticket = match self.node.protocol_mut().ask(&ask) {
+            Ok(ticket) => ticket,
+            Err(AskError::Full { .. }) => return Ok(false),
+            Err(error) => return Err(error).context("asking for a put"),
+        };
         self.asked_count += 1;
         self.flights.insert(ticket, now);
-        Ok(())
+        Ok(true)
     }
 
     fn turn(&mut self, seen: &mut Seen) -> anyhow::Result<()> {
