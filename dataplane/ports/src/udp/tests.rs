@@ -50,6 +50,54 @@ fn turn_until(port: &mut UdpPort, enough: impl Fn(&PortStats) -> bool) -> Vec<(P
     heard
 }
 
+/// What CONFIG_HZ may be: 1000, 300, 250 and 100.
+const JIFFIES: [Duration; 4] = [
+    Duration::from_millis(1),
+    Duration::from_nanos(3_333_333),
+    Duration::from_millis(4),
+    Duration::from_millis(10),
+];
+
+#[test]
+fn a_blocking_wait_is_over_in_time_whatever_the_kernel_makes_of_its_timeout() {
+    for jiffy in JIFFIES {
+        assert_eq!(blocking_timeout(Duration::from_micros(9999), jiffy), None);
+        for max_us in (10_000..60_000).step_by(97) {
+            let max = Duration::from_micros(max_us);
+            let Some(timeout) = blocking_timeout(max, jiffy) else {
+                continue;
+            };
+            // As `sock_set_timeout` rounds it, and one more for the jiffy that has begun.
+            let mut ends_by = jiffy;
+            while ends_by < timeout + jiffy {
+                ends_by += jiffy;
+            }
+            assert!(ends_by <= max, "{timeout:?} of {max:?} with jiffies of {jiffy:?}");
+        }
+        let longest = blocking_timeout(Duration::from_secs(1), jiffy);
+        assert_eq!(longest, Some(Duration::from_millis(20)));
+        // What a node with nothing to do waits: it must not cost a poll.
+        assert!(
+            blocking_timeout(Duration::from_millis(20), jiffy).is_some(),
+            "{jiffy:?}"
+        );
+    }
+    let of_250 = |ms| blocking_timeout(Duration::from_millis(ms), Duration::from_millis(4));
+    assert_eq!(
+        [15, 16, 23, 24].map(of_250),
+        [None, Some(10), Some(10), Some(20)].map(|ms| ms.map(Duration::from_millis))
+    );
+}
+
+#[test]
+fn the_kernel_says_how_often_it_ticks() {
+    let jiffy = jiffy();
+    assert!(
+        (Duration::from_millis(1)..=Duration::from_millis(10)).contains(&jiffy),
+        "{jiffy:?}"
+    );
+}
+
 #[test]
 fn a_blocking_turn_is_two_system_calls() {
     two_system_calls_per_turn(WaitHow::Blocking);
