@@ -17,22 +17,35 @@ pub fn crc32c_table(bytes: &[u8]) -> u32 {
     let (words, rest) = bytes.as_chunks::<8>();
     let mut crc = !0u32;
     for word in words {
-        let [a, b, c, d, e, f, g, h] = (u64::from_le_bytes(*word) ^ crc as u64).to_le_bytes();
-        // TABLES[n] moves a byte past the n bytes behind it, so the eight are looked up side by side, not one after
-        // the other ("slicing-by-8", Kounavis and Berry, ISCC 2005).
-        crc = TABLES[7][a as usize]
-            ^ TABLES[6][b as usize]
-            ^ TABLES[5][c as usize]
-            ^ TABLES[4][d as usize]
-            ^ TABLES[3][e as usize]
-            ^ TABLES[2][f as usize]
-            ^ TABLES[1][g as usize]
-            ^ TABLES[0][h as usize];
+        crc = crc32c_word(crc, u64::from_le_bytes(*word));
     }
     for &byte in rest {
-        crc = (crc >> 8) ^ TABLES[0][((crc ^ byte as u32) & 0xff) as usize];
+        crc = crc32c_byte(crc, byte);
     }
     !crc
+}
+
+/// Carries the state of a CRC-32C over eight bytes, read as a little-endian number. A state begins as all ones, and its
+/// complement is the checksum: for those who see the bytes a word at a time.
+#[inline(always)]
+pub fn crc32c_word(state: u32, word: u64) -> u32 {
+    let [a, b, c, d, e, f, g, h] = (word ^ state as u64).to_le_bytes();
+    // TABLES[n] moves a byte past the n bytes behind it, so the eight are looked up side by side, not one after
+    // the other ("slicing-by-8", Kounavis and Berry, ISCC 2005).
+    TABLES[7][a as usize]
+        ^ TABLES[6][b as usize]
+        ^ TABLES[5][c as usize]
+        ^ TABLES[4][d as usize]
+        ^ TABLES[3][e as usize]
+        ^ TABLES[2][f as usize]
+        ^ TABLES[1][g as usize]
+        ^ TABLES[0][h as usize]
+}
+
+/// As [`crc32c_word`], over one byte.
+#[inline(always)]
+pub fn crc32c_byte(state: u32, byte: u8) -> u32 {
+    (state >> 8) ^ TABLES[0][((state ^ byte as u32) & 0xff) as usize]
 }
 
 /// The same value at compile time, a byte at a time.

@@ -9,6 +9,8 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod quorum;
+
 /// The programs. Each is an object file of this name with a function of this name in it, and a second function
 /// `NAME_frags` that accepts frames of several buffers (`xdp.frags`, Linux 5.18): what an MTU above a page needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,16 +25,22 @@ pub enum Program {
     Steer,
     /// Writes when the driver saw a frame into its trailer (`dataplane_wire::trace`) and passes it.
     Stamp,
+    /// Gives requests a slot, counts acknowledgements and answers ([`quorum`]); see there.
+    QuorumLeader,
+    /// Keeps the leader's entries and acknowledges them ([`quorum`]); see there.
+    QuorumFollower,
 }
 
 impl Program {
     /// All of them.
-    pub const ALL: [Program; 5] = [
+    pub const ALL: [Program; 7] = [
         Program::Pass,
         Program::CountDrop,
         Program::Echo,
         Program::Steer,
         Program::Stamp,
+        Program::QuorumLeader,
+        Program::QuorumFollower,
     ];
 
     /// Name of the object and of its function for frames of one buffer.
@@ -43,6 +51,8 @@ impl Program {
             Program::Echo => "echo",
             Program::Steer => "steer",
             Program::Stamp => "stamp",
+            Program::QuorumLeader => "quorum_leader",
+            Program::QuorumFollower => "quorum_follower",
         }
     }
 
@@ -54,6 +64,8 @@ impl Program {
             Program::Echo => "echo_frags",
             Program::Steer => "steer_frags",
             Program::Stamp => "stamp_frags",
+            Program::QuorumLeader => "quorum_leader_frags",
+            Program::QuorumFollower => "quorum_follower_frags",
         }
     }
 }
@@ -71,6 +83,12 @@ pub mod setting {
     /// `u32`: bit n is set if frames of kind n (`dataplane_wire::frame::Kind`) are to be taken. `echo` takes echo
     /// requests only, whatever this says.
     pub const KINDS: &str = "KINDS";
+    /// `u32`, `quorum_leader` only: how many sessions a replica has places for, at most [`super::quorum::SESSIONS_MAX`].
+    pub const SESSION_COUNT: &str = "SESSION_COUNT";
+    /// `[u8; 6]`: a MAC address that is ours too, and others'; zeros for none.
+    pub const GROUP_MAC: &str = "GROUP_MAC";
+    /// `[u8; 4]`: an IPv4 address that is ours too, and others'; zeros for none.
+    pub const GROUP_IPV4: &str = "GROUP_IPV4";
     /// `u32`, `stamp` only: which stamp of the trailer to write, an index into `dataplane_wire::trace`'s stamps.
     pub const STAMP_INDEX: &str = "STAMP_INDEX";
 }
@@ -81,6 +99,14 @@ pub mod map {
     pub const COUNTS: &str = "COUNTS";
     /// An XSKMAP from receive queue to AF_XDP socket; `steer` only.
     pub const SOCKETS: &str = "SOCKETS";
+    /// An array of one [`super::quorum::Control`], to be mapped; the programs of the quorum only, as the next three.
+    pub const CONTROL: &str = "CONTROL";
+    /// An array of [`super::quorum::Entry`], to be mapped.
+    pub const RING: &str = "RING";
+    /// An array of [`super::quorum::Session`], to be mapped; `quorum_leader` only.
+    pub const SESSIONS: &str = "SESSIONS";
+    /// A per-CPU array of `u64`, one for each [`super::quorum::Count`].
+    pub const QUORUM_COUNTS: &str = "QUORUM_COUNTS";
     /// Receive queues that [`SOCKETS`] has room for.
     pub const SOCKETS_MAX: u32 = 64;
 }

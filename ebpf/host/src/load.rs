@@ -103,6 +103,9 @@ impl Loaded {
         let mac = settings.local_mac.0;
         let ipv4 = settings.local_ipv4.map_or([0; 4], |address| address.octets());
         let ipv6 = settings.local_ipv6.map_or([0; 16], |address| address.octets());
+        let (group_mac, group_ipv4) = settings
+            .group
+            .map_or(([0; 6], [0; 4]), |(mac, address)| (mac.0, address.octets()));
         let mut loader = EbpfLoader::new();
         if program != Program::Pass {
             loader
@@ -110,7 +113,12 @@ impl Loaded {
                 .override_global(setting::LOCAL_IPV4, &ipv4, true)
                 .override_global(setting::LOCAL_IPV6, &ipv6, true)
                 .override_global(setting::LOCAL_PORT, &settings.local_port, true)
+                .override_global(setting::GROUP_MAC, &group_mac, true)
+                .override_global(setting::GROUP_IPV4, &group_ipv4, true)
                 .override_global(setting::KINDS, &settings.kinds, true);
+        }
+        if program == Program::QuorumLeader {
+            loader.override_global(setting::SESSION_COUNT, &settings.session_count, true);
         }
         if program == Program::Stamp {
             loader.override_global(setting::STAMP_INDEX, &settings.stamp_index, true);

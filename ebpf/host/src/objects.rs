@@ -11,6 +11,8 @@ pub(crate) fn object(program: Program) -> &'static [u8] {
         Program::Echo => include_bytes_aligned!("../../objects/echo.o"),
         Program::Steer => include_bytes_aligned!("../../objects/steer.o"),
         Program::Stamp => include_bytes_aligned!("../../objects/stamp.o"),
+        Program::QuorumLeader => include_bytes_aligned!("../../objects/quorum_leader.o"),
+        Program::QuorumFollower => include_bytes_aligned!("../../objects/quorum_follower.o"),
     }
 }
 

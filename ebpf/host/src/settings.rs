@@ -17,6 +17,10 @@ pub struct Settings {
     pub local_port: u16,
     /// Which kinds of frames to take, bit n for kind n: see [`kinds`]. `echo` takes echo requests only, whatever this says.
     pub kinds: u32,
+    /// A MAC address and an IPv4 address that are ours and others' too: how a leader reaches all its followers with one frame.
+    pub group: Option<(Mac, Ipv4Addr)>,
+    /// `quorum_leader` only: how many sessions its replica has places for, at most `ebpf_abi::quorum::SESSIONS_MAX`.
+    pub session_count: u32,
     /// `stamp` only: which stamp of the trailer to write, a [`Station`] as a number.
     pub stamp_index: u32,
     /// Load the function that accepts frames of several buffers: what an MTU above about 3,500 bytes needs (Linux 5.18).

@@ -7,6 +7,8 @@
 //! very pointer that is read. Offsets are therefore constants of the path that leads to them ([`dispatch`] makes one copy of
 //! a program for each length of the headers in front), nothing is called that is not inlined, and every loop has a bound.
 #![no_std]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "compare and exchange: see `quorum`")]
 
 use core::mem::size_of;
 
@@ -34,6 +36,13 @@ pub static LOCAL_PORT: Global<u16> = Global::new(0);
 /// See [`ebpf_abi::setting::KINDS`].
 #[unsafe(no_mangle)]
 pub static KINDS: Global<u32> = Global::new(0);
+
+/// See [`ebpf_abi::setting::GROUP_MAC`].
+#[unsafe(no_mangle)]
+pub static GROUP_MAC: Global<[u8; 6]> = Global::new([0; 6]);
+/// See [`ebpf_abi::setting::GROUP_IPV4`].
+#[unsafe(no_mangle)]
+pub static GROUP_IPV4: Global<[u8; 4]> = Global::new([0; 4]);
 
 #[map]
 static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Count::ALL.len() as u32, 0);
@@ -127,6 +136,12 @@ fn in_ipv4<A: Act, const AT: usize>(ctx: &XdpContext) -> Result<u32, Count> {
         && ip[field::DST.start + 1] == local[1]
         && ip[field::DST.start + 2] == local[2]
         && ip[field::DST.start + 3] == local[3];
+    let group = GROUP_IPV4.load();
+    let is_group = group != [0; 4]
+        && ip[field::DST.start] == group[0]
+        && ip[field::DST.start + 1] == group[1]
+        && ip[field::DST.start + 2] == group[2]
+        && ip[field::DST.start + 3] == group[3];
     let ours = Ours {
         ip_at: AT,
         is_ipv6: false,
@@ -134,7 +149,7 @@ fn in_ipv4<A: Act, const AT: usize>(ctx: &XdpContext) -> Result<u32, Count> {
         frame_at: AT + HEADER_BYTES + udp::HEADER_BYTES,
         udp_bytes: ip_bytes.wrapping_sub(HEADER_BYTES),
     };
-    in_udp::<A>(ctx, ours, is_mine)
+    in_udp::<A>(ctx, ours, is_mine || is_group)
 }
 
 #[inline(always)]
@@ -202,12 +217,14 @@ fn is_my_mac(ctx: &XdpContext) -> bool {
     let Some(to) = at::<[u8; 6]>(ctx, ethernet::field::DST.start) else {
         return false;
     };
-    let local = LOCAL_MAC.load();
-    let mut difference = 0;
+    let (local, group) = (LOCAL_MAC.load(), GROUP_MAC.load());
+    let (mut difference, mut from_group, mut is_group) = (0, 0, 0);
     for index in 0..6 {
         difference |= to[index] ^ local[index];
+        from_group |= to[index] ^ group[index];
+        is_group |= group[index];
     }
-    difference == 0
+    difference == 0 || (is_group != 0 && from_group == 0)
 }
 
 #[inline(always)]
@@ -258,6 +275,7 @@ pub fn be16_of<const N: usize>(bytes: &[u8; N], offset: usize) -> u16 {
     u16::from_be_bytes([bytes[offset], bytes[offset + 1]])
 }
 
+pub mod quorum;
 pub mod sum;
 
 /// The two functions of a program that acts on our frames: `$name` for packets of one buffer, `$name_frags` for packets of

@@ -19,6 +19,8 @@ pub const SETTINGS: Settings = Settings {
     local_port: 4001,
     // Kinds 1 to 3; 4 is the one that was not asked for.
     kinds: 0b1110,
+    group: None,
+    session_count: 1024,
     stamp_index: 5,
     frags: false,
 };

@@ -167,6 +167,21 @@ fn act(
         Program::Steer => Err(Count::NoSocket),
         Program::Echo => echo(settings, ours, data),
         Program::Stamp => stamp(settings, situation, ours, data),
+        Program::QuorumLeader | Program::QuorumFollower => Err(without_grant(program, ours, data)),
+    }
+}
+
+/// Why a program of the quorum passes a frame while nobody has told it to take any; `tests/quorum.rs` has the other half.
+fn without_grant(program: Program, ours: &Ours, data: &[u8]) -> Count {
+    let head = &data[ours.frame_at()..ours.payload_at()];
+    let payload_bytes = ours.end() - ours.payload_at();
+    if ours.address_bytes == 16 || payload_bytes > ebpf_abi::quorum::ENTRY_BYTES_MAX {
+        return Count::Unfit;
+    }
+    let is_whole = crc32c_const(&head[..36]).to_be_bytes() == head[36..];
+    match is_whole && program == Program::QuorumLeader && head[5] == 3 && payload_bytes < 24 {
+        true => Count::Unfit,
+        false => Count::OtherKind,
     }
 }
 

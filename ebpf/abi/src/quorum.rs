@@ -1,0 +1,238 @@
+//! What `quorum_leader` and `quorum_follower` share with the replica that owns them: one word that says who may append, and a
+//! ring of entries that the program fills and the replica drains.
+//!
+//! All of it is memory that both sides map ([`super::map::CONTROL`], [`super::map::RING`], [`super::map::SESSIONS`]). Who holds
+//! the grant's [`grant::BUSY`] bit may write the rest of [`Control`] but `drained_end`; while the grant is off, that is the
+//! replica.
+
+/// The word that says who may append: `generation << 48 | busy << 47 | next slot`.
+///
+/// A program takes a frame only if it can set the busy bit of a grant that is on (compare and exchange), and it clears it with
+/// everything else written. The replica turns a grant off by exchanging a word that is not busy with 0: from then on nothing is
+/// appended, acknowledged or counted by the program, and the next slot stands in the word that it took out. A generation is
+/// never used twice, so no program goes on where another one stopped.
+pub mod grant {
+    /// Where the generation begins; 0 is no grant.
+    pub const GENERATION_SHIFT: u32 = 48;
+    /// A program is at work on another CPU, or was here a moment ago.
+    pub const BUSY: u64 = 1 << 47;
+    /// The slot of the next entry.
+    pub const NEXT_MASK: u64 = BUSY - 1;
+
+    /// A grant that begins at `next`.
+    pub const fn new(generation: u16, next: u64) -> u64 {
+        ((generation as u64) << GENERATION_SHIFT) | (next & NEXT_MASK)
+    }
+
+    /// Whose grant `word` is; 0 for none.
+    pub const fn generation(word: u64) -> u16 {
+        (word >> GENERATION_SHIFT) as u16
+    }
+
+    /// The next slot of `word`.
+    pub const fn next(word: u64) -> u64 {
+        word & NEXT_MASK
+    }
+}
+
+/// The most nodes of a cluster: `dataplane_wire::quorum::members::VOTER_COUNT_MAX`.
+pub const NODES_MAX: usize = 8;
+/// Entries that the ring has room for. A power of two.
+pub const RING_SLOTS: u32 = 2048;
+/// The longest entry that a program takes: what a frame of 1,500 bytes carries, in whole words. Longer ones go up.
+pub const ENTRY_BYTES_MAX: usize = 1424;
+/// Sessions that [`super::map::SESSIONS`] has room for. A power of two.
+pub const SESSIONS_MAX: u32 = 1024;
+
+/// Where a node or a client is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Place {
+    /// The address, as it lies in a packet.
+    pub ipv4: [u8; 4],
+    /// The UDP port, as it lies in a packet.
+    pub port: [u8; 2],
+    /// The next hop.
+    pub mac: [u8; 6],
+}
+
+/// Of which there is one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Control {
+    /// See [`grant`].
+    pub grant: u64,
+    /// Every slot before is out of the ring. The replica's, always.
+    pub drained_end: u64,
+    /// Leader: every slot before is committed. Follower: the leader said so, whatever this log holds.
+    pub commit_end: u64,
+    /// The term of the grant.
+    pub term: u64,
+    /// Leader: the first slot of its term.
+    pub term_begin: u64,
+    /// Leader: the most slots that may be appended and not committed.
+    pub in_flight_slots: u64,
+    /// Follower: when it last took an entry, nanoseconds of CLOCK_MONOTONIC.
+    pub heard_ns: u64,
+    /// Leader: by node, everything before is safe there; its own too.
+    pub acked_end: [u64; NODES_MAX],
+    /// Leader: when each node last acknowledged something, nanoseconds of CLOCK_MONOTONIC.
+    pub acked_ns: [u64; NODES_MAX],
+    /// Leader: who votes, as bits.
+    pub voters: u32,
+    /// Leader: how many of them must have an entry.
+    pub commit_count: u32,
+    /// Our own number.
+    pub node: u32,
+    /// Follower: whose entries it takes.
+    pub leader: u32,
+    /// By node.
+    pub places: [Place; NODES_MAX],
+    /// Leader: where its entries go, a place that reaches every follower.
+    pub group: Place,
+    /// Unused.
+    pub padding: u32,
+}
+
+/// An entry in the ring, at `slot % RING_SLOTS`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Entry {
+    /// Which slot this is; written after everything else of it.
+    pub slot: u64,
+    /// Its term.
+    pub term: u64,
+    /// Whose request.
+    pub client: u64,
+    /// Which of that client's.
+    pub sequence: u64,
+    /// The request's own word, which the answer brings back.
+    pub sent_ns: u64,
+    /// CRC-32C of the payload.
+    pub crc: u32,
+    /// Length of the payload.
+    pub len_bytes: u32,
+    /// Leader: where the client is.
+    pub from: Place,
+    /// Leader: 1 once the program has answered the client.
+    pub answered: u32,
+    /// The payload. A word longer than the longest: the verifier knows no lengths that end in half a word.
+    pub bytes: [u8; ENTRY_BYTES_MAX + 8],
+}
+
+/// A client session, at `id % sessions max`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Session {
+    /// Its number; 0 for none.
+    pub id: u64,
+    /// The newest request of it that has a slot. Older ones, and repeated ones, go up.
+    pub sequence: u64,
+}
+
+/// What a program of the quorum counts: an index into [`super::map::QUORUM_COUNTS`], an array per CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum Count {
+    /// Leader: a request got a slot and went to the followers. Follower: an entry was kept and acknowledged.
+    Appended = 0,
+    /// Follower: an entry that was there already was acknowledged again.
+    AppendedAgain = 1,
+    /// Leader: an acknowledgement moved nothing that matters; dropped.
+    Counted = 2,
+    /// Leader: an acknowledgement completed a quorum and became the client's answer.
+    Answered = 3,
+    /// Leader: an acknowledgement completed a quorum; passed up, because the answer depends on more, or there are several.
+    CommittedUp = 4,
+    /// Passed up: there is no grant.
+    Off = 5,
+    /// Passed up: another CPU holds the grant for too long.
+    Busy = 6,
+    /// Passed up: another term.
+    OtherTerm = 7,
+    /// Passed up: an entry behind the next one.
+    Gap = 8,
+    /// Passed up: the replica does not drain the ring, or too much is in flight.
+    Full = 9,
+    /// Passed up: no session of ours, or not a newer request of it.
+    OtherSession = 10,
+    /// Passed up: a command that the program does not take, or one that is not well formed.
+    OtherCommand = 11,
+    /// Passed up: too long, too short, or over IPv6.
+    Unfit = 12,
+    /// Passed up: a checksum that is wrong.
+    Checksum = 13,
+    /// Passed up: not from a member that it could be from.
+    Stranger = 14,
+    /// Passed up: a frame that says what cannot be.
+    Impossible = 15,
+}
+
+impl Count {
+    /// All of them, in the order of the map.
+    pub const ALL: [Count; 16] = [
+        Count::Appended,
+        Count::AppendedAgain,
+        Count::Counted,
+        Count::Answered,
+        Count::CommittedUp,
+        Count::Off,
+        Count::Busy,
+        Count::OtherTerm,
+        Count::Gap,
+        Count::Full,
+        Count::OtherSession,
+        Count::OtherCommand,
+        Count::Unfit,
+        Count::Checksum,
+        Count::Stranger,
+        Count::Impossible,
+    ];
+
+    /// A name for records and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Count::Appended => "appended",
+            Count::AppendedAgain => "appended_again",
+            Count::Counted => "counted",
+            Count::Answered => "answered",
+            Count::CommittedUp => "committed_up",
+            Count::Off => "off",
+            Count::Busy => "busy",
+            Count::OtherTerm => "other_term",
+            Count::Gap => "gap",
+            Count::Full => "full",
+            Count::OtherSession => "other_session",
+            Count::OtherCommand => "other_command",
+            Count::Unfit => "unfit",
+            Count::Checksum => "checksum",
+            Count::Stranger => "stranger",
+            Count::Impossible => "impossible",
+        }
+    }
+}
+
+const _: () = assert!(RING_SLOTS.is_power_of_two() && SESSIONS_MAX.is_power_of_two());
+const _: () = assert!(ENTRY_BYTES_MAX % 8 == 0 && size_of::<Entry>() % 8 == 0 && size_of::<Control>() % 8 == 0);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_says_generation_and_slot() {
+        let word = grant::new(7, 123);
+        assert_eq!((grant::generation(word), grant::next(word)), (7, 123));
+        assert_eq!((grant::generation(word | grant::BUSY), grant::next(word | grant::BUSY)), (7, 123));
+        assert_eq!(grant::generation(word + 1), 7);
+        assert_eq!(grant::next(word + 1), 124);
+        assert_eq!(grant::generation(0), 0);
+    }
+
+    #[test]
+    fn counts_stand_in_the_order_of_the_map() {
+        for (index, count) in Count::ALL.into_iter().enumerate() {
+            assert_eq!(count as usize, index, "{}", count.name());
+        }
+    }
+}

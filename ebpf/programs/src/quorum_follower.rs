@@ -1,0 +1,109 @@
+//! `quorum_follower`: keeps the leader's next entry in the ring and acknowledges it out of the driver (XDP_TX). It does what
+//! `dataplane_quorum`'s `FastFollower` says, and passes everything else up.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::{
+    bindings::xdp_action,
+    helpers::generated::{bpf_ktime_get_ns, bpf_xdp_adjust_tail},
+    programs::XdpContext,
+};
+use dataplane_wire::frame::{self, Kind};
+use ebpf_abi::{
+    Count as Passed,
+    quorum::{Count, NODES_MAX, Place, RING_SLOTS},
+};
+use ebpf_programs::{
+    Act, Ours,
+    quorum::{Claim, Head, address, copy_payload, count, entry_of, head, is_same, payload_bytes, source, up, write_head},
+};
+
+/// See the module.
+struct Follower<const FRAGS: bool>;
+
+impl<const FRAGS: bool> Act for Follower<FRAGS> {
+    const FRAGS: bool = FRAGS;
+
+    #[inline(always)]
+    fn act(ctx: &XdpContext, ours: Ours) -> Result<u32, Passed> {
+        let len_bytes = payload_bytes(ours)?;
+        let append = head(ctx, ours)?;
+        if append.kind != Kind::Append as u8 {
+            return Err(Passed::OtherKind);
+        }
+        let from = source(ctx, ours)?;
+        let mut claim = Claim::take().map_err(up)?;
+        let next = claim.next();
+        let control = claim.control();
+        let leader = control.leader as usize % NODES_MAX;
+        let leader_place = control.places[leader];
+        let (term, drained_end) = (control.term, control.drained_end);
+        if !is_same(&from, &leader_place) {
+            return claim.unused(Count::Stranger);
+        }
+        if append.term != term {
+            return claim.unused(Count::OtherTerm);
+        }
+        if append.slot > next {
+            return claim.unused(Count::Gap);
+        }
+        if append.slot < next {
+            claim.give_back(next);
+            acknowledge(ctx, ours, &from, term, next, len_bytes)?;
+            count(Count::AppendedAgain);
+            return Ok(xdp_action::XDP_TX);
+        }
+        if next.wrapping_sub(drained_end) >= RING_SLOTS as u64 {
+            return claim.unused(Count::Full);
+        }
+        let Some(entry) = entry_of(next) else {
+            return claim.unused(Count::Full);
+        };
+        if copy_payload(ctx, ours, len_bytes, entry) != Some(append.payload_crc) {
+            return claim.unused(Count::Checksum);
+        }
+        // SAFETY: the place of the next slot is nobody else's while we hold the claim and it is drained.
+        let entry = unsafe { &mut *entry };
+        entry.term = term;
+        entry.crc = append.payload_crc;
+        entry.len_bytes = len_bytes as u32;
+        entry.slot = next;
+        let control = claim.control();
+        // SAFETY: no argument.
+        control.heard_ns = unsafe { bpf_ktime_get_ns() };
+        if append.sent_ns > control.commit_end {
+            control.commit_end = append.sent_ns;
+        }
+        claim.give_back(next + 1);
+        acknowledge(ctx, ours, &from, term, next + 1, len_bytes)?;
+        count(Count::Appended);
+        Ok(xdp_action::XDP_TX)
+    }
+}
+
+/// Turns the append into the acknowledgement of everything before `end`.
+#[inline(always)]
+fn acknowledge(
+    ctx: &XdpContext,
+    ours: Ours,
+    to: &Place,
+    term: u64,
+    end: u64,
+    len_bytes: usize,
+) -> Result<(), Passed> {
+    let ack = Head {
+        kind: Kind::Ack as u8,
+        term,
+        slot: end,
+        sent_ns: 0,
+        payload_crc: 0,
+    };
+    write_head(ctx, ours, ack, 0).ok_or(Passed::Length)?;
+    address(ctx, ours, to, frame::HEADER_BYTES).ok_or(Passed::Length)?;
+    // A packet cannot always be cut, and what is behind the datagram's end is nobody's.
+    // SAFETY: the context is the kernel's own; no reference into the packet is used afterwards.
+    let _ = unsafe { bpf_xdp_adjust_tail(ctx.ctx, -(len_bytes as i32)) };
+    Ok(())
+}
+
+ebpf_programs::programs!(Follower, quorum_follower, quorum_follower_frags);

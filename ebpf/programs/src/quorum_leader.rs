@@ -1,0 +1,257 @@
+//! `quorum_leader`: gives a client's request the next slot and sends it to the followers, counts their acknowledgements, and
+//! turns the one that completes a quorum into the client's answer (all by XDP_TX). It does what `dataplane_quorum`'s
+//! `FastLeader` says, and passes everything else up.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::{
+    bindings::xdp_action,
+    helpers::generated::{bpf_ktime_get_ns, bpf_xdp_adjust_tail},
+    macros::map,
+    maps::Array,
+    programs::XdpContext,
+    Global,
+};
+use dataplane_wire::{
+    checksum::{crc32c_byte, crc32c_word},
+    frame::{self, Kind},
+    quorum::{VALUE_BYTES_MAX, reply, request},
+};
+use ebpf_abi::{
+    Count as Passed,
+    quorum::{Control, Count, NODES_MAX, RING_SLOTS, SESSIONS_MAX, Session},
+};
+use ebpf_programs::{
+    Act, Ours, at, be16_of,
+    quorum::{
+        Claim, Head, address, be64, copy_payload, count, entry_of, head, is_same, payload_bytes, source, up, write_head,
+    },
+};
+
+/// See [`ebpf_abi::map::SESSIONS`].
+#[map]
+static SESSIONS: Array<Session> = Array::with_max_entries(SESSIONS_MAX, 1 << 10);
+/// See [`ebpf_abi::setting::SESSION_COUNT`].
+#[unsafe(no_mangle)]
+static SESSION_COUNT: Global<u32> = Global::new(SESSIONS_MAX);
+
+/// See the module.
+struct Leader<const FRAGS: bool>;
+
+impl<const FRAGS: bool> Act for Leader<FRAGS> {
+    const FRAGS: bool = FRAGS;
+
+    #[inline(always)]
+    fn act(ctx: &XdpContext, ours: Ours) -> Result<u32, Passed> {
+        let len_bytes = payload_bytes(ours)?;
+        let came = head(ctx, ours)?;
+        if came.kind == Kind::Ack as u8 && len_bytes == 0 {
+            return acknowledged(ctx, ours, came);
+        }
+        if came.kind == Kind::QuorumRequest as u8 {
+            return asked(ctx, ours, came, len_bytes);
+        }
+        Err(Passed::OtherKind)
+    }
+}
+
+/// A client's request. A put is all that is taken: its answer depends on nothing but its place in the log.
+#[inline(always)]
+fn asked(ctx: &XdpContext, ours: Ours, came: Head, len_bytes: usize) -> Result<u32, Passed> {
+    let fixed: &[u8; request::HEADER_BYTES] =
+        at(ctx, ours.frame_at + frame::HEADER_BYTES).ok_or_else(|| up(Count::Unfit))?;
+    let (client, sequence) = (be64(&fixed[request::field::CLIENT]), be64(&fixed[request::field::SEQUENCE]));
+    let key_len = fixed[request::field::KEY_LEN.start] as usize;
+    let value_len = be16_of(fixed, request::field::FIRST_LEN.start) as usize;
+    let is_put = fixed[request::field::COMMAND.start] == request::code::PUT
+        && key_len > 0
+        && value_len <= VALUE_BYTES_MAX
+        && be16_of(fixed, request::field::SECOND_LEN.start) == 0
+        && be16_of(fixed, request::field::COUNT_MAX.start) == 0
+        && request::HEADER_BYTES + key_len + value_len == len_bytes;
+    if !is_put {
+        return Err(up(Count::OtherCommand));
+    }
+    let from = source(ctx, ours)?;
+    let session_count = SESSION_COUNT.load() as u64;
+    if session_count == 0 {
+        return Err(up(Count::OtherSession));
+    }
+    let place = (client % session_count) as u32 & (SESSIONS_MAX - 1);
+    let session = SESSIONS.get_ptr_mut(place).ok_or_else(|| up(Count::OtherSession))?;
+
+    let mut claim = Claim::take().map_err(up)?;
+    // SAFETY: sessions are written under the claim only, and by the replica while there is no grant.
+    let session = unsafe { &mut *session };
+    // Only what is newer than everything before: the same number again, or a late one, may have been answered otherwise.
+    if client == 0 || session.id != client || session.sequence >= sequence {
+        return claim.unused(Count::OtherSession);
+    }
+    let next = claim.next();
+    let control = claim.control();
+    let (term, commit_end, group) = (control.term, control.commit_end, control.group);
+    let is_full = next.wrapping_sub(control.drained_end) >= RING_SLOTS as u64
+        || next.wrapping_sub(commit_end) >= control.in_flight_slots;
+    if is_full {
+        return claim.unused(Count::Full);
+    }
+    let Some(entry) = entry_of(next) else {
+        return claim.unused(Count::Full);
+    };
+    if copy_payload(ctx, ours, len_bytes, entry) != Some(came.payload_crc) {
+        return claim.unused(Count::Checksum);
+    }
+    // SAFETY: the place of the next slot is nobody else's while we hold the claim and it is drained.
+    let entry = unsafe { &mut *entry };
+    entry.term = term;
+    entry.client = client;
+    entry.sequence = sequence;
+    entry.sent_ns = came.sent_ns;
+    entry.crc = came.payload_crc;
+    entry.len_bytes = len_bytes as u32;
+    entry.from = from;
+    entry.answered = 0;
+    entry.slot = next;
+    session.sequence = sequence;
+    let control = claim.control();
+    let node = control.node as usize % NODES_MAX;
+    control.acked_end[node] = next + 1;
+    claim.give_back(next + 1);
+
+    let append = Head {
+        kind: Kind::Append as u8,
+        term,
+        slot: next,
+        sent_ns: commit_end,
+        payload_crc: came.payload_crc,
+    };
+    write_head(ctx, ours, append, len_bytes).ok_or(Passed::Length)?;
+    address(ctx, ours, &group, frame::HEADER_BYTES + len_bytes).ok_or(Passed::Length)?;
+    count(Count::Appended);
+    Ok(xdp_action::XDP_TX)
+}
+
+/// A follower's acknowledgement.
+#[inline(always)]
+fn acknowledged(ctx: &XdpContext, ours: Ours, ack: Head) -> Result<u32, Passed> {
+    let from = source(ctx, ours)?;
+    let mut claim = Claim::take().map_err(up)?;
+    let next = claim.next();
+    let control = claim.control();
+    if ack.term != control.term {
+        return claim.unused(Count::OtherTerm);
+    }
+    let mut node = NODES_MAX;
+    for index in 0..NODES_MAX {
+        if control.voters & (1 << index) != 0 && index != control.node as usize && is_same(&from, &control.places[index]) {
+            node = index;
+        }
+    }
+    if node >= NODES_MAX {
+        return claim.unused(Count::Stranger);
+    }
+    if ack.slot > next {
+        return claim.unused(Count::Impossible);
+    }
+    // SAFETY: no argument.
+    control.acked_ns[node] = unsafe { bpf_ktime_get_ns() };
+    let before = control.commit_end;
+    if ack.slot <= control.acked_end[node] {
+        claim.give_back(next);
+        count(Count::Counted);
+        return Ok(xdp_action::XDP_DROP);
+    }
+    control.acked_end[node] = ack.slot;
+    let end = quorum_end(control);
+    if end <= before || end <= control.term_begin {
+        claim.give_back(next);
+        count(Count::Counted);
+        return Ok(xdp_action::XDP_DROP);
+    }
+    control.commit_end = end;
+    let term = control.term;
+    let Some(entry) = entry_of(end - 1) else {
+        return claim.unused(Count::Impossible);
+    };
+    // SAFETY: not drained before it is committed and applied, so it is still there; we hold the claim.
+    let entry = unsafe { &mut *entry };
+    // An entry that the replica appended itself is not in the ring, and several at once need several answers.
+    if end != before + 1 || entry.slot != end - 1 {
+        claim.give_back(next);
+        return Err(up(Count::CommittedUp));
+    }
+    let (to, client, sequence, sent_ns) = (entry.from, entry.client, entry.sequence, entry.sent_ns);
+    entry.answered = 1;
+    claim.give_back(next);
+
+    // SAFETY: the context is the kernel's own; references into the packet are made anew afterwards.
+    if unsafe { bpf_xdp_adjust_tail(ctx.ctx, reply::HEADER_BYTES as i32) } != 0 {
+        entry.answered = 0;
+        return Err(up(Count::CommittedUp));
+    }
+    let payload_crc = write_reply(ctx, ours, client, sequence).ok_or(Passed::Length)?;
+    let answer = Head {
+        kind: Kind::QuorumReply as u8,
+        term,
+        slot: sequence,
+        sent_ns,
+        payload_crc,
+    };
+    write_head(ctx, ours, answer, reply::HEADER_BYTES).ok_or(Passed::Length)?;
+    address(ctx, ours, &to, frame::HEADER_BYTES + reply::HEADER_BYTES).ok_or(Passed::Length)?;
+    count(Count::Answered);
+    Ok(xdp_action::XDP_TX)
+}
+
+/// Writes "done" behind our header; says its CRC-32C.
+#[inline(always)]
+fn write_reply(ctx: &XdpContext, ours: Ours, client: u64, sequence: u64) -> Option<u32> {
+    const DONE: [u8; 4] = [reply::code::DONE, 0, 0, 0];
+    let (client, sequence) = (client.to_be(), sequence.to_be());
+    let mut state = crc32c_word(crc32c_word(!0, u64::from_le(client)), u64::from_le(sequence));
+    for byte in DONE {
+        state = crc32c_byte(state, byte);
+    }
+    let at = ctx.data() + ours.frame_at + frame::HEADER_BYTES;
+    if at + reply::HEADER_BYTES > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: inside the packet, as just checked, and nothing refers to it.
+    unsafe {
+        *(at as *mut u64) = client;
+        *((at + 8) as *mut u64) = sequence;
+        *((at + 16) as *mut u32) = u32::from_ne_bytes(DONE);
+    }
+    Some(!state)
+}
+
+const _: () = assert!(
+    reply::field::CLIENT.start == 0
+        && reply::field::SEQUENCE.start == 8
+        && reply::field::OUTCOME.start == 16
+        && reply::HEADER_BYTES == 20
+);
+
+/// The highest end that `commit_count` voters have reached.
+#[inline(always)]
+fn quorum_end(control: &Control) -> u64 {
+    let mut highest = 0;
+    for index in 0..NODES_MAX {
+        let end = control.acked_end[index];
+        if control.voters & (1 << index) == 0 || end <= highest {
+            continue;
+        }
+        let mut count = 0;
+        for other in 0..NODES_MAX {
+            if control.voters & (1 << other) != 0 && control.acked_end[other] >= end {
+                count += 1;
+            }
+        }
+        if count >= control.commit_count {
+            highest = end;
+        }
+    }
+    highest
+}
+
+ebpf_programs::programs!(Leader, quorum_leader, quorum_leader_frags);
