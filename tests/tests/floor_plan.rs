@@ -57,6 +57,7 @@ const UNSAFE_PATHS: &[&str] = &[
     "dataplane/ports/src/sys/",
     "dataplane/wal/src/sys.rs",
     "dataplane/wal/src/sys/",
+    "ebpf/host/src/sys.rs",
     "ebpf/programs/",
     "rdma/src/sys/",
 ];

@@ -234,7 +234,7 @@ impl<S: StateMachine> Replica<S> {
     }
 
     /// Adds an entry to the log; says whether there was room.
-    fn take(&mut self, term: Term, bytes: &[u8], crc: u32, out: &mut Effects) -> bool {
+    pub(crate) fn take(&mut self, term: Term, bytes: &[u8], crc: u32, out: &mut Effects) -> bool {
         let slot = self.window.end();
         if self.window.push_with_crc(term, bytes, crc).is_err() {
             return false;
@@ -273,7 +273,7 @@ impl<S: StateMachine> Replica<S> {
     }
 
     /// Commits what the leader says is committed and we are known to share.
-    fn learn_commit(&mut self, end: Slot, out: &mut Effects) {
+    pub(crate) fn learn_commit(&mut self, end: Slot, out: &mut Effects) {
         let Role::Follower(follower) = &self.role else { return };
         let end = end.min(follower.matched_end);
         if end > self.commit_end {

@@ -45,6 +45,12 @@ impl Leader {
         self.waiting[index].take_if(|waiting| waiting.slot == slot)
     }
 
+    /// Whether somebody waits for `slot`.
+    pub(crate) fn is_waited_for(&self, slot: Slot) -> bool {
+        let index = (slot.0 % self.waiting.len() as u64) as usize;
+        self.waiting[index].is_some_and(|waiting| waiting.slot == slot)
+    }
+
     pub(crate) fn wait_for(&mut self, waiting: Waiting) {
         let index = (waiting.slot.0 % self.waiting.len() as u64) as usize;
         self.waiting[index] = Some(waiting);
@@ -192,7 +198,7 @@ impl<S: StateMachine> Replica<S> {
     }
 
     /// Whether a quorum was heard from lately (check-quorum, thesis §6.2).
-    fn is_heard(&self, now: Instant) -> bool {
+    pub(crate) fn is_heard(&self, now: Instant) -> bool {
         let members = self.members();
         let Role::Leader(leader) = &self.role else { return false };
         let mut heard_count = u32::from(members.contains(self.config.node));

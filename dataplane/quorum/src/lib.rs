@@ -59,6 +59,7 @@ pub mod check;
 pub mod client;
 mod config;
 mod counters;
+pub mod driver;
 mod fast;
 mod follower;
 pub mod guarantees;

@@ -48,6 +48,13 @@ pub(crate) enum Mode {
     Transferring(Outgoing),
 }
 
+impl Progress {
+    /// Whether it takes what we append.
+    pub(crate) fn is_streaming(&self) -> bool {
+        matches!(self.mode, Mode::Streaming)
+    }
+}
+
 impl Mode {
     /// Whether a snapshot is on its way that holds what is in `next`. One that has arrived and is not there was lost again.
     fn brings(&self, next: Slot) -> bool {

@@ -120,6 +120,14 @@ impl Sessions {
         id
     }
 
+    /// Every session, with the newest request of it that was answered; in the order of their places.
+    pub fn newest(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.sessions.iter().map(|session| {
+            let answered = session.replies.iter().filter(|remembered| remembered.answer.is_some());
+            (session.id, answered.map(|remembered| remembered.sequence).max().unwrap_or(0))
+        })
+    }
+
     /// What is known of a client's request.
     pub fn look_up(&self, client: u64, sequence: u64) -> Known<'_> {
         let Some(session) = self.find(client) else {

@@ -1,7 +1,7 @@
 //! What `quorum_leader` and `quorum_follower` share with the replica that owns them: one word that says who may append, and a
 //! ring of entries that the program fills and the replica drains.
 //!
-//! All of it is memory that both sides map ([`super::map::CONTROL`], [`super::map::RING`], [`super::map::SESSIONS`]). Who holds
+//! All of it is words of 64 bits, in memory that both sides map ([`super::map::CONTROL`], [`super::map::RING`], [`super::map::SESSIONS`]). Who holds
 //! the grant's [`grant::BUSY`] bit may write the rest of [`Control`] but `drained_end`; while the grant is off, that is the
 //! replica.
 
@@ -35,7 +35,7 @@ pub mod grant {
     }
 }
 
-/// The most nodes of a cluster: `dataplane_wire::quorum::members::VOTER_COUNT_MAX`.
+/// The most nodes of a cluster whose fast path a program does; larger clusters go without.
 pub const NODES_MAX: usize = 8;
 /// Entries that the ring has room for. A power of two.
 pub const RING_SLOTS: u32 = 2048;
@@ -54,6 +54,8 @@ pub struct Place {
     pub port: [u8; 2],
     /// The next hop.
     pub mac: [u8; 6],
+    /// Zeros.
+    pub padding: [u8; 4],
 }
 
 /// Of which there is one.
@@ -68,6 +70,8 @@ pub struct Control {
     pub commit_end: u64,
     /// The term of the grant.
     pub term: u64,
+    /// 1 if nothing may be acknowledged before the replica's disk has it: the program then appends and passes up.
+    pub waits_for_disk: u64,
     /// Leader: the first slot of its term.
     pub term_begin: u64,
     /// Leader: the most slots that may be appended and not committed.
@@ -79,19 +83,17 @@ pub struct Control {
     /// Leader: when each node last acknowledged something, nanoseconds of CLOCK_MONOTONIC.
     pub acked_ns: [u64; NODES_MAX],
     /// Leader: who votes, as bits.
-    pub voters: u32,
+    pub voters: u64,
     /// Leader: how many of them must have an entry.
-    pub commit_count: u32,
+    pub commit_count: u64,
     /// Our own number.
-    pub node: u32,
+    pub node: u64,
     /// Follower: whose entries it takes.
-    pub leader: u32,
+    pub leader: u64,
     /// By node.
     pub places: [Place; NODES_MAX],
     /// Leader: where its entries go, a place that reaches every follower.
     pub group: Place,
-    /// Unused.
-    pub padding: u32,
 }
 
 /// An entry in the ring, at `slot % RING_SLOTS`.
@@ -109,13 +111,13 @@ pub struct Entry {
     /// The request's own word, which the answer brings back.
     pub sent_ns: u64,
     /// CRC-32C of the payload.
-    pub crc: u32,
+    pub crc: u64,
     /// Length of the payload.
-    pub len_bytes: u32,
+    pub len_bytes: u64,
     /// Leader: where the client is.
     pub from: Place,
     /// Leader: 1 once the program has answered the client.
-    pub answered: u32,
+    pub answered: u64,
     /// The payload. A word longer than the longest: the verifier knows no lengths that end in half a word.
     pub bytes: [u8; ENTRY_BYTES_MAX + 8],
 }
@@ -166,11 +168,13 @@ pub enum Count {
     Stranger = 14,
     /// Passed up: a frame that says what cannot be.
     Impossible = 15,
+    /// Passed up after it was appended, or counted: the replica's disk must have it first.
+    WaitsForDisk = 16,
 }
 
 impl Count {
     /// All of them, in the order of the map.
-    pub const ALL: [Count; 16] = [
+    pub const ALL: [Count; 17] = [
         Count::Appended,
         Count::AppendedAgain,
         Count::Counted,
@@ -187,6 +191,7 @@ impl Count {
         Count::Checksum,
         Count::Stranger,
         Count::Impossible,
+        Count::WaitsForDisk,
     ];
 
     /// A name for records and reports.
@@ -208,12 +213,14 @@ impl Count {
             Count::Checksum => "checksum",
             Count::Stranger => "stranger",
             Count::Impossible => "impossible",
+            Count::WaitsForDisk => "waits_for_disk",
         }
     }
 }
 
 const _: () = assert!(RING_SLOTS.is_power_of_two() && SESSIONS_MAX.is_power_of_two());
-const _: () = assert!(ENTRY_BYTES_MAX % 8 == 0 && size_of::<Entry>() % 8 == 0 && size_of::<Control>() % 8 == 0);
+const _: () = assert!(ENTRY_BYTES_MAX.is_multiple_of(8) && size_of::<Entry>().is_multiple_of(8));
+const _: () = assert!(size_of::<Place>() == 16 && size_of::<Control>().is_multiple_of(8));
 
 #[cfg(test)]
 mod tests {
@@ -223,7 +230,10 @@ mod tests {
     fn a_grant_says_generation_and_slot() {
         let word = grant::new(7, 123);
         assert_eq!((grant::generation(word), grant::next(word)), (7, 123));
-        assert_eq!((grant::generation(word | grant::BUSY), grant::next(word | grant::BUSY)), (7, 123));
+        assert_eq!(
+            (grant::generation(word | grant::BUSY), grant::next(word | grant::BUSY)),
+            (7, 123)
+        );
         assert_eq!(grant::generation(word + 1), 7);
         assert_eq!(grant::next(word + 1), 124);
         assert_eq!(grant::generation(0), 0);

@@ -29,7 +29,7 @@
 //!
 //! Absent by design: AF_XDP sockets (`dataplane-ports`), attaching programs of others ([`Foreign`] only runs them on single
 //! packets), replacing a program that somebody else attached.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod attach;
 mod counts;
@@ -39,7 +39,10 @@ mod guard;
 mod load;
 mod objects;
 mod probe;
+pub mod quorum;
 mod settings;
+#[allow(unsafe_code, reason = "the one place that maps the kernel's memory")]
+mod sys;
 
 pub use attach::{Attachment, Mode};
 pub use counts::Counts;

@@ -85,6 +85,9 @@ impl TestRun {
     }
 }
 
+/// By how much a program may lengthen a frame: an acknowledgement that becomes an answer.
+const GROWTH_BYTES_MAX: usize = 64;
+
 impl Loaded {
     /// Tells `program` its settings and loads the one function of it that they ask for: what accepts several buffers is
     /// unknown to kernels before 5.18, and they never see it unless it is asked for.
@@ -164,7 +167,7 @@ impl Loaded {
     /// 3,500 bytes before Linux 5.18, eighteen since, also to a program for one buffer, which then sees the first. What the
     /// kernel says otherwise.
     pub fn test_run(&self, frame: &[u8]) -> Result<TestRun, HostError> {
-        let mut data = vec![0; frame.len()];
+        let mut data = vec![0; frame.len() + GROWTH_BYTES_MAX];
         let result = self.run(frame, &mut data, NonZeroU32::MIN)?;
         Ok(TestRun::new(&result, data))
     }
@@ -255,6 +258,15 @@ impl Loaded {
         XskMap::try_from(map).map_err(|error| HostError::Object {
             program,
             why: error.to_string(),
+        })
+    }
+
+    /// Takes a map out of the object, to be kept apart from it.
+    pub(crate) fn take_map(&mut self, name: &'static str) -> Result<aya::maps::Map, HostError> {
+        let program = self.program;
+        self.ebpf.take_map(name).ok_or_else(|| HostError::Object {
+            program,
+            why: format!("it has no map {name}, or not any more"),
         })
     }
 

@@ -84,8 +84,7 @@ impl Claim {
             }
             let free = found & !grant::BUSY;
             // SAFETY: as above.
-            let (now, is_ours) =
-                unsafe { atomic_cxchg::<u64, ORDERED, ORDERED>(word, free, free | grant::BUSY) };
+            let (now, is_ours) = unsafe { atomic_cxchg::<u64, ORDERED, ORDERED>(word, free, free | grant::BUSY) };
             if is_ours {
                 return Ok(Claim { word: free, control });
             }
@@ -248,13 +247,21 @@ pub fn head(ctx: &XdpContext, ours: Ours) -> Result<Head, Passed> {
 pub fn write_head(ctx: &XdpContext, ours: Ours, head: Head, payload_bytes: usize) -> Option<()> {
     const FIXED: u64 = ((u32::from_be_bytes(frame::MAGIC) as u64) << 32) | ((frame::VERSION as u64) << 24);
     let first = FIXED | (u64::from(head.kind) << 16) | (payload_bytes as u64 & 0xffff);
-    let words = [first.to_be(), head.term.to_be(), head.slot.to_be(), head.sent_ns.to_be()];
+    let words = [
+        first.to_be(),
+        head.term.to_be(),
+        head.slot.to_be(),
+        head.sent_ns.to_be(),
+    ];
     let crcs = (u64::from(head.payload_crc) << 32) | u64::from(head_crc(words, head.payload_crc));
     let at = ctx.data() + ours.frame_at;
     if at + frame::HEADER_BYTES > ctx.data_end() {
         return None;
     }
-    for (index, word) in [words[0], words[1], words[2], words[3], crcs.to_be()].into_iter().enumerate() {
+    for (index, word) in [words[0], words[1], words[2], words[3], crcs.to_be()]
+        .into_iter()
+        .enumerate()
+    {
         // SAFETY: inside the packet, as just checked; no reference into it is held.
         unsafe { *((at + 8 * index) as *mut u64) = word };
     }
@@ -279,6 +286,7 @@ pub fn source(ctx: &XdpContext, ours: Ours) -> Result<Place, Passed> {
         ipv4: [ip[12], ip[13], ip[14], ip[15]],
         port: [udp[0], udp[1]],
         mac: [macs[6], macs[7], macs[8], macs[9], macs[10], macs[11]],
+        padding: [0; 4],
     })
 }
 
@@ -296,12 +304,7 @@ pub fn is_same(one: &Place, other: &Place) -> bool {
 ///
 /// The UDP checksum becomes zero, "none" (RFC 768): the frame's own checksums cover more, and better.
 #[inline(always)]
-pub fn address(
-    ctx: &XdpContext,
-    ours: Ours,
-    to: &Place,
-    frame_bytes: usize,
-) -> Option<()> {
+pub fn address(ctx: &XdpContext, ours: Ours, to: &Place, frame_bytes: usize) -> Option<()> {
     let udp_bytes = (udp::HEADER_BYTES + frame_bytes) as u16;
     let udp: &mut [u8; udp::HEADER_BYTES] = at_mut(ctx, ours.udp_at)?;
     udp[0..2].copy_from_slice(&LOCAL_PORT.load().to_be_bytes());
@@ -325,6 +328,24 @@ pub fn address(
     let local = LOCAL_MAC.load();
     macs[0..6].copy_from_slice(&to.mac);
     macs[6..12].copy_from_slice(&local);
+    Some(())
+}
+
+/// Addresses a frame that was sent to our group to us alone. A datagram with a checksum stays as it is: leaders send none.
+#[inline(always)]
+pub fn readdress(ctx: &XdpContext, ours: Ours) -> Option<()> {
+    let udp: &[u8; udp::HEADER_BYTES] = at(ctx, ours.udp_at)?;
+    if ours.is_ipv6 || udp[6] != 0 || udp[7] != 0 {
+        return None;
+    }
+    let ip: &mut [u8; ipv4::HEADER_BYTES] = at_mut(ctx, ours.ip_at)?;
+    let mut sum = be16_of(ip, ipv4::field::CHECKSUM.start);
+    let local = LOCAL_IPV4.load();
+    sum = change16(ip, 16, u16::from_be_bytes([local[0], local[1]]), sum);
+    sum = change16(ip, 18, u16::from_be_bytes([local[2], local[3]]), sum);
+    ip[ipv4::field::CHECKSUM].copy_from_slice(&sum.to_be_bytes());
+    let to: &mut [u8; 6] = at_mut(ctx, ethernet::field::DST.start)?;
+    *to = LOCAL_MAC.load();
     Some(())
 }
 

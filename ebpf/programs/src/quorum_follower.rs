@@ -15,7 +15,10 @@ use ebpf_abi::{
 };
 use ebpf_programs::{
     Act, Ours,
-    quorum::{Claim, Head, address, copy_payload, count, entry_of, head, is_same, payload_bytes, source, up, write_head},
+    quorum::{
+        Claim, Head, address, copy_payload, count, entry_of, head, is_same, payload_bytes, readdress, source, up,
+        write_head,
+    },
 };
 
 /// See the module.
@@ -26,71 +29,82 @@ impl<const FRAGS: bool> Act for Follower<FRAGS> {
 
     #[inline(always)]
     fn act(ctx: &XdpContext, ours: Ours) -> Result<u32, Passed> {
-        let len_bytes = payload_bytes(ours)?;
-        let append = head(ctx, ours)?;
-        if append.kind != Kind::Append as u8 {
-            return Err(Passed::OtherKind);
+        let outcome = take(ctx, ours);
+        if outcome.is_err() {
+            // The host's stack takes no frame that is addressed to a group which it knows nothing of.
+            readdress(ctx, ours);
         }
-        let from = source(ctx, ours)?;
-        let mut claim = Claim::take().map_err(up)?;
-        let next = claim.next();
-        let control = claim.control();
-        let leader = control.leader as usize % NODES_MAX;
-        let leader_place = control.places[leader];
-        let (term, drained_end) = (control.term, control.drained_end);
-        if !is_same(&from, &leader_place) {
-            return claim.unused(Count::Stranger);
-        }
-        if append.term != term {
-            return claim.unused(Count::OtherTerm);
-        }
-        if append.slot > next {
-            return claim.unused(Count::Gap);
-        }
-        if append.slot < next {
-            claim.give_back(next);
-            acknowledge(ctx, ours, &from, term, next, len_bytes)?;
-            count(Count::AppendedAgain);
-            return Ok(xdp_action::XDP_TX);
-        }
-        if next.wrapping_sub(drained_end) >= RING_SLOTS as u64 {
-            return claim.unused(Count::Full);
-        }
-        let Some(entry) = entry_of(next) else {
-            return claim.unused(Count::Full);
-        };
-        if copy_payload(ctx, ours, len_bytes, entry) != Some(append.payload_crc) {
-            return claim.unused(Count::Checksum);
-        }
-        // SAFETY: the place of the next slot is nobody else's while we hold the claim and it is drained.
-        let entry = unsafe { &mut *entry };
-        entry.term = term;
-        entry.crc = append.payload_crc;
-        entry.len_bytes = len_bytes as u32;
-        entry.slot = next;
-        let control = claim.control();
-        // SAFETY: no argument.
-        control.heard_ns = unsafe { bpf_ktime_get_ns() };
-        if append.sent_ns > control.commit_end {
-            control.commit_end = append.sent_ns;
-        }
-        claim.give_back(next + 1);
-        acknowledge(ctx, ours, &from, term, next + 1, len_bytes)?;
-        count(Count::Appended);
-        Ok(xdp_action::XDP_TX)
+        outcome
     }
+}
+
+/// Keeps the entry and acknowledges it, or says why not.
+#[inline(always)]
+fn take(ctx: &XdpContext, ours: Ours) -> Result<u32, Passed> {
+    let len_bytes = payload_bytes(ours)?;
+    let append = head(ctx, ours)?;
+    if append.kind != Kind::Append as u8 {
+        return Err(Passed::OtherKind);
+    }
+    let from = source(ctx, ours)?;
+    let mut claim = Claim::take().map_err(up)?;
+    let next = claim.next();
+    let control = claim.control();
+    let leader = control.leader as usize % NODES_MAX;
+    let leader_place = control.places[leader];
+    let (term, drained_end) = (control.term, control.drained_end);
+    let waits_for_disk = control.waits_for_disk != 0;
+    if !is_same(&from, &leader_place) {
+        return claim.unused(Count::Stranger);
+    }
+    if append.term != term {
+        return claim.unused(Count::OtherTerm);
+    }
+    if append.slot > next {
+        return claim.unused(Count::Gap);
+    }
+    if append.slot < next && waits_for_disk {
+        return claim.unused(Count::WaitsForDisk);
+    }
+    if append.slot < next {
+        claim.give_back(next);
+        acknowledge(ctx, ours, &from, term, next, len_bytes)?;
+        count(Count::AppendedAgain);
+        return Ok(xdp_action::XDP_TX);
+    }
+    if next.wrapping_sub(drained_end) >= RING_SLOTS as u64 {
+        return claim.unused(Count::Full);
+    }
+    let Some(entry) = entry_of(next) else {
+        return claim.unused(Count::Full);
+    };
+    if copy_payload(ctx, ours, len_bytes, entry) != Some(append.payload_crc) {
+        return claim.unused(Count::Checksum);
+    }
+    // SAFETY: the place of the next slot is nobody else's while we hold the claim and it is drained.
+    let entry = unsafe { &mut *entry };
+    entry.term = term;
+    entry.crc = append.payload_crc as u64;
+    entry.len_bytes = len_bytes as u64;
+    entry.slot = next;
+    let control = claim.control();
+    // SAFETY: no argument.
+    control.heard_ns = unsafe { bpf_ktime_get_ns() };
+    if append.sent_ns > control.commit_end {
+        control.commit_end = append.sent_ns;
+    }
+    claim.give_back(next + 1);
+    if waits_for_disk {
+        return Err(up(Count::WaitsForDisk));
+    }
+    acknowledge(ctx, ours, &from, term, next + 1, len_bytes)?;
+    count(Count::Appended);
+    Ok(xdp_action::XDP_TX)
 }
 
 /// Turns the append into the acknowledgement of everything before `end`.
 #[inline(always)]
-fn acknowledge(
-    ctx: &XdpContext,
-    ours: Ours,
-    to: &Place,
-    term: u64,
-    end: u64,
-    len_bytes: usize,
-) -> Result<(), Passed> {
+fn acknowledge(ctx: &XdpContext, ours: Ours, to: &Place, term: u64, end: u64, len_bytes: usize) -> Result<(), Passed> {
     let ack = Head {
         kind: Kind::Ack as u8,
         term,

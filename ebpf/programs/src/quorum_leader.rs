@@ -5,12 +5,12 @@
 #![no_main]
 
 use aya_ebpf::{
+    Global,
     bindings::xdp_action,
     helpers::generated::{bpf_ktime_get_ns, bpf_xdp_adjust_tail},
     macros::map,
     maps::Array,
     programs::XdpContext,
-    Global,
 };
 use dataplane_wire::{
     checksum::{crc32c_byte, crc32c_word},
@@ -60,7 +60,10 @@ impl<const FRAGS: bool> Act for Leader<FRAGS> {
 fn asked(ctx: &XdpContext, ours: Ours, came: Head, len_bytes: usize) -> Result<u32, Passed> {
     let fixed: &[u8; request::HEADER_BYTES] =
         at(ctx, ours.frame_at + frame::HEADER_BYTES).ok_or_else(|| up(Count::Unfit))?;
-    let (client, sequence) = (be64(&fixed[request::field::CLIENT]), be64(&fixed[request::field::SEQUENCE]));
+    let (client, sequence) = (
+        be64(&fixed[request::field::CLIENT]),
+        be64(&fixed[request::field::SEQUENCE]),
+    );
     let key_len = fixed[request::field::KEY_LEN.start] as usize;
     let value_len = be16_of(fixed, request::field::FIRST_LEN.start) as usize;
     let is_put = fixed[request::field::COMMAND.start] == request::code::PUT
@@ -107,15 +110,17 @@ fn asked(ctx: &XdpContext, ours: Ours, came: Head, len_bytes: usize) -> Result<u
     entry.client = client;
     entry.sequence = sequence;
     entry.sent_ns = came.sent_ns;
-    entry.crc = came.payload_crc;
-    entry.len_bytes = len_bytes as u32;
+    entry.crc = came.payload_crc as u64;
+    entry.len_bytes = len_bytes as u64;
     entry.from = from;
     entry.answered = 0;
     entry.slot = next;
     session.sequence = sequence;
     let control = claim.control();
     let node = control.node as usize % NODES_MAX;
-    control.acked_end[node] = next + 1;
+    if control.waits_for_disk == 0 {
+        control.acked_end[node] = next + 1;
+    }
     claim.give_back(next + 1);
 
     let append = Head {
@@ -143,7 +148,10 @@ fn acknowledged(ctx: &XdpContext, ours: Ours, ack: Head) -> Result<u32, Passed> 
     }
     let mut node = NODES_MAX;
     for index in 0..NODES_MAX {
-        if control.voters & (1 << index) != 0 && index != control.node as usize && is_same(&from, &control.places[index]) {
+        if control.voters & (1 << index) != 0
+            && index != control.node as usize
+            && is_same(&from, &control.places[index])
+        {
             node = index;
         }
     }
@@ -164,7 +172,12 @@ fn acknowledged(ctx: &XdpContext, ours: Ours, ack: Head) -> Result<u32, Passed> 
     control.acked_end[node] = ack.slot;
     let end = quorum_end(control);
     if end <= before || end <= control.term_begin {
+        // With its own disk's word the replica may have a quorum.
+        let waits_for_disk = control.waits_for_disk != 0;
         claim.give_back(next);
+        if waits_for_disk {
+            return Err(up(Count::WaitsForDisk));
+        }
         count(Count::Counted);
         return Ok(xdp_action::XDP_DROP);
     }

@@ -1,0 +1,451 @@
+//! A program between the network and the replica that does the fast path in its place: in the kernel's driver hook, in a
+//! card, in a pipeline. Here is who may do what when.
+//!
+//! # The hand-over
+//!
+//! A program appends, acknowledges and counts only under a *grant*: a term, a next slot, and who votes. The replica gives it
+//! when all of the fast path's conditions hold, and takes it back **before** it takes in anything that could make one of them
+//! untrue. What the program has appended meanwhile is in the replica's own log before the replica decides anything, so there is
+//! no moment at which the two disagree on who may acknowledge, or on what was acknowledged:
+//!
+//! 1. [`Driver::revoke`] is atomic: an entry is either appended before it, and then below the end that it says, or never.
+//! 2. After it, and before any other input is looked at, everything below that end is taken over ([`Driven::is_whole`]). If
+//!    there is no room for all of it, nothing else is heard until there is: to a peer this is a slow replica.
+//! 3. So a vote, a step into a new term, a truncation, a snapshot or a change of members sees a log that contains all that was
+//!    ever acknowledged in this replica's name; and a program's acknowledgement is one of the grant's term, which was the
+//!    replica's, durably, the whole time.
+//! 4. What the replica hears under a grant, and leaves the program alone with, moves neither term nor log nor members:
+//!    acknowledgements and reports of this term, heartbeats without entries, and requests that append nothing.
+//!
+//! Reads stay linearizable: before a read is looked at, the program's commit end is taken over, and what was answered before the
+//! read was sent is below it. A follower's promise to a leader (its lease) counts from when the program last heard from it.
+
+use dataplane_waist::{Effects, Input, Instant, Peer, Protocol, Slot, StateMachine, Term};
+use dataplane_wire::{
+    frame::{self, Frame, Kind},
+    quorum::{entries, entry, request},
+};
+
+use crate::{
+    config::NODES_MAX,
+    leader::Waiting,
+    replica::{Replica, Role},
+};
+
+/// Whoever does the fast path in the replica's place.
+pub trait Driver: Send {
+    /// Lets it append, acknowledge and count from now on. Says no if it cannot.
+    fn grant(&mut self, grant: &Grant<'_>) -> bool;
+    /// Takes the grant back, atomically. It has appended nothing behind what [`Driver::seen`] says from now on.
+    fn revoke(&mut self);
+    /// What it has done under the last grant.
+    fn seen(&mut self) -> Seen;
+    /// The entry in `slot`, which it appended under the last grant and may not have forgotten.
+    fn entry(&mut self, slot: Slot) -> Option<Taken<'_>>;
+    /// It may forget everything before `end`.
+    fn drained(&mut self, end: Slot);
+}
+
+/// What the program is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant<'a> {
+    /// As whom.
+    pub part: Part<'a>,
+    /// The term.
+    pub term: Term,
+    /// The slot of the next entry.
+    pub next: Slot,
+    /// Everything before is committed.
+    pub commit_end: Slot,
+}
+
+/// As whom a program acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// It gives slots to requests, counts and answers.
+    Leader {
+        /// The first slot of this leader's term: what is before it is committed only together with it (Raft §5.4.2).
+        term_begin: Slot,
+        /// Who votes, as bits.
+        voters: u32,
+        /// How many of them must have an entry.
+        commit_count: u32,
+        /// By node: everything before is safe there.
+        acked_end: &'a [Slot; NODES_MAX],
+        /// Client sessions, with the newest request of each that has a slot. Only newer ones may be given one.
+        sessions: &'a [(u64, u64)],
+    },
+    /// It takes the entries of this leader.
+    Follower {
+        /// Whose.
+        leader: u32,
+    },
+}
+
+/// What a program has done under its last grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Behind the last entry that it appended.
+    pub end: Slot,
+    /// Leader: everything before is committed. Follower: the leader said so, whatever this log has.
+    pub commit_end: Slot,
+    /// Leader: by node, everything before is safe there.
+    pub acked_end: [Slot; NODES_MAX],
+    /// By node: grows whenever something was heard from there. A follower hears its leader alone.
+    pub heard: [u64; NODES_MAX],
+}
+
+/// An entry that a program appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken<'a> {
+    /// The payload.
+    pub bytes: &'a [u8],
+    /// CRC-32C of the payload, which the program has compared.
+    pub crc: u32,
+    /// Leader: who waits for the answer, and the request's own word.
+    pub waiting: Option<(Peer, u64)>,
+    /// Leader: the program has answered.
+    pub answered: bool,
+}
+
+/// What a replica with a program counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DriverCounters {
+    /// Grants given.
+    pub grants_count: u64,
+    /// Grants taken back.
+    pub revokes_count: u64,
+    /// Entries that the program appended.
+    pub entries_count: u64,
+    /// Entries among them that it also answered.
+    pub answered_count: u64,
+    /// Frames dropped because what the program appended was not taken over yet.
+    pub waited_count: u64,
+}
+
+/// A replica and the program that does the fast path for it.
+#[derive(Debug)]
+pub struct Driven<S, D> {
+    replica: Replica<S>,
+    driver: D,
+    has_grant: bool,
+    /// Behind the last entry that the program has appended, as far as is known.
+    end: Slot,
+    heard: [u64; NODES_MAX],
+    sessions: Vec<(u64, u64)>,
+    counters: DriverCounters,
+}
+
+impl<S: StateMachine, D: Driver> Driven<S, D> {
+    /// A replica with a program that has no grant yet.
+    pub fn new(replica: Replica<S>, driver: D) -> Driven<S, D> {
+        Driven {
+            end: replica.window.end(),
+            replica,
+            driver,
+            has_grant: false,
+            heard: [0; NODES_MAX],
+            sessions: Vec::new(),
+            counters: DriverCounters::default(),
+        }
+    }
+
+    /// The replica, which knows of what the program did as much as it was last told.
+    pub fn replica(&self) -> &Replica<S> {
+        &self.replica
+    }
+
+    /// The program.
+    pub fn driver(&self) -> &D {
+        &self.driver
+    }
+
+    /// The program, between turns: its host is changed, or its counters are read.
+    pub fn driver_mut(&mut self) -> &mut D {
+        &mut self.driver
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> DriverCounters {
+        self.counters
+    }
+
+    /// Whether the program has a grant.
+    pub fn has_grant(&self) -> bool {
+        self.has_grant
+    }
+
+    /// Puts another program in the place of this one: what the old one appended is taken over first. Hands the new one back if
+    /// that is not possible in this turn.
+    ///
+    /// # Errors
+    /// The new program, to be tried again after the next turn.
+    pub fn replace(&mut self, now: Instant, driver: D, out: &mut Effects) -> Result<D, D> {
+        if !self.take_back(now, out) {
+            return Err(driver);
+        }
+        self.heard = [0; NODES_MAX];
+        Ok(std::mem::replace(&mut self.driver, driver))
+    }
+
+    /// Whether everything that the program appended is in the replica's log.
+    fn is_whole(&self) -> bool {
+        self.end <= self.replica.window.end()
+    }
+
+    /// Takes the grant back; says whether everything that was done under it is in the replica's log now.
+    fn take_back(&mut self, now: Instant, out: &mut Effects) -> bool {
+        if self.has_grant {
+            self.driver.revoke();
+            self.has_grant = false;
+            self.counters.revokes_count += 1;
+            // Between the look before and the revocation it may have gone on.
+            self.collect(now, out);
+        }
+        self.is_whole()
+    }
+
+    /// Takes over what the program has done.
+    fn collect(&mut self, now: Instant, out: &mut Effects) {
+        if !self.has_grant && self.is_whole() {
+            return;
+        }
+        let seen = self.driver.seen();
+        self.end = self.end.max(seen.end);
+        while self.replica.window.end() < self.end {
+            let slot = self.replica.window.end();
+            let taken = self.driver.entry(slot);
+            let taken = taken.expect("a program keeps what it appended until it is told to forget it");
+            let is_answered = taken.answered;
+            if !self.replica.take_over(slot, &taken, out) {
+                break;
+            }
+            self.counters.entries_count += 1;
+            self.counters.answered_count += u64::from(is_answered);
+        }
+        for node in 0..NODES_MAX {
+            if seen.heard[node] != self.heard[node] {
+                self.heard[node] = seen.heard[node];
+                self.replica.heard_from(node as u32, now);
+            }
+        }
+        // Who was answered while we looked waits no more.
+        let committed = seen.commit_end.min(self.replica.window.end());
+        let mut slot = self.replica.applied_end;
+        while slot < committed {
+            if let Role::Leader(leader) = &mut self.replica.role
+                && leader.is_waited_for(slot)
+                && self.driver.entry(slot).is_some_and(|taken| taken.answered)
+            {
+                leader.take_waiting(slot);
+                self.counters.answered_count += 1;
+            }
+            slot.0 += 1;
+        }
+        self.replica.hear_of(now, &seen, committed, out);
+        // A leader's answers stand beside the entries, until they are applied.
+        let drained = match self.replica.role {
+            Role::Leader(_) => self.replica.applied_end,
+            _ => self.replica.window.end(),
+        };
+        self.driver.drained(drained.min(self.replica.window.end()));
+    }
+
+    /// Whether the program may be left alone while the replica takes in this frame. See the module.
+    fn may_go_on(&self, bytes: &[u8]) -> bool {
+        let Ok(frame) = frame::parse(bytes) else {
+            return true;
+        };
+        if frame.header.kind == Kind::QuorumRequest {
+            return self.appends_nothing(&frame);
+        }
+        if Term(frame.header.term) > self.replica.term() {
+            return false;
+        }
+        match (&self.replica.role, frame.header.kind) {
+            (Role::Leader(_), Kind::Ack | Kind::Report) => true,
+            (Role::Follower(_), Kind::Entries) => {
+                entries::parse(&frame).is_ok_and(|entries| entries.list.iter().next().is_none())
+            }
+            (Role::Follower(_), Kind::Ack | Kind::Report) => true,
+            _ => false,
+        }
+    }
+
+    fn appends_nothing(&self, frame: &Frame<'_>) -> bool {
+        let is_leader = matches!(self.replica.role, Role::Leader(_));
+        !is_leader
+            || request::parse(frame.payload).is_ok_and(|request| {
+                request.command == request::Command::Status
+                    || request.command.is_stale()
+                    || request.command.reads_only()
+            })
+    }
+
+    /// Gives a grant if the fast path's conditions hold.
+    fn grant_if_due(&mut self) {
+        if self.has_grant || !self.is_whole() || !self.replica.state_is_durable() {
+            return;
+        }
+        let replica = &self.replica;
+        let part = match &replica.role {
+            Role::Leader(leader) => {
+                let may_count = replica.commit_end > leader.fast.term_begin
+                    && leader.change.is_none()
+                    && replica.members().contains(replica.config.node)
+                    && leader.fast.voters.count_ones() > 1;
+                if !may_count {
+                    return;
+                }
+                self.sessions.clear();
+                self.sessions.extend(replica.sessions.newest());
+                note_unapplied(replica, &mut self.sessions);
+                Part::Leader {
+                    term_begin: leader.fast.term_begin,
+                    voters: leader.fast.voters,
+                    commit_count: leader.fast.commit_count,
+                    acked_end: &leader.fast.acked_end,
+                    sessions: &self.sessions,
+                }
+            }
+            Role::Follower(follower) => {
+                let Some(leader) = follower.leader else { return };
+                let end = replica.window.end();
+                let is_next = follower.fast.synced && follower.fast.next == end && follower.matched_end == end;
+                // What is held waits for what is missing, and then comes before anything new.
+                if !is_next || replica.is_damaged() || replica.held.first(end).is_some() {
+                    return;
+                }
+                Part::Follower { leader }
+            }
+            Role::Candidate(_) => return,
+        };
+        let grant = Grant {
+            part,
+            term: replica.term(),
+            next: replica.window.end(),
+            commit_end: replica.commit_end,
+        };
+        if self.driver.grant(&grant) {
+            self.has_grant = true;
+            self.end = grant.next;
+            self.counters.grants_count += 1;
+        }
+    }
+}
+
+/// Raises each session's newest request to what the log has of it beyond what is applied.
+fn note_unapplied<S: StateMachine>(replica: &Replica<S>, sessions: &mut [(u64, u64)]) {
+    let mut slot = replica.applied_end;
+    while slot < replica.window.end() {
+        if let Some(view) = replica.window.get(slot)
+            && let Ok(entry::Entry::Request(request)) = entry::parse(view.bytes)
+            && let Some((_, sequence)) = sessions.iter_mut().find(|(id, _)| *id == request.client)
+        {
+            *sequence = request.sequence.max(*sequence);
+        }
+        slot.0 += 1;
+    }
+}
+
+impl<S: StateMachine, D: Driver> Protocol for Driven<S, D> {
+    fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Effects) {
+        self.collect(now, out);
+        let may_go_on = match input {
+            Input::Frame { bytes, .. } => self.is_whole() && self.may_go_on(bytes),
+            Input::Tick => !self.replica.may_change_role(now),
+            Input::Durable(_) => true,
+        };
+        if !may_go_on && !self.take_back(now, out) {
+            self.counters.waited_count += 1;
+            self.replica.is_urgent = true;
+            return;
+        }
+        self.replica.handle(now, input, out);
+        if matches!(input, Input::Tick) {
+            self.grant_if_due();
+        }
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        match self.is_whole() {
+            true => self.replica.wake_at(),
+            false => Some(Instant::ZERO),
+        }
+    }
+}
+
+impl<S: StateMachine> Replica<S> {
+    /// Takes an entry of the program's into the log; says whether there was room.
+    fn take_over(&mut self, slot: Slot, taken: &Taken<'_>, out: &mut Effects) -> bool {
+        if !matches!(self.role, Role::Leader(_)) {
+            let took = self.take(self.state.term, taken.bytes, taken.crc, out);
+            self.counters.fast_entries_count += u64::from(took);
+            return took;
+        }
+        if !self.append_with_crc(taken.bytes, taken.crc, out) {
+            return false;
+        }
+        self.counters.appended_count += 1;
+        let end = self.window.end();
+        let Role::Leader(leader) = &mut self.role else {
+            return true;
+        };
+        if let (Some((peer, sent_ns)), false) = (taken.waiting, taken.answered) {
+            leader.wait_for(Waiting { slot, peer, sent_ns });
+        }
+        // The program has sent it to everybody; who did not get it says so, or is asked.
+        for progress in &mut leader.followers {
+            if progress.is_streaming() && progress.sent_end == slot {
+                progress.sent_end = end;
+            }
+        }
+        true
+    }
+
+    /// A program has heard from `node` since it was last asked.
+    fn heard_from(&mut self, node: u32, now: Instant) {
+        match &mut self.role {
+            Role::Leader(leader) => {
+                if let Some(progress) = leader.follower(node) {
+                    progress.heard_at = Some(now);
+                }
+            }
+            Role::Follower(follower) if follower.leader == Some(node) => self.heard = Some(now),
+            _ => {}
+        }
+    }
+
+    /// Takes over what a program has counted, as far as this log goes.
+    fn hear_of(&mut self, now: Instant, seen: &Seen, committed: Slot, out: &mut Effects) {
+        let end = self.window.end();
+        match &mut self.role {
+            Role::Follower(_) => self.learn_commit(committed, out),
+            Role::Candidate(_) => {}
+            Role::Leader(leader) => {
+                leader.fast.commit_end = leader.fast.commit_end.max(committed);
+                if committed > self.commit_end {
+                    self.commit(now, committed, out);
+                }
+                for node in 0..NODES_MAX as u32 {
+                    if node != self.config.node {
+                        self.acked(now, node, seen.acked_end[node as usize].min(end), out);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a tick at `now` could make this replica something else than it is.
+    fn may_change_role(&self, now: Instant) -> bool {
+        match &self.role {
+            Role::Follower(follower) => {
+                let is_late = |deadline| now >= deadline;
+                follower.deadline.is_none_or(is_late)
+                    && self.heard.is_none_or(|heard| now >= heard + self.config.timing.election_min)
+            }
+            Role::Candidate(_) => true,
+            Role::Leader(_) => !self.is_heard(now),
+        }
+    }
+}

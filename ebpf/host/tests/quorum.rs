@@ -1,0 +1,372 @@
+//! The programs of the quorum, run on single packets: a put goes once around, and what must not be taken is passed up.
+#![forbid(unsafe_code)]
+
+mod support;
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use dataplane_wire::{
+    checksum::crc32c,
+    datagram::{self, Header},
+    ethernet::Mac,
+    frame::{self, Kind},
+    internet::Addresses,
+    quorum::{
+        ack, append,
+        reply::{self, Outcome},
+        request::{self, Command, Request},
+    },
+    udp::{Checksum, Verify},
+};
+use ebpf_host::{
+    Loaded, Program, Settings, TestRun, Verdict, kinds,
+    quorum::{Grant, Kept, Shared},
+};
+use support::load;
+
+use ebpf_abi::quorum::{Count, NODES_MAX, RING_SLOTS, Session};
+
+const PORT: u16 = 4001;
+const CLIENT: (SocketAddrV4, Mac) = at(9);
+const GROUP: (SocketAddrV4, Mac) = (
+    SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 250), PORT),
+    Mac([2, 0, 0, 0, 0, 0xfa]),
+);
+const SESSION: u64 = 1024 + 5;
+
+const fn at(host: u8) -> (SocketAddrV4, Mac) {
+    (
+        SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, host), PORT),
+        Mac([2, 0, 0, 0, 0, host]),
+    )
+}
+
+/// Node 0 leads; nodes 1 and 2 follow.
+fn node_at(node: u32) -> (SocketAddrV4, Mac) {
+    at(node as u8 + 1)
+}
+
+fn settings(node: u32) -> Settings {
+    let (address, mac) = node_at(node);
+    Settings {
+        local_mac: mac,
+        local_ipv4: Some(*address.ip()),
+        local_port: PORT,
+        kinds: kinds(&[Kind::QuorumRequest, Kind::Append, Kind::Ack]),
+        group: Some((GROUP.1, *GROUP.0.ip())),
+        session_count: 1024,
+        ..Settings::default()
+    }
+}
+
+fn grant(node: u32, next: u64) -> Grant {
+    let mut places = [None; NODES_MAX];
+    for (node, place) in places.iter_mut().enumerate().take(3) {
+        *place = Some(node_at(node as u32));
+    }
+    Grant {
+        next,
+        term: 3,
+        node,
+        leader: 0,
+        commit_end: next,
+        waits_for_disk: false,
+        term_begin: 1,
+        in_flight_slots: 64,
+        voters: 0b111,
+        commit_count: 2,
+        acked_end: [next; NODES_MAX],
+        places,
+        group: Some(GROUP),
+    }
+}
+
+/// A program and what it shares.
+struct Member {
+    node: u32,
+    loaded: Loaded,
+    shared: Shared,
+}
+
+impl Member {
+    fn new(test: &str, node: u32) -> Option<Member> {
+        let program = match node {
+            0 => Program::QuorumLeader,
+            _ => Program::QuorumFollower,
+        };
+        let mut loaded = load(test, program, &settings(node))?;
+        let mut shared = loaded.share().expect("it has just been loaded");
+        if node == 0 {
+            let mut sessions = [Session::default(); 6];
+            sessions[5] = Session {
+                id: SESSION,
+                sequence: 0,
+            };
+            shared.set_sessions(&sessions);
+        }
+        Some(Member { node, loaded, shared })
+    }
+
+    fn run(&self, bytes: &[u8]) -> TestRun {
+        self.loaded.test_run(bytes).expect("a frame of ordinary length")
+    }
+
+    /// What went to a group that only the program knows, addressed to this host alone.
+    fn readdressed(&self, bytes: &[u8]) -> Vec<u8> {
+        let (address, mac) = node_at(self.node);
+        let mut to_us = bytes.to_vec();
+        to_us[..6].copy_from_slice(&mac.0);
+        to_us[30..34].copy_from_slice(&address.ip().octets());
+        to_us[24..26].fill(0);
+        let words = to_us[14..34].as_chunks::<2>().0.iter();
+        let sum: u32 = words.map(|word| u32::from(u16::from_be_bytes(*word))).sum();
+        let folded = (sum & 0xffff) + (sum >> 16);
+        let folded = (folded & 0xffff) + (folded >> 16);
+        to_us[24..26].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+        to_us
+    }
+
+    /// Runs a frame that must go up as it came, for this reason.
+    #[track_caller]
+    fn passes(&self, bytes: &[u8], why: Count) {
+        let before = self.shared.count(why).expect("it counts");
+        let run = self.run(bytes);
+        let expected = match bytes[..6] == GROUP.1.0 && bytes[40..42] == [0, 0] {
+            true => self.readdressed(bytes),
+            false => bytes.to_vec(),
+        };
+        assert_eq!((run.verdict, &run.data[..]), (Verdict::Pass, &expected[..]), "{why:?}");
+        assert_eq!(self.shared.count(why).expect("it counts"), before + 1, "{why:?}");
+    }
+}
+
+fn cluster(test: &str) -> Option<[Member; 3]> {
+    let mut members = [Member::new(test, 0)?, Member::new(test, 1)?, Member::new(test, 2)?];
+    for (node, member) in members.iter_mut().enumerate() {
+        member.shared.grant(&grant(node as u32, 7));
+    }
+    Some(members)
+}
+
+fn wrapped(from: (SocketAddrV4, Mac), to: (SocketAddrV4, Mac), payload: &[u8]) -> Vec<u8> {
+    let header = Header {
+        src_mac: from.1,
+        dst_mac: to.1,
+        vlan: None,
+        addresses: Addresses::V4 {
+            src: *from.0.ip(),
+            dst: *to.0.ip(),
+        },
+        src_port: from.0.port(),
+        dst_port: to.0.port(),
+        ..header_defaults()
+    };
+    let mut bytes = vec![0; header.len_bytes()];
+    bytes.extend_from_slice(payload);
+    datagram::emit(&header, Checksum::Full, &mut bytes);
+    bytes
+}
+
+fn header_defaults() -> Header {
+    support::frames::headers()[0].1
+}
+
+fn framed(header: &frame::Header, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = [&[0; frame::HEADER_BYTES], payload].concat();
+    frame::emit(header, &mut bytes);
+    bytes
+}
+
+fn asking(sequence: u64, command: Command<'_>) -> Vec<u8> {
+    let request = Request {
+        client: SESSION,
+        sequence,
+        command,
+    };
+    let mut payload = vec![0; request.len_bytes()];
+    request::emit(&request, &mut payload);
+    let header = frame::Header {
+        kind: Kind::QuorumRequest,
+        term: 0,
+        slot: sequence,
+        sent_ns: 5_000 + sequence,
+    };
+    wrapped(CLIENT, node_at(0), &framed(&header, &payload))
+}
+
+fn put(sequence: u64, value: &[u8]) -> Vec<u8> {
+    asking(sequence, Command::Put { key: b"key", value })
+}
+
+/// Our frame in `bytes`, whose every checksum holds, and from where to where.
+#[track_caller]
+fn unwrapped(bytes: &[u8]) -> (Header, &[u8]) {
+    let datagram = datagram::parse(bytes, Verify::Checksum).expect("a sound datagram");
+    (datagram.header, &bytes[datagram.payload])
+}
+
+#[test]
+fn a_put_goes_once_around() {
+    let Some([leader, one, two]) = cluster("once around") else {
+        return;
+    };
+    for (sequence, value_bytes) in [(1u64, 0usize), (2, 1), (3, 64), (4, 333), (5, 1400 - 3)] {
+        let slot = 6 + sequence;
+        let value = vec![sequence as u8; value_bytes];
+        let asked = put(sequence, &value);
+        let sent = leader.run(&asked);
+        assert_eq!(sent.verdict, Verdict::Tx);
+        let (header, bytes) = unwrapped(&sent.data);
+        assert_eq!((header.dst_mac, header.src_mac), (GROUP.1, node_at(0).1));
+        let parsed = frame::parse(bytes).expect("a frame");
+        let entry = append::parse(&parsed).expect("an append");
+        let payload = frame::parse(unwrapped(&asked).1).expect("a frame").payload;
+        assert_eq!((entry.term, entry.slot, entry.entry), (3, slot, payload));
+        assert_eq!((entry.commit_end, entry.entry_crc), (slot, crc32c(payload)));
+
+        for (node, follower) in [(1, &one), (2, &two)] {
+            let acked = follower.run(&sent.data);
+            assert_eq!(acked.verdict, Verdict::Tx);
+            let (header, bytes) = unwrapped(&acked.data);
+            assert_eq!((header.dst_mac, header.src_mac), (node_at(0).1, node_at(node).1));
+            let ack = ack::parse(&frame::parse(bytes).expect("a frame")).expect("an ack");
+            assert_eq!((ack.term, ack.end), (3, slot + 1));
+            let mut kept = Kept::default();
+            assert!(follower.shared.entry(slot, &mut kept));
+            assert_eq!((kept.term, kept.crc, &kept.bytes[..]), (3, crc32c(payload), payload));
+
+            let answer = leader.run(&acked.data);
+            if node == 2 {
+                assert_eq!(answer.verdict, Verdict::Drop, "one quorum, one answer");
+                continue;
+            }
+            assert_eq!(answer.verdict, Verdict::Tx);
+            let (header, bytes) = unwrapped(&answer.data);
+            assert_eq!((header.dst_mac, header.dst_port), (CLIENT.1, CLIENT.0.port()));
+            let parsed = frame::parse(bytes).expect("a frame");
+            assert_eq!((parsed.header.kind, parsed.header.slot), (Kind::QuorumReply, sequence));
+            assert_eq!(parsed.header.sent_ns, 5_000 + sequence);
+            let reply = reply::parse(parsed.payload).expect("a reply");
+            assert_eq!(
+                (reply.client, reply.sequence, reply.outcome),
+                (SESSION, sequence, Outcome::Done)
+            );
+            let mut kept = Kept::default();
+            assert!(leader.shared.entry(slot, &mut kept));
+            assert!(kept.answered);
+            assert_eq!((kept.from, &kept.bytes[..]), (Some(CLIENT.0), payload));
+        }
+        let seen = leader.shared.seen();
+        assert_eq!((seen.next, seen.commit_end), (slot + 1, slot + 1));
+    }
+}
+
+#[test]
+fn what_a_follower_may_not_take_goes_up() {
+    let Some([leader, mut one, two]) = cluster("follower") else {
+        return;
+    };
+    let first = leader.run(&put(1, b"first")).data;
+    let second = leader.run(&put(2, b"second")).data;
+    one.passes(&second, Count::Gap);
+    assert_eq!(one.run(&first).verdict, Verdict::Tx);
+    // Again: acknowledged up to where we are, and kept once.
+    let again = one.run(&first);
+    let ack = ack::parse(&frame::parse(unwrapped(&again.data).1).expect("a frame")).expect("an ack");
+    assert_eq!((again.verdict, ack.end, one.shared.seen().next), (Verdict::Tx, 8, 8));
+
+    let mut damaged = second.clone();
+    *damaged.last_mut().expect("not empty") ^= 1;
+    one.passes(&damaged, Count::Checksum);
+    let mut damaged = second.clone();
+    damaged[14 + 20 + 8 + 20] ^= 1;
+    one.passes(&damaged, Count::Checksum);
+
+    let (_, bytes) = unwrapped(&second);
+    let of_another = wrapped(node_at(2), GROUP, bytes);
+    one.passes(&of_another, Count::Stranger);
+
+    assert_eq!(one.shared.revoke(), Some(8));
+    one.passes(&second, Count::Off);
+    assert_eq!(one.shared.revoke(), None);
+    let mut later = grant(1, 8);
+    later.term = 4;
+    one.shared.grant(&later);
+    one.passes(&second, Count::OtherTerm);
+    drop(two);
+}
+
+#[test]
+fn a_ring_that_is_not_drained_is_full() {
+    let Some([mut leader, mut one, _]) = cluster("full") else {
+        return;
+    };
+    let mut given = grant(0, 7);
+    given.in_flight_slots = 1 << 20;
+    leader.shared.grant(&given);
+    let mut sequence = 0;
+    for _ in 0..RING_SLOTS {
+        sequence += 1;
+        let sent = leader.run(&put(sequence, b"v"));
+        assert_eq!(sent.verdict, Verdict::Tx);
+        assert_eq!(one.run(&sent.data).verdict, Verdict::Tx);
+    }
+    leader.passes(&put(sequence + 1, b"v"), Count::Full);
+    leader.shared.drained(8);
+    let sent = leader.run(&put(sequence + 1, b"v"));
+    assert_eq!(sent.verdict, Verdict::Tx);
+    one.passes(&sent.data, Count::Full);
+    one.shared.drained(8);
+    assert_eq!(one.run(&sent.data).verdict, Verdict::Tx);
+    let mut kept = Kept::default();
+    assert!(!one.shared.entry(7, &mut kept), "its place was used again");
+    assert!(one.shared.entry(8, &mut kept));
+}
+
+#[test]
+fn what_a_leader_may_not_take_goes_up() {
+    let Some([mut leader, one, two]) = cluster("leader") else {
+        return;
+    };
+    leader.passes(&asking(1, Command::Get { key: b"key" }), Count::OtherCommand);
+    let delete = asking(1, Command::Delete { key: b"key" });
+    leader.passes(&delete, Count::OtherCommand);
+    let sent = leader.run(&put(5, b"v"));
+    assert_eq!(sent.verdict, Verdict::Tx);
+    for sequence in [5, 4] {
+        leader.passes(&put(sequence, b"v"), Count::OtherSession);
+    }
+    let acked = one.run(&sent.data);
+    let (_, ack) = unwrapped(&acked.data);
+    leader.passes(&wrapped(at(7), node_at(0), ack), Count::Stranger);
+    let of = |term, slot| {
+        let header = frame::Header {
+            kind: Kind::Ack,
+            term,
+            slot,
+            sent_ns: 0,
+        };
+        wrapped(node_at(1), node_at(0), &framed(&header, &[]))
+    };
+    leader.passes(&of(2, 8), Count::OtherTerm);
+    leader.passes(&of(3, 9), Count::Impossible);
+    assert_eq!(leader.run(&of(3, 7)).verdict, Verdict::Drop, "nothing new");
+
+    // Two at once need two answers, which one frame cannot carry.
+    let other = leader.run(&put(6, b"v"));
+    assert_eq!(two.run(&sent.data).verdict, Verdict::Tx);
+    let both = two.run(&other.data);
+    leader.passes(&both.data, Count::CommittedUp);
+    assert_eq!(leader.shared.seen().commit_end, 9);
+    let mut kept = Kept::default();
+    assert!(leader.shared.entry(7, &mut kept) && !kept.answered);
+
+    let mut few = grant(0, 9);
+    few.in_flight_slots = 1;
+    leader.shared.grant(&few);
+    assert_eq!(leader.run(&put(7, b"v")).verdict, Verdict::Tx);
+    leader.passes(&put(8, b"v"), Count::Full);
+    leader.shared.revoke();
+    leader.passes(&put(8, b"v"), Count::Off);
+    leader.passes(&acked.data, Count::Off);
+}
