@@ -35,6 +35,9 @@ pub enum Scheduler {
     /// SCHED_FIFO where that is allowed and does no harm.
     #[default]
     RealTime,
+    /// SCHED_FIFO above all others of ours: a replica whose client never sleeps, because a program answers it, would otherwise
+    /// never run on a CPU that the two share.
+    RealTimeFirst,
     /// SCHED_OTHER, as any program: what a replica without privileges gets.
     Ordinary,
 }
@@ -51,13 +54,16 @@ pub fn settle_as(end: &str, seat: Seat, scheduler: Scheduler) -> BTreeMap<String
     }
     let scheduler = match (scheduler, seat.spins) {
         (Scheduler::Ordinary, _) => "SCHED_OTHER: as asked for".to_owned(),
-        (Scheduler::RealTime, true) => "SCHED_OTHER: it spins".to_owned(),
-        (Scheduler::RealTime, false) => {
-            thread::fifo(CpuUse {
+        (_, true) => "SCHED_OTHER: it spins".to_owned(),
+        (scheduler, false) => {
+            let cpu_use = CpuUse {
                 spins: false,
                 is_shared: seat.is_shared,
-            })
-            .fact
+            };
+            match scheduler {
+                Scheduler::RealTimeFirst => thread::fifo_first(cpu_use).fact,
+                _ => thread::fifo(cpu_use).fact,
+            }
         }
     };
     facts.insert(format!("{end}_scheduler"), scheduler);

@@ -2,6 +2,7 @@
 //! in the same process and over the same sockets, so that a commit stands beside the ping-pong that it is made of.
 
 mod client;
+mod driver;
 mod echo;
 mod events;
 mod ground;
@@ -10,7 +11,7 @@ mod open_loop;
 mod port;
 mod process;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use dataplane_quorum::{Limits, Timing, majorities};
@@ -52,6 +53,8 @@ pub struct ReplicaConfig {
     pub node: u32,
     /// Of all replicas; one alone is an echo.
     pub endpoints: Vec<Endpoint>,
+    /// Where the client is, if that must be known beforehand; others are learned.
+    pub client: Option<Endpoint>,
     /// What it does.
     pub role: ReplicaRole,
     /// Where it is to run.
@@ -103,6 +106,12 @@ pub enum ReplicaRole {
     /// Replicates and keeps its log in this folder, by this way to disk; one whose name ends in [`INLINE`] is written to in
     /// the replica's own turn.
     Durable(PathBuf, String),
+    /// Replicates and keeps its log in memory; programs in its host's driver do the normal case in its place. In generic mode
+    /// if so said, natively otherwise.
+    Driver {
+        /// On socket buffers, in the stack's first step.
+        generic: bool,
+    },
 }
 
 /// The last line on a replica's stdout.
@@ -126,6 +135,23 @@ pub struct ReplicaReport {
     pub flushes_count: u64,
     /// How often its replica had to wait for the disk because the queue was full.
     pub log_stalls_count: u64,
+    /// The log in memory, as far as it is committed.
+    pub log: LogDigest,
+    /// What its programs in the driver counted, and what its replica did with them.
+    pub programs: BTreeMap<String, u64>,
+}
+
+/// A log in a few numbers: two that agree in them are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogDigest {
+    /// The first slot that is still in memory.
+    pub begin: u64,
+    /// Everything before is committed.
+    pub commit_end: u64,
+    /// Requests of clients in it, each counted once however often it is there.
+    pub requests_count: u64,
+    /// CRC-32C over the term and the checksum of each entry.
+    pub crc: u32,
 }
 
 /// Behind the name of a way to disk: without the thread that a log with it has otherwise.
@@ -194,6 +220,7 @@ impl Replicas {
                 network,
                 node: index as u32,
                 endpoints: endpoints.clone(),
+                client: matches!(role(index), ReplicaRole::Driver { .. }).then(|| ground.client()),
                 role: role(index),
                 seat,
                 manner,
@@ -235,6 +262,19 @@ impl Replicas {
     /// It is gone.
     pub fn kill(&self, node: usize) -> anyhow::Result<()> {
         self.servers[node].kill()
+    }
+
+    /// Ends all but those that were killed, and takes their reports with their nodes.
+    ///
+    /// # Errors
+    /// Another one had died before.
+    pub fn finish_but(self, killed: &[usize]) -> anyhow::Result<Vec<(usize, ReplicaReport)>> {
+        let living = self
+            .servers
+            .into_iter()
+            .enumerate()
+            .filter(|(node, _)| !killed.contains(node));
+        living.map(|(node, server)| Ok((node, server.finish_as()?))).collect()
     }
 
     /// Ends them and takes their reports, by node.

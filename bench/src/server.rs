@@ -41,7 +41,9 @@ use crate::{
 };
 
 use node::{Signals, serve};
-pub use process::{die_with, drop_privileges, main, say, say_ready, settle_and_say_ready, stop_at_eof};
+pub use process::{
+    die_with, drop_privileges, main, say, say_ready, say_ready_with_programs, settle_and_say_ready, stop_at_eof,
+};
 
 /// The fact that says that a server has a machine of its own: its CPUs are none of the client's, whatever their numbers.
 pub const MACHINE: &str = "server_machine";

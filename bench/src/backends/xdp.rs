@@ -102,8 +102,8 @@ pub fn settings(local: &Endpoint) -> Settings {
         local_ipv6,
         local_port: local.addr.port(),
         kinds: EVERY_KIND,
-        stamp_index: 0,
         frags: local.mtu_bytes > MTU_BYTES_OF_ONE_BUFFER,
+        ..Settings::default()
     }
 }
 

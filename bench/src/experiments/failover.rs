@@ -128,7 +128,7 @@ impl Arm {
 
     fn scheduler_name(&self) -> &'static str {
         match self.scheduler {
-            Scheduler::RealTime => FIFO,
+            Scheduler::RealTime | Scheduler::RealTimeFirst => FIFO,
             Scheduler::Ordinary => OTHER,
         }
     }

@@ -77,16 +77,25 @@ pub struct CpuUse {
 /// A spinning FIFO thread never lets another one run: one that shares its CPU with the server, or the only CPU with the
 /// rest of the system, would measure that (sockperf's sender starves its own receiver so). That is refused.
 pub fn fifo(cpu_use: CpuUse) -> Setting {
+    fifo_at(cpu_use, FIFO_PRIORITY)
+}
+
+/// As [`fifo`], above all that have that.
+pub fn fifo_first(cpu_use: CpuUse) -> Setting {
+    fifo_at(cpu_use, FIFO_PRIORITY + 1)
+}
+
+fn fifo_at(cpu_use: CpuUse, priority: u8) -> Setting {
     if let Some(why) = fifo_harm(cpu_use, online_cpus_count()) {
         return Setting::refused(format!("SCHED_OTHER: {why}"));
     }
-    let priority = ThreadPriorityValue::try_from(FIFO_PRIORITY).expect("10 is below 100");
+    let priority = ThreadPriorityValue::try_from(priority).expect("10 and 11 are below 100");
     let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
     let set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Crossplatform(priority), policy);
     match set {
-        Ok(()) => Setting::done(format!("SCHED_FIFO {FIFO_PRIORITY}{}", throttling())),
+        Ok(()) => Setting::done(format!("SCHED_FIFO {priority}{}", throttling())),
         Err(thread_priority::Error::OS(code)) => Setting::refused(format!(
-            "SCHED_OTHER: SCHED_FIFO was refused ({}); it takes root, CAP_SYS_NICE or `ulimit -r {FIFO_PRIORITY}`",
+            "SCHED_OTHER: SCHED_FIFO was refused ({}); it takes root, CAP_SYS_NICE or `ulimit -r {priority}`",
             Errno::from_raw(code)
         )),
         Err(error) => Setting::refused(format!("SCHED_OTHER: SCHED_FIFO was refused ({error:?})")),

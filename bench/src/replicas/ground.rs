@@ -7,6 +7,11 @@ use dataplane_netns::{Network, NetworkOptions, Topology};
 
 use crate::place::{CLIENT_PORT, Endpoint, LOOPBACK_MTU_BYTES, SERVER_PORT, VETH_CAVEAT};
 
+/// The client's host.
+const CLIENT_HOST: usize = 0;
+/// An Ethernet's: a longer frame would come to a program in pieces.
+const MTU_BYTES_OF_PROGRAMS: u32 = 1500;
+
 /// The hosts of a cluster and its client.
 #[derive(Debug)]
 pub enum Ground {
@@ -25,6 +30,22 @@ impl Ground {
     pub fn bridge(replicas_count: usize) -> anyhow::Result<Ground> {
         let hosts = replicas_count + 1;
         let options = NetworkOptions::new(Topology::Star { hosts });
+        let network = Network::build(&options).context("making hosts on a bridge as network namespaces")?;
+        Ok(Ground::Bridge(network))
+    }
+
+    /// As [`Ground::bridge`], as programs in the driver like it: frames of 1500 bytes lie in one buffer, and what a leader sends
+    /// to an address that is no host's, which is how it reaches all replicas at once, is kept from the client.
+    ///
+    /// # Errors
+    /// They could not be made.
+    pub fn bridge_for_programs(replicas_count: usize) -> anyhow::Result<Ground> {
+        let hosts = replicas_count + 1;
+        let options = NetworkOptions {
+            mtu_bytes: MTU_BYTES_OF_PROGRAMS,
+            unflooded_hosts: vec![CLIENT_HOST],
+            ..NetworkOptions::new(Topology::Star { hosts })
+        };
         let network = Network::build(&options).context("making hosts on a bridge as network namespaces")?;
         Ok(Ground::Bridge(network))
     }
@@ -63,7 +84,7 @@ impl Ground {
     pub fn client(&self) -> Endpoint {
         match self {
             Ground::Loopback => on_loopback((Ipv4Addr::LOCALHOST, 0).into()),
-            Ground::Bridge(network) => on_bridge(network, 0, CLIENT_PORT),
+            Ground::Bridge(network) => on_bridge(network, CLIENT_HOST, CLIENT_PORT),
         }
     }
 
@@ -80,7 +101,7 @@ impl Ground {
     /// # Errors
     /// As there.
     pub fn inside_client<T>(&self, f: impl FnOnce() -> T) -> anyhow::Result<T> {
-        self.inside(0, f)
+        self.inside(CLIENT_HOST, f)
     }
 
     fn inside<T>(&self, host: usize, f: impl FnOnce() -> T) -> anyhow::Result<T> {

@@ -59,6 +59,7 @@ impl Shards {
             node: node as u32,
             network: Network::default(),
             endpoints: endpoints[shard].clone(),
+            client: None,
             role: role(shard, node),
             seat,
             manner,

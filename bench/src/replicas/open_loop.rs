@@ -124,8 +124,13 @@ impl OpenClient {
     /// # Errors
     /// The port could not be opened.
     pub fn open(backend: &BackEnd, servers: &[Endpoint], options: OpenOptions) -> anyhow::Result<OpenClient> {
-        let Opened { port, peers, .. } =
-            port::open(backend, &Network::default(), None, &Ground::Loopback.client(), servers)?;
+        let Opened { port, peers, .. } = port::open(
+            backend,
+            &Network::default(),
+            None,
+            &Ground::Loopback.client(),
+            (servers, None),
+        )?;
         let client = Client::new(ClientOptions {
             in_flight_max: IN_FLIGHT_MAX,
             timing: options.timing,

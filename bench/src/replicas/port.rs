@@ -42,13 +42,14 @@ pub(super) struct Opened {
     pub(super) keeps: Option<Attachment>,
 }
 
-/// Opens node `node`'s port, or with `None` the client's.
+/// Opens node `node`'s port, or with `None` the client's. A client that is named is the peer behind the replicas; others are
+/// learned.
 pub(super) fn open(
     backend: &BackEnd,
     network: &Network,
     node: Option<u32>,
     local: &Endpoint,
-    replicas: &[Endpoint],
+    (replicas, client): (&[Endpoint], Option<&Endpoint>),
 ) -> anyhow::Result<Opened> {
     let others: Vec<(u32, &Endpoint)> = (0..).zip(replicas).filter(|&(other, _)| Some(other) != node).collect();
     let opened = backend.open(&Wiring {
@@ -58,7 +59,12 @@ pub(super) fn open(
         },
         local: local.clone(),
         remote: None,
-        members: others.iter().map(|&(_, endpoint)| endpoint.clone()).collect(),
+        members: others
+            .iter()
+            .map(|&(_, endpoint)| endpoint)
+            .chain(client)
+            .cloned()
+            .collect(),
         over_veth: network.over_veth,
         frame_bytes_max: FRAME_BYTES_MAX,
         room: ROOM,

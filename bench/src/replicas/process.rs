@@ -2,7 +2,7 @@
 //! closes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     path::Path,
     sync::{
         Arc,
@@ -14,12 +14,19 @@ use std::{
 use anyhow::Context;
 use dataplane_echo::EchoServer;
 use dataplane_kv::{Store, StoreOptions};
-use dataplane_quorum::{Config, ReadMode, Replica, Timing, majorities};
-use dataplane_waist::{Log, MemoryLog, MonotonicClock, Node, Peer, Port, Protocol};
+use dataplane_quorum::{Config, ReadMode, Replica, Timing, driver::Driven, majorities};
+use dataplane_waist::{Log, MemoryLog, MonotonicClock, Node, Peer, Port, PortStats, Protocol, Slot};
 use dataplane_wal::{FolderStorage, ThreadedStats, ThreadedWal, Wal, WalOptions};
+use dataplane_wire::{
+    checksum::crc32c,
+    quorum::entry::{self, Entry},
+};
+use ebpf_host::Mode;
 
 use super::{
-    CLUSTER, INLINE, Manner, ReplicaConfig, ReplicaReport, ReplicaRole, engine,
+    CLUSTER, INLINE, LogDigest, Manner, ReplicaConfig, ReplicaReport, ReplicaRole,
+    driver::InDriver,
+    engine,
     events::Herald,
     limits,
     port::{self, Opened},
@@ -41,7 +48,10 @@ pub fn main(config: &str) -> anyhow::Result<()> {
     server::die_with(config.parent_pid)?;
     let own = config.endpoints[config.node as usize].addr;
     let report = serve(&config, |facts| {
-        server::say_ready(Some(own), facts)?;
+        match config.role {
+            ReplicaRole::Driver { .. } => server::say_ready_with_programs(Some(own), facts)?,
+            _ => server::say_ready(Some(own), facts)?,
+        }
         Ok(server::stop_at_eof(|_| {}, || {}))
     })?;
     server::say(&report)
@@ -56,7 +66,10 @@ pub(super) fn serve(config: &ReplicaConfig, begin: impl FnOnce(Facts) -> Begun) 
         port,
         peers,
         keeps: _program,
-    } = port::open(backend, &config.network, Some(config.node), local, &config.endpoints)?;
+    } = {
+        let known = (&config.endpoints[..], config.client.as_ref());
+        port::open(backend, &config.network, Some(config.node), local, known)?
+    };
     match &config.role {
         ReplicaRole::Echo => {
             let node = Node::new(port, MemoryLog::new(), EchoServer, 1);
@@ -71,13 +84,23 @@ pub(super) fn serve(config: &ReplicaConfig, begin: impl FnOnce(Facts) -> Begun) 
         ReplicaRole::Memory => {
             let bounds = limits(port.caps().frame_bytes_max);
             let log = MemoryLog::with_capacity(bounds.window_slots, bounds.window_bytes);
-            replicate(port, peers, log, config, begin)
+            replicate((port, peers), log, None, config, begin)
+        }
+        ReplicaRole::Driver { generic } => {
+            let bounds = limits(port.caps().frame_bytes_max);
+            let log = MemoryLog::with_capacity(bounds.window_slots, bounds.window_bytes);
+            let mode = match generic {
+                true => Mode::Generic,
+                false => Mode::Native,
+            };
+            let programs = InDriver::attach(config.node, &config.endpoints, config.client.as_ref(), mode)?;
+            replicate((port, peers), log, Some(programs), config, begin)
         }
         ReplicaRole::Durable(folder, name) => {
             let (wal, is_threaded) = open_log(folder, name, &config.manner)?;
             match is_threaded {
-                true => replicate(port, peers, ThreadedWal::new(wal)?, config, begin),
-                false => replicate(port, peers, wal, config, begin),
+                true => replicate((port, peers), ThreadedWal::new(wal)?, None, config, begin),
+                false => replicate((port, peers), wal, None, config, begin),
             }
         }
     }
@@ -97,9 +120,9 @@ fn open_log(folder: &Path, name: &str, manner: &Manner) -> anyhow::Result<(Wal, 
 }
 
 fn replicate<L: Log + Counts>(
-    port: Box<dyn Port>,
-    peers: Vec<(u32, Peer)>,
+    (port, peers): (Box<dyn Port>, Vec<(u32, Peer)>),
     mut log: L,
+    programs: Option<InDriver>,
     config: &ReplicaConfig,
     begin: impl FnOnce(Facts) -> Begun,
 ) -> anyhow::Result<ReplicaReport> {
@@ -118,16 +141,45 @@ fn replicate<L: Log + Counts>(
     let store = Store::new(StoreOptions::default())?;
     let replica = Replica::recover(settings, store, &mut log).context("making the replica")?;
     let effects = replica.effects(port.caps().batch_frames_max);
-    let node = Node::with_effects(port, log, replica, effects);
     let mut herald = Herald::open(config.manner.observer, config.node)?;
-    let (port, log, replica) = turn(node, config, begin, |replica: &Replica<Store>| {
+    let mut look = |replica: &Replica<Store>| {
         if let Some(herald) = &mut herald {
             herald.look(replica);
         }
+    };
+    let Some(programs) = programs else {
+        let node = Node::with_effects(port, log, replica, effects);
+        let (port, log, replica) = turn(node, config, begin, look)?;
+        return Ok(report(&port, log.counts(), &replica));
+    };
+    let mode = programs.mode();
+    let node = Node::with_effects(port, log, Driven::new(replica, programs), effects);
+    let begin = |mut facts: Facts| {
+        facts.insert(
+            "replica_programs".to_owned(),
+            format!("quorum_leader and quorum_follower, {mode}"),
+        );
+        begin(facts)
+    };
+    let (port, log, driven) = turn(node, config, begin, |driven: &Driven<Store, InDriver>| {
+        look(driven.replica());
     })?;
+    let counters = driven.counters();
+    let mut report = report(&port, log.counts(), driven.replica());
+    report.programs = driven.driver().counts()?.into_iter().collect();
+    report.programs.extend([
+        ("grants".to_owned(), counters.grants_count),
+        ("revokes".to_owned(), counters.revokes_count),
+        ("entries_taken_over".to_owned(), counters.entries_count),
+        ("answered_by_program".to_owned(), counters.answered_count),
+        ("frames_kept_waiting".to_owned(), counters.waited_count),
+    ]);
+    Ok(report)
+}
+
+fn report(port: &PortStats, log: ThreadedStats, replica: &Replica<Store>) -> ReplicaReport {
     let counters = replica.counters();
-    let log = log.counts();
-    Ok(ReplicaReport {
+    ReplicaReport {
         tx_frames_count: port.tx_frames_count,
         rx_frames_count: port.rx_frames_count,
         dropped_count: port.rx_dropped_count + port.tx_dropped_count,
@@ -137,7 +189,29 @@ fn replicate<L: Log + Counts>(
         impossible_count: counters.impossible_count,
         flushes_count: log.flushes_count,
         log_stalls_count: log.stalls_count,
-    })
+        log: digest(replica),
+        programs: BTreeMap::new(),
+    }
+}
+
+fn digest(replica: &Replica<Store>) -> LogDigest {
+    let window = replica.window();
+    let (begin, commit_end) = (window.begin().0, replica.commit_end().0.min(window.end().0));
+    let mut requests = HashSet::new();
+    let mut words = Vec::new();
+    for view in (begin..commit_end).filter_map(|slot| window.get(Slot(slot))) {
+        words.extend_from_slice(&view.term.0.to_be_bytes());
+        words.extend_from_slice(&view.crc.to_be_bytes());
+        if let Ok(Entry::Request(request)) = entry::parse(view.bytes) {
+            requests.insert((request.client, request.sequence));
+        }
+    }
+    LogDigest {
+        begin,
+        commit_end,
+        requests_count: requests.len() as u64,
+        crc: crc32c(&words),
+    }
 }
 
 /// A replica that only has its heartbeats to send and a client's slow stream to serve sleeps many times in so long; a

@@ -163,6 +163,17 @@ pub fn say_ready(addr: Option<SocketAddr>, mut facts: BTreeMap<String, String>) 
     say(&Ready { addr, facts })
 }
 
+/// As [`say_ready`], by a process that goes on to exchange programs and to read their maps, which takes CAP_BPF where other
+/// programs may not (before Linux 5.19; kernel/bpf/syscall.c, `__sys_bpf`).
+///
+/// # Errors
+/// As there.
+pub fn say_ready_with_programs(addr: Option<SocketAddr>, mut facts: BTreeMap<String, String>) -> anyhow::Result<()> {
+    let kept = CapsHashSet::from([Capability::CAP_BPF]);
+    facts.insert("privileges".to_owned(), keep_privileges(&kept));
+    say(&Ready { addr, facts })
+}
+
 /// What is set when stdin closes: the parent wants a server to end. `hear` is called before that with the parent's last
 /// words, `then` after it.
 pub fn stop_at_eof(hear: impl FnOnce(&str) + Send + 'static, then: impl FnOnce() + Send + 'static) -> Arc<AtomicBool> {

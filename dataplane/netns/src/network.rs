@@ -34,6 +34,8 @@ pub struct NetworkOptions {
     pub offloads: Offloads,
     /// Also show the hosts under /run/netns, for `ip netns exec`. Needs root; without it the facts say why there is no name.
     pub publish_names: bool,
+    /// A star's hosts that get no frames to addresses which the switch does not know, by number; all others do.
+    pub unflooded_hosts: Vec<usize>,
 }
 
 impl NetworkOptions {
@@ -44,6 +46,7 @@ impl NetworkOptions {
             mtu_bytes: MTU_BYTES_DEFAULT,
             offloads: Offloads::Off,
             publish_names: true,
+            unflooded_hosts: Vec::new(),
         }
     }
 }
@@ -277,7 +280,11 @@ impl Builder<'_> {
         // Only now: going down, or losing carrier, would have flushed them.
         for (near, far) in self.plan.veths.iter().filter(|(_, far)| far.addresses.is_none()) {
             let wire = &self.wires[far.space];
-            wire.add_forwarding(wire.link(&far.interface)?.index, &far.interface, near.mac)?;
+            let index = wire.link(&far.interface)?.index;
+            wire.add_forwarding(index, &far.interface, near.mac)?;
+            if self.options.unflooded_hosts.contains(&near.space) {
+                wire.do_not_flood(index, &far.interface)?;
+            }
         }
         for neighbour in &self.plan.neighbours {
             let wire = &self.wires[neighbour.space];

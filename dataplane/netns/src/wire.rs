@@ -7,7 +7,7 @@ use futures_util::TryStreamExt;
 use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, State};
 use rtnetlink::packet_route::neighbour::{NeighbourFlags, NeighbourState};
-use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -180,6 +180,13 @@ impl Wire {
             // The bridge may have learned the host already, from what its kernel says to multicast groups.
             .replace();
         self.ask("adding a forwarding entry to", interface, request.execute())
+    }
+
+    /// Keeps frames to addresses that the bridge does not know from this port.
+    pub fn do_not_flood(&self, port_index: u32, interface: &str) -> Result<(), NetError> {
+        let change = LinkBridgePort::new(port_index).flood(false).build();
+        let request = self.handle.link().set_port(change).execute();
+        self.ask("ending floods to", interface, request)
     }
 
     pub fn add_route_ipv4(

@@ -124,7 +124,10 @@ impl Sessions {
     pub fn newest(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.sessions.iter().map(|session| {
             let answered = session.replies.iter().filter(|remembered| remembered.answer.is_some());
-            (session.id, answered.map(|remembered| remembered.sequence).max().unwrap_or(0))
+            (
+                session.id,
+                answered.map(|remembered| remembered.sequence).max().unwrap_or(0),
+            )
         })
     }
 

@@ -50,8 +50,8 @@ impl fmt::Display for Mode {
 /// ends. Dropping is silent also when the interface has gone before.
 #[derive(Debug)]
 pub struct Attachment {
-    // Before the program: detached first.
-    _link: XdpLink,
+    // Before the program: detached first. Nothing only while, or after, an exchange fails.
+    link: Option<XdpLink>,
     loaded: Loaded,
     interface: String,
     interface_index: u32,
@@ -133,7 +133,7 @@ impl Attachment {
         why_not_native: Option<HostError>,
     ) -> Attachment {
         Attachment {
-            _link: link,
+            link: Some(link),
             loaded,
             interface: interface.to_owned(),
             interface_index,
@@ -160,6 +160,25 @@ impl Attachment {
     /// The program.
     pub const fn loaded(&self) -> &Loaded {
         &self.loaded
+    }
+
+    /// Puts another program in this one's place, atomically: every frame meets the one or the other. Says the old one.
+    ///
+    /// # Errors
+    /// [`HostError::Detached`] after an exchange that failed; what the kernel says: the interface then has no program.
+    pub fn exchange(&mut self, mut program: Loaded) -> Result<Loaded, HostError> {
+        let link = self.link.take().ok_or_else(|| HostError::Detached {
+            interface: self.interface.clone(),
+        })?;
+        let frags = program.frags();
+        let xdp = program.xdp_mut()?;
+        let exchanged = xdp.attach_to_link(link).and_then(|id| xdp.take_link(id));
+        let link = exchanged.map_err(|error| {
+            let mtu_bytes = mtu_bytes(&self.interface);
+            HostError::attaching(&self.interface, self.mode, frags, mtu_bytes, io_error(&error))
+        })?;
+        self.link = Some(link);
+        Ok(std::mem::replace(&mut self.loaded, program))
     }
 
     /// What the program counted since it was loaded. Stays readable when the interface is gone.

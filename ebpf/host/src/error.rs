@@ -30,6 +30,14 @@ pub enum HostError {
         /// The name that it had.
         interface: String,
     },
+    /// An exchange of programs failed before, and took the link with it.
+    #[error(
+        "{interface} has no program any more: putting another in its place failed; attach one again with a new process"
+    )]
+    Detached {
+        /// The name of the interface.
+        interface: String,
+    },
     /// Another program is attached.
     #[error(
         "attaching to {interface}: another program is attached there in {mode} mode, and two do not fit; \

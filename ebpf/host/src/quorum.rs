@@ -10,9 +10,10 @@ use std::{
 
 use aya::maps::{Map, PerCpuArray};
 use dataplane_wire::ethernet::Mac;
+pub use ebpf_abi::quorum::{Count, NODES_MAX, Session};
 use ebpf_abi::{
     Program, map,
-    quorum::{Control, Count, ENTRY_BYTES_MAX, Entry, NODES_MAX, Place, RING_SLOTS, SESSIONS_MAX, Session, grant},
+    quorum::{Control, ENTRY_BYTES_MAX, Entry, Place, RING_SLOTS, SESSIONS_MAX, grant},
 };
 
 use crate::{HostError, Loaded, error::io_error, sys::SharedWords};

@@ -1,0 +1,273 @@
+//! A replica's programs in its host's driver: one for a leader and one for a follower, of which one is attached at a time. Here
+//! nodes and peers, as the protocol has them, meet addresses, as programs have them.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+
+use anyhow::{Context, bail};
+use dataplane_quorum::{
+    Limits, NODES_MAX,
+    driver::{Driver, Grant, Part, Seen, Taken},
+};
+use dataplane_waist::{Peer, Slot};
+use dataplane_wire::{ethernet::Mac, frame::Kind};
+use ebpf_host::{
+    Attachment, Loaded, Mode, Program, Settings, kinds,
+    quorum::{self as program, Count, Kept, Session, Shared},
+};
+
+use crate::{backends::xdp, place::Endpoint};
+
+/// An address that is no host's: the switch sends a frame to it everywhere. It is not one of a multicast, of which the bridge
+/// would deliver a copy to itself.
+const GROUP_MAC: Mac = Mac([0x02, b'd', b'p', 0xff, 0, 0xfa]);
+/// The followers' programs alone look at it. Of the block for one organization (RFC 2365 §6.2), so that no route leads there.
+const GROUP_IPV4: Ipv4Addr = Ipv4Addr::new(239, 192, 0, 250);
+
+/// What the programs take: the normal case, and nothing else.
+const KINDS: u32 = kinds(&[Kind::QuorumRequest, Kind::Append, Kind::Ack]);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct InDriver {
+    node: u32,
+    attachment: Attachment,
+    /// The one that is not attached; nothing after an exchange that failed.
+    other: Option<Loaded>,
+    leader: Shared,
+    follower: Shared,
+    /// Which of them is attached.
+    leads: bool,
+    /// Behind the last entry of the last grant, once that was taken back.
+    end: Slot,
+    places: [Option<(SocketAddrV4, Mac)>; program::NODES_MAX],
+    /// Whom the replica's port knows.
+    peers: Vec<(SocketAddrV4, Peer)>,
+    /// The leader of the last grant to a follower.
+    follows: usize,
+    sessions: Vec<Session>,
+    kept: Kept,
+}
+
+impl InDriver {
+    /// Loads both programs for node `node` of `replicas` and attaches the follower's to its interface. `client` is the peer
+    /// behind the other replicas, as [`super::port::open`] has it.
+    ///
+    /// # Errors
+    /// Too many replicas, an address that is not IPv4, what the kernel says.
+    pub(super) fn attach(
+        node: u32,
+        replicas: &[Endpoint],
+        client: Option<&Endpoint>,
+        mode: Mode,
+    ) -> anyhow::Result<InDriver> {
+        if replicas.len() > program::NODES_MAX {
+            bail!(
+                "{} replicas: programs in the driver count up to {}",
+                replicas.len(),
+                program::NODES_MAX
+            );
+        }
+        let local = &replicas[node as usize];
+        let settings = Settings {
+            kinds: KINDS,
+            group: Some((GROUP_MAC, GROUP_IPV4)),
+            session_count: Limits::SMALL.sessions_max as u32,
+            ..xdp::settings(local)
+        };
+        let load = |program: Program| Loaded::load(program, &settings).with_context(|| program.name().to_owned());
+        let mut follower = load(Program::QuorumFollower)?;
+        let mut leader = load(Program::QuorumLeader)?;
+        let shared = (follower.share()?, leader.share()?);
+        let mut places = [None; program::NODES_MAX];
+        for (place, endpoint) in places.iter_mut().zip(replicas) {
+            *place = Some((ipv4_of(endpoint)?, Mac(endpoint.mac)));
+        }
+        let others = replicas.iter().enumerate().filter(|&(other, _)| other != node as usize);
+        let known = others.map(|(_, endpoint)| endpoint).chain(client);
+        let peers = known
+            .zip(0..)
+            .map(|(endpoint, peer)| Ok((ipv4_of(endpoint)?, Peer(peer))));
+        Ok(InDriver {
+            node,
+            attachment: follower.attach(&local.interface, mode)?,
+            other: Some(leader),
+            follower: shared.0,
+            leader: shared.1,
+            leads: false,
+            end: Slot(0),
+            places,
+            peers: peers.collect::<anyhow::Result<_>>()?,
+            follows: 0,
+            sessions: Vec::new(),
+            kept: Kept::default(),
+        })
+    }
+
+    /// How the programs are attached.
+    pub(super) fn mode(&self) -> Mode {
+        self.attachment.mode()
+    }
+
+    /// What both programs counted, by name; what never happened is left out.
+    pub(super) fn counts(&self) -> anyhow::Result<Vec<(String, u64)>> {
+        let mut counts = Vec::new();
+        for (part, shared) in [("leader", &self.leader), ("follower", &self.follower)] {
+            for what in Count::ALL {
+                let count = shared.count(what)?;
+                if count > 0 {
+                    counts.push((format!("{part}_{}", what.name()), count));
+                }
+            }
+        }
+        Ok(counts)
+    }
+
+    fn shared(&mut self) -> &mut Shared {
+        match self.leads {
+            true => &mut self.leader,
+            false => &mut self.follower,
+        }
+    }
+
+    /// Attaches the program of that part; says whether it is.
+    fn become_part(&mut self, leads: bool) -> bool {
+        if self.leads == leads {
+            return true;
+        }
+        let Some(wanted) = self.other.take() else { return false };
+        match self.attachment.exchange(wanted) {
+            Ok(before) => {
+                self.other = Some(before);
+                self.leads = leads;
+                true
+            }
+            // The replica goes on without.
+            Err(error) => {
+                eprintln!("node {}: {error}", self.node);
+                false
+            }
+        }
+    }
+}
+
+fn ipv4_of(endpoint: &Endpoint) -> anyhow::Result<SocketAddrV4> {
+    match endpoint.addr.ip() {
+        IpAddr::V4(ip) => Ok(SocketAddrV4::new(ip, endpoint.addr.port())),
+        IpAddr::V6(ip) => bail!("{ip}: programs of the quorum speak IPv4 alone"),
+    }
+}
+
+impl Driver for InDriver {
+    fn grant(&mut self, grant: &Grant<'_>) -> bool {
+        if !self.become_part(matches!(grant.part, Part::Leader { .. })) {
+            return false;
+        }
+        let mut given = program::Grant {
+            next: grant.next.0,
+            term: grant.term.0,
+            node: self.node,
+            leader: self.node,
+            commit_end: grant.commit_end.0,
+            waits_for_disk: false,
+            term_begin: 0,
+            in_flight_slots: Limits::SMALL.in_flight_slots,
+            voters: 0,
+            commit_count: 0,
+            acked_end: [0; program::NODES_MAX],
+            places: self.places,
+            group: Some((SocketAddrV4::new(GROUP_IPV4, self.port()), GROUP_MAC)),
+        };
+        match grant.part {
+            Part::Leader {
+                term_begin,
+                voters,
+                commit_count,
+                acked_end,
+                sessions,
+            } => {
+                given.term_begin = term_begin.0;
+                given.voters = voters;
+                given.commit_count = commit_count;
+                for (to, end) in given.acked_end.iter_mut().zip(acked_end) {
+                    *to = end.0;
+                }
+                self.leader.revoke();
+                self.sessions.clear();
+                self.sessions.resize(Limits::SMALL.sessions_max, Session::default());
+                for &(id, sequence) in sessions {
+                    self.sessions[(id % Limits::SMALL.sessions_max as u64) as usize] = Session { id, sequence };
+                }
+                self.leader.set_sessions(&self.sessions);
+            }
+            Part::Follower { leader } => {
+                given.leader = leader;
+                self.follows = leader as usize;
+            }
+        }
+        self.end = grant.next;
+        self.shared().grant(&given);
+        true
+    }
+
+    fn revoke(&mut self) {
+        if let Some(end) = self.shared().revoke() {
+            self.end = Slot(end);
+        }
+    }
+
+    fn seen(&mut self) -> Seen {
+        let (leads, follows, end) = (self.leads, self.follows, self.end);
+        let seen = self.shared().seen();
+        let mut told = Seen {
+            end: match seen.generation {
+                0 => end,
+                _ => Slot(seen.next),
+            },
+            commit_end: Slot(seen.commit_end),
+            acked_end: [Slot(0); NODES_MAX],
+            heard: [0; NODES_MAX],
+        };
+        match leads {
+            true => {
+                for node in 0..program::NODES_MAX {
+                    told.acked_end[node] = Slot(seen.acked_end[node]);
+                    told.heard[node] = seen.acked_ns[node];
+                }
+            }
+            false => told.heard[follows] = seen.heard_ns,
+        }
+        told
+    }
+
+    fn entry(&mut self, slot: Slot) -> Option<Taken<'_>> {
+        let shared = match self.leads {
+            true => &self.leader,
+            false => &self.follower,
+        };
+        if !shared.entry(slot.0, &mut self.kept) {
+            return None;
+        }
+        let kept = &self.kept;
+        // Whom the port does not know cannot be answered, and asks again.
+        let peer = kept
+            .from
+            .and_then(|from| self.peers.iter().find(|(known, _)| *known == from));
+        Some(Taken {
+            bytes: &kept.bytes,
+            crc: kept.crc,
+            waiting: peer.filter(|_| self.leads).map(|&(_, peer)| (peer, kept.sent_ns)),
+            answered: self.leads && kept.answered,
+        })
+    }
+
+    fn drained(&mut self, end: Slot) {
+        self.shared().drained(end.0);
+    }
+}
+
+impl InDriver {
+    /// All replicas have the same.
+    fn port(&self) -> u16 {
+        self.places[self.node as usize].map_or(0, |(address, _)| address.port())
+    }
+}

@@ -1,0 +1,110 @@
+//! A cluster whose normal case is done by programs in the driver, and its client, for the tests of that: replicas are processes
+//! of this same program. Prints what came of it as one line of JSON. Not for people.
+#![forbid(unsafe_code)]
+
+use std::{process::ExitCode, sync::atomic::AtomicBool, time::Duration};
+
+use anyhow::Context;
+use bench::{
+    backends,
+    host::{Scheduler, Seat},
+    replicas::{self, Client, ClientOptions, Ground, Manner, Network, ReplicaRole, Replicas},
+};
+use dataplane_waist::MonotonicClock;
+
+/// As any program has it.
+const SEAT: Seat = Seat {
+    cpu: None,
+    spins: false,
+    is_shared: true,
+};
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let role = args.next().unwrap_or_default();
+    let done = match role.as_str() {
+        replicas::SUBCOMMAND => replicas::main(&args.next().unwrap_or_default()),
+        "ask" => ask(args.next().as_deref() == Some("kill")),
+        "hold" => hold(),
+        _ => Err(anyhow::anyhow!("no such role: {role:?}")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("error {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+const REPLICAS_COUNT: usize = 3;
+
+fn start(ground: &Ground, network: Network) -> anyhow::Result<Replicas> {
+    let manner = Manner {
+        scheduler: Scheduler::Ordinary,
+        ..Manner::default()
+    };
+    let role = |_| ReplicaRole::Driver { generic: true };
+    Replicas::start_as("udp-blocking", (ground, network), &[SEAT; REPLICAS_COUNT], manner, role)
+}
+
+/// Puts for a second; with `kills`, the leader is killed then, and there are puts for another two.
+fn ask(kills: bool) -> anyhow::Result<()> {
+    let ground = Ground::bridge_for_programs(REPLICAS_COUNT)?;
+    let network = Network {
+        over_veth: true,
+        seed: 7,
+        ..Network::default()
+    };
+    let replicas = start(&ground, network)?;
+    let options = ClientOptions {
+        in_flight: 4,
+        value_bytes: 64,
+    };
+    let (clock, stop) = (MonotonicClock::new(), AtomicBool::new(false));
+    let backend = backends::by_name("udp-blocking").context("it is always there")?;
+    let mut client = Client::open(backend, (&ground, &network), &replicas, false, options)?;
+    let leader = client.find_leader(&clock, &stop)? as usize;
+    // Few enough that no snapshot takes the place of the log.
+    let mut answered_count = client.ask(&clock, Duration::from_millis(150), &stop)?.answered_count;
+    let mut killed = Vec::new();
+    let mut answered_after_count = 0;
+    if kills {
+        replicas.kill(leader)?;
+        killed.push(leader);
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while answered_after_count == 0 && std::time::Instant::now() < deadline {
+            answered_after_count += client.ask(&clock, Duration::from_millis(100), &stop)?.answered_count;
+        }
+        answered_after_count += client.ask(&clock, Duration::from_millis(150), &stop)?.answered_count;
+        answered_count += answered_after_count;
+    }
+    // The followers hear of the last commit with a heartbeat.
+    std::thread::sleep(Duration::from_millis(500));
+    let reports = replicas.finish_but(&killed)?;
+    let reports: Vec<_> = reports
+        .into_iter()
+        .map(|(node, report)| serde_json::json!({ "node": node, "report": report }))
+        .collect();
+    let line = serde_json::json!({
+        "leader": leader,
+        "answered_count": answered_count,
+        "answered_after_count": answered_after_count,
+        "replicas": reports,
+    });
+    println!("{line}");
+    Ok(())
+}
+
+/// Holds a cluster until it is killed.
+fn hold() -> anyhow::Result<()> {
+    let ground = Ground::bridge_for_programs(REPLICAS_COUNT)?;
+    let network = Network {
+        over_veth: true,
+        ..Network::default()
+    };
+    let _replicas = start(&ground, network)?;
+    println!("ready");
+    std::thread::sleep(Duration::from_secs(60));
+    Ok(())
+}

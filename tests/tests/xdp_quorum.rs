@@ -1,0 +1,140 @@
+//! A commit in the driver, live: three namespaces on a bridge, puts that programs answer, a leader that is killed, and nothing
+//! that is left behind. No duration is judged.
+#![forbid(unsafe_code)]
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use aya::programs::{loaded_links, loaded_programs};
+use dataplane_netns::{Privilege, prepare, sweep};
+use ebpf_host::Mode;
+use serde_json::Value;
+
+const ROLE: &str = env!("CARGO_BIN_EXE_xdp_quorum_role");
+/// The kernel frees a program in the background, after a grace period, and slowly on a busy machine.
+const KERNEL_WAIT_MAX: Duration = Duration::from_secs(60);
+
+fn can(test: &str) -> bool {
+    if prepare() != Privilege::Root {
+        println!("{test}: not run: namespaces with programs take root");
+        return false;
+    }
+    match ebpf_host::probe(None, Mode::Generic) {
+        Ok(support) if support.is_usable() => true,
+        other => {
+            println!("{test}: not run: {other:?}");
+            false
+        }
+    }
+}
+
+/// What a run of the cluster said.
+fn ask(how: &str) -> Value {
+    let output = Command::new(ROLE).args(["ask", how]).output().expect("it starts");
+    let stdout = String::from_utf8(output.stdout).expect("UTF-8");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stdout}{stderr}");
+    serde_json::from_str(stdout.trim()).expect("one line of JSON")
+}
+
+fn count(report: &Value, name: &str) -> u64 {
+    report["programs"][name].as_u64().unwrap_or(0)
+}
+
+/// All replicas have one log, and all that was answered is in it.
+fn agree(told: &Value) {
+    let replicas = told["replicas"].as_array().expect("a list");
+    let log = &replicas[0]["report"]["log"];
+    for replica in replicas {
+        assert_eq!(&replica["report"]["log"], log, "{told}");
+        assert_eq!(replica["report"]["impossible_count"], 0, "{told}");
+    }
+    let answered_count = told["answered_count"].as_u64().expect("a number");
+    assert_eq!(log["begin"], 0, "the whole log is there: {told}");
+    assert!(log["requests_count"].as_u64() >= Some(answered_count), "{told}");
+}
+
+#[test]
+fn puts_are_answered_in_the_driver_and_all_logs_are_one() {
+    if !can("puts in the driver") {
+        return;
+    }
+    let told = ask("");
+    println!("{told}");
+    agree(&told);
+    let replicas = told["replicas"].as_array().expect("a list");
+    assert_eq!(replicas.len(), 3);
+    for replica in replicas {
+        let report = &replica["report"];
+        match replica["node"] == told["leader"] {
+            true => assert!(count(report, "leader_answered") > 0, "{told}"),
+            false => assert!(count(report, "follower_appended") > 0, "{told}"),
+        }
+    }
+}
+
+#[test]
+fn a_leader_that_is_killed_takes_nothing_that_was_answered_with_it() {
+    if !can("a leader killed") {
+        return;
+    }
+    let told = ask("kill");
+    println!("{told}");
+    agree(&told);
+    assert!(told["answered_after_count"].as_u64() > Some(0), "{told}");
+    let replicas = told["replicas"].as_array().expect("a list");
+    assert_eq!(replicas.len(), 2);
+    let answered: u64 = replicas
+        .iter()
+        .map(|replica| count(&replica["report"], "leader_answered"))
+        .sum();
+    assert!(answered > 0, "the new leader's program answers: {told}");
+}
+
+/// Programs of the quorum that the kernel has, by number.
+fn programs() -> Vec<u32> {
+    let ours = |name: &str| name.starts_with("quorum_leader") || name.starts_with("quorum_followe");
+    loaded_programs()
+        .filter_map(Result::ok)
+        .filter(|info| info.name_as_str().is_some_and(ours))
+        .map(|info| info.id())
+        .collect()
+}
+
+#[test]
+fn a_cluster_that_is_killed_leaves_nothing_behind() {
+    if !can("a cluster killed") {
+        return;
+    }
+    let before = programs();
+    let mut child = Command::new(ROLE)
+        .arg("hold")
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut line = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+    stdout.read_line(&mut line).expect("a pipe");
+    assert_eq!(line, "ready\n");
+    let of_it: Vec<u32> = programs().into_iter().filter(|id| !before.contains(id)).collect();
+    assert!(of_it.len() >= 6, "two for each of three replicas: {of_it:?}");
+    child.kill().expect("it runs");
+    child.wait().expect("it is gone");
+    let deadline = Instant::now() + KERNEL_WAIT_MAX;
+    loop {
+        let programs = programs();
+        let held = loaded_links()
+            .filter_map(Result::ok)
+            .filter(|link| of_it.contains(&link.prog_id))
+            .count();
+        if held == 0 && !of_it.iter().any(|id| programs.contains(id)) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{of_it:?} are still there, {held} links");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    sweep();
+}
