@@ -18,6 +18,7 @@ pub mod shard_commit;
 pub mod wakeup_model;
 pub mod wal_group_commit;
 pub mod wal_ladder;
+pub mod xdp_quorum;
 
 mod judge;
 mod virtual_time;

@@ -9,6 +9,7 @@ use crate::{
         pacelc_else::PacelcElse, packet_rate::PacketRate, peers::Peers, quorum_ladder::QuorumLadder,
         quorum_messages::QuorumMessages, rtt_breakdown::RttBreakdown, rtt_ladder::RttLadder, self_test::SelfTest,
         shard_commit::ShardCommit, wakeup_model::WakeupModel, wal_group_commit::WalGroupCommit, wal_ladder::WalLadder,
+        xdp_quorum::XdpQuorum,
     },
 };
 
@@ -23,6 +24,7 @@ pub const EXPERIMENTS: &[&dyn Experiment] = &[
     &WakeupModel,
     &RttBreakdown,
     &QuorumLadder,
+    &XdpQuorum,
     &QuorumMessages,
     &FlexibleQuorumTail,
     &PacelcElse,

@@ -101,6 +101,8 @@ pub fn timing_of(heartbeat: Duration) -> Timing {
 pub enum ReplicaRole {
     /// Sends back what comes: the floor.
     Echo,
+    /// A program in its host's driver, in generic mode, sends back what comes.
+    Reflector,
     /// Replicates and keeps its log in memory.
     Memory,
     /// Replicates and keeps its log in this folder, by this way to disk; one whose name ends in [`INLINE`] is written to in

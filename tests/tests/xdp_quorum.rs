@@ -10,6 +10,7 @@ use std::{
 
 use aya::programs::{loaded_links, loaded_programs};
 use dataplane_netns::{Privilege, prepare, sweep};
+use dataplane_waist::Support;
 use ebpf_host::Mode;
 use serde_json::Value;
 
@@ -23,9 +24,13 @@ fn can(test: &str) -> bool {
         return false;
     }
     match ebpf_host::probe(None, Mode::Generic) {
-        Ok(support) if support.is_usable() => true,
-        other => {
-            println!("{test}: not run: {other:?}");
+        Ok(Support::Absent { why }) => {
+            println!("{test}: not run: {why}");
+            false
+        }
+        Ok(_) => true,
+        Err(error) => {
+            println!("{test}: not run: {error}");
             false
         }
     }

@@ -21,7 +21,7 @@ use dataplane_wire::{
     checksum::crc32c,
     quorum::entry::{self, Entry},
 };
-use ebpf_host::Mode;
+use ebpf_host::{Mode, Program};
 
 use super::{
     CLUSTER, INLINE, LogDigest, Manner, ReplicaConfig, ReplicaReport, ReplicaRole,
@@ -32,7 +32,12 @@ use super::{
     port::{self, Opened},
     timing_of,
 };
-use crate::{backends, host, server};
+use crate::{
+    backends::{self, xdp},
+    host,
+    place::Endpoint,
+    server,
+};
 
 /// How a replica runs, as facts of a row.
 pub(super) type Facts = BTreeMap<String, String>;
@@ -62,6 +67,9 @@ pub fn main(config: &str) -> anyhow::Result<()> {
 pub(super) fn serve(config: &ReplicaConfig, begin: impl FnOnce(Facts) -> Begun) -> anyhow::Result<ReplicaReport> {
     let backend = backends::by_name(&config.backend).with_context(|| format!("no back end {:?}", config.backend))?;
     let local = &config.endpoints[config.node as usize];
+    if matches!(config.role, ReplicaRole::Reflector) {
+        return reflect(local, config, begin);
+    }
     let Opened {
         port,
         peers,
@@ -71,6 +79,7 @@ pub(super) fn serve(config: &ReplicaConfig, begin: impl FnOnce(Facts) -> Begun) 
         port::open(backend, &config.network, Some(config.node), local, known)?
     };
     match &config.role {
+        ReplicaRole::Reflector => unreachable!("it has no port"),
         ReplicaRole::Echo => {
             let node = Node::new(port, MemoryLog::new(), EchoServer, 1);
             let (port, ..) = turn(node, config, begin, |_| {})?;
@@ -104,6 +113,20 @@ pub(super) fn serve(config: &ReplicaConfig, begin: impl FnOnce(Facts) -> Begun) 
             }
         }
     }
+}
+
+/// The program does it all; this process holds it.
+fn reflect(
+    local: &Endpoint,
+    config: &ReplicaConfig,
+    begin: impl FnOnce(Facts) -> Begun,
+) -> anyhow::Result<ReplicaReport> {
+    let _program = xdp::attach(Program::Echo, local, Mode::Generic)?;
+    let stop = begin(host::settle("replica", config.seat))?;
+    while !stop.load(Ordering::Acquire) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(ReplicaReport::default())
 }
 
 /// The log, and whether a thread of its own is to write it.

@@ -1,0 +1,270 @@
+//! One row: starts the processes, lets the client ask, and puts together what was measured.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::Context;
+use dataplane_waist::{MonotonicClock, Wake};
+use nix::sys::resource::{UsageWho, getrusage};
+
+use super::{CAVEAT, CPUS, Cell, DRIVER, ECHO, IN_FLIGHT, REFLECTOR, REPLICAS, SOCKET, USER, VALUE_BYTES, WAY};
+use crate::{
+    backends,
+    experiment::Lab,
+    host::{self, RunTime, Scheduler, Seat},
+    measure::{
+        QUANTILES, Watch,
+        gates::{self, Limits, Observation},
+    },
+    record::{Better, Metric, ModeRecord, Row},
+    replicas::{self, Asked, Client, ClientOptions, Ground, Manner, Network, ReplicaReport, ReplicaRole, Replicas},
+};
+
+const WARM_UP: Duration = Duration::from_millis(30);
+
+/// Measures one cell.
+pub(super) fn measure(
+    lab: &Lab<'_>,
+    (ground, cell): (&Ground, &Cell),
+    round: u32,
+    duration: Duration,
+) -> anyhow::Result<Row> {
+    let at_s = lab.run_started.elapsed().as_secs_f64();
+    let count = cell.replicas_count;
+    let usable = lab.place.cpus();
+    let cpu_of = |index: usize| match (cell.cpus.as_str(), usable.len()) {
+        (_, 0) => None,
+        ("one", _) => Some(usable[0]),
+        (_, cpus_count) => Some(usable[index % cpus_count]),
+    };
+    let seat = |index: usize| Seat {
+        cpu: cpu_of(index),
+        spins: false,
+        is_shared: cell.cpus == "one" || count + 1 > usable.len(),
+    };
+    let network = Network {
+        // Each round's client and elections draw other numbers.
+        seed: lab.choice.seed.wrapping_add(u64::from(round) << 32),
+        over_veth: true,
+        ..Network::default()
+    };
+    let manner = Manner {
+        scheduler: match cell.way.as_str() {
+            DRIVER => Scheduler::RealTimeFirst,
+            _ => Scheduler::RealTime,
+        },
+        ..Manner::default()
+    };
+    let role = |_| match cell.way.as_str() {
+        ECHO => ReplicaRole::Echo,
+        REFLECTOR => ReplicaRole::Reflector,
+        USER => ReplicaRole::Memory,
+        _ => ReplicaRole::Driver { generic: true },
+    };
+    let seats: Vec<Seat> = (1..=count).map(seat).collect();
+    let replicas = Replicas::start_as(SOCKET, (ground, network), &seats, manner, role)?;
+
+    let watch = Watch::begin();
+    let client = std::thread::scope(|scope| {
+        let client = scope.spawn(|| client(lab, cell, (ground, &network), &replicas, (seat(0), duration)));
+        client
+            .join()
+            .unwrap_or_else(|_| Err(anyhow::anyhow!("the client's thread panicked")))
+    });
+    let mut seen = watch.end();
+    let mut measured = client.context("the client")?;
+    measured.facts.extend(replicas.facts());
+    measured.facts.extend(facts(ground, cell));
+    let reports = replicas.finish()?;
+    if measured.asked.answered_count == 0 {
+        seen.push(Observation::Silence { sent_count: 1 });
+    }
+    seen.push(Observation::RingOverflow {
+        end: "server",
+        rx_dropped_count: reports.iter().map(|report| report.dropped_count).sum(),
+        tx_dropped_count: 0,
+    });
+    let axis = [
+        (WAY.name, cell.way.clone()),
+        (REPLICAS.name, count.to_string()),
+        (IN_FLIGHT.name, cell.in_flight.to_string()),
+        (VALUE_BYTES.name, cell.value_bytes.to_string()),
+        (CPUS.name, cell.cpus.clone()),
+    ];
+    let latency = &measured.asked.latency;
+    Ok(Row {
+        experiment: "xdp-quorum".to_owned(),
+        backend: SOCKET.to_owned(),
+        mode: ModeRecord::Native,
+        axis: axis.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        round,
+        twin: cell.twin,
+        seed: lab.choice.seed,
+        at_s,
+        elapsed_s: measured.asked.elapsed.as_secs_f64(),
+        latency: (latency.total_count() > 0).then(|| latency.distribution(&QUANTILES)),
+        service: None,
+        schedule_lag: None,
+        metrics: metrics(&measured, &reports),
+        series: Vec::new(),
+        facts: measured.facts,
+        validity: gates::judge(&seen, &Limits::for_wake(Wake::Sleeps)),
+    })
+}
+
+fn facts(ground: &Ground, cell: &Cell) -> BTreeMap<String, String> {
+    let guarantee = match cell.way.as_str() {
+        ECHO | REFLECTOR => "none: one end answers by itself".to_owned(),
+        USER => replicas::guarantee(false, cell.replicas_count),
+        _ => format!(
+            "memory (driver ring): {}; a ring goes with its process, as its memory does",
+            replicas::guarantee(false, cell.replicas_count)
+        ),
+    };
+    let mut facts = BTreeMap::from([
+        ("place".to_owned(), ground.describe()),
+        ("bridge_netfilter".to_owned(), "off, for all ways alike".to_owned()),
+        ("guarantee".to_owned(), guarantee),
+    ]);
+    if cell.needs_programs() {
+        facts.insert("caveat".to_owned(), CAVEAT.to_owned());
+        facts.insert("program_mode".to_owned(), "generic (XDP on socket buffers)".to_owned());
+    }
+    facts
+}
+
+/// What the client's thread brings back.
+struct Measured {
+    asked: Asked,
+    leader: usize,
+    sleeps_count: i64,
+    client_cpu: Option<RunTime>,
+    replicas_cpu: Vec<Option<RunTime>>,
+    facts: BTreeMap<String, String>,
+}
+
+fn client(
+    lab: &Lab<'_>,
+    cell: &Cell,
+    way: (&Ground, &Network),
+    replicas: &Replicas,
+    (seat, duration): (Seat, Duration),
+) -> anyhow::Result<Measured> {
+    let facts = host::settle("client", seat);
+    let clock = MonotonicClock::new();
+    let options = ClientOptions {
+        in_flight: cell.in_flight,
+        value_bytes: cell.value_bytes,
+    };
+    let backend = backends::by_name(SOCKET).context("it is always there")?;
+    let mut client = Client::open(backend, way, replicas, cell.is_alone(), options)?;
+    let leader = client.find_leader(&clock, lab.stop)? as usize;
+    client.ask(&clock, WARM_UP, lab.stop).context("warming up")?;
+    let own_tid = nix::unistd::gettid().as_raw();
+    let (before, own_before) = (replicas.run_times(), host::thread_run_time(own_tid));
+    let sleeps_before = sleeps_count();
+    let asked = client.ask(&clock, duration, lab.stop)?;
+    let sleeps_count = sleeps_count() - sleeps_before;
+    let used = |after: Option<RunTime>, before: Option<RunTime>| Some(after?.since(before?));
+    let after = replicas.run_times();
+    Ok(Measured {
+        asked,
+        leader,
+        sleeps_count,
+        client_cpu: used(host::thread_run_time(own_tid), own_before),
+        replicas_cpu: after
+            .into_iter()
+            .zip(before)
+            .map(|(after, before)| used(after, before))
+            .collect(),
+        facts,
+    })
+}
+
+/// How often the calling thread has gone to sleep (getrusage(2), ru_nvcsw).
+fn sleeps_count() -> i64 {
+    getrusage(UsageWho::RUSAGE_THREAD).map_or(0, |usage| usage.voluntary_context_switches())
+}
+
+fn metrics(measured: &Measured, reports: &[ReplicaReport]) -> BTreeMap<String, Metric> {
+    let asked = &measured.asked;
+    let mut metrics = BTreeMap::new();
+    let mut put = |name: &str, value: f64, unit: &str, better: Better| {
+        let unit = unit.to_owned();
+        metrics.insert(name.to_owned(), Metric { value, unit, better });
+    };
+    put("answered", asked.answered_count as f64, "count", Better::Neither);
+    put("retries", asked.retries_count as f64, "count", Better::Lower);
+    put("stall_max", asked.stall_max.as_nanos() as f64, "ns", Better::Lower);
+    let goodput = asked.answered_count as f64 / asked.elapsed.as_secs_f64();
+    put("goodput", goodput, "1/s", Better::Higher);
+    if asked.answered_count > 0 {
+        let per_op = |value: f64| value / asked.answered_count as f64;
+        let cpu_ns = |used: &RunTime| used.on_cpu.as_nanos() as f64;
+        put(
+            "client_sleeps_per_op",
+            per_op(measured.sleeps_count as f64),
+            "count",
+            Better::Neither,
+        );
+        if let Some(used) = &measured.client_cpu {
+            put("client_cpu_per_op", per_op(cpu_ns(used)), "ns", Better::Lower);
+        }
+        let all: Option<Vec<f64>> = measured
+            .replicas_cpu
+            .iter()
+            .map(|used| used.as_ref().map(cpu_ns))
+            .collect();
+        if let Some(all) = all {
+            put("replicas_cpu_per_op", per_op(all.iter().sum()), "ns", Better::Lower);
+        }
+    }
+    let sum = |of: fn(&ReplicaReport) -> u64| reports.iter().map(of).sum::<u64>() as f64;
+    let leader = &reports[measured.leader];
+    if let Some(answered) = leader.programs.get("answered_by_program")
+        && leader.applied_count > 0
+    {
+        put(
+            "answered_in_driver",
+            *answered as f64 / leader.applied_count as f64,
+            "ratio",
+            Better::Higher,
+        );
+        for (name, count) in &leader.programs {
+            put(
+                &format!("leader_replica_{name}"),
+                *count as f64,
+                "count",
+                Better::Neither,
+            );
+        }
+        let kept = |name: &str| {
+            let counts = reports.iter().filter_map(|report| report.programs.get(name));
+            counts.sum::<u64>() as f64
+        };
+        put(
+            "followers_kept_in_driver",
+            kept("follower_appended"),
+            "count",
+            Better::Neither,
+        );
+    }
+    put(
+        "entries_sent_again",
+        sum(|report| report.resent_count),
+        "count",
+        Better::Lower,
+    );
+    put(
+        "elections",
+        sum(|report| report.elections_count),
+        "count",
+        Better::Neither,
+    );
+    put(
+        "impossible_frames",
+        sum(|report| report.impossible_count),
+        "count",
+        Better::Lower,
+    );
+    metrics
+}
