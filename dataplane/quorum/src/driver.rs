@@ -210,6 +210,10 @@ impl<S: StateMachine, D: Driver> Driven<S, D> {
             // Between the look before and the revocation it may have gone on, so that this look is due whatever was seen then.
             self.collect(now, out);
             self.has_grant = false;
+            if self.is_whole() {
+                // As at the end of a look without a grant.
+                self.end = Slot(0);
+            }
         }
         self.is_whole()
     }
@@ -258,6 +262,10 @@ impl<S: StateMachine, D: Driver> Driven<S, D> {
             _ => self.replica.window.end(),
         };
         self.driver.drained(drained.min(self.replica.window.end()));
+        if !self.has_grant && self.is_whole() {
+            // Nothing is owed any more. A log that is cut later is not short of what was appended here.
+            self.end = Slot(0);
+        }
     }
 
     /// Whether the program may be left alone while the replica takes in this frame. See the module.
@@ -468,5 +476,114 @@ impl<S: StateMachine> Replica<S> {
             Role::Candidate(_) => true,
             Role::Leader(_) => !self.is_heard(now),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dataplane_waist::MemoryLog;
+    use dataplane_wire::{
+        Reject,
+        checksum::crc32c,
+        quorum::{
+            reply::Outcome,
+            request::{Command, Request},
+        },
+    };
+
+    use super::*;
+    use crate::{Config, Limits, ReadMode, Timing, majorities};
+
+    struct Nothing;
+
+    impl StateMachine for Nothing {
+        fn apply(&mut self, _: &Command<'_>, answer: &mut dyn FnMut(Outcome<'_>)) {
+            answer(Outcome::Done);
+        }
+        fn read(&self, _: &Command<'_>, answer: &mut dyn FnMut(Outcome<'_>)) {
+            answer(Outcome::Done);
+        }
+        fn save(&self, _: &mut Vec<u8>) {}
+        fn load(&mut self, _: &[u8]) -> Result<(), Reject> {
+            Ok(())
+        }
+    }
+
+    /// Appends one entry at the last moment: after the replica has looked, and before it takes the grant back.
+    struct Late {
+        end: Slot,
+        bytes: Vec<u8>,
+    }
+
+    impl Driver for Late {
+        fn grant(&mut self, grant: &Grant<'_>) -> bool {
+            self.end = grant.next;
+            true
+        }
+        fn revoke(&mut self) {
+            self.end.0 += 1;
+        }
+        fn seen(&mut self) -> Seen {
+            Seen {
+                end: self.end,
+                commit_end: Slot(0),
+                acked_end: [Slot(0); NODES_MAX],
+                heard: [0; NODES_MAX],
+            }
+        }
+        fn entry(&mut self, slot: Slot) -> Option<Taken<'_>> {
+            (slot < self.end).then(|| Taken {
+                bytes: &self.bytes,
+                crc: crc32c(&self.bytes),
+                waiting: None,
+                answered: false,
+            })
+        }
+        fn drained(&mut self, _: Slot) {}
+    }
+
+    #[test]
+    fn what_was_appended_between_the_last_look_and_the_revocation_is_in_the_log() {
+        let config = Config {
+            cluster: 1,
+            node: 0,
+            peers: vec![(1, Peer(0)), (2, Peer(1))],
+            members: majorities(0b111),
+            reads: ReadMode::Index,
+            timing: Timing::LOCAL,
+            limits: Limits::SMALL,
+            seed: 1,
+            mutation: None,
+        };
+        let mut replica = Replica::recover(config, Nothing, &mut MemoryLog::new()).expect("an empty log");
+        let mut out = replica.effects(32);
+        let now = Instant::from_ns(1_000_000);
+        replica.handle(now, Input::Tick, &mut out);
+        let Role::Follower(follower) = &mut replica.role else {
+            panic!("nobody has stood yet")
+        };
+        follower.leader = Some(1);
+        follower.fast.synced = true;
+        let request = Request {
+            client: 1024,
+            sequence: 1,
+            command: Command::Put {
+                key: b"key",
+                value: b"value",
+            },
+        };
+        let mut bytes = vec![0; request.len_bytes()];
+        request::emit(&request, &mut bytes);
+        let mut driven = Driven::new(replica, Late { end: Slot(0), bytes });
+        driven.handle(now, Input::Tick, &mut out);
+        assert!(driven.has_grant());
+        assert!(driven.take_back(now, &mut out));
+        assert_eq!(
+            (driven.replica().window().end(), driven.counters().entries_count),
+            (Slot(1), 1)
+        );
+        // What is cut from the log later is not missing.
+        driven.replica.window.truncate(Slot(0));
+        assert!(driven.is_whole());
     }
 }

@@ -10,10 +10,10 @@ use std::{
 
 use aya::maps::{Map, PerCpuArray};
 use dataplane_wire::ethernet::Mac;
-pub use ebpf_abi::quorum::{Count, NODES_MAX, Session};
+pub use ebpf_abi::quorum::{Count, ENTRY_BYTES_MAX, NODES_MAX, RING_SLOTS, Session};
 use ebpf_abi::{
     Program, map,
-    quorum::{Control, ENTRY_BYTES_MAX, Entry, Place, RING_SLOTS, SESSIONS_MAX, grant},
+    quorum::{Control, Entry, Place, SESSIONS_MAX, grant},
 };
 
 use crate::{HostError, Loaded, error::io_error, sys::SharedWords};
