@@ -133,7 +133,7 @@ fn a_cluster_that_is_killed_leaves_nothing_behind() {
         let programs = programs();
         let held = loaded_links()
             .filter_map(Result::ok)
-            .filter(|link| of_it.contains(&link.prog_id))
+            .filter(|link| of_it.contains(&link.program_id()))
             .count();
         if held == 0 && !of_it.iter().any(|id| programs.contains(id)) {
             break;

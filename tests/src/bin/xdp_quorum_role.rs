@@ -48,7 +48,7 @@ fn start(ground: &Ground, network: Network) -> anyhow::Result<Replicas> {
     Replicas::start_as("udp-blocking", (ground, network), &[SEAT; REPLICAS_COUNT], manner, role)
 }
 
-/// Puts for a second; with `kills`, the leader is killed then, and there are puts for another two.
+/// Puts for a while; with `kills`, the leader is killed then, and there are puts until another leads, and some more.
 fn ask(kills: bool) -> anyhow::Result<()> {
     let ground = Ground::bridge_for_programs(REPLICAS_COUNT)?;
     let network = Network {
@@ -66,7 +66,7 @@ fn ask(kills: bool) -> anyhow::Result<()> {
     let mut client = Client::open(backend, (&ground, &network), &replicas, false, options)?;
     let leader = client.find_leader(&clock, &stop)? as usize;
     // Few enough that no snapshot takes the place of the log.
-    let mut answered_count = client.ask(&clock, Duration::from_millis(150), &stop)?.answered_count;
+    let mut answered_count = client.ask(&clock, Duration::from_millis(100), &stop)?.answered_count;
     let mut killed = Vec::new();
     let mut answered_after_count = 0;
     if kills {
@@ -76,7 +76,7 @@ fn ask(kills: bool) -> anyhow::Result<()> {
         while answered_after_count == 0 && std::time::Instant::now() < deadline {
             answered_after_count += client.ask(&clock, Duration::from_millis(100), &stop)?.answered_count;
         }
-        answered_after_count += client.ask(&clock, Duration::from_millis(150), &stop)?.answered_count;
+        answered_after_count += client.ask(&clock, Duration::from_millis(50), &stop)?.answered_count;
         answered_count += answered_after_count;
     }
     // The followers hear of the last commit with a heartbeat.
