@@ -28,10 +28,11 @@ pub(super) const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "xdp-commits-per-second",
-        sentence: "On one CPU, with 16 requests in flight, three replicas answer at least three times as many puts per second \
-                   with programs in the driver as without",
+        sentence: "On one CPU, with 16 requests in flight, three replicas answer at least twice as many puts per second with \
+                   programs in the driver as without",
         source: Source::Ours {
-            seen: "a commit in user space took about four ping-pongs of CPU time, and in the driver less than one",
+            seen: "2.3 times as many; with one request in flight 3.9 times, since in user space one wake-up carries several frames \
+                   where several are under way",
         },
         invariant: "The same replicas over the same sockets, with and without programs; one CPU does all the work, clients' and \
                     replicas' alike. Decided by the paired ratio of answers per second.",
@@ -107,6 +108,6 @@ fn throughput(table: &Table) -> Judgement {
         "answers per second in the driver ÷ in user space, three replicas, 16 in flight, one CPU",
         (arm(BUSY), arm(BUSY_USER)),
         goodput,
-        Bound::AtLeast(3.0),
+        Bound::AtLeast(2.0),
     )
 }
