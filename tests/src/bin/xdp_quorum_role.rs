@@ -72,6 +72,8 @@ fn ask(kills: bool) -> anyhow::Result<()> {
     if kills {
         replicas.kill(leader)?;
         killed.push(leader);
+        // Its program goes on answering until the kernel has taken the process down.
+        std::thread::sleep(Duration::from_millis(500));
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         while answered_after_count == 0 && std::time::Instant::now() < deadline {
             answered_after_count += client.ask(&clock, Duration::from_millis(100), &stop)?.answered_count;
