@@ -17,6 +17,7 @@ use crate::{
     experiment::{Choice, Depth, Experiment},
     place::{CLIENT_PORT, SERVER_PORT},
     registry::{EXPERIMENTS, nearest},
+    soak::DriverKind,
 };
 
 /// Puts published claims about the network data plane on trial, on this machine or between two.
@@ -306,6 +307,9 @@ pub struct SoakArgs {
     /// Make a mistake on purpose, which must be found: small-commit-quorum, stale-lease, lying-disk, …
     #[arg(long, value_name = "NAME")]
     pub mutation: Option<String>,
+    /// Who does the replicas' fast path: nobody, the rules of the XDP programs as ordinary code, or the programs themselves
+    #[arg(long, value_enum, default_value_t = DriverKind::None)]
+    pub driver: DriverKind,
     /// Only the history of this seed, explained
     #[arg(long, value_name = "SEED", conflicts_with_all = ["seed", "histories", "time"])]
     pub replay: Option<u64>,

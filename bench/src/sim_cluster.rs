@@ -11,10 +11,14 @@ use dataplane_quorum::{
 use dataplane_sim::{Event, EventKind, HostId, HostOptions, LinkOptions, Sim, SimTime};
 use dataplane_waist::{Effects, Input, Instant, Log, Protocol};
 
+use crate::soak::DrivenHost;
+
 /// Everybody in a cluster.
 pub enum Actor<C> {
     /// One of the first hosts.
     Replica(Box<Replica<Store>>),
+    /// One of the first hosts, with a program that does its fast path.
+    Driven(Box<DrivenHost>),
     /// One of those behind them.
     Client(Box<C>),
 }
@@ -23,6 +27,7 @@ impl<C: Protocol> Protocol for Actor<C> {
     fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Effects) {
         match self {
             Actor::Replica(replica) => replica.handle(now, input, out),
+            Actor::Driven(host) => host.handle(now, input, out),
             Actor::Client(client) => client.handle(now, input, out),
         }
     }
@@ -30,6 +35,7 @@ impl<C: Protocol> Protocol for Actor<C> {
     fn wake_at(&self) -> Option<Instant> {
         match self {
             Actor::Replica(replica) => replica.wake_at(),
+            Actor::Driven(host) => host.wake_at(),
             Actor::Client(client) => client.wake_at(),
         }
     }
@@ -93,7 +99,18 @@ impl<C: Protocol + 'static> SimCluster<C> {
     pub fn new(
         options: &ClusterOptions,
         config: impl Fn(u32, u64) -> Config + 'static,
+        client: impl FnMut(HostId, u64) -> io::Result<C> + 'static,
+    ) -> SimCluster<C> {
+        let alone = |replica, _| Ok(Actor::Replica(Box::new(replica)));
+        SimCluster::driven(options, config, client, alone)
+    }
+
+    /// As [`SimCluster::new`]; `actor` puts something before a replica, at each start, with a seed of its own.
+    pub fn driven(
+        options: &ClusterOptions,
+        config: impl Fn(u32, u64) -> Config + 'static,
         mut client: impl FnMut(HostId, u64) -> io::Result<C> + 'static,
+        mut actor: impl FnMut(Replica<Store>, u64) -> io::Result<Actor<C>> + 'static,
     ) -> SimCluster<C> {
         let (replicas_count, store) = (options.replicas_count, options.store);
         let sim = Sim::new(options.seed, &options.hosts, options.link, move |boot| {
@@ -104,7 +121,7 @@ impl<C: Protocol + 'static> SimCluster<C> {
             let store = Store::new(store).map_err(io::Error::other)?;
             let replica =
                 Replica::recover(config(boot.host.0, boot.seed), store, boot.log).map_err(io::Error::other)?;
-            Ok(Actor::Replica(Box::new(replica)))
+            actor(replica, !boot.seed)
         });
         SimCluster {
             sim,
@@ -124,7 +141,7 @@ impl<C: Protocol + 'static> SimCluster<C> {
         };
         match event.kind {
             EventKind::Turned(host) if host.0 < self.replicas_count => {
-                if let Some(Actor::Replica(replica)) = self.sim.protocol(host) {
+                if let Some(replica) = replica_of(&self.sim, host) {
                     self.observer.observe(replica).map_err(Broken::Invariant)?;
                     self.turns_count += 1;
                     if self.turns_count.is_multiple_of(COMPARE_EVERY_TURNS) {
@@ -193,8 +210,13 @@ impl<C: Protocol + 'static> SimCluster<C> {
 
     /// A replica, unless it is down.
     pub fn replica(&self, node: u32) -> Option<&Replica<Store>> {
+        replica_of(&self.sim, HostId(node))
+    }
+
+    /// A replica with its program, unless it is down or has none.
+    pub fn driven_host(&self, node: u32) -> Option<&DrivenHost> {
         match self.sim.protocol(HostId(node)) {
-            Some(Actor::Replica(replica)) => Some(replica),
+            Some(Actor::Driven(host)) => Some(host),
             _ => None,
         }
     }
@@ -217,7 +239,7 @@ impl<C: Protocol + 'static> SimCluster<C> {
     pub fn with_client<T>(&mut self, host: HostId, change: impl FnOnce(&mut C, Instant) -> T) -> T {
         let changed = self.sim.with_protocol(host, |actor, now| match actor {
             Actor::Client(client) => change(client, now),
-            Actor::Replica(_) => unreachable!("{host:?} is a replica's"),
+            Actor::Replica(_) | Actor::Driven(_) => unreachable!("{host:?} is a replica's"),
         });
         changed.expect("clients are spared")
     }
@@ -237,5 +259,13 @@ impl<C: Protocol + 'static> SimCluster<C> {
     /// After how many turns of replicas the invariants were looked at.
     pub fn checks_count(&self) -> u64 {
         self.turns_count
+    }
+}
+
+fn replica_of<C: Protocol>(sim: &Sim<Actor<C>>, host: HostId) -> Option<&Replica<Store>> {
+    match sim.protocol(host)? {
+        Actor::Replica(replica) => Some(replica),
+        Actor::Driven(host) => Some(host.replica()),
+        Actor::Client(_) => None,
     }
 }

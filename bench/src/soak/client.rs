@@ -28,6 +28,8 @@ pub struct Habits {
     pub timeout: Duration,
     /// How often an operation is a read, 0 to 1.
     pub reads_ratio: f64,
+    /// How often a write is a put before any other kind has a chance, 0 to 1.
+    pub puts_ratio: f64,
     /// How often it asks somebody else after a time-out, 0 to 1.
     pub strays_ratio: f64,
     /// How often it gives up after a time-out, 0 to 1: nobody knows then whether the operation happened.
@@ -295,6 +297,10 @@ impl Client {
                 0 => Asked::StaleGet,
                 _ => Asked::Get,
             };
+        }
+        // Without a draw where there is none to be had: a history without programs is what it was.
+        if self.habits.puts_ratio > 0.0 && self.rng.random_bool(self.habits.puts_ratio) {
+            return Asked::Put(self.new_value());
         }
         match self.rng.random_range(0..10) {
             0..4 => Asked::Put(self.new_value()),

@@ -6,9 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::bail;
+use anyhow::{Context, bail};
+use clap::ValueEnum;
 
 use super::{
+    driver::{Bpf, DriverKind, Flaw, SESSIONS_MAX},
     plan::{Break, Options, Plan},
     runner::{self, Report, Until},
     shrink,
@@ -33,11 +35,26 @@ const CHUNK_COUNT: u64 = 500;
 /// # Errors
 /// A mutation that does not exist, or an output that cannot be written.
 pub fn soak(args: &SoakArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
-    let options = Options {
+    let mut options = Options {
         nodes: args.nodes,
         has_faults: args.faults,
-        breaks: args.mutation.as_deref().map(parse_break).transpose()?,
+        driver: args.driver,
+        ..Options::default()
     };
+    if let Some(name) = &args.mutation {
+        options.flaw = Flaw::ALL.into_iter().find(|flaw| flaw.name() == name);
+        match options.flaw {
+            Some(_) if args.driver != DriverKind::Model => {
+                bail!("{name} is a mistake of the programs' model: add --driver model, or the mistake is never made")
+            }
+            Some(_) => {}
+            None => options.breaks = Some(parse_break(name)?),
+        }
+    }
+    if args.driver == DriverKind::Bpf {
+        // Before the first history, so that what is missing is said once and in words.
+        Bpf::new(0, SESSIONS_MAX).context("histories with the real programs load them; --driver model needs no right")?;
+    }
     if let Some(seed) = args.replay {
         return replay(seed, args, &options, out);
     }
@@ -108,7 +125,8 @@ fn replay(seed: u64, args: &SoakArgs, options: &Options, out: &mut dyn Write) ->
 
 fn parse_break(name: &str) -> anyhow::Result<Break> {
     let all = Break::all();
-    let names = all.iter().map(|known| known.name());
+    let flaws = Flaw::ALL.iter().map(|flaw| flaw.name());
+    let names = all.iter().map(|known| known.name()).chain(flaws);
     if let Some(found) = all.iter().find(|known| known.name() == name) {
         return Ok(*found);
     }
@@ -173,6 +191,10 @@ fn command(seed: u64, args: &SoakArgs) -> String {
     let mut text = format!("dplab soak --replay {seed}");
     if args.faults {
         text += " --faults";
+    }
+    if args.driver != DriverKind::None {
+        let name = args.driver.to_possible_value().expect("every one can be asked for");
+        let _ = write!(text, " --driver {}", name.get_name());
     }
     if args.nodes != Options::default().nodes {
         let _ = write!(text, " --nodes {}..{}", args.nodes.0, args.nodes.1);

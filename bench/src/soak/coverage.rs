@@ -1,16 +1,22 @@
 //! Which paths were taken: a soak that takes none of them proves nothing, however long it runs.
 
-use dataplane_quorum::Counters;
+use dataplane_quorum::{Counters, NODES_MAX, driver::DriverCounters};
 use dataplane_sim::{Fault, FrameCounts};
 
-use super::client::ClientCounts;
+use super::{client::ClientCounts, driver::DriverCounts};
 
 /// Counters over one or many histories.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
     /// Of the replicas that have ended, and of those that run.
     ended: Totals,
-    running: [Counters; dataplane_quorum::NODES_MAX],
+    running: [Counters; NODES_MAX],
+    driver_ended: DriverTotals,
+    driver_running: [(DriverCounters, DriverCounts); NODES_MAX],
+    /// Histories with programs that acknowledge from memory: nobody dies in them.
+    pub memory_histories_count: u64,
+    /// Histories with programs that leave acknowledging to the replica's disk.
+    pub disk_histories_count: u64,
     /// Operations of clients.
     pub ops_count: u64,
     /// Requests that were sent again.
@@ -91,7 +97,61 @@ totals!(
     snapshots_installed_count,
 );
 
+/// What programs did, and what was handed over, added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct DriverTotals([u64; DriverTotals::NAMES.len()]);
+
+impl DriverTotals {
+    const NAMES: [&str; 11] = [
+        "driver_grants_count",
+        "driver_revokes_count",
+        "driver_entries_count",
+        "driver_answered_count",
+        "driver_waited_count",
+        "driver_up_count",
+        "driver_dropped_count",
+        "driver_slots_count",
+        "driver_sent_count",
+        "driver_raced_count",
+        "driver_swaps_count",
+    ];
+
+    fn add_counters(&mut self, (handed, nic): &(DriverCounters, DriverCounts)) {
+        self.add(&DriverTotals([
+            handed.grants_count,
+            handed.revokes_count,
+            handed.entries_count,
+            handed.answered_count,
+            handed.waited_count,
+            nic.up_count,
+            nic.dropped_count,
+            nic.slots_count,
+            nic.answers_count,
+            nic.raced_count,
+            nic.swaps_count,
+        ]));
+    }
+
+    fn add(&mut self, other: &DriverTotals) {
+        for (sum, count) in self.0.iter_mut().zip(other.0) {
+            *sum += count;
+        }
+    }
+}
+
 impl Coverage {
+    pub(super) fn driver_histories(&mut self, waits_for_disk: bool) {
+        match waits_for_disk {
+            true => self.disk_histories_count += 1,
+            false => self.memory_histories_count += 1,
+        }
+    }
+
+    /// A hand-over's counters as they stand.
+    pub(super) fn watch_driver(&mut self, node: u32, counts: (DriverCounters, DriverCounts)) {
+        self.driver_running[node as usize] = counts;
+    }
+
     /// A replica's counters as they stand.
     pub(super) fn watch(&mut self, node: u32, counters: &Counters) {
         self.running[node as usize] = *counters;
@@ -102,6 +162,10 @@ impl Coverage {
         if let Some(counters) = self.running.get_mut(node as usize) {
             self.ended.add_counters(counters);
             *counters = Counters::default();
+        }
+        if let Some(counts) = self.driver_running.get_mut(node as usize) {
+            self.driver_ended.add_counters(counts);
+            *counts = Default::default();
         }
     }
 
@@ -134,8 +198,19 @@ impl Coverage {
         totals
     }
 
+    fn driver_totals(&self) -> DriverTotals {
+        let mut totals = self.driver_ended;
+        for counts in &self.driver_running {
+            totals.add_counters(counts);
+        }
+        totals
+    }
+
     /// Adds another history's.
     pub fn add(&mut self, other: &Coverage) {
+        self.driver_ended.add(&other.driver_totals());
+        self.memory_histories_count += other.memory_histories_count;
+        self.disk_histories_count += other.disk_histories_count;
         self.ended.add(&other.totals());
         self.ops_count += other.ops_count;
         self.retries_count += other.retries_count;
@@ -172,6 +247,11 @@ impl Coverage {
             ("frames_duplicated_count", self.frames.duplicated_count),
         ];
         list.extend(self.totals().list());
+        if self.memory_histories_count + self.disk_histories_count > 0 {
+            list.push(("driver_memory_histories", self.memory_histories_count));
+            list.push(("driver_disk_histories", self.disk_histories_count));
+            list.extend(DriverTotals::NAMES.into_iter().zip(self.driver_totals().0));
+        }
         list
     }
 

@@ -12,6 +12,7 @@ use rand_pcg::Pcg64Mcg;
 use super::{
     ambush::{self, Ambush},
     client::Habits,
+    driver::{self, DriverKind, DriverPlan, Flaw},
     faults,
 };
 
@@ -24,6 +25,10 @@ pub struct Options {
     pub has_faults: bool,
     /// A mistake to make on purpose.
     pub breaks: Option<Break>,
+    /// Who does the fast path.
+    pub driver: DriverKind,
+    /// A mistake of whoever does.
+    pub flaw: Option<Flaw>,
 }
 
 impl Default for Options {
@@ -32,6 +37,8 @@ impl Default for Options {
             nodes: (3, 7),
             has_faults: true,
             breaks: None,
+            driver: DriverKind::None,
+            flaw: None,
         }
     }
 }
@@ -105,6 +112,8 @@ pub struct Plan {
     pub recovery_max: SimTime,
     /// A mistake to make on purpose.
     pub breaks: Option<Break>,
+    /// Programs that do the replicas' fast path.
+    pub driver: Option<DriverPlan>,
 }
 
 /// A share of the time in which things go wrong, for what has to do with elections.
@@ -150,6 +159,7 @@ impl Plan {
             think_max: think_max.mul_f64(rng.random_range(0.3..0.9)),
             timeout: Duration::from_micros(rng.random_range(2_000..15_000)),
             reads_ratio: *[0.2, 0.5, 0.8].choose(&mut rng).expect("three"),
+            puts_ratio: 0.0,
             strays_ratio: 0.7,
             gives_up_ratio: *[0.0, 0.0, 0.1].choose(&mut rng).expect("three"),
             keys_count,
@@ -184,11 +194,15 @@ impl Plan {
             healed_at,
             recovery_max: SimTime::from_ms(2_000),
             breaks: options.breaks,
+            driver: None,
         };
         plan.changes.sort();
         if options.has_faults {
             faults::draw(&mut rng, &mut plan, drift_ppm_max);
             ambush::draw(&mut plan);
+        }
+        if options.driver != DriverKind::None {
+            driver::draw(&mut plan, options);
         }
         plan
     }

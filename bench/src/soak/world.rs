@@ -1,5 +1,7 @@
 //! One history: a cluster and its clients in the simulator, watched at every turn, and judged at the end.
 
+use std::io;
+
 use dataplane_history::{Answer, History, Limits as CheckLimits, Op, Verdict};
 use dataplane_kv::StoreOptions;
 use dataplane_quorum::{Replica, RoleName, majorities};
@@ -12,9 +14,10 @@ use super::{
     ambush::Ambushes,
     client::{Answered, Asked, Client},
     coverage::Coverage,
+    driver::{DrivenHost, Nic},
     plan::{Plan, VALUE_BYTES_MAX},
 };
-use crate::sim_cluster::{Broken, ClusterOptions, SimCluster};
+use crate::sim_cluster::{Actor, Broken, ClusterOptions, SimCluster};
 
 /// What a history came to.
 #[derive(Debug)]
@@ -100,13 +103,22 @@ impl<'a> World<'a> {
             },
         };
         let (replicas_plan, clients_plan) = (plan.clone(), plan.clone());
-        let mut cluster = SimCluster::new(
+        let driver_plan = plan.clone();
+        let mut cluster = SimCluster::driven(
             &options,
             move |node, seed| replicas_plan.config(node, seed),
             move |host, seed| {
                 let replicas_count = clients_plan.replicas_count;
                 let habits = clients_plan.clients[(host.0 - replicas_count) as usize];
                 Ok(Client::new(host.0, replicas_count, habits, seed))
+            },
+            move |replica, seed| {
+                let Some(driver) = &driver_plan.driver else {
+                    return Ok(Actor::Replica(Box::new(replica)));
+                };
+                let nic = Nic::new(driver, replica.node(), driver_plan.replicas_count, seed);
+                let host = DrivenHost::new(replica, nic.map_err(io::Error::other)?);
+                Ok(Actor::Driven(Box::new(host)))
             },
         );
         cluster.sim.schedule(&plan.faults);
@@ -123,9 +135,18 @@ impl<'a> World<'a> {
 
     fn run(&mut self) -> Result<(), Finding> {
         let plan = self.plan;
-        for &at in &plan.changes {
+        let mut due: Vec<(SimTime, Option<HostId>)> = plan.changes.iter().map(|&at| (at, None)).collect();
+        if let Some(driver) = &plan.driver {
+            self.coverage.driver_histories(driver.waits_for_disk);
+            due.extend(driver.swaps.iter().map(|&(at, host)| (at, Some(host))));
+            due.sort();
+        }
+        for (at, swapped) in due {
             self.run_until(at)?;
-            self.ask_for_change();
+            match swapped {
+                Some(host) => self.swap(host)?,
+                None => self.ask_for_change(),
+            }
         }
         self.run_until(plan.healed_at)?;
         // The simulator has ended every fault by now; what is left to do is due.
@@ -153,6 +174,9 @@ impl<'a> World<'a> {
                 if let Some(replica) = self.cluster.replica(host.0) {
                     self.coverage.watch(host.0, replica.counters());
                 }
+                if let Some(driven) = self.cluster.driven_host(host.0) {
+                    self.coverage.watch_driver(host.0, driven.counts());
+                }
                 self.lie_in_wait(host, event.at);
             }
             EventKind::Started(host) => self.coverage.restarted(host.0),
@@ -179,6 +203,20 @@ impl<'a> World<'a> {
         let all = self.cluster.replicas();
         self.ambushes.watch(now, turned, all, &mut self.struck);
         self.cluster.sim.schedule(&self.struck[before_count..]);
+    }
+
+    /// Another program comes in the place of a host's, while it works.
+    fn swap(&mut self, host: HostId) -> Result<(), Finding> {
+        let plan = self.plan;
+        let Some(driver) = &plan.driver else { return Ok(()) };
+        let nic = Nic::new(driver, host.0, plan.replicas_count, plan.seed);
+        let nic = nic.map_err(|error| finding(FindingKind::Process, error.to_string()))?;
+        self.cluster.sim.with_protocol(host, |actor, _| {
+            if let Actor::Driven(host) = actor {
+                host.swap(nic);
+            }
+        });
+        Ok(())
     }
 
     /// One voter more, one less, or other quorums, as the newest leader sees the members.

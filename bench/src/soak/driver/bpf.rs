@@ -1,0 +1,191 @@
+//! The real programs, run on single packets by the kernel (`BPF_PROG_TEST_RUN`): a history in virtual time whose fast path is
+//! the objects that a NIC's driver would run, without any interface.
+
+use std::{cell::RefCell, net::SocketAddrV4};
+
+use dataplane_wire::{
+    datagram::{self, Header},
+    ethernet::Mac,
+    frame::Kind,
+    internet::Addresses,
+    udp::{Checksum, Verify},
+};
+use ebpf_host::{
+    HostError, Loaded, Program as Object, Settings, Verdict, kinds,
+    quorum::{Count, Grant, Kept, Seen, Session, Shared},
+};
+
+use super::{GROUP, PORT, Program, Ran, host_address};
+
+/// Both programs of a node.
+#[derive(Debug)]
+pub struct Bpf {
+    node: u32,
+    session_count: u32,
+    is_leader: bool,
+    /// None only while it goes back.
+    pair: Option<Box<[Half; 2]>>,
+}
+
+/// A program and what it shares: the follower's, then the leader's.
+#[derive(Debug)]
+struct Half {
+    loaded: Loaded,
+    shared: Shared,
+}
+
+thread_local! {
+    /// Programs that no history uses at the moment: loading one costs far more than a history.
+    static SPARE: RefCell<Vec<(u32, u32, Box<[Half; 2]>)>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Bpf {
+    /// The programs of `node`, without a grant: loaded, or used before by a history on this thread.
+    ///
+    /// # Errors
+    /// Where this process may not load programs, or the kernel cannot.
+    pub fn new(node: u32, session_count: u32) -> Result<Bpf, HostError> {
+        let spare = SPARE.with_borrow_mut(|spare| {
+            let index = spare
+                .iter()
+                .position(|(of, sessions, _)| (*of, *sessions) == (node, session_count))?;
+            Some(spare.swap_remove(index).2)
+        });
+        let pair = match spare {
+            Some(pair) => pair,
+            None => Box::new([
+                Half::load(Object::QuorumFollower, node, session_count)?,
+                Half::load(Object::QuorumLeader, node, session_count)?,
+            ]),
+        };
+        Ok(Bpf {
+            node,
+            session_count,
+            is_leader: false,
+            pair: Some(pair),
+        })
+    }
+
+    fn half(&self) -> &Half {
+        &self.pair.as_ref().expect("it is here until it is dropped")[usize::from(self.is_leader)]
+    }
+
+    fn half_mut(&mut self) -> &mut Half {
+        &mut self.pair.as_mut().expect("it is here until it is dropped")[usize::from(self.is_leader)]
+    }
+}
+
+impl Drop for Bpf {
+    fn drop(&mut self) {
+        self.revoke();
+        if let Some(pair) = self.pair.take() {
+            // A thread that ends has nobody to keep them for.
+            let _ = SPARE.try_with(|spare| spare.borrow_mut().push((self.node, self.session_count, pair)));
+        }
+    }
+}
+
+impl Half {
+    fn load(object: Object, node: u32, session_count: u32) -> Result<Half, HostError> {
+        let address = host_address(node);
+        let settings = Settings {
+            local_mac: mac_of(&address),
+            local_ipv4: Some(*address.ip()),
+            local_port: PORT,
+            kinds: kinds(&[Kind::QuorumRequest, Kind::Append, Kind::Ack]),
+            group: Some((mac_of(&GROUP), *GROUP.ip())),
+            session_count,
+            ..Settings::default()
+        };
+        let mut loaded = Loaded::load(object, &settings)?;
+        let shared = loaded.share()?;
+        Ok(Half { loaded, shared })
+    }
+}
+
+/// The hardware address that goes with an address of [`host_address`].
+pub fn mac_of(address: &SocketAddrV4) -> Mac {
+    Mac([2, 0, 0, 0, 0, address.ip().octets()[3]])
+}
+
+/// `bytes` in Ethernet, IPv4 and UDP.
+fn wrap(from: SocketAddrV4, to: SocketAddrV4, bytes: &[u8]) -> Vec<u8> {
+    let header = Header {
+        src_mac: mac_of(&from),
+        dst_mac: mac_of(&to),
+        vlan: None,
+        addresses: Addresses::V4 {
+            src: *from.ip(),
+            dst: *to.ip(),
+        },
+        src_port: from.port(),
+        dst_port: to.port(),
+    };
+    let mut packet = vec![0; header.len_bytes()];
+    packet.extend_from_slice(bytes);
+    datagram::emit(&header, Checksum::Full, &mut packet);
+    packet
+}
+
+/// What is in Ethernet, IPv4 and UDP, and where to.
+///
+/// # Panics
+/// If a program made something that no host would take: its checksums, for one.
+fn unwrap(packet: &[u8]) -> (SocketAddrV4, Vec<u8>) {
+    let datagram = datagram::parse(packet, Verify::Checksum).expect("a program sends sound datagrams");
+    let Addresses::V4 { dst, .. } = datagram.header.addresses else {
+        panic!("a program that was asked over IPv4 answered over IPv6");
+    };
+    let to = SocketAddrV4::new(dst, datagram.header.dst_port);
+    assert_eq!(datagram.header.dst_mac, mac_of(&to), "the next hop of {to}");
+    (to, packet[datagram.payload].to_vec())
+}
+
+impl Program for Bpf {
+    fn grant(&mut self, is_leader: bool, given: &Grant, sessions: &[Session]) {
+        self.revoke();
+        self.is_leader = is_leader;
+        let half = self.half_mut();
+        if is_leader {
+            half.shared.set_sessions(sessions);
+        }
+        half.shared.grant(given);
+    }
+
+    fn revoke(&mut self) -> Option<u64> {
+        self.half_mut().shared.revoke()
+    }
+
+    fn seen(&self) -> Seen {
+        self.half().shared.seen()
+    }
+
+    fn entry(&self, slot: u64, kept: &mut Kept) -> bool {
+        self.half().shared.entry(slot, kept)
+    }
+
+    fn drained(&mut self, end: u64) {
+        self.half_mut().shared.drained(end);
+    }
+
+    fn run(&mut self, from: SocketAddrV4, bytes: &[u8]) -> Ran {
+        let packet = wrap(from, host_address(self.node), bytes);
+        let ran = self.half().loaded.test_run(&packet).expect("the kernel runs what it has loaded");
+        match ran.verdict {
+            Verdict::Pass => {
+                assert_eq!(ran.data, packet, "what goes up is as it came");
+                Ran::Up
+            }
+            Verdict::Drop => Ran::Dropped,
+            Verdict::Tx => {
+                let (to, bytes) = unwrap(&ran.data);
+                Ran::Sent(to, bytes)
+            }
+            other => panic!("a program of the quorum said {other:?}"),
+        }
+    }
+
+    fn count(&self, what: Count) -> u64 {
+        self.half().shared.count(what).expect("its own map can be read")
+    }
+}

@@ -1,0 +1,491 @@
+//! Histories with a program between network and replica: each replica is [`Driven`], and every frame meets the program first.
+//!
+//! A NIC runs its program whenever a frame comes, on a CPU of its own: also between two steps of the replica that looks at what
+//! the program does. Here frames that have arrived wait in a queue, and a stream of chances lets some of them run before and
+//! after every call of a [`Driver`] method: before a revocation takes effect, between the looks at what belongs together, right
+//! after a grant.
+
+mod bpf;
+mod model;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    net::{Ipv4Addr, SocketAddrV4},
+};
+
+use dataplane_kv::Store;
+use dataplane_quorum::{
+    Replica,
+    driver::{self, Driven, Driver, DriverCounters, Part, Taken},
+};
+use dataplane_sim::{Fault, HostId, SimTime};
+use dataplane_waist::{Effects, Input, Instant, Peer, Protocol, Slot};
+use ebpf_host::{
+    HostError,
+    quorum::{Count, Grant, Kept, NODES_MAX, Seen, Session},
+};
+use rand::{RngExt, SeedableRng, seq::IndexedRandom};
+use rand_pcg::Pcg64Mcg;
+
+use super::{
+    ambush::Aim,
+    plan::{Options, Plan},
+};
+
+pub use bpf::Bpf;
+pub use model::Model;
+
+/// Who does the fast path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum DriverKind {
+    /// The replicas alone
+    #[default]
+    None,
+    /// The programs' rules as ordinary code
+    Model,
+    /// The programs themselves, run by the kernel on single packets (needs the right to load them)
+    Bpf,
+}
+
+/// A mistake of the programs, or at the hand-over, that a history must show. One line each, where the rule is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// A follower's program acknowledges an entry that is not in its ring.
+    AckBeforeWrite,
+    /// A leader's program counts an acknowledgement that comes again as another follower's.
+    CountsTwice,
+    /// A program goes on when its grant was taken back.
+    IgnoresRevoke,
+    /// What a program appended between the last look and the revocation is not taken over.
+    NoDrain,
+    /// A leader's program gives a slot to requests of any session, and to repeated ones.
+    NoSessions,
+}
+
+impl Flaw {
+    /// All of them.
+    pub const ALL: [Flaw; 5] = [
+        Flaw::AckBeforeWrite,
+        Flaw::CountsTwice,
+        Flaw::IgnoresRevoke,
+        Flaw::NoDrain,
+        Flaw::NoSessions,
+    ];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Flaw::AckBeforeWrite => "driver-ack-before-write",
+            Flaw::CountsTwice => "driver-counts-twice",
+            Flaw::IgnoresRevoke => "driver-ignores-revoke",
+            Flaw::NoDrain => "driver-no-drain",
+            Flaw::NoSessions => "driver-no-sessions",
+        }
+    }
+}
+
+/// What a history with programs adds to its plan.
+#[derive(Clone, Debug)]
+pub struct DriverPlan {
+    /// Never [`DriverKind::None`].
+    pub kind: DriverKind,
+    /// Nothing is acknowledged before the disk has it. Without, nobody dies: what is acknowledged is in memory.
+    pub waits_for_disk: bool,
+    /// What chances are drawn from.
+    pub seed: u64,
+    /// How often a frame that arrives waits for the next one, or for a call of the replica's, 0 to 1.
+    pub hold_ratio: f64,
+    /// How often one more waiting frame runs inside a call, 0 to 1.
+    pub race_ratio: f64,
+    /// When whose program is replaced by a new one.
+    pub swaps: Vec<(SimTime, HostId)>,
+    /// The most slots that a leader's program appends and has not committed.
+    pub in_flight_slots: u64,
+    /// A mistake to make on purpose.
+    pub flaw: Option<Flaw>,
+}
+
+/// Sessions of every replica in a history with programs: a loaded program has the number in it.
+pub const SESSIONS_MAX: u32 = 6;
+
+/// Every host's UDP port.
+pub const PORT: u16 = 4001;
+
+/// Where a leader's entries go: to all other replicas.
+pub const GROUP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 250), PORT);
+
+/// The address of a host (TEST-NET-1, RFC 5737 §3).
+pub fn host_address(host: u32) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, host as u8 + 1), PORT)
+}
+
+fn host_of(address: &SocketAddrV4) -> u32 {
+    u32::from(address.ip().octets()[3]) - 1
+}
+
+/// What a program made of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ran {
+    /// It goes up as it came.
+    Up,
+    /// It is gone.
+    Dropped,
+    /// This went out in its place.
+    Sent(SocketAddrV4, Vec<u8>),
+}
+
+/// Both programs of a node, the leader's and the follower's, behind one face: as `ebpf_host::quorum::Shared` and a NIC.
+pub trait Program: Send + fmt::Debug {
+    /// Lets the leader's or the follower's program act.
+    fn grant(&mut self, is_leader: bool, given: &Grant, sessions: &[Session]);
+    /// Takes the grant back; says where it ended, if there was one.
+    fn revoke(&mut self) -> Option<u64>;
+    /// What was done.
+    fn seen(&self) -> Seen;
+    /// Copies the entry in `slot`, if the ring has it.
+    fn entry(&self, slot: u64, kept: &mut Kept) -> bool;
+    /// The ring may forget everything before `end`.
+    fn drained(&mut self, end: u64);
+    /// A frame comes.
+    fn run(&mut self, from: SocketAddrV4, bytes: &[u8]) -> Ran;
+    /// What was counted since it was loaded, of the part that acts.
+    fn count(&self, what: Count) -> u64;
+}
+
+/// Makes the programs of `node`.
+///
+/// # Errors
+/// Where programs cannot be loaded.
+pub fn program(plan: &DriverPlan, node: u32) -> Result<Box<dyn Program>, HostError> {
+    Ok(match plan.kind {
+        DriverKind::Bpf => Box::new(Bpf::new(node, SESSIONS_MAX)?),
+        DriverKind::Model | DriverKind::None => Box::new(Model::new(SESSIONS_MAX, plan.flaw)),
+    })
+}
+
+/// What became of frames at the programs, and what the replicas did with them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DriverCounts {
+    /// Frames that went up.
+    pub up_count: u64,
+    /// Frames that a program dropped, because they were all that was to be known.
+    pub dropped_count: u64,
+    /// Requests that got a slot from a program.
+    pub slots_count: u64,
+    /// Acknowledgements and answers of programs.
+    pub answers_count: u64,
+    /// Frames that ran while the replica was at one of its calls.
+    pub raced_count: u64,
+    /// Programs that were replaced.
+    pub swaps_count: u64,
+}
+
+/// A NIC with a program, as the replica's [`Driver`].
+#[derive(Debug)]
+pub struct Nic {
+    program: Box<dyn Program>,
+    node: u32,
+    replicas_count: u32,
+    plan: DriverPlan,
+    rng: Pcg64Mcg,
+    /// Arrived, and not seen by the program yet.
+    rx: VecDeque<(Peer, Vec<u8>)>,
+    /// Passed up, and not seen by the replica yet.
+    up: VecDeque<(Peer, Vec<u8>)>,
+    /// Sent by the program.
+    tx: Vec<(Peer, Vec<u8>)>,
+    kept: Kept,
+    is_leader: bool,
+    leader: usize,
+    /// Behind the last entry of the last grant, once it was taken back.
+    revoked_end: u64,
+    seen_end: u64,
+    counts: DriverCounts,
+}
+
+impl Nic {
+    /// The programs of `node`, without a grant.
+    ///
+    /// # Errors
+    /// As [`program`].
+    pub fn new(plan: &DriverPlan, node: u32, replicas_count: u32, seed: u64) -> Result<Nic, HostError> {
+        Ok(Nic {
+            program: program(plan, node)?,
+            node,
+            replicas_count,
+            plan: plan.clone(),
+            rng: Pcg64Mcg::seed_from_u64(seed ^ plan.seed),
+            rx: VecDeque::new(),
+            up: VecDeque::new(),
+            tx: Vec::new(),
+            kept: Kept::default(),
+            is_leader: false,
+            leader: 0,
+            revoked_end: 0,
+            seen_end: 0,
+            counts: DriverCounts::default(),
+        })
+    }
+
+    /// The program meets the oldest frame that waits; says whether there was one.
+    fn run_one(&mut self) -> bool {
+        let Some((from, bytes)) = self.rx.pop_front() else {
+            return false;
+        };
+        match self.program.run(host_address(from.0), &bytes) {
+            Ran::Up => {
+                self.counts.up_count += 1;
+                self.up.push_back((from, bytes));
+            }
+            Ran::Dropped => self.counts.dropped_count += 1,
+            Ran::Sent(to, bytes) if to == GROUP => {
+                self.counts.slots_count += 1;
+                let others = (0..self.replicas_count).filter(|&other| other != self.node);
+                self.tx.extend(others.map(|other| (Peer(other), bytes.clone())));
+            }
+            Ran::Sent(to, bytes) => {
+                self.counts.answers_count += 1;
+                self.tx.push((Peer(host_of(&to)), bytes));
+            }
+        }
+        true
+    }
+
+    /// Another CPU is at work meanwhile.
+    fn race(&mut self) {
+        while !self.rx.is_empty() && self.rng.random_bool(self.plan.race_ratio) {
+            self.run_one();
+            self.counts.raced_count += 1;
+        }
+    }
+}
+
+impl Driver for Nic {
+    fn grant(&mut self, grant: &driver::Grant<'_>) -> bool {
+        self.race();
+        let mut given = Grant {
+            next: grant.next.0,
+            term: grant.term.0,
+            node: self.node,
+            leader: self.node,
+            commit_end: grant.commit_end.0,
+            waits_for_disk: self.plan.waits_for_disk,
+            term_begin: 0,
+            in_flight_slots: self.plan.in_flight_slots,
+            voters: 0,
+            commit_count: 0,
+            acked_end: [0; NODES_MAX],
+            places: std::array::from_fn(|node| {
+                let address = host_address(node as u32);
+                ((node as u32) < self.replicas_count).then_some((address, bpf::mac_of(&address)))
+            }),
+            group: Some((GROUP, bpf::mac_of(&GROUP))),
+        };
+        let mut list = Vec::new();
+        match grant.part {
+            Part::Follower { leader } => given.leader = leader,
+            Part::Leader {
+                term_begin,
+                voters,
+                commit_count,
+                acked_end,
+                sessions,
+            } => {
+                given.term_begin = term_begin.0;
+                (given.voters, given.commit_count) = (voters, commit_count);
+                given.acked_end = std::array::from_fn(|node| acked_end[node].0);
+                list.extend(sessions.iter().map(|&(id, sequence)| Session { id, sequence }));
+            }
+        }
+        self.is_leader = matches!(grant.part, Part::Leader { .. });
+        self.leader = given.leader as usize;
+        (self.revoked_end, self.seen_end) = (given.next, given.next);
+        self.program.grant(self.is_leader, &given, &list);
+        self.race();
+        true
+    }
+
+    fn revoke(&mut self) {
+        self.race();
+        self.revoked_end = self.program.revoke().unwrap_or(self.revoked_end);
+        if self.plan.flaw == Some(Flaw::NoDrain) {
+            self.revoked_end = self.seen_end;
+        }
+        self.race();
+    }
+
+    fn seen(&mut self) -> driver::Seen {
+        // Words that are read one after the other, while somebody writes them.
+        self.race();
+        let commit_end = self.program.seen().commit_end;
+        self.race();
+        let Seen { generation, next, .. } = self.program.seen();
+        self.race();
+        let seen = self.program.seen();
+        let end = match generation {
+            0 => self.revoked_end,
+            _ => next,
+        };
+        self.seen_end = end;
+        let mut heard = widened(seen.acked_ns, 0);
+        if !self.is_leader {
+            heard.fill(0);
+            heard[self.leader] = seen.heard_ns;
+        }
+        driver::Seen {
+            end: Slot(end),
+            commit_end: Slot(commit_end),
+            acked_end: widened(seen.acked_end.map(Slot), Slot(0)),
+            heard,
+        }
+    }
+
+    fn entry(&mut self, slot: Slot) -> Option<Taken<'_>> {
+        self.race();
+        if !self.program.entry(slot.0, &mut self.kept) {
+            return None;
+        }
+        let kept = &self.kept;
+        Some(Taken {
+            bytes: &kept.bytes,
+            crc: kept.crc,
+            waiting: kept.from.map(|from| (Peer(host_of(&from)), kept.sent_ns)),
+            answered: kept.answered,
+        })
+    }
+
+    fn drained(&mut self, end: Slot) {
+        self.race();
+        self.program.drained(end.0);
+    }
+}
+
+/// A program knows of fewer nodes than a replica may have.
+fn widened<T: Copy>(known: [T; NODES_MAX], none: T) -> [T; dataplane_quorum::NODES_MAX] {
+    let mut all = [none; dataplane_quorum::NODES_MAX];
+    all[..NODES_MAX].copy_from_slice(&known);
+    all
+}
+
+/// A replica with its program, as a host of a history.
+pub struct DrivenHost {
+    driven: Driven<Store, Nic>,
+    /// A program that is to take the place of the one that acts.
+    spare: Option<Nic>,
+}
+
+impl DrivenHost {
+    /// `replica` behind `nic`.
+    pub fn new(replica: Replica<Store>, nic: Nic) -> DrivenHost {
+        DrivenHost {
+            driven: Driven::new(replica, nic),
+            spare: None,
+        }
+    }
+
+    /// The replica, which knows of what the program did as much as it was last told.
+    pub fn replica(&self) -> &Replica<Store> {
+        self.driven.replica()
+    }
+
+    /// What was counted at the hand-over, and at the program.
+    pub fn counts(&self) -> (DriverCounters, DriverCounts) {
+        (self.driven.counters(), self.driven.driver().counts)
+    }
+
+    /// `nic` is to replace the program, in one of the next turns.
+    pub fn swap(&mut self, nic: Nic) {
+        self.spare = Some(nic);
+    }
+
+    /// Puts the new program in, if there is one; frames that wait do so in the same queues.
+    fn swap_if_due(&mut self, now: Instant, out: &mut Effects) {
+        let Some(nic) = self.spare.take() else { return };
+        match self.driven.replace(now, nic, out) {
+            Err(nic) => self.spare = Some(nic),
+            Ok(old) => {
+                let nic = self.driven.driver_mut();
+                (nic.rx, nic.up, nic.tx) = (old.rx, old.up, old.tx);
+                (nic.rng, nic.counts) = (old.rng, old.counts);
+                nic.counts.swaps_count += 1;
+            }
+        }
+    }
+}
+
+impl Protocol for DrivenHost {
+    fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Effects) {
+        let nic = self.driven.driver_mut();
+        match input {
+            Input::Frame { from, bytes } => {
+                nic.rx.push_back((from, bytes.to_vec()));
+                let holds = nic.rng.random_bool(nic.plan.hold_ratio);
+                while !holds && nic.run_one() {}
+            }
+            Input::Tick | Input::Durable(_) => {
+                self.driven.handle(now, input, out);
+                // What waited through this waits no longer.
+                while matches!(input, Input::Tick) && self.driven.driver_mut().run_one() {}
+            }
+        }
+        while let Some((from, bytes)) = self.driven.driver_mut().up.pop_front() {
+            self.driven.handle(now, Input::Frame { from, bytes: &bytes }, out);
+        }
+        self.swap_if_due(now, out);
+        for (to, bytes) in self.driven.driver_mut().tx.drain(..) {
+            // Lost for want of room is lost.
+            let _ = out.send(to, bytes.len(), |frame| frame.copy_from_slice(&bytes));
+        }
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        match self.driven.driver().rx.is_empty() && self.spare.is_none() {
+            true => self.driven.wake_at(),
+            false => Some(Instant::ZERO),
+        }
+    }
+}
+
+/// Draws what a history with programs adds, from a stream of its own, and takes out of the plan what its durability cannot
+/// survive: a program that acknowledges from memory says nothing about a host that dies.
+pub(super) fn draw(plan: &mut Plan, options: &Options) {
+    let mut rng = Pcg64Mcg::seed_from_u64(plan.seed.rotate_left(16) ^ 0x6472_6976_6572);
+    let waits_for_disk = rng.random_bool(0.5);
+    plan.limits.sessions_max = SESSIONS_MAX as usize;
+    let (replicas_count, healed_at) = (plan.replicas_count, plan.healed_at);
+    let swaps = (0..rng.random_range(0..4)).map(|_| {
+        let at = SimTime::from_ps(rng.random_range(0..healed_at.as_ps()));
+        (at, HostId(rng.random_range(0..replicas_count)))
+    });
+    let swaps = if options.has_faults { swaps.collect() } else { Vec::new() };
+    for client in &mut plan.clients {
+        // Puts are what a program takes.
+        client.puts_ratio = *[0.4, 0.7, 1.0].choose(&mut rng).expect("three");
+        client.reads_ratio = client.reads_ratio.min(*[0.1, 0.3, 1.0].choose(&mut rng).expect("three"));
+    }
+    plan.driver = Some(DriverPlan {
+        kind: options.driver,
+        waits_for_disk,
+        seed: rng.random(),
+        hold_ratio: *[0.0, 0.1, 0.3, 0.6].choose(&mut rng).expect("four"),
+        race_ratio: *[0.1, 0.4, 0.8].choose(&mut rng).expect("three"),
+        swaps,
+        in_flight_slots: plan.limits.in_flight_slots,
+        flaw: options.flaw,
+    });
+    if !waits_for_disk {
+        plan.faults.retain(|scheduled| !ends_a_process(&scheduled.fault));
+        plan.ambushes.retain(|ambush| ambush.aim != Aim::SecondVote);
+    }
+}
+
+/// Whether somebody loses what is in memory only.
+fn ends_a_process(fault: &Fault) -> bool {
+    matches!(
+        fault,
+        Fault::Crash { .. } | Fault::FailWrite { .. } | Fault::FailSync { .. } | Fault::Damage { .. } | Fault::LyingDisk { .. }
+    )
+}

@@ -1,0 +1,463 @@
+//! The programs `quorum_leader` and `quorum_follower` as ordinary code: the same rules in the same order, on our frames
+//! alone, without Ethernet, IP and UDP around them. `tests` beside it runs both on the same frames and compares.
+
+use std::{collections::HashMap, net::SocketAddrV4};
+
+use dataplane_wire::{
+    checksum::crc32c,
+    frame::{self, Header, Kind},
+    quorum::{
+        VALUE_BYTES_MAX,
+        reply::{self, Outcome, Reply},
+        request,
+    },
+};
+use ebpf_host::quorum::{Count, ENTRY_BYTES_MAX, Grant, Kept, NODES_MAX, RING_SLOTS, Seen, Session};
+
+use super::{Flaw, Program, Ran};
+
+/// Both programs of a node, of which one has the grant at most.
+#[derive(Debug)]
+pub struct Model {
+    is_leader: bool,
+    /// Generation and next slot, while there is a grant.
+    word: Option<(u16, u64)>,
+    generations: [u16; 2],
+    parts: [Part; 2],
+    sessions: Vec<Session>,
+    session_count: u32,
+    counts: [u64; Count::ALL.len()],
+    flaw: Option<Flaw>,
+    /// Of [`Flaw::IgnoresRevoke`]: the word that was taken back.
+    stale_word: Option<(u16, u64)>,
+}
+
+/// What one of the programs has in its maps.
+#[derive(Debug)]
+struct Part {
+    given: Grant,
+    drained_end: u64,
+    heard: u64,
+    acked: [u64; NODES_MAX],
+    ring: HashMap<u32, Entry>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    slot: u64,
+    kept: Kept,
+    client: u64,
+    sequence: u64,
+}
+
+/// What the programs read before anything else.
+struct Head<'a> {
+    kind: u8,
+    term: u64,
+    slot: u64,
+    sent_ns: u64,
+    payload_crc: u32,
+    payload: &'a [u8],
+}
+
+const NO_GRANT: Grant = Grant {
+    next: 0,
+    term: 0,
+    node: 0,
+    leader: 0,
+    commit_end: 0,
+    waits_for_disk: false,
+    term_begin: 0,
+    in_flight_slots: 0,
+    voters: 0,
+    commit_count: 0,
+    acked_end: [0; NODES_MAX],
+    places: [None; NODES_MAX],
+    group: None,
+};
+
+impl Model {
+    /// Without a grant; `session_count` as in [`ebpf_host::Settings`].
+    pub fn new(session_count: u32, flaw: Option<Flaw>) -> Model {
+        let part = || Part {
+            given: NO_GRANT,
+            drained_end: 0,
+            heard: 0,
+            acked: [0; NODES_MAX],
+            ring: HashMap::new(),
+        };
+        Model {
+            is_leader: false,
+            word: None,
+            generations: [0; 2],
+            parts: [part(), part()],
+            sessions: Vec::new(),
+            session_count,
+            counts: [0; Count::ALL.len()],
+            flaw,
+            stale_word: None,
+        }
+    }
+
+    fn makes(&self, flaw: Flaw) -> bool {
+        self.flaw == Some(flaw)
+    }
+
+    fn up(&mut self, why: Count) -> Ran {
+        self.counts[why as usize] += 1;
+        Ran::Up
+    }
+
+    fn part(&mut self) -> &mut Part {
+        &mut self.parts[usize::from(self.is_leader)]
+    }
+
+    /// The next slot, if there is a grant.
+    fn claim(&self) -> Option<u64> {
+        let word = match self.makes(Flaw::IgnoresRevoke) {
+            true => self.word.or(self.stale_word),
+            false => self.word,
+        };
+        word.map(|(_, next)| next)
+    }
+
+    fn give_back(&mut self, next: u64) {
+        for word in [&mut self.word, &mut self.stale_word].into_iter().flatten() {
+            word.1 = next;
+        }
+    }
+
+    fn lead(&mut self, from: SocketAddrV4, head: &Head<'_>) -> Ran {
+        if head.kind == Kind::Ack as u8 && head.payload.is_empty() {
+            return self.acknowledged(from, head);
+        }
+        match head.kind == Kind::QuorumRequest as u8 {
+            true => self.asked(from, head),
+            false => Ran::Up,
+        }
+    }
+
+    fn asked(&mut self, from: SocketAddrV4, head: &Head<'_>) -> Ran {
+        use request::field;
+        let Some((fixed, _)) = head.payload.split_first_chunk::<{ request::HEADER_BYTES }>() else {
+            return self.up(Count::Unfit);
+        };
+        let be16 = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
+        let key_len = fixed[field::KEY_LEN.start] as usize;
+        let value_len = be16(field::FIRST_LEN.start) as usize;
+        let is_put = fixed[field::COMMAND.start] == request::code::PUT
+            && key_len > 0
+            && value_len <= VALUE_BYTES_MAX
+            && be16(field::SECOND_LEN.start) == 0
+            && be16(field::COUNT_MAX.start) == 0
+            && request::HEADER_BYTES + key_len + value_len == head.payload.len();
+        if !is_put {
+            return self.up(Count::OtherCommand);
+        }
+        let client = u64::from_be_bytes(*fixed[field::CLIENT].first_chunk().expect("eight bytes"));
+        let sequence = u64::from_be_bytes(*fixed[field::SEQUENCE].first_chunk().expect("eight bytes"));
+        if self.session_count == 0 {
+            return self.up(Count::OtherSession);
+        }
+        let Some(next) = self.claim() else {
+            return self.up(Count::Off);
+        };
+        let place = (client % u64::from(self.session_count)) as usize;
+        let session = self.sessions.get(place).copied().unwrap_or_default();
+        let is_newer = client != 0 && session.id == client && session.sequence < sequence;
+        if !is_newer && !self.makes(Flaw::NoSessions) {
+            return self.up(Count::OtherSession);
+        }
+        let part = self.part();
+        if next.wrapping_sub(part.drained_end) >= u64::from(RING_SLOTS)
+            || next.wrapping_sub(part.given.commit_end) >= part.given.in_flight_slots
+        {
+            return self.up(Count::Full);
+        }
+        if crc32c(head.payload) != head.payload_crc {
+            return self.up(Count::Checksum);
+        }
+        let (term, commit_end) = (part.given.term, part.given.commit_end);
+        part.keep(next, term, from, client, sequence, head);
+        if !part.given.waits_for_disk {
+            part.given.acked_end[part.given.node as usize % NODES_MAX] = next + 1;
+        }
+        let group = part.given.group.map_or(UNKNOWN, |(address, _)| address);
+        if let Some(session) = self.sessions.get_mut(place) {
+            session.sequence = sequence;
+        }
+        self.give_back(next + 1);
+        self.counts[Count::Appended as usize] += 1;
+        let header = Header {
+            kind: Kind::Append,
+            term,
+            slot: next,
+            sent_ns: commit_end,
+        };
+        Ran::Sent(group, framed(&header, head.payload))
+    }
+
+    fn acknowledged(&mut self, from: SocketAddrV4, ack: &Head<'_>) -> Ran {
+        let Some(next) = self.claim() else {
+            return self.up(Count::Off);
+        };
+        let counts_twice = self.makes(Flaw::CountsTwice);
+        let part = self.part();
+        let given = &mut part.given;
+        if ack.term != given.term {
+            return self.up(Count::OtherTerm);
+        }
+        let is_voter = |node: &usize| given.voters & 1 << node != 0 && *node != given.node as usize;
+        let is_from = |node: &usize| given.places[*node].is_some_and(|(address, _)| address == from);
+        let Some(mut node) = (0..NODES_MAX).filter(is_voter).rfind(is_from) else {
+            return self.up(Count::Stranger);
+        };
+        if ack.slot > next {
+            return self.up(Count::Impossible);
+        }
+        part.acked[node] += 1;
+        let before = given.commit_end;
+        if counts_twice && ack.slot <= given.acked_end[node] {
+            let others = (0..NODES_MAX).filter(is_voter);
+            node = others.into_iter().find(|&other| other != node).unwrap_or(node);
+        }
+        if ack.slot <= given.acked_end[node] {
+            self.counts[Count::Counted as usize] += 1;
+            return Ran::Dropped;
+        }
+        given.acked_end[node] = ack.slot;
+        let end = given.quorum_end();
+        if end <= before || end <= given.term_begin {
+            if given.waits_for_disk {
+                return self.up(Count::WaitsForDisk);
+            }
+            self.counts[Count::Counted as usize] += 1;
+            return Ran::Dropped;
+        }
+        given.commit_end = end;
+        let term = given.term;
+        let entry = part.ring.get_mut(&place_of(end - 1)).filter(|entry| entry.slot == end - 1);
+        let Some(entry) = entry.filter(|_| end == before + 1) else {
+            return self.up(Count::CommittedUp);
+        };
+        entry.kept.answered = true;
+        let to = entry.kept.from.unwrap_or(UNKNOWN);
+        let header = Header {
+            kind: Kind::QuorumReply,
+            term,
+            slot: entry.sequence,
+            sent_ns: entry.kept.sent_ns,
+        };
+        let reply = Reply {
+            client: entry.client,
+            sequence: entry.sequence,
+            outcome: Outcome::Done,
+        };
+        let mut payload = vec![0; reply.len_bytes()];
+        reply::emit(&reply, &mut payload);
+        self.counts[Count::Answered as usize] += 1;
+        Ran::Sent(to, framed(&header, &payload))
+    }
+
+    fn follow(&mut self, from: SocketAddrV4, append: &Head<'_>) -> Ran {
+        if append.kind != Kind::Append as u8 {
+            return Ran::Up;
+        }
+        let Some(next) = self.claim() else {
+            return self.up(Count::Off);
+        };
+        let forgets = self.makes(Flaw::AckBeforeWrite);
+        let part = self.part();
+        let waits_for_disk = part.given.waits_for_disk;
+        let leader = part.given.places[part.given.leader as usize % NODES_MAX];
+        if leader.is_none_or(|(address, _)| address != from) {
+            return self.up(Count::Stranger);
+        }
+        let term = part.given.term;
+        if append.term != term {
+            return self.up(Count::OtherTerm);
+        }
+        if append.slot > next {
+            return self.up(Count::Gap);
+        }
+        if append.slot < next && waits_for_disk {
+            return self.up(Count::WaitsForDisk);
+        }
+        if append.slot < next {
+            self.counts[Count::AppendedAgain as usize] += 1;
+            return Ran::Sent(from, acknowledgement(term, next));
+        }
+        if next.wrapping_sub(part.drained_end) >= u64::from(RING_SLOTS) {
+            return self.up(Count::Full);
+        }
+        if crc32c(append.payload) != append.payload_crc {
+            return self.up(Count::Checksum);
+        }
+        if forgets {
+            return Ran::Sent(from, acknowledgement(term, next + 1));
+        }
+        part.keep(next, term, UNKNOWN, 0, 0, append);
+        part.heard += 1;
+        part.given.commit_end = part.given.commit_end.max(append.sent_ns);
+        self.give_back(next + 1);
+        if waits_for_disk {
+            return self.up(Count::WaitsForDisk);
+        }
+        self.counts[Count::Appended as usize] += 1;
+        Ran::Sent(from, acknowledgement(term, next + 1))
+    }
+}
+
+impl Part {
+    fn keep(&mut self, slot: u64, term: u64, from: SocketAddrV4, client: u64, sequence: u64, head: &Head<'_>) {
+        // A follower's program leaves alone what only a leader's has use for.
+        let is_leader = client != 0;
+        let kept = Kept {
+            term,
+            crc: head.payload_crc,
+            sent_ns: if is_leader { head.sent_ns } else { 0 },
+            from: is_leader.then_some(from),
+            answered: false,
+            bytes: head.payload.to_vec(),
+        };
+        let entry = Entry {
+            slot,
+            kept,
+            client,
+            sequence,
+        };
+        self.ring.insert(place_of(slot), entry);
+    }
+}
+
+/// The highest end that a quorum has.
+trait QuorumEnd {
+    fn quorum_end(&self) -> u64;
+}
+
+impl QuorumEnd for Grant {
+    fn quorum_end(&self) -> u64 {
+        let voters = || (0..NODES_MAX).filter(|node| self.voters & 1 << node != 0);
+        let has = |end: u64| voters().filter(|&node| self.acked_end[node] >= end).count() as u32;
+        let ends = voters().map(|node| self.acked_end[node]);
+        ends.filter(|&end| has(end) >= self.commit_count).max().unwrap_or(0)
+    }
+}
+
+/// Zeros, as a map has them that nobody wrote to.
+const UNKNOWN: SocketAddrV4 = SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0);
+
+fn place_of(slot: u64) -> u32 {
+    slot as u32 & (RING_SLOTS - 1)
+}
+
+fn acknowledgement(term: u64, end: u64) -> Vec<u8> {
+    let header = Header {
+        kind: Kind::Ack,
+        term,
+        slot: end,
+        sent_ns: 0,
+    };
+    framed(&header, &[])
+}
+
+fn framed(header: &Header, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = [&[0; frame::HEADER_BYTES], payload].concat();
+    frame::emit(header, &mut bytes);
+    bytes
+}
+
+/// Our header, as far as a program asks before it acts: `Err` says why the frame goes up.
+fn head(bytes: &[u8]) -> Result<Head<'_>, Option<Count>> {
+    use frame::field;
+    let Some((head, payload)) = bytes.split_first_chunk::<{ frame::HEADER_BYTES }>() else {
+        return Err(None);
+    };
+    let kind = head[field::KIND.start];
+    let is_asked_for = [Kind::QuorumRequest, Kind::Append, Kind::Ack]
+        .iter()
+        .any(|&asked| asked as u8 == kind);
+    if head[field::MAGIC] != frame::MAGIC || head[field::VERSION.start] != frame::VERSION || !is_asked_for {
+        return Err(None);
+    }
+    let be64 = |range: std::ops::Range<usize>| u64::from_be_bytes(*head[range].first_chunk().expect("eight bytes"));
+    let be32 = |range: std::ops::Range<usize>| u32::from_be_bytes(*head[range].first_chunk().expect("four bytes"));
+    let announced = u16::from_be_bytes([head[field::PAYLOAD_LEN.start], head[field::PAYLOAD_LEN.start + 1]]);
+    if usize::from(announced) != payload.len() {
+        return Err(None);
+    }
+    if payload.len() > ENTRY_BYTES_MAX {
+        return Err(Some(Count::Unfit));
+    }
+    if crc32c(&head[..field::HEADER_CRC.start]) != be32(field::HEADER_CRC) {
+        return Err(Some(Count::Checksum));
+    }
+    Ok(Head {
+        kind,
+        term: be64(field::TERM),
+        slot: be64(field::SLOT),
+        sent_ns: be64(field::SENT_NS),
+        payload_crc: be32(field::PAYLOAD_CRC),
+        payload,
+    })
+}
+
+impl Program for Model {
+    fn grant(&mut self, is_leader: bool, given: &Grant, sessions: &[Session]) {
+        self.revoke();
+        self.is_leader = is_leader;
+        if is_leader {
+            self.sessions = sessions.to_vec();
+        }
+        let part = self.part();
+        part.given = *given;
+        part.drained_end = given.next;
+        let generation = &mut self.generations[usize::from(is_leader)];
+        *generation = generation.checked_add(1).unwrap_or(1);
+        self.word = Some((*generation, given.next));
+        self.stale_word = self.word;
+    }
+
+    fn revoke(&mut self) -> Option<u64> {
+        self.word.take().map(|(_, next)| next)
+    }
+
+    fn seen(&self) -> Seen {
+        let part = &self.parts[usize::from(self.is_leader)];
+        let (generation, next) = self.word.unwrap_or_default();
+        Seen {
+            generation,
+            next,
+            commit_end: part.given.commit_end,
+            heard_ns: part.heard,
+            acked_end: part.given.acked_end,
+            acked_ns: part.acked,
+        }
+    }
+
+    fn entry(&self, slot: u64, kept: &mut Kept) -> bool {
+        let part = &self.parts[usize::from(self.is_leader)];
+        let entry = part.ring.get(&place_of(slot)).filter(|entry| entry.slot == slot);
+        if let Some(entry) = entry {
+            kept.clone_from(&entry.kept);
+        }
+        entry.is_some()
+    }
+
+    fn drained(&mut self, end: u64) {
+        self.part().drained_end = end;
+    }
+
+    fn run(&mut self, from: SocketAddrV4, bytes: &[u8]) -> Ran {
+        match head(bytes) {
+            Err(None) => Ran::Up,
+            Err(Some(why)) => self.up(why),
+            Ok(head) if self.is_leader => self.lead(from, &head),
+            Ok(head) => self.follow(from, &head),
+        }
+    }
+
+    fn count(&self, what: Count) -> u64 {
+        self.counts[what as usize]
+    }
+}
