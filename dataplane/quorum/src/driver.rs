@@ -50,6 +50,8 @@ pub trait Driver: Send {
     fn entry(&mut self, slot: Slot) -> Option<Taken<'_>>;
     /// It may forget everything before `end`.
     fn drained(&mut self, end: Slot);
+    /// It may append before `end`, and not behind: as [`Grant::append_end`].
+    fn limit(&mut self, end: Slot);
 }
 
 /// What the program is told.
@@ -63,6 +65,11 @@ pub struct Grant<'a> {
     pub next: Slot,
     /// Everything before is committed.
     pub commit_end: Slot,
+    /// It appends nothing here or behind: the replica's log has no room for more. Without this bound a replica could be left
+    /// with entries that were acknowledged in its name and do not fit, and could neither go on nor vote.
+    pub append_end: Slot,
+    /// The longest entry that it takes. A longer one could be sent to nobody again who has lost it.
+    pub entry_bytes_max: usize,
 }
 
 /// As whom a program acts.
@@ -207,11 +214,10 @@ impl<S: StateMachine, D: Driver> Driven<S, D> {
         if self.has_grant {
             self.driver.revoke();
             self.counters.revokes_count += 1;
-            // Between the look before and the revocation it may have gone on, so that this look is due whatever was seen then.
+            // Between the look before and the revocation it may have gone on: this last look is still one under the grant.
             self.collect(now, out);
             self.has_grant = false;
             if self.is_whole() {
-                // As at the end of a look without a grant.
                 self.end = Slot(0);
             }
         }
@@ -248,7 +254,9 @@ impl<S: StateMachine, D: Driver> Driven<S, D> {
         while slot < committed {
             if let Role::Leader(leader) = &mut self.replica.role
                 && leader.is_waited_for(slot)
-                && self.driver.entry(slot).is_some_and(|taken| taken.answered)
+                // One of an older term may stand in the ring: who was answered is who waits only if it is the same entry.
+                && let Some(view) = self.replica.window.get(slot)
+                && self.driver.entry(slot).is_some_and(|taken| taken.answered && taken.bytes == view.bytes)
             {
                 leader.take_waiting(slot);
                 self.counters.answered_count += 1;
@@ -262,7 +270,9 @@ impl<S: StateMachine, D: Driver> Driven<S, D> {
             _ => self.replica.window.end(),
         };
         self.driver.drained(drained.min(self.replica.window.end()));
-        if !self.has_grant && self.is_whole() {
+        if self.has_grant && self.is_whole() {
+            self.driver.limit(self.replica.append_end());
+        } else if self.is_whole() {
             // Nothing is owed any more. A log that is cut later is not short of what was appended here.
             self.end = Slot(0);
         }
@@ -285,6 +295,8 @@ impl<S: StateMachine, D: Driver> Driven<S, D> {
                 entries::parse(&frame).is_ok_and(|entries| entries.list.iter().next().is_none())
             }
             (Role::Follower(_), Kind::Ack | Kind::Report) => true,
+            // What the program has appended and left to the disk, or what came again.
+            (Role::Follower(_), Kind::Append) => Slot(frame.header.slot) < self.replica.window.end(),
             _ => false,
         }
     }
@@ -316,7 +328,9 @@ impl<S: StateMachine, D: Driver> Driven<S, D> {
                 }
                 self.sessions.clear();
                 self.sessions.extend(replica.sessions.newest());
-                note_unapplied(replica, &mut self.sessions);
+                if !note_unapplied(replica, &mut self.sessions) {
+                    return;
+                }
                 Part::Leader {
                     term_begin: leader.fast.term_begin,
                     voters: leader.fast.voters,
@@ -342,27 +356,40 @@ impl<S: StateMachine, D: Driver> Driven<S, D> {
             term: replica.term(),
             next: replica.window.end(),
             commit_end: replica.commit_end,
+            append_end: replica.append_end(),
+            entry_bytes_max: replica.entry_bytes_max(),
         };
+        if grant.append_end == grant.next {
+            return;
+        }
         if self.driver.grant(&grant) {
             self.has_grant = true;
             self.end = grant.next;
             self.counters.grants_count += 1;
+            // What was heard before, in another part or by another replica's program, is no news.
+            self.heard = self.driver.seen().heard;
         }
     }
 }
 
-/// Raises each session's newest request to what the log has of it beyond what is applied.
-fn note_unapplied<S: StateMachine>(replica: &Replica<S>, sessions: &mut [(u64, u64)]) {
+/// Raises each session's newest request to what the log has of it beyond what is applied. Says no if a session is about to be
+/// opened there: another one may have to go for it, and a program would answer requests of it that are never applied.
+fn note_unapplied<S: StateMachine>(replica: &Replica<S>, sessions: &mut [(u64, u64)]) -> bool {
     let mut slot = replica.applied_end;
     while slot < replica.window.end() {
         if let Some(view) = replica.window.get(slot)
             && let Ok(entry::Entry::Request(request)) = entry::parse(view.bytes)
-            && let Some((_, sequence)) = sessions.iter_mut().find(|(id, _)| *id == request.client)
         {
-            *sequence = request.sequence.max(*sequence);
+            if request.command == request::Command::Open {
+                return false;
+            }
+            if let Some((_, sequence)) = sessions.iter_mut().find(|(id, _)| *id == request.client) {
+                *sequence = request.sequence.max(*sequence);
+            }
         }
         slot.0 += 1;
     }
+    true
 }
 
 impl<S: StateMachine, D: Driver> Protocol for Driven<S, D> {
@@ -428,6 +455,17 @@ impl<S: StateMachine> Replica<S> {
             }
         }
         true
+    }
+
+    /// The longest entry that fits into a frame with others' headers.
+    fn entry_bytes_max(&self) -> usize {
+        let headers_bytes = frame::HEADER_BYTES + entries::HEADER_BYTES + entries::ENTRY_HEADER_BYTES;
+        self.config.limits.frame_bytes_max - headers_bytes
+    }
+
+    /// Behind as many entries of any length as the log has room for.
+    fn append_end(&self) -> Slot {
+        Slot(self.window.end().0 + self.window.room_slots(self.entry_bytes_max()))
     }
 
     /// A program has heard from `node` since it was last asked.

@@ -106,6 +106,18 @@ impl Window {
         })
     }
 
+    /// How many more entries of up to `entry_bytes_max` there is room for, whatever their lengths.
+    pub fn room_slots(&self, entry_bytes_max: usize) -> u64 {
+        let used_bytes = match self.end > self.begin {
+            true => self.head - self.place(self.begin).at,
+            false => 0,
+        };
+        let free_bytes = self.arena.len() as u64 - used_bytes;
+        // Less than one entry's length is lost where the next one would wrap.
+        let by_bytes = free_bytes.saturating_sub(entry_bytes_max as u64) / entry_bytes_max.max(1) as u64;
+        by_bytes.min(self.places.len() as u64 - (self.end.0 - self.begin.0))
+    }
+
     /// Adds an entry at the end.
     ///
     /// # Errors

@@ -94,6 +94,10 @@ pub struct Control {
     pub places: [Place; NODES_MAX],
     /// Leader: where its entries go, a place that reaches every follower.
     pub group: Place,
+    /// Nothing is appended here or behind: the replica's own log would have no room for it. The replica's, always.
+    pub append_end: u64,
+    /// The longest entry that the replicas can send again by their other ways.
+    pub entry_bytes_max: u64,
 }
 
 /// An entry in the ring, at `slot % RING_SLOTS`.

@@ -32,6 +32,10 @@ pub struct Grant {
     pub next: u64,
     /// The term.
     pub term: u64,
+    /// Nothing is appended here or behind, until [`Shared::limit`] says otherwise.
+    pub append_end: u64,
+    /// The longest entry to take.
+    pub entry_bytes_max: u64,
     /// Our own number.
     pub node: u32,
     /// Follower: whose entries to take.
@@ -151,6 +155,8 @@ impl Shared {
         let set = |word: usize, value: u64| self.control[word].store(value, Ordering::Relaxed);
         set(word!(Control, commit_end), given.commit_end);
         set(word!(Control, term), given.term);
+        set(word!(Control, append_end), given.append_end);
+        set(word!(Control, entry_bytes_max), given.entry_bytes_max);
         set(word!(Control, waits_for_disk), u64::from(given.waits_for_disk));
         set(word!(Control, term_begin), given.term_begin);
         set(word!(Control, in_flight_slots), given.in_flight_slots);
@@ -242,6 +248,11 @@ impl Shared {
     /// Every slot before `end` is out of the ring: the program may use its place again.
     pub fn drained(&mut self, end: u64) {
         self.control[word!(Control, drained_end)].store(end, Ordering::Release);
+    }
+
+    /// The program may append before `end`, and not behind: as much as the replica's own log has room for.
+    pub fn limit(&mut self, end: u64) {
+        self.control[word!(Control, append_end)].store(end, Ordering::Release);
     }
 
     /// Leader: tells the program which sessions there are, by place, and which request of each is the newest that has a slot.

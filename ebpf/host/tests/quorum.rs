@@ -67,6 +67,8 @@ fn grant(node: u32, next: u64) -> Grant {
     Grant {
         next,
         term: 3,
+        append_end: u64::MAX,
+        entry_bytes_max: 1424,
         node,
         leader: 0,
         commit_end: next,

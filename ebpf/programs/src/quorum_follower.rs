@@ -53,6 +53,7 @@ fn take(ctx: &XdpContext, ours: Ours) -> Result<u32, Passed> {
     let leader = control.leader as usize % NODES_MAX;
     let leader_place = control.places[leader];
     let (term, drained_end) = (control.term, control.drained_end);
+    let (append_end, entry_bytes_max) = (control.append_end, control.entry_bytes_max);
     let waits_for_disk = control.waits_for_disk != 0;
     if !is_same(&from, &leader_place) {
         return claim.unused(Count::Stranger);
@@ -72,7 +73,10 @@ fn take(ctx: &XdpContext, ours: Ours) -> Result<u32, Passed> {
         count(Count::AppendedAgain);
         return Ok(xdp_action::XDP_TX);
     }
-    if next.wrapping_sub(drained_end) >= RING_SLOTS as u64 {
+    if len_bytes as u64 > entry_bytes_max {
+        return claim.unused(Count::Unfit);
+    }
+    if next.wrapping_sub(drained_end) >= RING_SLOTS as u64 || next >= append_end {
         return claim.unused(Count::Full);
     }
     let Some(entry) = entry_of(next) else {

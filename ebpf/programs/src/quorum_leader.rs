@@ -93,7 +93,11 @@ fn asked(ctx: &XdpContext, ours: Ours, came: Head, len_bytes: usize) -> Result<u
     let next = claim.next();
     let control = claim.control();
     let (term, commit_end, group) = (control.term, control.commit_end, control.group);
+    if len_bytes as u64 > control.entry_bytes_max {
+        return claim.unused(Count::Unfit);
+    }
     let is_full = next.wrapping_sub(control.drained_end) >= RING_SLOTS as u64
+        || next >= control.append_end
         || next.wrapping_sub(commit_end) >= control.in_flight_slots;
     if is_full {
         return claim.unused(Count::Full);
@@ -188,8 +192,9 @@ fn acknowledged(ctx: &XdpContext, ours: Ours, ack: Head) -> Result<u32, Passed> 
     };
     // SAFETY: not drained before it is committed and applied, so it is still there; we hold the claim.
     let entry = unsafe { &mut *entry };
-    // An entry that the replica appended itself is not in the ring, and several at once need several answers.
-    if end != before + 1 || entry.slot != end - 1 {
+    // An entry that the replica appended itself is not in the ring, where one of an older term may stand that was never
+    // committed; and several at once need several answers.
+    if end != before + 1 || entry.slot != end - 1 || entry.term != term {
         claim.give_back(next);
         return Err(up(Count::CommittedUp));
     }

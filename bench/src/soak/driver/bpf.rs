@@ -168,6 +168,10 @@ impl Program for Bpf {
         self.half_mut().shared.drained(end);
     }
 
+    fn limit(&mut self, end: u64) {
+        self.half_mut().shared.limit(end);
+    }
+
     fn run(&mut self, from: SocketAddrV4, bytes: &[u8]) -> Ran {
         let packet = wrap(from, host_address(self.node), bytes);
         let ran = self.half().loaded.test_run(&packet).expect("the kernel runs what it has loaded");

@@ -149,6 +149,8 @@ pub trait Program: Send + fmt::Debug {
     fn entry(&self, slot: u64, kept: &mut Kept) -> bool;
     /// The ring may forget everything before `end`.
     fn drained(&mut self, end: u64);
+    /// Nothing may be appended at `end` or behind.
+    fn limit(&mut self, end: u64);
     /// A frame comes.
     fn run(&mut self, from: SocketAddrV4, bytes: &[u8]) -> Ran;
     /// What was counted since it was loaded, of the part that acts.
@@ -272,6 +274,8 @@ impl Driver for Nic {
             node: self.node,
             leader: self.node,
             commit_end: grant.commit_end.0,
+            append_end: grant.append_end.0,
+            entry_bytes_max: grant.entry_bytes_max as u64,
             waits_for_disk: self.plan.waits_for_disk,
             term_begin: 0,
             in_flight_slots: self.plan.in_flight_slots,
@@ -360,6 +364,11 @@ impl Driver for Nic {
     fn drained(&mut self, end: Slot) {
         self.race();
         self.program.drained(end.0);
+    }
+
+    fn limit(&mut self, end: Slot) {
+        self.race();
+        self.program.limit(end.0);
     }
 }
 

@@ -66,6 +66,8 @@ const NO_GRANT: Grant = Grant {
     node: 0,
     leader: 0,
     commit_end: 0,
+    append_end: 0,
+    entry_bytes_max: 0,
     waits_for_disk: false,
     term_begin: 0,
     in_flight_slots: 0,
@@ -169,7 +171,11 @@ impl Model {
             return self.up(Count::OtherSession);
         }
         let part = self.part();
+        if head.payload.len() as u64 > part.given.entry_bytes_max {
+            return self.up(Count::Unfit);
+        }
         if next.wrapping_sub(part.drained_end) >= u64::from(RING_SLOTS)
+            || next >= part.given.append_end
             || next.wrapping_sub(part.given.commit_end) >= part.given.in_flight_slots
         {
             return self.up(Count::Full);
@@ -237,7 +243,7 @@ impl Model {
         given.commit_end = end;
         let term = given.term;
         let entry = part.ring.get_mut(&place_of(end - 1)).filter(|entry| entry.slot == end - 1);
-        let Some(entry) = entry.filter(|_| end == before + 1) else {
+        let Some(entry) = entry.filter(|entry| entry.kept.term == term && end == before + 1) else {
             return self.up(Count::CommittedUp);
         };
         entry.kept.answered = true;
@@ -287,7 +293,10 @@ impl Model {
             self.counts[Count::AppendedAgain as usize] += 1;
             return Ran::Sent(from, acknowledgement(term, next));
         }
-        if next.wrapping_sub(part.drained_end) >= u64::from(RING_SLOTS) {
+        if append.payload.len() as u64 > part.given.entry_bytes_max {
+            return self.up(Count::Unfit);
+        }
+        if next.wrapping_sub(part.drained_end) >= u64::from(RING_SLOTS) || next >= part.given.append_end {
             return self.up(Count::Full);
         }
         if crc32c(append.payload) != append.payload_crc {
@@ -446,6 +455,10 @@ impl Program for Model {
 
     fn drained(&mut self, end: u64) {
         self.part().drained_end = end;
+    }
+
+    fn limit(&mut self, end: u64) {
+        self.part().given.append_end = end;
     }
 
     fn run(&mut self, from: SocketAddrV4, bytes: &[u8]) -> Ran {
