@@ -4,7 +4,9 @@
 //! A seed that fails is printed with the command that repeats it (`dplab soak --replay`).
 #![forbid(unsafe_code)]
 
-use bench::soak::{Break, FindingKind, Options, Plan, Report, Until, run_plan, run_seeds};
+use bench::soak::{
+    Bpf, Break, DriverKind, FindingKind, Flaw, Options, Plan, Report, Until, run_plan, run_seeds,
+};
 
 /// Seeds that have failed once, a line each: the seed, and behind it what it was.
 const REGRESSIONS: &str = include_str!("soak/regressions.txt");
@@ -143,6 +145,72 @@ fn every_mistake_is_seen() {
         assert!(
             !report.failures.is_empty(),
             "{name}: not seen in {within_count} histories from seed {seed} on"
+        );
+    }
+}
+
+/// Histories with the programs' model, and with the programs themselves where they may be loaded.
+const MODEL_COUNT: u64 = 400;
+const BPF_COUNT: u64 = 60;
+
+fn driven(driver: DriverKind) -> Options {
+    Options {
+        driver,
+        ..Options::default()
+    }
+}
+
+fn assert_driven(report: &Report) {
+    println!("{} histories in {:?}: {:?}", report.histories_count, report.elapsed, report.coverage.list());
+    assert_holds(report);
+    let missing: Vec<&str> = report.coverage.missing().into_iter().filter(|name| name.starts_with("driver_")).collect();
+    assert!(missing.iter().all(|name| *name == "driver_waited_count"), "never came to {missing:?}");
+}
+
+#[test]
+fn histories_with_the_programs_model_hold() {
+    let seed = fresh_seed();
+    println!("histories from seed {seed} on");
+    let until = Until::Histories(MODEL_COUNT);
+    assert_driven(&run_seeds(seed, until, &driven(DriverKind::Model), THREADS_COUNT, 3));
+}
+
+#[test]
+fn histories_with_the_real_programs_hold() {
+    if let Err(error) = Bpf::new(0, 6) {
+        println!("histories_with_the_real_programs_hold: not run: {error}");
+        return;
+    }
+    let seed = fresh_seed();
+    println!("histories from seed {seed} on");
+    let until = Until::Histories(BPF_COUNT);
+    assert_driven(&run_seeds(seed, until, &driven(DriverKind::Bpf), THREADS_COUNT, 3));
+}
+
+/// Each mistake of a program or at the hand-over, and within how many histories it must be seen.
+const FLAWS: &[(Flaw, u64)] = &[
+    (Flaw::AckBeforeWrite, 300),
+    (Flaw::CountsTwice, 600),
+    (Flaw::IgnoresRevoke, 100),
+    (Flaw::NoDrain, 300),
+    (Flaw::NoSessions, 600),
+];
+
+#[test]
+fn every_mistake_of_a_program_is_seen() {
+    assert!(FLAWS.iter().map(|(flaw, _)| *flaw).eq(Flaw::ALL), "each mistake has its line");
+    for &(flaw, within_count) in FLAWS {
+        let options = Options {
+            flaw: Some(flaw),
+            ..driven(DriverKind::Model)
+        };
+        let seed = fresh_seed();
+        let report = run_seeds(seed, Until::Histories(within_count), &options, THREADS_COUNT, 1);
+        println!("{}: seen after {} histories from seed {seed} on", flaw.name(), report.histories_count);
+        assert!(
+            !report.failures.is_empty(),
+            "{}: not seen in {within_count} histories from seed {seed} on",
+            flaw.name()
         );
     }
 }

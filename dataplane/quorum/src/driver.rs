@@ -155,10 +155,10 @@ impl<S: StateMachine, D: Driver> Driven<S, D> {
     /// A replica with a program that has no grant yet.
     pub fn new(replica: Replica<S>, driver: D) -> Driven<S, D> {
         Driven {
-            end: replica.window.end(),
             replica,
             driver,
             has_grant: false,
+            end: Slot(0),
             heard: [0; NODES_MAX],
             sessions: Vec::new(),
             ticked_at: Instant::ZERO,

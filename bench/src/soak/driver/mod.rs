@@ -59,7 +59,7 @@ pub enum Flaw {
     CountsTwice,
     /// A program goes on when its grant was taken back.
     IgnoresRevoke,
-    /// What a program appended between the last look and the revocation is not taken over.
+    /// The replica looks late, and what a program appended between its last look and the revocation is not taken over.
     NoDrain,
     /// A leader's program gives a slot to requests of any session, and to repeated ones.
     NoSessions,
@@ -329,8 +329,10 @@ impl Driver for Nic {
         let Seen { generation, next, .. } = self.program.seen();
         self.race();
         let seen = self.program.seen();
+        let looks_late = self.plan.flaw == Some(Flaw::NoDrain) && self.rng.random_bool(0.8);
         let end = match generation {
             0 => self.revoked_end,
+            _ if looks_late => self.seen_end,
             _ => next,
         };
         self.seen_end = end;

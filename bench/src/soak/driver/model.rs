@@ -26,7 +26,7 @@ pub struct Model {
     parts: [Part; 2],
     sessions: Vec<Session>,
     session_count: u32,
-    counts: [u64; Count::ALL.len()],
+    counts: [[u64; Count::ALL.len()]; 2],
     flaw: Option<Flaw>,
     /// Of [`Flaw::IgnoresRevoke`]: the word that was taken back.
     stale_word: Option<(u16, u64)>,
@@ -60,7 +60,7 @@ struct Head<'a> {
     payload: &'a [u8],
 }
 
-const NO_GRANT: Grant = Grant {
+pub(super) const NO_GRANT: Grant = Grant {
     next: 0,
     term: 0,
     node: 0,
@@ -95,7 +95,7 @@ impl Model {
             parts: [part(), part()],
             sessions: Vec::new(),
             session_count,
-            counts: [0; Count::ALL.len()],
+            counts: [[0; Count::ALL.len()]; 2],
             flaw,
             stale_word: None,
         }
@@ -106,7 +106,7 @@ impl Model {
     }
 
     fn up(&mut self, why: Count) -> Ran {
-        self.counts[why as usize] += 1;
+        self.counts[usize::from(self.is_leader)][why as usize] += 1;
         Ran::Up
     }
 
@@ -193,7 +193,7 @@ impl Model {
             session.sequence = sequence;
         }
         self.give_back(next + 1);
-        self.counts[Count::Appended as usize] += 1;
+        self.counts[usize::from(self.is_leader)][Count::Appended as usize] += 1;
         let header = Header {
             kind: Kind::Append,
             term,
@@ -224,11 +224,11 @@ impl Model {
         part.acked[node] += 1;
         let before = given.commit_end;
         if counts_twice && ack.slot <= given.acked_end[node] {
-            let others = (0..NODES_MAX).filter(is_voter);
-            node = others.into_iter().find(|&other| other != node).unwrap_or(node);
+            let mut others = (0..NODES_MAX).filter(is_voter);
+            node = others.find(|&other| given.acked_end[other] < ack.slot).unwrap_or(node);
         }
         if ack.slot <= given.acked_end[node] {
-            self.counts[Count::Counted as usize] += 1;
+            self.counts[usize::from(self.is_leader)][Count::Counted as usize] += 1;
             return Ran::Dropped;
         }
         given.acked_end[node] = ack.slot;
@@ -237,7 +237,7 @@ impl Model {
             if given.waits_for_disk {
                 return self.up(Count::WaitsForDisk);
             }
-            self.counts[Count::Counted as usize] += 1;
+            self.counts[usize::from(self.is_leader)][Count::Counted as usize] += 1;
             return Ran::Dropped;
         }
         given.commit_end = end;
@@ -261,7 +261,7 @@ impl Model {
         };
         let mut payload = vec![0; reply.len_bytes()];
         reply::emit(&reply, &mut payload);
-        self.counts[Count::Answered as usize] += 1;
+        self.counts[usize::from(self.is_leader)][Count::Answered as usize] += 1;
         Ran::Sent(to, framed(&header, &payload))
     }
 
@@ -290,7 +290,7 @@ impl Model {
             return self.up(Count::WaitsForDisk);
         }
         if append.slot < next {
-            self.counts[Count::AppendedAgain as usize] += 1;
+            self.counts[usize::from(self.is_leader)][Count::AppendedAgain as usize] += 1;
             return Ran::Sent(from, acknowledgement(term, next));
         }
         if append.payload.len() as u64 > part.given.entry_bytes_max {
@@ -312,7 +312,7 @@ impl Model {
         if waits_for_disk {
             return self.up(Count::WaitsForDisk);
         }
-        self.counts[Count::Appended as usize] += 1;
+        self.counts[usize::from(self.is_leader)][Count::Appended as usize] += 1;
         Ran::Sent(from, acknowledgement(term, next + 1))
     }
 }
@@ -471,6 +471,6 @@ impl Program for Model {
     }
 
     fn count(&self, what: Count) -> u64 {
-        self.counts[what as usize]
+        self.counts[usize::from(self.is_leader)][what as usize]
     }
 }
