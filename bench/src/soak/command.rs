@@ -53,7 +53,8 @@ pub fn soak(args: &SoakArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
     }
     if args.driver == DriverKind::Bpf {
         // Before the first history, so that what is missing is said once and in words.
-        Bpf::new(0, SESSIONS_MAX).context("histories with the real programs load them; --driver model needs no right")?;
+        Bpf::new(0, SESSIONS_MAX)
+            .context("histories with the real programs load them; --driver model needs no right")?;
     }
     if let Some(seed) = args.replay {
         return replay(seed, args, &options, out);

@@ -15,7 +15,11 @@
 //!    ever acknowledged in this replica's name; and a program's acknowledgement is one of the grant's term, which was the
 //!    replica's, durably, the whole time.
 //! 4. What the replica hears under a grant, and leaves the program alone with, moves neither term nor log nor members:
-//!    acknowledgements and reports of this term, heartbeats without entries, and requests that append nothing.
+//!    acknowledgements and reports of this term, heartbeats without entries, entries that the log has already, and requests that
+//!    append nothing.
+//! 5. A program appends no more, and nothing longer, than the replica's log has room for ([`Grant::append_end`]), so that 2 does
+//!    not wait for ever: a log full of what is not committed yet makes no room by itself.
+//! 6. A program answers only requests that will be applied: of sessions that no entry of the log is about to put out.
 //!
 //! Reads stay linearizable: before a read is looked at, the program's commit end is taken over, and what was answered before the
 //! read was sent is below it. A follower's promise to a leader (its lease) counts from when the program last heard from it.

@@ -174,7 +174,11 @@ impl Program for Bpf {
 
     fn run(&mut self, from: SocketAddrV4, bytes: &[u8]) -> Ran {
         let packet = wrap(from, host_address(self.node), bytes);
-        let ran = self.half().loaded.test_run(&packet).expect("the kernel runs what it has loaded");
+        let ran = self
+            .half()
+            .loaded
+            .test_run(&packet)
+            .expect("the kernel runs what it has loaded");
         match ran.verdict {
             Verdict::Pass => {
                 assert_eq!(ran.data, packet, "what goes up is as it came");

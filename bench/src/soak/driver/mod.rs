@@ -471,11 +471,17 @@ pub(super) fn draw(plan: &mut Plan, options: &Options) {
         let at = SimTime::from_ps(rng.random_range(0..healed_at.as_ps()));
         (at, HostId(rng.random_range(0..replicas_count)))
     });
-    let swaps = if options.has_faults { swaps.collect() } else { Vec::new() };
+    let swaps = if options.has_faults {
+        swaps.collect()
+    } else {
+        Vec::new()
+    };
     for client in &mut plan.clients {
         // Puts are what a program takes.
         client.puts_ratio = *[0.4, 0.7, 1.0].choose(&mut rng).expect("three");
-        client.reads_ratio = client.reads_ratio.min(*[0.1, 0.3, 1.0].choose(&mut rng).expect("three"));
+        client.reads_ratio = client
+            .reads_ratio
+            .min(*[0.1, 0.3, 1.0].choose(&mut rng).expect("three"));
     }
     plan.driver = Some(DriverPlan {
         kind: options.driver,
@@ -497,6 +503,10 @@ pub(super) fn draw(plan: &mut Plan, options: &Options) {
 fn ends_a_process(fault: &Fault) -> bool {
     matches!(
         fault,
-        Fault::Crash { .. } | Fault::FailWrite { .. } | Fault::FailSync { .. } | Fault::Damage { .. } | Fault::LyingDisk { .. }
+        Fault::Crash { .. }
+            | Fault::FailWrite { .. }
+            | Fault::FailSync { .. }
+            | Fault::Damage { .. }
+            | Fault::LyingDisk { .. }
     )
 }

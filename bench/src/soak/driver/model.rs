@@ -242,7 +242,10 @@ impl Model {
         }
         given.commit_end = end;
         let term = given.term;
-        let entry = part.ring.get_mut(&place_of(end - 1)).filter(|entry| entry.slot == end - 1);
+        let entry = part
+            .ring
+            .get_mut(&place_of(end - 1))
+            .filter(|entry| entry.slot == end - 1);
         let Some(entry) = entry.filter(|entry| entry.kept.term == term && end == before + 1) else {
             return self.up(Count::CommittedUp);
         };

@@ -91,7 +91,9 @@ impl Draw {
                 framed(&header, &[])
             }
             _ => {
-                let kind = *[Kind::Entries, Kind::Report, Kind::QuorumReply].choose(&mut self.rng).expect("some");
+                let kind = *[Kind::Entries, Kind::Report, Kind::QuorumReply]
+                    .choose(&mut self.rng)
+                    .expect("some");
                 let header = Header {
                     kind,
                     term: 3,
@@ -123,7 +125,11 @@ impl Draw {
             next,
             term: rng.random_range(3..6),
             node: NODE,
-            leader: if is_leader { NODE } else { *[0, 2].choose(rng).expect("two") },
+            leader: if is_leader {
+                NODE
+            } else {
+                *[0, 2].choose(rng).expect("two")
+            },
             commit_end: rng.random_range(1..=next),
             append_end: next + rng.random_range(0..60),
             entry_bytes_max: *[200, 1382].choose(rng).expect("two"),
@@ -204,7 +210,11 @@ fn the_model_does_what_the_programs_do() {
         let bpf_heard = bpf.seen();
         let (from, bytes) = draw.frame(before.next, before.commit_end);
         let ran = model.run(host_address(from), &bytes);
-        assert_eq!(bpf.run(host_address(from), &bytes), ran, "frame {index} from {from}: {bytes:?}");
+        assert_eq!(
+            bpf.run(host_address(from), &bytes),
+            ran,
+            "frame {index} from {from}: {bytes:?}"
+        );
         outcomes[match ran {
             Ran::Up => 0,
             Ran::Dropped => 1,
@@ -216,14 +226,25 @@ fn the_model_does_what_the_programs_do() {
             (theirs.generation == 0, theirs.next, theirs.commit_end, theirs.acked_end),
             "frame {index}"
         );
-        assert_eq!(ours.heard_ns != before.heard_ns, theirs.heard_ns != bpf_heard.heard_ns, "frame {index}");
+        assert_eq!(
+            ours.heard_ns != before.heard_ns,
+            theirs.heard_ns != bpf_heard.heard_ns,
+            "frame {index}"
+        );
         for node in 0..NODES_MAX {
             let (was, is) = (before.acked_ns[node], ours.acked_ns[node]);
-            assert_eq!(is != was, theirs.acked_ns[node] != bpf_heard.acked_ns[node], "frame {index}, node {node}");
+            assert_eq!(
+                is != was,
+                theirs.acked_ns[node] != bpf_heard.acked_ns[node],
+                "frame {index}, node {node}"
+            );
         }
         for slot in draw.given.next..ours.next.max(draw.given.next) {
             let (mut one, mut other) = (Kept::default(), Kept::default());
-            assert!(model.entry(slot, &mut one) && bpf.entry(slot, &mut other), "slot {slot} of frame {index}");
+            assert!(
+                model.entry(slot, &mut one) && bpf.entry(slot, &mut other),
+                "slot {slot} of frame {index}"
+            );
             assert_eq!(one, other, "slot {slot} of frame {index}");
         }
     }
