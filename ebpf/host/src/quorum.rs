@@ -171,8 +171,8 @@ impl Shared {
         put_place(&self.control[word!(Control, group)..], given.group);
         // What is in the ring was drained when the last grant was taken back; what comes begins here.
         set(word!(Control, drained_end), given.next);
-        // Past the last generation the first comes again: old frames are told by their term, and a program that still held the
-        // first one's word would have held it for 65,535 grants.
+        // Old frames are told by their term, and a program that still held the first generation's word would have held it for
+        // 65,535 grants.
         self.generation = self.generation.checked_add(1).unwrap_or(1);
         let word = grant::new(self.generation, given.next);
         self.control[word!(Control, grant)].store(word, Ordering::SeqCst);
