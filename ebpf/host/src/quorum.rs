@@ -250,6 +250,15 @@ impl Shared {
         self.control[word!(Control, drained_end)].store(end, Ordering::Release);
     }
 
+    /// Forgets every entry in the ring, for a program that goes over to another cluster's log: there the same slot of the same
+    /// term is another entry. While it has no grant.
+    pub fn forget_entries(&mut self) {
+        for index in 0..RING_SLOTS as usize {
+            let slot = &self.ring[index * ENTRY_WORDS + word!(Entry, slot)];
+            slot.store(u64::MAX, Ordering::Relaxed);
+        }
+    }
+
     /// The program may append before `end`, and not behind: as much as the replica's own log has room for.
     pub fn limit(&mut self, end: u64) {
         self.control[word!(Control, append_end)].store(end, Ordering::Release);

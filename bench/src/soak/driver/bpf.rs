@@ -52,7 +52,12 @@ impl Bpf {
             Some(spare.swap_remove(index).2)
         });
         let pair = match spare {
-            Some(pair) => pair,
+            Some(mut pair) => {
+                for half in pair.iter_mut() {
+                    half.shared.forget_entries();
+                }
+                pair
+            }
             None => Box::new([
                 Half::load(Object::QuorumFollower, node, session_count)?,
                 Half::load(Object::QuorumLeader, node, session_count)?,
