@@ -168,6 +168,8 @@ impl Driver for InDriver {
             node: self.node,
             leader: self.node,
             commit_end: grant.commit_end.0,
+            append_end: grant.append_end.0,
+            entry_bytes_max: grant.entry_bytes_max as u64,
             waits_for_disk: false,
             term_begin: 0,
             in_flight_slots: Limits::SMALL.in_flight_slots,
@@ -258,6 +260,10 @@ impl Driver for InDriver {
             waiting: peer.filter(|_| self.leads).map(|&(_, peer)| (peer, kept.sent_ns)),
             answered: self.leads && kept.answered,
         })
+    }
+
+    fn limit(&mut self, end: Slot) {
+        self.shared().limit(end.0);
     }
 
     fn drained(&mut self, end: Slot) {
