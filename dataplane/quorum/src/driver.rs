@@ -582,6 +582,7 @@ mod tests {
             })
         }
         fn drained(&mut self, _: Slot) {}
+        fn limit(&mut self, _: Slot) {}
     }
 
     #[test]

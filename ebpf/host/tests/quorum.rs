@@ -161,16 +161,11 @@ fn wrapped(from: (SocketAddrV4, Mac), to: (SocketAddrV4, Mac), payload: &[u8]) -
         },
         src_port: from.0.port(),
         dst_port: to.0.port(),
-        ..header_defaults()
     };
     let mut bytes = vec![0; header.len_bytes()];
     bytes.extend_from_slice(payload);
     datagram::emit(&header, Checksum::Full, &mut bytes);
     bytes
-}
-
-fn header_defaults() -> Header {
-    support::frames::headers()[0].1
 }
 
 fn framed(header: &frame::Header, payload: &[u8]) -> Vec<u8> {

@@ -34,9 +34,12 @@ struct Half {
     shared: Shared,
 }
 
+/// A pair of programs: of which node, with room for how many sessions.
+type Spare = (u32, u32, Box<[Half; 2]>);
+
 thread_local! {
     /// Programs that no history uses at the moment: loading one costs far more than a history.
-    static SPARE: RefCell<Vec<(u32, u32, Box<[Half; 2]>)>> = const { RefCell::new(Vec::new()) };
+    static SPARE: RefCell<Vec<Spare>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Bpf {
