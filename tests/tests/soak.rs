@@ -186,6 +186,18 @@ fn histories_with_the_programs_model_hold() {
     assert_driven(&run_seeds(seed, until, &driven(DriverKind::Model), THREADS_COUNT, 3));
 }
 
+/// Histories with the programs' model that once failed. 50014073: a follower that a snapshot had brought up to date kept the next
+/// entry among those that had come too early, and so never said that it lacked it.
+const DRIVEN_REGRESSIONS: [u64; 1] = [50_014_073];
+
+#[test]
+fn driven_histories_that_once_failed_hold() {
+    for seed in DRIVEN_REGRESSIONS {
+        let outcome = run_plan(&Plan::draw(seed, &driven(DriverKind::Model)));
+        assert_eq!(outcome.finding, None, "seed {seed}");
+    }
+}
+
 #[test]
 fn histories_with_the_real_programs_hold() {
     if let Err(error) = Bpf::new(0, 6) {

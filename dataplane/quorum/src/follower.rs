@@ -259,7 +259,7 @@ impl<S: StateMachine> Replica<S> {
     }
 
     /// Takes what was held for the slots that have become the next ones.
-    fn take_held(&mut self, out: &mut Effects) {
+    pub(crate) fn take_held(&mut self, out: &mut Effects) {
         loop {
             let slot = self.window.end();
             let Some(entry) = self.held.take(slot) else { return };

@@ -317,6 +317,12 @@ impl<S: StateMachine> Replica<S> {
         }
         out.install(snapshot.clone()).expect("room was asked for");
         self.snapshot = Some(Kept::new(snapshot, contents.members));
+        let is_synced = matches!(&self.role, Role::Follower(follower) if follower.fast.synced);
+        if is_synced {
+            // What came before its turn may be next now. Left there it would hide that something is missing: a gap is reported up
+            // to what is held.
+            self.take_held(out);
+        }
         true
     }
 }
