@@ -9,7 +9,7 @@
 //! no moment at which the two disagree on who may acknowledge, or on what was acknowledged:
 //!
 //! 1. [`Driver::revoke`] is atomic: an entry is either appended before it, and then below the end that it says, or never.
-//! 2. After it, and before any other input is looked at, everything below that end is taken over ([`Driven::is_whole`]). If
+//! 2. After it, and before any other input is looked at, everything below that end is taken over (`Driven::is_whole`). If
 //!    there is no room for all of it, nothing else is heard until there is: to a peer this is a slow replica.
 //! 3. So a vote, a step into a new term, a truncation, a snapshot or a change of members sees a log that contains all that was
 //!    ever acknowledged in this replica's name; and a program's acknowledgement is one of the grant's term, which was the

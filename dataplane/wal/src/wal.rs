@@ -248,7 +248,7 @@ impl Wal {
         Slot(self.tip.end)
     }
 
-    /// The longest payload that [`Log::append`] takes, in bytes.
+    /// The longest payload that [`Log::append`](dataplane_waist::Log::append) takes, in bytes.
     pub fn payload_bytes_max(&self) -> usize {
         let sectors = (self.sectors_max() as usize - 2 * FIRST_SECTOR - 2 * self.align_sectors() as usize)
             .min(COMMIT_SECTORS_MAX - 2 * self.align_sectors() as usize);
@@ -267,7 +267,7 @@ impl Wal {
     /// Waits until all that was synced is durable.
     ///
     /// # Errors
-    /// As [`Log::durable`].
+    /// As [`Log::durable`](dataplane_waist::Log::durable).
     pub fn wait(&mut self) -> io::Result<Durable> {
         self.check()?;
         self.drain()?;
@@ -292,7 +292,7 @@ impl Wal {
     /// Looks at the engine, and with `wait` waits for one commit if one is under way.
     ///
     /// # Errors
-    /// As [`Log::durable`].
+    /// As [`Log::durable`](dataplane_waist::Log::durable).
     pub fn poll(&mut self, wait: bool) -> io::Result<Durable> {
         self.check()?;
         self.reap(wait)?;
