@@ -19,6 +19,7 @@ impl Kept {
     ///
     /// # Errors
     /// The log's.
+    #[inline]
     pub fn write<L: Log + ?Sized>(&mut self, effects: &mut Effects, log: &mut L) -> io::Result<()> {
         let mut wrote = false;
         for write in effects.writes() {
@@ -55,6 +56,7 @@ impl Kept {
     ///
     /// # Errors
     /// The log's.
+    #[inline]
     pub fn news<L: Log + ?Sized>(&mut self, log: &mut L) -> io::Result<Option<Durable>> {
         let durable = log.durable()?;
         if durable == self.told {
@@ -65,6 +67,7 @@ impl Kept {
     }
 
     /// Whether the log still owes something.
+    #[inline]
     pub fn is_waiting(&self) -> bool {
         self.written.end > self.told.end || self.written.states_count > self.told.states_count
     }
