@@ -461,12 +461,6 @@ impl<S: StateMachine> Replica<S> {
         true
     }
 
-    /// The longest entry that fits into a frame with others' headers.
-    fn entry_bytes_max(&self) -> usize {
-        let headers_bytes = frame::HEADER_BYTES + entries::HEADER_BYTES + entries::ENTRY_HEADER_BYTES;
-        self.config.limits.frame_bytes_max - headers_bytes
-    }
-
     /// Behind as many entries of any length as the log has room for.
     fn append_end(&self) -> Slot {
         Slot(self.window.end().0 + self.window.room_slots(self.entry_bytes_max()))

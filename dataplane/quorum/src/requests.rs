@@ -100,8 +100,7 @@ impl<S: StateMachine> Replica<S> {
 
     /// Whether a request that changes something may get a slot.
     fn accept(&self, request: &Request<'_>, payload: &[u8]) -> Result<(), Refusal> {
-        let frame_bytes = frame::HEADER_BYTES + entries::HEADER_BYTES + entries::ENTRY_HEADER_BYTES + payload.len();
-        if frame_bytes > self.config.limits.frame_bytes_max {
+        if payload.len() > self.entry_bytes_max() {
             return Err(Refusal::Reason(refusal::TOO_LARGE));
         }
         if let Command::Open = request.command {
@@ -153,6 +152,12 @@ impl<S: StateMachine> Replica<S> {
             true => Ok(()),
             false => refuse(refusal::NOT_OVERLAPPING),
         }
+    }
+
+    /// The longest entry that fits into a frame of entries.
+    pub(crate) fn entry_bytes_max(&self) -> usize {
+        let headers_bytes = frame::HEADER_BYTES + entries::HEADER_BYTES + entries::ENTRY_HEADER_BYTES;
+        self.config.limits.frame_bytes_max.saturating_sub(headers_bytes)
     }
 
     /// Gives the request the next slot; says whether there was room.
