@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     host::{RunTime, Scheduler, Seat},
     place::Endpoint,
+    record::Better,
     server::Server,
 };
 
@@ -154,6 +155,20 @@ pub struct LogDigest {
     pub requests_count: u64,
     /// CRC-32C over the term and the checksum of each entry.
     pub crc: u32,
+}
+
+/// What went wrong among replicas, or might have: name, sum over all, and which way is better.
+pub fn troubles(reports: &[ReplicaReport]) -> [(&'static str, f64, Better); 3] {
+    let sum = |of: fn(&ReplicaReport) -> u64| reports.iter().map(of).sum::<u64>() as f64;
+    [
+        ("entries_sent_again", sum(|report| report.resent_count), Better::Lower),
+        ("elections", sum(|report| report.elections_count), Better::Neither),
+        (
+            "impossible_frames",
+            sum(|report| report.impossible_count),
+            Better::Lower,
+        ),
+    ]
 }
 
 /// Behind the name of a way to disk: without the thread that a log with it has otherwise.

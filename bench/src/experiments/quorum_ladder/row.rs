@@ -331,24 +331,9 @@ fn metrics(measured: &Measured, reports: &[ReplicaReport]) -> BTreeMap<String, M
             Better::Lower,
         );
     }
-    put(
-        "entries_sent_again",
-        sum(|report| report.resent_count),
-        "count",
-        Better::Lower,
-    );
-    put(
-        "elections",
-        sum(|report| report.elections_count),
-        "count",
-        Better::Neither,
-    );
-    put(
-        "impossible_frames",
-        sum(|report| report.impossible_count),
-        "count",
-        Better::Lower,
-    );
+    for (name, count, better) in replicas::troubles(reports) {
+        put(name, count, "count", better);
+    }
     metrics
 }
 

@@ -218,7 +218,6 @@ fn metrics(measured: &Measured, reports: &[ReplicaReport]) -> BTreeMap<String, M
             put("replicas_cpu_per_op", per_op(all.iter().sum()), "ns", Better::Lower);
         }
     }
-    let sum = |of: fn(&ReplicaReport) -> u64| reports.iter().map(of).sum::<u64>() as f64;
     let leader = &reports[measured.leader];
     if let Some(answered) = leader.programs.get("answered_by_program")
         && leader.applied_count > 0
@@ -248,23 +247,8 @@ fn metrics(measured: &Measured, reports: &[ReplicaReport]) -> BTreeMap<String, M
             Better::Neither,
         );
     }
-    put(
-        "entries_sent_again",
-        sum(|report| report.resent_count),
-        "count",
-        Better::Lower,
-    );
-    put(
-        "elections",
-        sum(|report| report.elections_count),
-        "count",
-        Better::Neither,
-    );
-    put(
-        "impossible_frames",
-        sum(|report| report.impossible_count),
-        "count",
-        Better::Lower,
-    );
+    for (name, count, better) in replicas::troubles(reports) {
+        put(name, count, "count", better);
+    }
     metrics
 }
