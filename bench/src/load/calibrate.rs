@@ -14,20 +14,23 @@ const LOOP_RUN: Duration = Duration::from_millis(1);
 
 /// Measures the generator on the calling thread, which should be pinned as it will be. Takes about 0.1 s.
 pub fn calibrate() -> GeneratorCost {
-    let clock = MonotonicClock::new();
-    let clock_read_ns = median_of_batches(&clock, &mut |_| {
+    calibrate_by(&MonotonicClock::new())
+}
+
+fn calibrate_by(clock: &dyn Clock) -> GeneratorCost {
+    let clock_read_ns = median_of_batches(clock, &mut |_| {
         black_box(clock.now());
     });
 
     let mut recorder = Recorder::new();
-    let record_ns = median_of_batches(&clock, &mut |index| {
+    let record_ns = median_of_batches(clock, &mut |index| {
         // A spread of values, so that the histogram's memory is visited as in a run: 10 µs to 1 ms.
         recorder.record(black_box(10_000 + (index * 7_919) % 1_000_000));
     });
     GeneratorCost {
         clock_read_ns,
         record_ns,
-        loop_ns: median((0..BATCHES_COUNT).map(|_| loop_ns(&clock)).collect()),
+        loop_ns: median((0..BATCHES_COUNT).map(|_| loop_ns(clock)).collect()),
     }
 }
 
@@ -98,7 +101,24 @@ impl Port for Nowhere {
 
 #[cfg(test)]
 mod tests {
+    use std::{cell::Cell, ops::RangeInclusive};
+
+    use dataplane_waist::Instant;
+
     use super::*;
+
+    /// A clock on which a read is the only thing that takes time, so that each cost is a number of reads.
+    struct EachReadTakes {
+        read_ns: u64,
+        now: Cell<Instant>,
+    }
+
+    impl Clock for EachReadTakes {
+        fn now(&self) -> Instant {
+            self.now.set(self.now.get() + Duration::from_nanos(self.read_ns));
+            self.now.get()
+        }
+    }
 
     #[test]
     fn every_cost_is_measured() {
@@ -107,6 +127,21 @@ mod tests {
             cost.clock_read_ns > 0.0 && cost.record_ns > 0.0 && cost.loop_ns > 0.0,
             "{cost:?}"
         );
-        assert!(cost.loop_ns > cost.clock_read_ns, "a turn reads the clock: {cost:?}");
+    }
+
+    #[test]
+    fn a_read_costs_a_read_recording_costs_none_and_a_turn_about_one() {
+        let read_ns = 50;
+        let clock = EachReadTakes {
+            read_ns,
+            now: Cell::new(Instant::ZERO),
+        };
+        let cost = calibrate_by(&clock);
+        // The end of each batch is read too: one read in a thousand.
+        let reads = |cost_ns: f64| cost_ns / read_ns as f64;
+        let within = |range: RangeInclusive<f64>, cost_ns: f64| range.contains(&reads(cost_ns));
+        assert!(within(1.0..=1.002, cost.clock_read_ns), "{cost:?}");
+        assert!(within(0.0..=0.002, cost.record_ns), "{cost:?}");
+        assert!(within(0.5..=2.1, cost.loop_ns), "{cost:?}");
     }
 }
