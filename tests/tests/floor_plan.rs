@@ -19,6 +19,7 @@ use tests::files::{tracked_files, workspace_root};
 const LAYERS: &[(&str, u32)] = &[
     ("dataplane/wire", 0),
     ("ebpf/abi", 0),
+    ("dataplane/queue", 1),
     ("dataplane/waist", 1),
     ("dataplane/echo", 2),
     ("dataplane/faulty-disk", 2),

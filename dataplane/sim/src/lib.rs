@@ -64,10 +64,10 @@ mod port;
 mod queue;
 mod random;
 mod sim;
-mod time;
 mod window;
 
 pub use clock::{DRIFT_PPM_MAX, HostClock, SimClock};
+pub use dataplane_queue::SimTime;
 pub use fault::{Fault, FaultBounds, FaultKind, HostSet, ParseFaultError, ScheduledFault, generate, shrink};
 pub use hash::EventHash;
 pub use host::{Boot, HostId, HostOptions};
@@ -76,5 +76,4 @@ pub use log::{Crash, DiskOptions, SimLog, SimLogStats};
 pub use net::{Arrival, LinkFaults, LinkOptions, Mesh, Network};
 pub use port::{PortOptions, SimPort};
 pub use sim::{BootFn, Event, EventKind, FrameCounts, Sim};
-pub use time::SimTime;
 pub use window::{Fabric, FabricOptions, SimWindow};

@@ -9,7 +9,7 @@ const PS_PER_NS: u64 = 1_000;
 
 /// A point in virtual time, or a span of it, in picoseconds. The first point is zero; 64 bits last 213 days.
 ///
-/// The simulator's own time, which no host sees: a host has a [`crate::HostClock`].
+/// In the simulator it is a time that no host sees: hosts have clocks of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SimTime(u64);
 
