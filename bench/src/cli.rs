@@ -11,12 +11,13 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
+    advice::advice,
     agent::{AgentOptions, PORT_DEFAULT},
     backends::BACKENDS,
     cluster::args::{KvArgs, ServeArgs},
     experiment::{Choice, Depth, Experiment},
     place::{CLIENT_PORT, SERVER_PORT},
-    registry::{EXPERIMENTS, nearest},
+    registry::EXPERIMENTS,
     soak::DriverKind,
 };
 
@@ -484,12 +485,7 @@ impl RunArgs {
 }
 
 fn unknown<'a>(what: &str, wanted: &str, known: impl Iterator<Item = &'a str> + Clone) -> BadSelection {
-    let near = nearest(wanted, known.clone());
-    let advice = match near.as_slice() {
-        [] => format!("known: {}", known.collect::<Vec<_>>().join(", ")),
-        near => format!("did you mean {}?", near.join(" or ")),
-    };
-    BadSelection(format!("no {what} is called {wanted:?}; {advice}"))
+    BadSelection(format!("no {what} is called {wanted:?}; {}", advice(wanted, known)))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::{fmt::Write, path::PathBuf};
 use anyhow::bail;
 
 use crate::{
+    advice::advice,
     backends::BACKENDS,
     cli::{CompareFormat, ReportFormat},
     compare, environment,
@@ -120,16 +121,7 @@ pub fn explain(id: &str) -> anyhow::Result<String> {
             .map(|claim| claim.id)
             .chain([experiment.id()])
     });
-    match registry::nearest(id, known.clone()).as_slice() {
-        [] => bail!(
-            "no claim or experiment is called {id:?}; known: {}",
-            known.collect::<Vec<_>>().join(", ")
-        ),
-        near => bail!(
-            "no claim or experiment is called {id:?}; did you mean {}?",
-            near.join(" or ")
-        ),
-    }
+    bail!("no claim or experiment is called {id:?}; {}", advice(id, known))
 }
 
 fn explain_experiment(experiment: &dyn Experiment) -> Result<String, std::fmt::Error> {

@@ -14,7 +14,7 @@ use nix::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{environment::sysfs::Sysfs, registry};
+use crate::{advice::advice, environment::sysfs::Sysfs};
 
 /// An address and how much of it is the link's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -69,11 +69,7 @@ impl Interface {
             let mut names: Vec<&str> = known.iter().map(|entry| entry.interface_name.as_str()).collect();
             names.sort_unstable();
             names.dedup();
-            let advice = match registry::nearest(name, names.iter().copied()).as_slice() {
-                [] => format!("known: {}", names.join(", ")),
-                near => format!("did you mean {}?", near.join(" or ")),
-            };
-            bail!("no interface is called {name:?}; {advice}");
+            bail!("no interface is called {name:?}; {}", advice(name, names));
         };
         if !first.flags.contains(InterfaceFlags::IFF_UP) {
             bail!("interface {name} is down, so nothing can be sent over it; try `ip link set {name} up`");

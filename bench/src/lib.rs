@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod account;
+pub mod advice;
 pub mod agent;
 pub mod backends;
 pub mod bare_wakeup;

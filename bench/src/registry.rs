@@ -49,16 +49,6 @@ pub fn claim(id: &str) -> Option<(&'static dyn Experiment, &'static Claim)> {
         .find(|(_, claim)| claim.id == id)
 }
 
-/// The names most like `wanted`, best first, for "did you mean".
-pub fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let mut scored: Vec<(f64, &str)> = known
-        .map(|name| (strsim::jaro_winkler(wanted, name), name))
-        .filter(|(score, _)| *score > 0.6)
-        .collect();
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
-    scored.into_iter().take(3).map(|(_, name)| name).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -95,12 +85,5 @@ mod tests {
                 assert_eq!(axis.check(value), Ok(()));
             }
         }
-    }
-
-    #[test]
-    fn a_typo_finds_its_name() {
-        let known = EXPERIMENTS.iter().map(|experiment| experiment.id());
-        assert_eq!(nearest("rtt-lader", known.clone())[0], "rtt-ladder");
-        assert!(nearest("zzzz", known).is_empty());
     }
 }

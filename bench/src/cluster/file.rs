@@ -22,6 +22,8 @@ use dataplane_wire::{
 };
 use sha2::{Digest, Sha256};
 
+use crate::advice::advice;
+
 /// The largest UDP payload that leaves an Ethernet port in one piece: an MTU of 1500 bytes without the headers of IPv4
 /// (20) and UDP (8).
 const FRAME_BYTES_DEFAULT: usize = 1472;
@@ -111,12 +113,8 @@ impl Cluster {
                 continue;
             }
             if !SETTINGS.contains(&name) {
-                let near = crate::registry::nearest(name, SETTINGS.iter().copied());
-                let advice = match near.as_slice() {
-                    [] => format!("known: node N, {}", SETTINGS.join(", ")),
-                    near => format!("did you mean {}?", near.join(" or ")),
-                };
-                return wrong(line, format!("no setting is called {name:?}; {advice}"));
+                let known = ["node N"].into_iter().chain(SETTINGS.iter().copied());
+                return wrong(line, format!("no setting is called {name:?}; {}", advice(name, known)));
             }
             if let Some((before, _)) = settings.insert(name, (line, value)) {
                 return wrong(

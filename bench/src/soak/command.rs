@@ -16,7 +16,7 @@ use super::{
     shrink,
     world::Finding,
 };
-use crate::{cli::SoakArgs, registry::nearest, run::Exit};
+use crate::{advice::advice, cli::SoakArgs, run::Exit};
 
 /// How many histories are run to make one that failed smaller.
 const SHRINK_TRIES_MAX: u32 = 400;
@@ -131,13 +131,7 @@ fn parse_break(name: &str) -> anyhow::Result<Break> {
     if let Some(found) = all.iter().find(|known| known.name() == name) {
         return Ok(*found);
     }
-    match nearest(name, names.clone()).as_slice() {
-        [] => bail!(
-            "no mutation is called {name:?}; known: {}",
-            names.collect::<Vec<_>>().join(", ")
-        ),
-        near => bail!("no mutation is called {name:?}; did you mean {}?", near.join(" or ")),
-    }
+    bail!("no mutation is called {name:?}; {}", advice(name, names))
 }
 
 fn summary(report: &Report) -> String {
