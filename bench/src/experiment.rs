@@ -1,5 +1,7 @@
 //! What an experiment is, and what it may ask of the lab while it runs.
 
+mod turns;
+
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -18,6 +20,8 @@ use crate::{
     store::RunFolder,
     table::Table,
 };
+
+pub use turns::Turn;
 
 /// One experiment: a question, axes, and the claims it can judge. One file each under `experiments/`, one line each in
 /// [`crate::registry`].

@@ -11,7 +11,7 @@ use crate::{
     experiment::{Allowed, Axis, Experiment, Lab},
     experiments::judge::measured_ratio,
     load::schedule::Schedule,
-    measure::{compare, rounds},
+    measure::compare,
     record::{Measured, Outcome},
     table::{Arm, ROUNDS_MIN, Table, latency_ns},
     trial::{self, Cpus, Load, Position, Trial},
@@ -86,49 +86,40 @@ impl Experiment for ClientBias {
             }
         }
         let plan = lab.plan(arms.len(), Duration::from_millis(150));
-        let orders = rounds::order(arms.len(), plan.rounds_count as usize, lab.choice.seed);
-        lab.progress.set_length(orders.len() as u64 * arms.len() as u64);
-        for (round, order) in orders.iter().enumerate() {
-            for index in order {
-                if lab.interrupted() {
-                    return Ok(());
-                }
-                let (server, rate_per_s, client) = &arms[*index];
-                lab.progress
-                    .set_message(format!("{client} client, round {}", round + 1));
-                let name = if client == "blocking" { "udp-poll" } else { "udp-spin" };
-                let seed = lab.choice.seed ^ round as u64;
-                let schedule = Schedule::poisson(*rate_per_s, plan.trial, seed).context("planning the load")?;
-                let trial = Trial {
-                    backend: server,
-                    client_backend: backends::by_name(name),
-                    frame_bytes: 64,
-                    cpus: Cpus::Two,
-                    load: Load::Open(&schedule),
-                    timeout: TIMEOUT,
-                    stall: None,
-                    service_spin: Duration::ZERO,
-                    room: Room { frames_count: 1024 },
-                    overflow_is_measured: false,
+        lab.in_rounds(&arms, plan.rounds_count, |lab, turn| {
+            let (server, rate_per_s, client) = turn.arm;
+            lab.progress
+                .set_message(format!("{client} client, round {}", turn.round + 1));
+            let name = if client == "blocking" { "udp-poll" } else { "udp-spin" };
+            let seed = lab.choice.seed ^ u64::from(turn.round);
+            let schedule = Schedule::poisson(*rate_per_s, plan.trial, seed).context("planning the load")?;
+            let trial = Trial {
+                backend: server,
+                client_backend: backends::by_name(name),
+                frame_bytes: 64,
+                cpus: Cpus::Two,
+                load: Load::Open(&schedule),
+                timeout: TIMEOUT,
+                stall: None,
+                service_spin: Duration::ZERO,
+                room: Room { frames_count: 1024 },
+                overflow_is_measured: false,
+            };
+            lab.record_until_valid(|lab| {
+                let outcome = trial::run(lab, &trial, turn.number)?;
+                let position = Position {
+                    experiment: self.id(),
+                    axis: BTreeMap::from([
+                        (CLIENT.name.to_owned(), client.clone()),
+                        (RATE.name.to_owned(), format!("{rate_per_s}")),
+                    ]),
+                    round: turn.round,
+                    twin: false,
+                    seed,
                 };
-                lab.record_until_valid(|lab| {
-                    let outcome = trial::run(lab, &trial, (round * arms.len() + index) as u32)?;
-                    let position = Position {
-                        experiment: self.id(),
-                        axis: BTreeMap::from([
-                            (CLIENT.name.to_owned(), client.clone()),
-                            (RATE.name.to_owned(), format!("{rate_per_s}")),
-                        ]),
-                        round: round as u32,
-                        twin: false,
-                        seed,
-                    };
-                    Ok(outcome.into_row(&trial, position))
-                })?;
-                lab.progress.inc(1);
-            }
-        }
-        Ok(())
+                Ok(outcome.into_row(&trial, position))
+            })
+        })
     }
 }
 

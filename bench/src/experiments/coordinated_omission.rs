@@ -11,7 +11,6 @@ use crate::{
     experiment::{Allowed, Axis, Depth, Experiment, Lab},
     experiments::judge::measured,
     load::schedule::Schedule,
-    measure::rounds,
     oracle,
     record::{Better, Metric, Outcome, QuantileValue, Row},
     table::{Arm, Table},
@@ -114,23 +113,14 @@ impl Experiment for CoordinatedOmission {
             .floor()
             .clamp(2.0, 5.0);
         let duration = STALL.period.mul_f64(periods);
-        let orders = rounds::order(arms.len(), rounds_count, lab.choice.seed);
-        lab.progress.set_length((rounds_count * arms.len()) as u64);
-        for (round, order) in orders.iter().enumerate() {
-            for index in order {
-                if lab.interrupted() {
-                    return Ok(());
-                }
-                let (backend, kind, rate_per_s) = &arms[*index];
-                lab.progress
-                    .set_message(format!("{}, {kind} loop, stalled server", backend.name));
-                let seed = lab.choice.seed ^ ((round as u64) << 32 | *index as u64);
-                let row = measure(lab, self.id(), backend, kind, *rate_per_s, duration, round as u32, seed)?;
-                lab.record(row)?;
-                lab.progress.inc(1);
-            }
-        }
-        Ok(())
+        lab.in_rounds(&arms, rounds_count as u32, |lab, turn| {
+            let (backend, kind, rate_per_s) = turn.arm;
+            lab.progress
+                .set_message(format!("{}, {kind} loop, stalled server", backend.name));
+            let seed = lab.choice.seed ^ (u64::from(turn.round) << 32 | turn.index as u64);
+            let row = measure(lab, self.id(), backend, kind, *rate_per_s, duration, turn.round, seed)?;
+            lab.record(row)
+        })
     }
 }
 

@@ -13,7 +13,6 @@ use crate::{
         saturate::{self, Objective, Probe, Search},
         schedule::{BurstArrivals, Bursts, Schedule},
     },
-    measure::rounds,
     record::{Better, Metric, QuantileValue},
     table::{Arm, Table, latency_ns},
     trial::{self, Cpus, Load, Position, Trial},
@@ -136,59 +135,49 @@ impl Experiment for LoadLatency {
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
         let arms = arms(self, lab)?;
         let plan = lab.plan(arms.len(), Duration::from_millis(120));
-        let orders = rounds::order(arms.len(), plan.rounds_count as usize, lab.choice.seed);
-        lab.progress.set_length(orders.len() as u64 * arms.len() as u64);
-        lab.progress.set_position(0);
-        for (round, order) in orders.iter().enumerate() {
-            for index in order {
-                if lab.interrupted() {
-                    return Ok(());
-                }
-                let arm = &arms[*index];
-                let rate_per_s = arm.capacity_per_s
-                    * arm
-                        .load_ratio
-                        .parse::<f64>()
-                        .expect("axis values are checked beforehand");
-                lab.progress.set_message(format!(
-                    "{} at {rate_per_s:.0}/s, round {}",
-                    arm.backend.name,
-                    round + 1
-                ));
-                let seed = lab.choice.seed ^ ((round as u64) << 32 | *index as u64);
-                let schedule = schedule(&arm.arrivals, rate_per_s, plan.trial, seed)?;
-                let trial = Trial {
-                    load: Load::Open(&schedule),
-                    ..trial_of(arm.backend, arm.frame_bytes)
+        lab.in_rounds(&arms, plan.rounds_count, |lab, turn| {
+            let arm = turn.arm;
+            let rate_per_s = arm.capacity_per_s
+                * arm
+                    .load_ratio
+                    .parse::<f64>()
+                    .expect("axis values are checked beforehand");
+            lab.progress.set_message(format!(
+                "{} at {rate_per_s:.0}/s, round {}",
+                arm.backend.name,
+                turn.round + 1
+            ));
+            let seed = lab.choice.seed ^ (u64::from(turn.round) << 32 | turn.index as u64);
+            let schedule = schedule(&arm.arrivals, rate_per_s, plan.trial, seed)?;
+            let trial = Trial {
+                load: Load::Open(&schedule),
+                ..trial_of(arm.backend, arm.frame_bytes)
+            };
+            lab.record_until_valid(|lab| {
+                let outcome = trial::run(lab, &trial, turn.index as u32)?;
+                let position = Position {
+                    experiment: self.id(),
+                    axis: BTreeMap::from([
+                        (LOAD_RATIO.name.to_owned(), arm.load_ratio.clone()),
+                        (ARRIVALS.name.to_owned(), arm.arrivals.clone()),
+                        (FRAME_BYTES.name.to_owned(), arm.frame_bytes.to_string()),
+                    ]),
+                    round: turn.round,
+                    twin: false,
+                    seed,
                 };
-                lab.record_until_valid(|lab| {
-                    let outcome = trial::run(lab, &trial, *index as u32)?;
-                    let position = Position {
-                        experiment: self.id(),
-                        axis: BTreeMap::from([
-                            (LOAD_RATIO.name.to_owned(), arm.load_ratio.clone()),
-                            (ARRIVALS.name.to_owned(), arm.arrivals.clone()),
-                            (FRAME_BYTES.name.to_owned(), arm.frame_bytes.to_string()),
-                        ]),
-                        round: round as u32,
-                        twin: false,
-                        seed,
-                    };
-                    let mut row = outcome.into_row(&trial, position);
-                    let offered = Metric {
-                        value: schedule.offered_rate_per_s(),
-                        unit: "1/s".to_owned(),
-                        better: Better::Neither,
-                    };
-                    row.metrics.insert("offered_rate".to_owned(), offered);
-                    row.facts
-                        .insert("capacity_per_s".to_owned(), format!("{:.0}", arm.capacity_per_s));
-                    Ok(row)
-                })?;
-                lab.progress.inc(1);
-            }
-        }
-        Ok(())
+                let mut row = outcome.into_row(&trial, position);
+                let offered = Metric {
+                    value: schedule.offered_rate_per_s(),
+                    unit: "1/s".to_owned(),
+                    better: Better::Neither,
+                };
+                row.metrics.insert("offered_rate".to_owned(), offered);
+                row.facts
+                    .insert("capacity_per_s".to_owned(), format!("{:.0}", arm.capacity_per_s));
+                Ok(row)
+            })
+        })
     }
 }
 

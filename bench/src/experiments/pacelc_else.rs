@@ -17,7 +17,6 @@ use crate::{
         judge::{self, Bound, measured},
         virtual_time::{BACKEND as SIM, SILENT, Setup, Simulated, TURN},
     },
-    measure::rounds,
     record::{Better, Outcome, Row},
     sim_cluster::SimCluster,
     table::{self, Table, latency_ns},
@@ -219,28 +218,19 @@ fn measure(lab: &mut Lab<'_>, arms: &[Arm]) -> anyhow::Result<()> {
         .trial
         .saturating_sub(Duration::from_millis(400))
         .max(Duration::from_millis(100));
-    let orders = rounds::order(arms.len(), plan.rounds_count as usize, lab.choice.seed);
-    lab.progress.set_length(orders.len() as u64 * arms.len() as u64);
-    for (round, order) in orders.iter().enumerate() {
-        for index in order {
-            if lab.interrupted() || (round >= table::ROUNDS_MIN && lab.started.elapsed() > lab.budget) {
-                return Ok(());
-            }
-            let arm = &arms[*index];
-            lab.progress.set_message(format!(
-                "{} reads, loopback, log {}, round {}",
-                arm.read.name(),
-                arm.log,
-                round + 1
-            ));
-            lab.record_until_valid(|lab| {
-                let cell = Cell::start(lab, &arm.log, arm.read == How::Lease)?;
-                sockets::measure(lab, &cell, arm, round as u32, trial)
-            })?;
-            lab.progress.inc(1);
-        }
-    }
-    Ok(())
+    lab.in_rounds(arms, plan.rounds_count, |lab, turn| {
+        let arm = turn.arm;
+        lab.progress.set_message(format!(
+            "{} reads, loopback, log {}, round {}",
+            arm.read.name(),
+            arm.log,
+            turn.round + 1
+        ));
+        lab.record_until_valid(|lab| {
+            let cell = Cell::start(lab, &arm.log, arm.read == How::Lease)?;
+            sockets::measure(lab, &cell, arm, turn.round, trial)
+        })
+    })
 }
 
 /// One-way delays and syncs of a read.

@@ -11,7 +11,6 @@ use crate::{
     backends::{self, BackEnd, Kind, Napi, Room},
     claim::Claim,
     experiment::{Allowed, Axis, Experiment, Lab, Plan},
-    measure::rounds,
     place::End,
     record::{Better, Metric, Row, SupportRecord},
     server::MACHINE,
@@ -157,50 +156,41 @@ impl Experiment for PacketRate {
         let arms = arms(lab, self);
         let Plan { rounds_count, trial } = lab.plan(arms.len(), TRIAL_MIN + DRAIN);
         let duration = trial - DRAIN;
-        let orders = rounds::order(arms.len(), rounds_count as usize, lab.choice.seed);
-        lab.progress.set_length(orders.len() as u64 * arms.len() as u64);
-        for (round, order) in orders.iter().enumerate() {
-            for index in order {
-                if lab.interrupted() {
-                    return Ok(());
-                }
-                let arm = &arms[*index];
-                lab.progress.set_message(format!(
-                    "{}, {} bytes, round {}",
-                    arm.sender.name,
-                    arm.frame_bytes,
-                    round + 1
-                ));
-                let trial = OneWay {
-                    sender: arm.sender,
-                    sink: arm.sink,
-                    frame_bytes: arm.frame_bytes,
-                    rate_per_s: (arm.rate_per_s > 0.0).then_some(arm.rate_per_s),
-                    duration,
-                    room: room(arm),
+        lab.in_rounds(&arms, rounds_count, |lab, turn| {
+            let arm = turn.arm;
+            lab.progress.set_message(format!(
+                "{}, {} bytes, round {}",
+                arm.sender.name,
+                arm.frame_bytes,
+                turn.round + 1
+            ));
+            let trial = OneWay {
+                sender: arm.sender,
+                sink: arm.sink,
+                frame_bytes: arm.frame_bytes,
+                rate_per_s: (arm.rate_per_s > 0.0).then_some(arm.rate_per_s),
+                duration,
+                room: room(arm),
+            };
+            // A repetition must not count frames of the attempt before it.
+            let mut stream_id = turn.number;
+            lab.record_until_valid(|lab| {
+                let outcome = one_way::run(lab, &trial, stream_id)?;
+                stream_id = stream_id.wrapping_add(1 << 24);
+                let position = Position {
+                    experiment: self.id(),
+                    axis: BTreeMap::from([
+                        (FRAME_BYTES.name.to_owned(), arm.frame_bytes.to_string()),
+                        (SINK.name.to_owned(), arm.sink_word.clone()),
+                        (RATE.name.to_owned(), arm.rate_per_s.to_string()),
+                    ]),
+                    round: turn.round,
+                    twin: arm.twin,
+                    seed: lab.choice.seed,
                 };
-                // A repetition must not count frames of the attempt before it.
-                let mut stream_id = (round * arms.len() + index) as u32;
-                lab.record_until_valid(|lab| {
-                    let outcome = one_way::run(lab, &trial, stream_id)?;
-                    stream_id = stream_id.wrapping_add(1 << 24);
-                    let position = Position {
-                        experiment: self.id(),
-                        axis: BTreeMap::from([
-                            (FRAME_BYTES.name.to_owned(), arm.frame_bytes.to_string()),
-                            (SINK.name.to_owned(), arm.sink_word.clone()),
-                            (RATE.name.to_owned(), arm.rate_per_s.to_string()),
-                        ]),
-                        round: round as u32,
-                        twin: arm.twin,
-                        seed: lab.choice.seed,
-                    };
-                    Ok(row(&trial, outcome, position))
-                })?;
-                lab.progress.inc(1);
-            }
-        }
-        Ok(())
+                Ok(row(&trial, outcome, position))
+            })
+        })
     }
 }
 

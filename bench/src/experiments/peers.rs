@@ -17,7 +17,6 @@ use crate::{
     experiment::{Axis, Experiment, Lab},
     experiments::judge::{self, Bound},
     host::{self, Seat},
-    measure::rounds,
     place::End,
     record::{Better, Metric, ModeRecord, Row, Validity},
     table::{Arm, Table},
@@ -85,50 +84,41 @@ impl Experiment for Peers {
         let arms = ["sockperf", OURS];
         // sockperf needs 400 ms to warm up and as long to start.
         let plan = lab.plan(arms.len(), DURATION + Duration::from_millis(500));
-        let orders = rounds::order(arms.len(), plan.rounds_count as usize, lab.choice.seed);
-        lab.progress.set_length(orders.len() as u64 * arms.len() as u64);
-        for (round, order) in orders.iter().enumerate() {
-            for index in order {
-                if lab.interrupted() {
-                    return Ok(());
-                }
-                lab.progress
-                    .set_message(format!("{}, round {}", arms[*index], round + 1));
-                let position = Position {
-                    experiment: self.id(),
-                    axis: BTreeMap::from([("frame_bytes".to_owned(), FRAME_BYTES.to_string())]),
-                    round: round as u32,
-                    twin: false,
-                    seed: lab.choice.seed,
-                };
-                let row = match arms[*index] {
-                    "sockperf" => sockperf(lab, position)?,
-                    _ => {
-                        let trial = Trial {
-                            backend: ours,
-                            client_backend: None,
-                            frame_bytes: FRAME_BYTES,
-                            cpus: Cpus::One,
-                            load: Load::Closed { duration: DURATION },
-                            timeout: Duration::from_millis(500),
-                            stall: None,
-                            service_spin: Duration::ZERO,
-                            room: Room { frames_count: 64 },
-                            overflow_is_measured: false,
-                        };
-                        let mut row = trial::run(lab, &trial, round as u32)?.into_row(&trial, position);
-                        let p50 = row.latency.as_ref().and_then(|_| crate::table::latency_ns(0.5)(&row));
-                        if let Some(value) = p50 {
-                            row.metrics.insert(P50.to_owned(), nanoseconds(value));
-                        }
-                        row
+        lab.in_rounds(&arms, plan.rounds_count, |lab, turn| {
+            lab.progress
+                .set_message(format!("{}, round {}", *turn.arm, turn.round + 1));
+            let position = Position {
+                experiment: self.id(),
+                axis: BTreeMap::from([("frame_bytes".to_owned(), FRAME_BYTES.to_string())]),
+                round: turn.round,
+                twin: false,
+                seed: lab.choice.seed,
+            };
+            let row = match *turn.arm {
+                "sockperf" => sockperf(lab, position)?,
+                _ => {
+                    let trial = Trial {
+                        backend: ours,
+                        client_backend: None,
+                        frame_bytes: FRAME_BYTES,
+                        cpus: Cpus::One,
+                        load: Load::Closed { duration: DURATION },
+                        timeout: Duration::from_millis(500),
+                        stall: None,
+                        service_spin: Duration::ZERO,
+                        room: Room { frames_count: 64 },
+                        overflow_is_measured: false,
+                    };
+                    let mut row = trial::run(lab, &trial, turn.round)?.into_row(&trial, position);
+                    let p50 = row.latency.as_ref().and_then(|_| crate::table::latency_ns(0.5)(&row));
+                    if let Some(value) = p50 {
+                        row.metrics.insert(P50.to_owned(), nanoseconds(value));
                     }
-                };
-                lab.record(row)?;
-                lab.progress.inc(1);
-            }
-        }
-        Ok(())
+                    row
+                }
+            };
+            lab.record(row)
+        })
     }
 }
 

@@ -15,7 +15,6 @@ use self::{
 use crate::{
     claim::Claim,
     experiment::{Axis, Experiment, Lab},
-    measure::rounds,
 };
 
 /// See the module.
@@ -84,20 +83,11 @@ impl Experiment for QuorumLadder {
         let grounds = Grounds::of(&rungs)?;
         // A cluster is started and elects its leader before anything is measured, which the plan does not know of.
         let plan = lab.plan(rungs.len(), Duration::from_millis(300));
-        let orders = rounds::order(rungs.len(), plan.rounds_count as usize, lab.choice.seed);
-        lab.progress.set_length(orders.len() as u64 * rungs.len() as u64);
-        for (round, order) in orders.iter().enumerate() {
-            for index in order {
-                if lab.interrupted() || (round > 2 && lab.started.elapsed() > lab.budget) {
-                    return Ok(());
-                }
-                let rung = &rungs[*index];
-                lab.progress
-                    .set_message(format!("{}, round {}", rung.describe(), round + 1));
-                lab.record_until_valid(|lab| measure(lab, (&grounds, rung), round as u32, plan.trial))?;
-                lab.progress.inc(1);
-            }
-        }
-        Ok(())
+        lab.in_rounds(&rungs, plan.rounds_count, |lab, turn| {
+            let rung = turn.arm;
+            lab.progress
+                .set_message(format!("{}, round {}", rung.describe(), turn.round + 1));
+            lab.record_until_valid(|lab| measure(lab, (&grounds, rung), turn.round, plan.trial))
+        })
     }
 }

@@ -11,7 +11,6 @@ use crate::{
     claim::{Claim, Judgement, Source},
     experiment::{Allowed, Axis, Experiment, Lab},
     experiments::judge::{self, Bound, measured},
-    measure::rounds,
     record::{Outcome, Row},
     table::{Arm, ROUNDS_MIN, Table},
     trial::{self, Cpus, Load, Position, Trial},
@@ -163,76 +162,65 @@ impl Experiment for RttBreakdown {
         }
         let arms = arms(self, lab, no_driver.is_none(), no_ring_stamps.is_none());
         let plan = lab.plan(arms.len(), Duration::from_millis(100));
-        let orders = rounds::order(arms.len(), plan.rounds_count as usize, lab.choice.seed);
-        lab.progress.set_length(orders.len() as u64 * arms.len() as u64);
-        for (round, order) in orders.iter().enumerate() {
-            for index in order {
-                if lab.interrupted() {
-                    return Ok(());
-                }
-                let What { way, cpus, apart } = arms[*index];
-                let ends = way.ends;
-                let driver = match apart {
-                    Some(Stations::SocketAndDriver) => "xdp",
-                    _ => "none",
-                };
-                let cpus_name = if cpus == Cpus::One { "one" } else { "two" };
-                lab.progress.set_message(format!(
-                    "{}, {ends}, CPUs: {cpus_name}, driver: {driver}, round {}",
-                    way.plain,
-                    round + 1
-                ));
-                let position = Position {
-                    experiment: self.id(),
-                    axis: BTreeMap::from([
-                        (ENDS.name.to_owned(), ends.to_owned()),
-                        (CPUS.name.to_owned(), cpus_name.to_owned()),
-                        (DRIVER.name.to_owned(), driver.to_owned()),
-                    ]),
-                    round: round as u32,
-                    twin: false,
-                    seed: lab.choice.seed,
-                };
-                let client_id = (round * arms.len() + index) as u32;
-                let Some(stations) = apart else {
-                    lab.record_until_valid(|lab| {
-                        let mut row = whole(lab, way.plain, cpus, plan.trial, client_id, &position)?;
-                        if let Some(why) = no_ring_stamps.as_ref().filter(|_| way.is_ring) {
-                            row.facts.insert(RING_STAMPS.to_owned(), format!("left out: {why:#}"));
-                        }
-                        Ok(row)
-                    })?;
-                    lab.progress.inc(1);
-                    continue;
-                };
-                let breakdown = Breakdown {
-                    wait: if ends == "blocking" {
-                        Wait::Blocking
-                    } else {
-                        Wait::Spinning
-                    },
-                    cpus,
-                    duration: plan.trial,
-                    client_id,
-                    stations,
-                };
-                lab.record_all_until_valid(|lab| {
-                    let mut rows = breakdown::measure(lab, &breakdown, &position)?;
-                    for row in &mut rows {
-                        let fact = match (stations, &no_driver) {
-                            (Stations::SocketAndDriver, _) => "XDP in the driver of each interface".to_owned(),
-                            (Stations::Ring, _) => "none: the interface's one program feeds the ring".to_owned(),
-                            (Stations::Socket, Some(why)) => why.clone(),
-                            (Stations::Socket, None) => "not asked for".to_owned(),
-                        };
-                        row.facts.insert("driver_stamps".to_owned(), fact);
+        lab.in_rounds(&arms, plan.rounds_count, |lab, turn| {
+            let What { way, cpus, apart } = *turn.arm;
+            let ends = way.ends;
+            let driver = match apart {
+                Some(Stations::SocketAndDriver) => "xdp",
+                _ => "none",
+            };
+            let cpus_name = if cpus == Cpus::One { "one" } else { "two" };
+            lab.progress.set_message(format!(
+                "{}, {ends}, CPUs: {cpus_name}, driver: {driver}, round {}",
+                way.plain,
+                turn.round + 1
+            ));
+            let position = Position {
+                experiment: self.id(),
+                axis: BTreeMap::from([
+                    (ENDS.name.to_owned(), ends.to_owned()),
+                    (CPUS.name.to_owned(), cpus_name.to_owned()),
+                    (DRIVER.name.to_owned(), driver.to_owned()),
+                ]),
+                round: turn.round,
+                twin: false,
+                seed: lab.choice.seed,
+            };
+            let client_id = turn.number;
+            let Some(stations) = apart else {
+                return lab.record_until_valid(|lab| {
+                    let mut row = whole(lab, way.plain, cpus, plan.trial, client_id, &position)?;
+                    if let Some(why) = no_ring_stamps.as_ref().filter(|_| way.is_ring) {
+                        row.facts.insert(RING_STAMPS.to_owned(), format!("left out: {why:#}"));
                     }
-                    Ok(rows)
-                })?;
-                lab.progress.inc(1);
-            }
-        }
-        Ok(())
+                    Ok(row)
+                });
+            };
+            let breakdown = Breakdown {
+                wait: if ends == "blocking" {
+                    Wait::Blocking
+                } else {
+                    Wait::Spinning
+                },
+                cpus,
+                duration: plan.trial,
+                client_id,
+                stations,
+            };
+            lab.record_all_until_valid(|lab| {
+                let mut rows = breakdown::measure(lab, &breakdown, &position)?;
+                for row in &mut rows {
+                    let fact = match (stations, &no_driver) {
+                        (Stations::SocketAndDriver, _) => "XDP in the driver of each interface".to_owned(),
+                        (Stations::Ring, _) => "none: the interface's one program feeds the ring".to_owned(),
+                        (Stations::Socket, Some(why)) => why.clone(),
+                        (Stations::Socket, None) => "not asked for".to_owned(),
+                    };
+                    row.facts.insert("driver_stamps".to_owned(), fact);
+                }
+                Ok(rows)
+            })
+        })
     }
 }
 

@@ -8,7 +8,6 @@ use crate::{
     claim::{Claim, Judgement, Source},
     experiment::{Allowed, Axis, Depth, Experiment, Lab},
     experiments::judge::{self, Bound, measured_ratio},
-    measure::rounds,
     record::{Outcome, Row},
     table::{Arm, Table, latency_ns},
     trial::{self, Cpus, Load, Position, Trial},
@@ -115,47 +114,41 @@ impl Experiment for RttLadder {
             }
         }
         let plan = lab.plan(arms.len(), Duration::from_millis(100));
-        let orders = rounds::order(arms.len(), plan.rounds_count as usize, lab.choice.seed);
-        lab.progress.set_length(orders.len() as u64 * arms.len() as u64);
-        for (round, order) in orders.iter().enumerate() {
-            for index in order {
-                if lab.interrupted() {
-                    return Ok(());
-                }
-                let (cpus, frame_bytes, backend, twin) = arms[*index];
-                lab.progress
-                    .set_message(format!("{}, {frame_bytes} bytes, round {}", backend.name, round + 1));
-                let trial = Trial {
-                    backend,
-                    client_backend: None,
-                    frame_bytes,
-                    cpus: if cpus == "one" { Cpus::One } else { Cpus::Two },
-                    load: Load::Closed { duration: plan.trial },
-                    timeout: TIMEOUT,
-                    stall: None,
-                    service_spin: Duration::ZERO,
-                    room: Room { frames_count: 64 },
-                    overflow_is_measured: false,
+        lab.in_rounds(&arms, plan.rounds_count, |lab, turn| {
+            let (cpus, frame_bytes, backend, twin) = *turn.arm;
+            lab.progress.set_message(format!(
+                "{}, {frame_bytes} bytes, round {}",
+                backend.name,
+                turn.round + 1
+            ));
+            let trial = Trial {
+                backend,
+                client_backend: None,
+                frame_bytes,
+                cpus: if cpus == "one" { Cpus::One } else { Cpus::Two },
+                load: Load::Closed { duration: plan.trial },
+                timeout: TIMEOUT,
+                stall: None,
+                service_spin: Duration::ZERO,
+                room: Room { frames_count: 64 },
+                overflow_is_measured: false,
+            };
+            let client_id = turn.number;
+            lab.record_until_valid(|lab| {
+                let outcome = trial::run(lab, &trial, client_id)?;
+                let position = Position {
+                    experiment: self.id(),
+                    axis: BTreeMap::from([
+                        (FRAME_BYTES.name.to_owned(), frame_bytes.to_string()),
+                        (CPUS.name.to_owned(), cpus.to_owned()),
+                    ]),
+                    round: turn.round,
+                    twin,
+                    seed: lab.choice.seed,
                 };
-                let client_id = (round * arms.len() + index) as u32;
-                lab.record_until_valid(|lab| {
-                    let outcome = trial::run(lab, &trial, client_id)?;
-                    let position = Position {
-                        experiment: self.id(),
-                        axis: BTreeMap::from([
-                            (FRAME_BYTES.name.to_owned(), frame_bytes.to_string()),
-                            (CPUS.name.to_owned(), cpus.to_owned()),
-                        ]),
-                        round: round as u32,
-                        twin,
-                        seed: lab.choice.seed,
-                    };
-                    Ok(outcome.into_row(&trial, position))
-                })?;
-                lab.progress.inc(1);
-            }
-        }
-        Ok(())
+                Ok(outcome.into_row(&trial, position))
+            })
+        })
     }
 }
 

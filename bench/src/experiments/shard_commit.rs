@@ -22,7 +22,6 @@ use crate::{
     measure::{
         QUANTILES, Recorder, Watch,
         gates::{self, Limits, Observation},
-        rounds,
     },
     record::{Better, Metric, ModeRecord, QuantileValue, Row, Validity},
     replicas::{self, Arrivals, Manner, OpenClient, OpenOptions, ReplicaReport, ReplicaRole, Shards},
@@ -156,30 +155,18 @@ impl Experiment for ShardCommit {
             Depth::Smallest | Depth::Full => Duration::from_millis(800),
         };
         let plan = lab.plan(3 * arms.len(), trial_min);
-        let orders = rounds::order(arms.len(), plan.rounds_count as usize, lab.choice.seed);
-        lab.progress.set_length((orders.len() * arms.len()) as u64);
-        for (round, order) in orders.iter().enumerate() {
-            for index in order {
-                if lab.interrupted() || (round >= ROUNDS_MIN && lab.started.elapsed() > lab.budget) {
-                    return Ok(());
-                }
-                let arm = arms[*index];
-                lab.progress.set_message(format!(
-                    "{} shards, {} writes/s each, round {}",
-                    arm.shards_count,
-                    arm.rate_per_s,
-                    round + 1
-                ));
-                lab.record_all_until_valid(|lab| measure(lab, &arm, round as u32, plan.trial))?;
-                lab.progress.inc(1);
-            }
-        }
-        Ok(())
+        lab.in_rounds(&arms, plan.rounds_count, |lab, turn| {
+            let arm = *turn.arm;
+            lab.progress.set_message(format!(
+                "{} shards, {} writes/s each, round {}",
+                arm.shards_count,
+                arm.rate_per_s,
+                turn.round + 1
+            ));
+            lab.record_all_until_valid(|lab| measure(lab, &arm, turn.round, plan.trial))
+        })
     }
 }
-
-/// Rounds that are measured whatever the budget: a paired ratio takes as many.
-const ROUNDS_MIN: usize = crate::table::ROUNDS_MIN;
 
 /// A folder for the logs of one trial, removed with it.
 struct Folder(std::path::PathBuf);

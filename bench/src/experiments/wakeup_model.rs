@@ -9,7 +9,6 @@ use crate::{
     claim::{Claim, Judgement, Source},
     experiment::{Allowed, Axis, Experiment, Lab},
     experiments::judge::{self, Bound, measured},
-    measure::rounds,
     record::Row,
     table::{Arm, ROUNDS_MIN, Table, latency_ns},
     trial::{self, Cpus, Load, Position, Trial},
@@ -102,56 +101,47 @@ impl Experiment for WakeupModel {
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
         let arms = arms(self, lab);
         let plan = lab.plan(arms.len(), TRIAL_MIN);
-        let orders = rounds::order(arms.len(), plan.rounds_count as usize, lab.choice.seed);
-        lab.progress.set_length(orders.len() as u64 * arms.len() as u64);
-        for (round, order) in orders.iter().enumerate() {
-            for index in order {
-                if lab.interrupted() {
-                    return Ok(());
+        lab.in_rounds(&arms, plan.rounds_count, |lab, turn| {
+            let (cpus, what) = *turn.arm;
+            let (ends, twin) = match what {
+                What::RoundTrip { ends, twin, .. } => (ends, twin),
+                What::BareWakeup => (NO_NETWORK, false),
+            };
+            let cpus_name = if cpus == Cpus::One { "one" } else { "two" };
+            lab.progress
+                .set_message(format!("{ends}, CPUs: {cpus_name}, round {}", turn.round + 1));
+            let position = Position {
+                experiment: self.id(),
+                axis: BTreeMap::from([
+                    (ENDS.name.to_owned(), ends.to_owned()),
+                    (CPUS.name.to_owned(), cpus_name.to_owned()),
+                ]),
+                round: turn.round,
+                twin,
+                seed: lab.choice.seed,
+            };
+            let client_id = turn.number;
+            lab.record_until_valid(|lab| match what {
+                What::BareWakeup => bare_wakeup::measure(lab, cpus, plan.trial, position.clone()),
+                What::RoundTrip { client, server, .. } => {
+                    let trial = Trial {
+                        backend: server,
+                        client_backend: Some(client),
+                        frame_bytes: FRAME_BYTES,
+                        cpus,
+                        load: Load::Closed { duration: plan.trial },
+                        timeout: TIMEOUT,
+                        stall: None,
+                        service_spin: Duration::ZERO,
+                        room: Room { frames_count: 64 },
+                        overflow_is_measured: false,
+                    };
+                    let mut row = trial::run(lab, &trial, client_id)?.into_row(&trial, position.clone());
+                    row.facts.insert("client_backend".to_owned(), client.name.to_owned());
+                    Ok(row)
                 }
-                let (cpus, what) = arms[*index];
-                let (ends, twin) = match what {
-                    What::RoundTrip { ends, twin, .. } => (ends, twin),
-                    What::BareWakeup => (NO_NETWORK, false),
-                };
-                let cpus_name = if cpus == Cpus::One { "one" } else { "two" };
-                lab.progress
-                    .set_message(format!("{ends}, CPUs: {cpus_name}, round {}", round + 1));
-                let position = Position {
-                    experiment: self.id(),
-                    axis: BTreeMap::from([
-                        (ENDS.name.to_owned(), ends.to_owned()),
-                        (CPUS.name.to_owned(), cpus_name.to_owned()),
-                    ]),
-                    round: round as u32,
-                    twin,
-                    seed: lab.choice.seed,
-                };
-                let client_id = (round * arms.len() + index) as u32;
-                lab.record_until_valid(|lab| match what {
-                    What::BareWakeup => bare_wakeup::measure(lab, cpus, plan.trial, position.clone()),
-                    What::RoundTrip { client, server, .. } => {
-                        let trial = Trial {
-                            backend: server,
-                            client_backend: Some(client),
-                            frame_bytes: FRAME_BYTES,
-                            cpus,
-                            load: Load::Closed { duration: plan.trial },
-                            timeout: TIMEOUT,
-                            stall: None,
-                            service_spin: Duration::ZERO,
-                            room: Room { frames_count: 64 },
-                            overflow_is_measured: false,
-                        };
-                        let mut row = trial::run(lab, &trial, client_id)?.into_row(&trial, position.clone());
-                        row.facts.insert("client_backend".to_owned(), client.name.to_owned());
-                        Ok(row)
-                    }
-                })?;
-                lab.progress.inc(1);
-            }
-        }
-        Ok(())
+            })
+        })
     }
 }
 

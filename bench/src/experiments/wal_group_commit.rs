@@ -24,10 +24,8 @@ use crate::{
     measure::{
         QUANTILES, Watch,
         gates::{self, Limits, Observation},
-        rounds,
     },
     record::{Better, Metric, ModeRecord, Row},
-    table::ROUNDS_MIN,
 };
 
 /// See the module.
@@ -143,25 +141,16 @@ impl Experiment for WalGroupCommit {
         let (files, rungs) = prepare(lab, folder, wanted, jobs_count)?;
         let plan = lab.plan(rungs.len(), TRIAL_MIN);
         let trial = plan.trial.min(TRIAL_MAX);
-        let orders = rounds::order(rungs.len(), plan.rounds_count as usize, lab.choice.seed);
-        lab.progress.set_length(orders.len() as u64 * rungs.len() as u64);
-        for (round, order) in orders.iter().enumerate() {
-            for index in order {
-                if lab.interrupted() || (round >= ROUNDS_MIN && lab.started.elapsed() > lab.budget) {
-                    return Ok(());
-                }
-                let rung = &rungs[*index];
-                lab.progress.set_message(format!(
-                    "{}, {} writers, round {}",
-                    rung.name(),
-                    rung.writers,
-                    round + 1
-                ));
-                lab.record_until_valid(|lab| measure(lab, &files, rung, round as u32, trial))?;
-                lab.progress.inc(1);
-            }
-        }
-        Ok(())
+        lab.in_rounds(&rungs, plan.rounds_count, |lab, turn| {
+            let rung = turn.arm;
+            lab.progress.set_message(format!(
+                "{}, {} writers, round {}",
+                rung.name(),
+                rung.writers,
+                turn.round + 1
+            ));
+            lab.record_until_valid(|lab| measure(lab, &files, rung, turn.round, trial))
+        })
     }
 }
 

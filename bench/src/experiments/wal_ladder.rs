@@ -21,10 +21,8 @@ use crate::{
     measure::{
         QUANTILES, Watch,
         gates::{self, Limits, Observation},
-        rounds,
     },
     record::{Better, Metric, ModeRecord, Row},
-    table::ROUNDS_MIN,
 };
 
 /// See the module.
@@ -199,27 +197,18 @@ impl Experiment for WalLadder {
         let fio = if has_fio { fio::version().ok() } else { None };
         let plan = lab.plan(rungs.len(), TRIAL_MIN);
         let trial = plan.trial.min(TRIAL_MAX);
-        let orders = rounds::order(rungs.len(), plan.rounds_count as usize, lab.choice.seed);
-        lab.progress.set_length(orders.len() as u64 * rungs.len() as u64);
-        for (round, order) in orders.iter().enumerate() {
-            for index in order {
-                if lab.interrupted() || (round >= ROUNDS_MIN && lab.started.elapsed() > lab.budget) {
-                    return Ok(());
-                }
-                let rung = &rungs[*index];
-                lab.progress.set_message(format!(
-                    "{}, {} of {} bytes, {}, round {}",
-                    rung.way.name,
-                    rung.work,
-                    rung.record_bytes,
-                    rung.beside,
-                    round + 1
-                ));
-                lab.record_until_valid(|lab| measure(lab, &mut files, rung, round as u32, trial, fio.as_deref()))?;
-                lab.progress.inc(1);
-            }
-        }
-        Ok(())
+        lab.in_rounds(&rungs, plan.rounds_count, |lab, turn| {
+            let rung = turn.arm;
+            lab.progress.set_message(format!(
+                "{}, {} of {} bytes, {}, round {}",
+                rung.way.name,
+                rung.work,
+                rung.record_bytes,
+                rung.beside,
+                turn.round + 1
+            ));
+            lab.record_until_valid(|lab| measure(lab, &mut files, rung, turn.round, trial, fio.as_deref()))
+        })
     }
 }
 
