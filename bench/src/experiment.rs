@@ -50,6 +50,10 @@ pub trait Experiment: Sync {
     fn needs_one_machine(&self) -> Option<&'static str> {
         None
     }
+    /// Does it happen in virtual time alone, so that it needs no hosts and no privilege?
+    fn is_virtual(&self) -> bool {
+        false
+    }
     /// Does it write files whose disk matters, so that `--dir` means something?
     fn keeps_files(&self) -> bool {
         false

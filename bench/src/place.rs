@@ -49,6 +49,7 @@ enum Ground {
         why: String,
     },
     Wire(Box<Ends>),
+    Nowhere,
 }
 
 /// Two machines.
@@ -102,6 +103,14 @@ impl Place {
         Ok(Place { ground, cpus })
     }
 
+    /// Where nothing is sent: everything that is measured happens in virtual time.
+    pub fn nowhere() -> Place {
+        Place {
+            ground: Ground::Nowhere,
+            cpus: crate::load::thread::usable_cpus(),
+        }
+    }
+
     /// Connects to the agent on the other machine and finds the two addresses that are measured between.
     ///
     /// # Errors
@@ -147,7 +156,7 @@ impl Place {
     pub fn agent(&self) -> Option<&Arc<Agent>> {
         match &self.ground {
             Ground::Wire(ends) => Some(&ends.agent),
-            Ground::Namespaces(_) | Ground::Loopback { .. } => None,
+            Ground::Namespaces(_) | Ground::Loopback { .. } | Ground::Nowhere => None,
         }
     }
 
@@ -158,7 +167,7 @@ impl Place {
                 let mtu_bytes = ends.interface.mtu_bytes.min(ends.agent.record().interface.mtu_bytes);
                 Some(frame_bytes_max(mtu_bytes, ends.client.addr.ip()))
             }
-            Ground::Namespaces(_) | Ground::Loopback { .. } => None,
+            Ground::Namespaces(_) | Ground::Loopback { .. } | Ground::Nowhere => None,
         }
     }
 
@@ -204,6 +213,9 @@ impl Place {
                 )
             }
             Ground::Loopback { why } => format!("the loopback interface of this machine, because {why}"),
+            Ground::Nowhere => {
+                "virtual time: nothing is sent anywhere, and how fast this machine is changes no figure".to_owned()
+            }
             Ground::Wire(ends) => format!(
                 "interface {} with {} to agent {}, whose {} has {}{}{}",
                 ends.interface.describe(),
@@ -236,7 +248,7 @@ impl Place {
                     mtu_bytes: network.facts().mtu_bytes,
                 }
             }
-            Ground::Loopback { .. } => Endpoint {
+            Ground::Loopback { .. } | Ground::Nowhere => Endpoint {
                 addr: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
                 interface: "lo".to_owned(),
                 mac: [0; 6],
@@ -280,6 +292,7 @@ impl Place {
             Ground::Namespaces(_) => None,
             Ground::Loopback { why } => Some(why),
             Ground::Wire(_) => Some("between two machines no hosts are made"),
+            Ground::Nowhere => Some("in virtual time no hosts are made"),
         }
     }
 
@@ -287,7 +300,7 @@ impl Place {
     pub fn is_veth(&self) -> bool {
         match &self.ground {
             Ground::Namespaces(_) => true,
-            Ground::Loopback { .. } => false,
+            Ground::Loopback { .. } | Ground::Nowhere => false,
             Ground::Wire(ends) => ends.interface.is_veth(),
         }
     }
@@ -317,7 +330,7 @@ impl Place {
         match (&self.ground, end) {
             (Ground::Namespaces(network), End::Client) => Some(&network.hosts()[0]),
             (Ground::Namespaces(network), End::Server) => Some(&network.hosts()[1]),
-            (Ground::Loopback { .. } | Ground::Wire(_), _) => None,
+            (Ground::Loopback { .. } | Ground::Wire(_) | Ground::Nowhere, _) => None,
         }
     }
 }

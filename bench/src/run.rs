@@ -72,9 +72,10 @@ pub fn verify(seed: Option<u64>, out: Option<PathBuf>) -> anyhow::Result<Exit> {
 fn measure(selection: Selection, wire: Option<&Wire>, out: Option<PathBuf>, json: bool) -> anyhow::Result<Exit> {
     // A user namespace can only be entered while there is one thread, so this comes first. It would lead away from the
     // interface that the user has named.
+    let is_virtual = selection.experiments.iter().all(|experiment| experiment.is_virtual());
     let privilege = match wire {
-        Some(_) => None,
-        None => Some(dataplane_netns::prepare()),
+        None if !is_virtual => Some(dataplane_netns::prepare()),
+        _ => None,
     };
     let stop = interrupts()?;
     let started = Instant::now();
@@ -89,7 +90,7 @@ fn measure(selection: Selection, wire: Option<&Wire>, out: Option<PathBuf>, json
     let place = match (wire, &privilege) {
         (Some(wire), _) => Place::between_machines(wire)?,
         (None, Some(privilege)) => Place::prepare(privilege)?,
-        (None, None) => unreachable!("asked for whenever no interface is named"),
+        (None, None) => Place::nowhere(),
     };
 
     let Selection {

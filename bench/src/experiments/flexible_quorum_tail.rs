@@ -129,6 +129,10 @@ impl Experiment for FlexibleQuorumTail {
         0.1
     }
 
+    fn is_virtual(&self) -> bool {
+        true
+    }
+
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
         let arms = arms(lab);
         anyhow::ensure!(

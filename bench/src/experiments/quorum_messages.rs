@@ -88,6 +88,10 @@ impl Experiment for QuorumMessages {
         0.1
     }
 
+    fn is_virtual(&self) -> bool {
+        true
+    }
+
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
         let mut arms = Vec::new();
         for replicas in lab.numbers(&REPLICAS) {
