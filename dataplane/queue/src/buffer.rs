@@ -72,6 +72,13 @@ impl SharedBuffer {
         true
     }
 
+    /// A packet takes the place of one that is no smaller, whatever the threshold is by now.
+    pub(crate) fn exchange(&mut self, old_bytes: u32, new_bytes: u32) {
+        debug_assert!(new_bytes <= old_bytes, "{new_bytes} B in the place of {old_bytes}");
+        self.give_back(old_bytes);
+        self.used_bytes += u64::from(new_bytes);
+    }
+
     /// Gives memory back.
     ///
     /// # Panics

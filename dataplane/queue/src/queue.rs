@@ -3,8 +3,13 @@
 use crate::{
     SimTime,
     buffer::SharedBuffer,
+    codel::{CoDel, CoDelOptions},
     drop_tail::{DropTail, DropTailOptions},
+    fq_codel::{FqCoDel, FqCoDelOptions},
     packet::{DropReason, Enqueued, Queued},
+    priority::Priority,
+    red::{Red, RedOptions},
+    trimming::{Trimming, TrimmingOptions},
 };
 
 /// What a port does with packets that cannot leave at once.
@@ -12,6 +17,16 @@ use crate::{
 pub enum Discipline {
     /// First in, first out, up to a bound; packets may be marked at a threshold.
     DropTail(DropTailOptions),
+    /// Random early detection.
+    Red(RedOptions),
+    /// Controlled delay, RFC 8289.
+    CoDel(CoDelOptions),
+    /// A queue for each flow, and CoDel on each, RFC 8290.
+    FqCoDel(FqCoDelOptions),
+    /// The highest priority first. The bound is that of all priorities together.
+    Priority(DropTailOptions),
+    /// Payloads are cut off instead of packets dropped, and headers go first: NDP.
+    Trimming(TrimmingOptions),
 }
 
 /// Packets that wait at a port.
@@ -20,51 +35,83 @@ pub struct Queue<T> {
     kind: Kind<T>,
 }
 
+/// The usual ones stand in place, the large ones behind a pointer: a topology has many ports, and most are of one kind.
 #[derive(Clone, Debug)]
 enum Kind<T> {
     DropTail(DropTail<T>),
+    Trimming(Trimming<T>),
+    Red(Box<Red<T>>),
+    CoDel(Box<CoDel<T>>),
+    FqCoDel(Box<FqCoDel<T>>),
+    Priority(Box<Priority<T>>),
+}
+
+/// Calls the same method on whichever it is.
+macro_rules! each {
+    ($kind:expr, $queue:ident => $call:expr) => {
+        match $kind {
+            Kind::DropTail($queue) => $call,
+            Kind::Trimming($queue) => $call,
+            Kind::Red($queue) => $call,
+            Kind::CoDel($queue) => $call,
+            Kind::FqCoDel($queue) => $call,
+            Kind::Priority($queue) => $call,
+        }
+    };
 }
 
 impl<T: Queued> Queue<T> {
-    /// An empty queue.
-    pub fn new(discipline: &Discipline) -> Queue<T> {
+    /// An empty queue. What it leaves to chance follows from `seed`, which should be another for each queue.
+    pub fn new(discipline: &Discipline, seed: u64) -> Queue<T> {
         let kind = match *discipline {
             Discipline::DropTail(options) => Kind::DropTail(DropTail::new(options)),
+            Discipline::Trimming(options) => Kind::Trimming(Trimming::new(options, seed)),
+            Discipline::Red(options) => Kind::Red(Box::new(Red::new(options, seed))),
+            Discipline::CoDel(options) => Kind::CoDel(Box::new(CoDel::new(options))),
+            Discipline::FqCoDel(options) => Kind::FqCoDel(Box::new(FqCoDel::new(options))),
+            Discipline::Priority(options) => Kind::Priority(Box::new(Priority::new(options))),
         };
         Queue { kind }
     }
 
     /// A packet arrives. `pool` is the memory of the switch that the port belongs to.
-    pub fn enqueue(&mut self, _now: SimTime, packet: T, pool: &mut SharedBuffer) -> Enqueued<T> {
+    pub fn enqueue(&mut self, now: SimTime, packet: T, pool: &mut SharedBuffer) -> Enqueued<T> {
         match &mut self.kind {
             Kind::DropTail(queue) => queue.enqueue(packet, pool),
+            Kind::Trimming(queue) => queue.enqueue(packet, pool),
+            Kind::Red(queue) => queue.enqueue(now, packet, pool),
+            Kind::CoDel(queue) => queue.enqueue(now, packet, pool),
+            Kind::FqCoDel(queue) => queue.enqueue(now, packet, pool),
+            Kind::Priority(queue) => queue.enqueue(packet, pool),
         }
     }
 
-    /// The wire is free: the packet that leaves. `dropped` hears of packets that are lost only now.
+    /// The wire is free: the packet that leaves. `dropped` hears of packets that are lost only now. `None` means that nothing
+    /// waits any more.
     pub fn dequeue(
         &mut self,
-        _now: SimTime,
+        now: SimTime,
         pool: &mut SharedBuffer,
-        _dropped: &mut impl FnMut(T, DropReason),
+        dropped: &mut impl FnMut(T, DropReason),
     ) -> Option<T> {
         match &mut self.kind {
             Kind::DropTail(queue) => queue.dequeue(pool),
+            Kind::Trimming(queue) => queue.dequeue(pool),
+            Kind::Red(queue) => queue.dequeue(now, pool),
+            Kind::CoDel(queue) => queue.dequeue(now, pool, dropped),
+            Kind::FqCoDel(queue) => queue.dequeue(now, pool, dropped),
+            Kind::Priority(queue) => queue.dequeue(pool),
         }
     }
 
     /// What waits, in bytes.
     pub fn bytes(&self) -> u64 {
-        match &self.kind {
-            Kind::DropTail(queue) => queue.bytes(),
-        }
+        each!(&self.kind, queue => queue.bytes())
     }
 
     /// How many packets wait.
     pub fn packets_count(&self) -> usize {
-        match &self.kind {
-            Kind::DropTail(queue) => queue.packets_count(),
-        }
+        each!(&self.kind, queue => queue.packets_count())
     }
 
     /// Whether nothing waits.
