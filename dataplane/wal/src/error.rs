@@ -2,7 +2,10 @@
 
 use std::io;
 
-use crate::format::{HeaderFault, VERSION};
+use crate::{
+    format::{HeaderFault, VERSION},
+    state::STATE_NAME,
+};
 
 /// Why a log cannot be opened, or goes no further.
 #[derive(Debug, thiserror::Error)]
@@ -59,9 +62,10 @@ pub enum WalError {
         /// What is wrong.
         what: String,
     },
-    /// The state was set in a commit that is lost together with its copy.
+    /// The state was set in a commit that may be lost, and the file of the state does not tell.
     #[error(
-        "{place}: the last state (term and vote) is lost: both of its copies are damaged, and a replica that forgets its vote may vote twice; empty the folder and let it join as a new replica\n{report}"
+        "{place}: the last state (term and vote) may be lost: where it stood in the log is damaged, and the file `{}` does not tell it either; a replica that forgets its vote may vote twice: empty the folder and let it join as a new replica\n{report}",
+        STATE_NAME
     )]
     StateLost {
         /// The folder.
@@ -128,6 +132,11 @@ impl WalError {
 
 /// Faults of a header that say "not ours" rather than "damaged".
 pub(crate) fn is_foreign(fault: HeaderFault) -> bool {
-    const { assert!(VERSION == 1, "there is no older version to read yet") };
+    const {
+        assert!(
+            VERSION == 2,
+            "versions 1 and 2 are read, and version 1 becomes 2 when it is opened"
+        )
+    };
     matches!(fault, HeaderFault::Version(_) | HeaderFault::SectorBytes(_))
 }

@@ -32,8 +32,8 @@ pub const SECTOR_HEADER_BYTES: usize = 16;
 pub const SECTOR_PAYLOAD_BYTES: usize = SECTOR_BYTES - SECTOR_HEADER_BYTES;
 /// The first bytes of a segment file.
 pub const MAGIC: [u8; 8] = *b"DPLABWAL";
-/// The format that this code writes, and the newest that it reads.
-pub const VERSION: u16 = 1;
+/// The format that this code writes, and the newest that it reads. Version 1 had no file for the state, and is otherwise the same.
+pub const VERSION: u16 = 2;
 /// Where the commits begin: behind the file header and the rest of its page, so that every device can write there.
 pub const FIRST_SECTOR: usize = 8;
 /// Contents' first bytes: [`CommitHeader`].
@@ -178,7 +178,7 @@ impl FileHeader {
             return Err(HeaderFault::Checksum);
         }
         let version = get_u16(sector, FILE_VERSION);
-        if version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             return Err(HeaderFault::Version(version));
         }
         let sector_bytes = get_u16(sector, FILE_SECTOR_BYTES);
@@ -191,6 +191,11 @@ impl FileHeader {
             file_bytes: get_u64(sector, FILE_BYTES),
         })
     }
+}
+
+/// The format version of a file whose header has been parsed.
+pub(crate) fn file_version(sector: &[u8; SECTOR_BYTES]) -> u16 {
+    get_u16(sector, FILE_VERSION)
 }
 
 /// Over the whole sector but the checksum itself.
@@ -261,7 +266,7 @@ pub struct CommitHeader {
     /// How far below this commit's number the last is that was known to be durable when this one was written. A commit
     /// that is missing and above that was never acknowledged; one at or below it was.
     pub durable_delta: u32,
-    /// How many states had been set, ever, modulo 2^32.
+    /// How many states had been set, ever.
     pub states_count: u32,
     /// How far below this commit's number the last is that overwrote earlier slots. 0: none, or long ago.
     pub cut_delta: u32,

@@ -22,6 +22,7 @@ mod scan;
 mod shape;
 mod shared;
 mod snapshot;
+mod state;
 mod storage;
 #[allow(unsafe_code, reason = "the one place that talks to the kernel directly")]
 mod sys;

@@ -4,12 +4,13 @@ use std::io;
 
 use crate::{
     error::{WalError, is_foreign},
-    format::{FileHeader, SECTOR_BYTES},
+    format::{FileHeader, SECTOR_BYTES, VERSION, file_version},
     replay::Standing,
-    report::{FindingKind, Report},
+    report::{Finding, FindingKind, Report},
     scan::{Walked, segment_index, segment_name, walk},
     snapshot::{self, SnapshotFile, SnapshotId, UNFINISHED},
-    storage::{OpenFor, Storage},
+    state::{Kept, STATE_NAME, StateFile},
+    storage::{FileId, OpenFor, Storage},
 };
 
 /// What a log needs to know.
@@ -65,6 +66,7 @@ const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 
 pub(crate) struct Opened {
     pub(crate) walked: Walked,
+    pub(crate) state_file: FileId,
     pub(crate) report: Report,
     /// Files that hold nothing of value.
     pub(crate) free: Vec<u32>,
@@ -107,7 +109,9 @@ pub(crate) fn read(storage: &mut dyn Storage, options: &WalOptions) -> Result<Wa
     let place = storage.place();
     let mut walked =
         walk(storage, &files.segments, options.cluster).map_err(WalError::io(format!("reading {place}")))?;
-    if walked.state_lost {
+    let state_file =
+        StateFile::read(storage, options.cluster).map_err(WalError::io(format!("reading {place}/{STATE_NAME}")))?;
+    if settle_state(&mut walked, &state_file) {
         return Err(WalError::StateLost {
             place,
             report: walked.report.to_string(),
@@ -137,6 +141,33 @@ pub(crate) fn read(storage: &mut dyn Storage, options: &WalOptions) -> Result<Wa
     let replay = &walked.replay;
     walked.report.damaged_slots = replay.damage.map(|damage| (replay.end(), damage.end));
     Ok(walked)
+}
+
+/// Which state counts: the log's, or one that the file of the state alone still tells. True: a later one may be lost.
+fn settle_state(walked: &mut Walked, file: &StateFile) -> bool {
+    let replay = &mut walked.replay;
+    match &file.newest {
+        Some(kept) => {
+            walked.max_lsn = walked.max_lsn.max(kept.lsn);
+            if kept.states_count > replay.states_count {
+                replay.states_count = kept.states_count;
+                replay.state.clone_from(&kept.state);
+                walked.report.findings.push(Finding {
+                    file: STATE_NAME.to_owned(),
+                    at_bytes: 0,
+                    lsn: Some(kept.lsn),
+                    slot: None,
+                    kind: FindingKind::StateAhead,
+                });
+            }
+        }
+        // A log that is whole tells the state itself; an old one has no such file.
+        None if walked.is_end_in_doubt || file.is_there && walked.report.commits_count == 0 => return true,
+        None => {}
+    }
+    let is_missing = !file.is_there && walked.version_max > 1;
+    walked.report.findings.extend(file.findings(is_missing));
+    replay.is_state_lost()
 }
 
 pub(crate) fn open(storage: &mut dyn Storage, options: &WalOptions) -> Result<Opened, WalError> {
@@ -172,6 +203,15 @@ pub(crate) fn open(storage: &mut dyn Storage, options: &WalOptions) -> Result<Op
         });
         synced.map_err(WalError::io(format!("making {name} durable")))?;
     }
+    let kept = Kept {
+        lsn: walked.max_lsn,
+        states_count: walked.replay.states_count,
+        state: walked.replay.state.clone(),
+    };
+    let state_file = StateFile::read(storage, options.cluster)
+        .and_then(|file| file.mend(storage, options.cluster, &kept))
+        .map_err(WalError::io(format!("making {place}/{STATE_NAME} hold the state")))?;
+    raise_versions(storage, &files)?;
     let stands = |id: SnapshotId| {
         let standing = walked.replay.snapshot;
         standing.is_some_and(|standing| (standing.end, standing.generation) == (id.end, Some(id.generation)))
@@ -199,11 +239,41 @@ pub(crate) fn open(storage: &mut dyn Storage, options: &WalOptions) -> Result<Op
         .filter(|&file_index| !is_live(file_index) && !is_damaged(file_index))
         .collect();
     Ok(Opened {
+        state_file,
         report: walked.report.clone(),
         walked,
         free,
         files_count: indices.max().map_or(0, |last| last + 1),
     })
+}
+
+/// Files of an older format become such of this one, so that no older build goes on with the log and leaves the file of the
+/// state as it is.
+fn raise_versions(storage: &mut dyn Storage, files: &Files) -> Result<(), WalError> {
+    for &(file_index, _) in &files.segments {
+        let name = segment_name(file_index);
+        let mut raise = || {
+            let mut sector = [0; SECTOR_BYTES];
+            let file = storage.open(&name, OpenFor::Use)?;
+            // A header that cannot be read stays as it is: it is among the findings.
+            let raised = match storage.read_at(file, 0, &mut sector) {
+                Ok(SECTOR_BYTES) => match FileHeader::parse(&sector) {
+                    Ok(header) if file_version(&sector) < VERSION => {
+                        header.emit(&mut sector);
+                        storage.write_at(file, 0, &sector).and_then(|()| storage.sync(file))
+                    }
+                    _ => Ok(()),
+                },
+                Ok(_) => Ok(()),
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(()),
+                Err(error) => Err(error),
+            };
+            storage.close(file);
+            raised
+        };
+        raise().map_err(WalError::io(format!("raising the format version of {name}")))?;
+    }
+    Ok(())
 }
 
 fn refuse_foreign(storage: &mut dyn Storage, files: &Files, cluster: u64) -> Result<(), WalError> {

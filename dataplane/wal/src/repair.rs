@@ -14,6 +14,7 @@ use crate::{
     open::{WalOptions, files},
     report::{Finding, FindingKind},
     scan::segment_name,
+    state::STATE_NAME,
     storage::{OpenFor, Storage},
     wal::Wal,
 };
@@ -99,7 +100,10 @@ pub fn repair_storage(mut storage: Box<dyn Storage>, yes: bool) -> Result<Repair
         buffer_bytes: new.buffer_bytes.min(identity.segment_bytes as usize / 2),
         ..new
     };
-    Wal::open(storage, options)?.rewrite(&repair.files)?;
+    let mut wal = Wal::open(storage, options)?;
+    if !repair.files.is_empty() {
+        wal.rewrite(&repair.files)?;
+    }
     repair.is_done = true;
     Ok(repair)
 }
@@ -122,7 +126,9 @@ fn survey(storage: &mut dyn Storage) -> Result<(Repair, Identity), WalError> {
     if findings.is_empty() {
         return Ok((Repair::default(), identity));
     }
-    let mut files: Vec<String> = findings.iter().map(|finding| finding.file.clone()).collect();
+    // The state's file is mended by opening the log.
+    let damaged = findings.iter().filter(|finding| finding.file != STATE_NAME);
+    let mut files: Vec<String> = damaged.map(|finding| finding.file.clone()).collect();
     files.sort_unstable();
     files.dedup();
     let mut repair = Repair {
@@ -158,9 +164,9 @@ impl fmt::Display for Repair {
         for finding in &self.findings {
             writeln!(f, "{finding}")?;
         }
-        let (drops, removes) = match self.is_done {
-            true => ("dropped", "removed"),
-            false => ("would drop", "would remove"),
+        let (drops, removes, writes) = match self.is_done {
+            true => ("dropped", "removed", "wrote"),
+            false => ("would drop", "would remove", "would write"),
         };
         match self.lost_slots {
             None => writeln!(f, "{drops} no entry: all that counts can be read")?,
@@ -185,10 +191,13 @@ impl fmt::Display for Repair {
                 )?;
             }
         }
-        writeln!(
-            f,
-            "{removes} {}, after all that counts in it was written to another file",
-            self.files.join(", ")
-        )
+        match &self.files[..] {
+            [] => writeln!(f, "{writes} the state's file anew"),
+            files => writeln!(
+                f,
+                "{removes} {}, after all that counts in it was written to another file",
+                files.join(", ")
+            ),
+        }
     }
 }

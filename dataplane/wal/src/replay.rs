@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 
+use dataplane_waist::STATE_BYTES_MAX;
+
 use crate::format::{CommitHeader, NUMBER_MAX, Origin, RecordHeader, RecordKind};
 
 /// Where an entry's payload is.
@@ -39,15 +41,13 @@ pub(crate) struct Standing {
     pub(crate) generation: Option<u64>,
 }
 
-/// The state was set more often than can be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StateLost;
-
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Replay {
     pub(crate) state: Option<Vec<u8>>,
-    /// How often the state has been set, ever, modulo 2^32.
+    /// How often the state has been set, ever.
     pub(crate) states_count: u32,
+    /// The same, as commits behind lost ones tell it.
+    states_told: u32,
     pub(crate) snapshot: Option<Standing>,
     /// The slot of the first of `entries`.
     pub(crate) base: u64,
@@ -76,6 +76,8 @@ impl Replay {
     pub(crate) fn apply(&mut self, header: RecordHeader, payload: &[u8], at: Location) {
         match header.kind {
             RecordKind::Append => self.append(header, at),
+            // A longer one was never set by anybody.
+            RecordKind::State if payload.len() > STATE_BYTES_MAX => {}
             RecordKind::State => {
                 self.state = Some(payload.to_vec());
                 self.states_count = header.slot as u32;
@@ -182,7 +184,7 @@ impl Replay {
     }
 
     /// Commits above `last_lsn` are lost; `next`, with number `next_lsn`, is the first behind them that is not.
-    pub(crate) fn lost(&mut self, last_lsn: u64, next_lsn: u64, next: &CommitHeader) -> Result<bool, StateLost> {
+    pub(crate) fn lost(&mut self, last_lsn: u64, next_lsn: u64, next: &CommitHeader) {
         let was_cut = next.cut_delta > 0 && next_lsn.saturating_sub(u64::from(next.cut_delta)) > last_lsn;
         let is_whole = !was_cut && next.end == self.end() && next.begin == self.begin();
         if !is_whole {
@@ -210,10 +212,12 @@ impl Replay {
             self.heal();
         }
         self.has_begun = true;
-        match next.states_count == self.states_count {
-            true => Ok(!is_whole),
-            false => Err(StateLost),
-        }
+        self.states_told = self.states_told.max(next.states_count);
+    }
+
+    /// Whether states have been set that can be read nowhere, as later commits tell.
+    pub(crate) fn is_state_lost(&self) -> bool {
+        self.states_told > self.states_count
     }
 
     /// The end is damaged: of up to `records_max` records nothing is known.

@@ -38,6 +38,10 @@ pub enum FindingKind {
     DamagedUnused,
     /// A segment file's header.
     FileHeader(HeaderFault),
+    /// A copy of the state in the file of its own. It is written anew when the log is opened.
+    StateCopy,
+    /// The state stands in the file of its own alone: the commit that set it is damaged, or missing.
+    StateAhead,
 }
 
 /// What recovery found.
@@ -74,6 +78,13 @@ impl fmt::Display for Finding {
             }
             FindingKind::DamagedUnused => write!(f, "a sector that holds nothing of value is damaged")?,
             FindingKind::FileHeader(fault) => write!(f, "{fault}")?,
+            FindingKind::StateCopy => write!(f, "a copy of the state is damaged or missing")?,
+            FindingKind::StateAhead => {
+                write!(
+                    f,
+                    "the state stands here alone; the commit that set it is damaged or missing"
+                )?;
+            }
         }
         if let Some(lsn) = self.lsn {
             write!(f, " (commit {lsn}")?;

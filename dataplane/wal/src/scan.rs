@@ -46,8 +46,10 @@ pub(crate) struct Walked {
     /// Files that hold commits that count, oldest first: index, first commit, and the end of the highest slot in it.
     pub(crate) live: Vec<LiveSegment>,
     pub(crate) report: Report,
-    /// The state was set in a commit that is lost with its copy.
-    pub(crate) state_lost: bool,
+    /// Damaged sectors of which no later commit says what they held.
+    pub(crate) is_end_in_doubt: bool,
+    /// The highest format version of any file.
+    pub(crate) version_max: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +79,7 @@ pub(crate) fn walk(storage: &mut dyn Storage, files: &[(u32, u64)], cluster: u64
             });
         }
         walked.max_lsn = walked.max_lsn.max(segment.max_lsn());
+        walked.version_max = walked.version_max.max(segment.version().unwrap_or(0));
         durable_lsn = durable_lsn.max(segment.durable_lsn());
         for (prev_lsn, lsn) in segment.links() {
             let next = successors.entry(prev_lsn).or_insert(lsn);
@@ -259,10 +262,7 @@ impl Walker {
             self.tear(segment, at, Some(first.lsn));
             return false;
         }
-        match self.walked.replay.lost(last_lsn, first.lsn, &header) {
-            Ok(_) => {}
-            Err(_) => self.walked.state_lost = true,
-        }
+        self.walked.replay.lost(last_lsn, first.lsn, &header);
         if self.pending.is_none() {
             self.pending = Some(Pending {
                 records_max: 0,
@@ -437,6 +437,7 @@ impl Walker {
     fn note_unused(&mut self, segment: &Segment, from: usize) {
         for sector in (0..FIRST_SECTOR).chain(from..segment.sectors.len()) {
             if segment.sectors[sector] == Sector::Damaged {
+                self.walked.is_end_in_doubt = true;
                 self.walked.report.findings.push(Finding {
                     file: segment.name(),
                     at_bytes: (sector * SECTOR_BYTES) as u64,
@@ -450,6 +451,7 @@ impl Walker {
 
     fn finish(&mut self) {
         if let Some(pending) = &self.pending {
+            self.walked.is_end_in_doubt |= pending.is_damaged;
             let records_max = pending.records_max;
             // Who goes on names the damaged commit, so that what is readable in it still counts.
             self.walked.last_lsn = self.damaged_lsn.max(self.walked.last_lsn);

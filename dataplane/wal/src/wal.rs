@@ -10,7 +10,7 @@ mod segments;
 
 use std::{collections::VecDeque, io};
 
-use dataplane_waist::{Durable, Slot, Tail};
+use dataplane_waist::{Durable, STATE_BYTES_MAX, Slot, Tail};
 
 use crate::{
     buffer::{Buffer, CommitBuilder},
@@ -18,7 +18,7 @@ use crate::{
     format::{COMMIT_SECTORS_MAX, FIRST_SECTOR, RECORD_PAYLOAD_BYTES_MAX, RecordHeader, RecordKind, SECTOR_BYTES},
     open::{Opened, WalOptions},
     replay::{Damage, Replay, Standing},
-    report::Report,
+    report::{FindingKind, Report},
     scan::{LiveSegment, segment_name},
     shape::Shape,
     snapshot::SnapshotId,
@@ -60,6 +60,7 @@ pub struct Wal {
     /// The last commit that overwrote slots, and the lowest slot that any has since the log was opened.
     cut: (u64, u64),
 
+    state_file: FileId,
     file: Option<FileId>,
     at_sector: u32,
     /// Oldest first; the last is being written.
@@ -136,6 +137,27 @@ struct InFlight {
     file_index: u32,
     durable: Durable,
     install: Option<Install>,
+    state: Option<SetState>,
+}
+
+/// A state on its way to the disk.
+#[derive(Clone, Copy, Debug)]
+struct SetState {
+    states_total: u32,
+    bytes: [u8; STATE_BYTES_MAX],
+    len_bytes: usize,
+}
+
+impl SetState {
+    fn new(states_total: u32, state: &[u8]) -> SetState {
+        let mut bytes = [0; STATE_BYTES_MAX];
+        bytes[..state.len()].copy_from_slice(state);
+        SetState {
+            states_total,
+            bytes,
+            len_bytes: state.len(),
+        }
+    }
 }
 
 struct Poison {
@@ -153,6 +175,7 @@ impl Wal {
         let opened = crate::open::open(&mut *storage, &options)?;
         let Opened {
             walked,
+            state_file,
             report,
             free,
             files_count,
@@ -193,6 +216,7 @@ impl Wal {
             is_copying: false,
             // What was overwritten before is not known any more.
             cut: (walked.whole_lsn, tip.begin()),
+            state_file,
             file: None,
             at_sector: 0,
             live: walked.live,
@@ -225,6 +249,17 @@ impl Wal {
             wal.draft.overwritten_slot = Some(wal.tip.end);
         }
         wal.push_damage();
+        if wal
+            .report
+            .findings
+            .iter()
+            .any(|finding| finding.kind == FindingKind::StateAhead)
+        {
+            // The log is to hold it, too.
+            let header = record(RecordKind::State, u64::from(tip.states_total), 0, wal.state.len());
+            wal.builder.push(header, &wal.state);
+            wal.draft.has_state = true;
+        }
         Ok(wal)
     }
 

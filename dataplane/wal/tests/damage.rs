@@ -202,6 +202,10 @@ fn a_lost_state_is_no_state_to_go_on_with() {
     assert_eq!(contents(&mut wal).unwrap().state.as_deref(), Some(&b"the vote"[..]));
     drop(wal);
     disk.tamper("segment-0000", |bytes| bytes[state_places[1]] ^= 1);
+    // The file of the state still has it; without that, the commits behind tell that it is lost.
+    let mut wal = open(disk.copy()).unwrap();
+    assert_eq!(contents(&mut wal).unwrap().state.as_deref(), Some(&b"the vote"[..]));
+    disk.tamper("state", |bytes| bytes.fill(0));
     let error = open(disk).unwrap_err().to_string();
     assert!(error.contains("may vote twice"), "{error}");
 }

@@ -62,12 +62,12 @@ fn another_clusters_log_is_refused() {
 fn a_newer_format_is_refused() {
     let disk = with_a_snapshot();
     disk.tamper("segment-0000", |bytes| {
-        bytes[9] = 2;
+        bytes[9] = 3;
         let crc = dataplane_wire::checksum::crc32c(&bytes[..508]);
         bytes[508..512].copy_from_slice(&crc.to_be_bytes());
     });
     let error = refusal(disk, options());
-    assert!(error.contains("segment-0000: it has format version 2"), "{error}");
+    assert!(error.contains("segment-0000: it has format version 3"), "{error}");
 }
 
 #[test]

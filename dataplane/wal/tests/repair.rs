@@ -122,12 +122,14 @@ fn it_says_what_it_would_drop_and_then_drops_that() {
 #[test]
 fn a_lost_vote_cannot_be_repaired() {
     let disk = thirty();
-    disk.tamper("segment-0000", |bytes| {
-        let at: Vec<usize> = (0..bytes.len())
-            .filter(|&at| bytes[at..].starts_with(b"vote"))
-            .collect();
-        at.into_iter().for_each(|at| bytes[at] ^= 1);
-    });
+    for name in ["segment-0000", "state"] {
+        disk.tamper(name, |bytes| {
+            let at: Vec<usize> = (0..bytes.len())
+                .filter(|&at| bytes[at..].starts_with(b"vote"))
+                .collect();
+            at.into_iter().for_each(|at| bytes[at] ^= 1);
+        });
+    }
     let before = bytes_of(&disk);
     let error = repair_storage(Box::new(disk.clone()), true).unwrap_err().to_string();
     assert!(error.contains("may vote twice"), "{error}");
@@ -235,4 +237,19 @@ fn a_power_loss_in_the_middle_of_it_loses_nothing_more() {
     }
     println!("{images_count} power losses in {repaired_count} repairs");
     assert!(repaired_count * 2 > logs_count, "{repaired_count} of {logs_count}");
+}
+
+#[test]
+fn a_damaged_copy_of_the_vote_is_written_anew() {
+    let disk = thirty();
+    disk.tamper("state", |bytes| bytes[20] ^= 1);
+    let would = repair_storage(Box::new(disk.clone()), false).unwrap();
+    let text = would.to_string();
+    assert!(
+        text.contains("would write the state's file anew") && text.contains("state at byte 0"),
+        "{text}"
+    );
+    let done = repair_storage(Box::new(disk.clone()), true).unwrap();
+    assert!(done.is_done && done.files.is_empty() && done.lost_slots.is_none());
+    assert!(repair_storage(Box::new(disk), true).unwrap().findings.is_empty());
 }

@@ -8,7 +8,7 @@ use tests_fuzz::segments::{Contents, MENDED, disk, entries_under_checksums, file
 
 fuzz_target!(|bytes: &[u8]| {
     let files = files(bytes);
-    let disk = disk(&files);
+    let disk = disk(&files, bytes.first().copied().unwrap_or_default());
     let Ok((mut wal, found)) = open(&disk) else { return };
     let written = entries_under_checksums(&files);
     for entry in &found.entries {

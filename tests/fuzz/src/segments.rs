@@ -82,9 +82,20 @@ pub fn files(bytes: &[u8]) -> Vec<Vec<u8>> {
     (0..files_count).map(of_file).collect()
 }
 
+/// With this bit in the first byte, there is no file of the state, as in a log of format version 1; with the other one,
+/// neither of its pages can be read. Otherwise it says that no state was ever set, so that the log's own counts.
+const WITHOUT_STATE_FILE: u8 = 0x40;
+const DAMAGED_STATE_FILE: u8 = 0x20;
+
 /// A disk that holds them.
-pub fn disk(files: &[Vec<u8>]) -> Disk {
+pub fn disk(files: &[Vec<u8>], first: u8) -> Disk {
     let mut disk = Disk::new(1);
+    if first & WITHOUT_STATE_FILE == 0 {
+        Wal::open(Box::new(disk.clone()), options()).expect("an empty disk");
+    }
+    if first & (WITHOUT_STATE_FILE | DAMAGED_STATE_FILE) == DAMAGED_STATE_FILE {
+        disk.tamper("state", |bytes| bytes.fill(0xff));
+    }
     for (file_index, bytes) in files.iter().enumerate() {
         put(&mut disk, &format!("segment-{file_index:04}"), bytes);
     }

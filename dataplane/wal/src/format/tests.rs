@@ -81,7 +81,8 @@ fn a_newer_version_is_named() {
     let crc = file_crc(&sector);
     sector[FILE_CRC].copy_from_slice(&crc.to_be_bytes());
     let fault = FileHeader::parse(&sector).unwrap_err();
-    assert!(fault.to_string().contains("format version 2"), "{fault}");
+    assert_eq!(fault, HeaderFault::Version(VERSION + 1));
+    assert!(fault.to_string().contains("format version 3"), "{fault}");
 }
 
 proptest! {

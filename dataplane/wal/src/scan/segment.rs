@@ -6,6 +6,7 @@ use crate::{
     format::{
         COMMIT_HEADER_BYTES, CommitHeader, FIRST_SECTOR, FileHeader, HeaderFault, Origin, Place, RECORD_HEADER_BYTES,
         RecordKind, Records, SECTOR_BYTES, SECTOR_HEADER_BYTES, SECTOR_PAYLOAD_BYTES, Sector, SectorHeader,
+        file_version,
     },
     replay::Location,
     storage::{OpenFor, Storage},
@@ -95,6 +96,12 @@ impl Segment {
     pub(crate) fn commit_header(&self, sector: usize) -> CommitHeader {
         let bytes = self.payload(sector).first_chunk::<COMMIT_HEADER_BYTES>();
         CommitHeader::parse(bytes.expect("a sector is longer"))
+    }
+
+    /// The format version, if the header can be read.
+    pub(crate) fn version(&self) -> Option<u16> {
+        self.header.ok()?;
+        self.bytes.first_chunk().map(file_version)
     }
 
     /// The number of the commit that the file begins with; that of the first one that can be read, if that is another.

@@ -2,12 +2,13 @@
 
 use dataplane_waist::{Durable, Slot, Tail};
 
-use super::{InFlight, Install, Wal, record};
+use super::{InFlight, Install, SetState, Wal, record};
 use crate::{
     buffer::{Buffer, CommitBuilder},
     error::WalError,
     format::{CommitHeader, Place, RecordHeader, RecordKind, SECTOR_BYTES},
     scan::segment_name,
+    state::{self, STATE_NAME},
     storage::Completion,
 };
 
@@ -64,7 +65,8 @@ impl Wal {
         }
         let copies = &copies[..copies_count];
         let lsn = self.next_lsn;
-        let submitted = self.submit(builder, copies, draft.install);
+        let set = draft.has_state.then(|| SetState::new(self.tip.states_total, &state));
+        let submitted = self.submit(builder, copies, draft.install, set);
         self.state = state;
         submitted?;
         if let Some(slot) = draft.cut_slot {
@@ -87,6 +89,7 @@ impl Wal {
         builder: CommitBuilder,
         copies: &[(RecordHeader, &[u8])],
         install: Option<Install>,
+        state: Option<SetState>,
     ) -> Result<(), WalError> {
         let lsn = self.next_lsn;
         let delta = |to: u64| u32::try_from(lsn - to).unwrap_or(u32::MAX);
@@ -118,6 +121,7 @@ impl Wal {
                 states_count: self.states_count,
             },
             install,
+            state,
         });
         self.next_lsn += 1;
         self.last_lsn = lsn;
@@ -151,6 +155,21 @@ impl Wal {
         if let Err(error) = completion.result {
             let name = segment_name(done.file_index);
             return Err(self.fail(format!("making commit {} in {name} durable", done.lsn), error));
+        }
+        if let Some(set) = done.state {
+            let state = &set.bytes[..set.len_bytes];
+            let cluster = self.options.cluster;
+            let kept = state::write(
+                &mut *self.storage,
+                self.state_file,
+                cluster,
+                done.lsn,
+                set.states_total,
+                state,
+            );
+            if let Err(error) = kept {
+                return Err(self.fail(format!("writing {STATE_NAME}"), error));
+            }
         }
         if !self.is_copying {
             self.durable_lsn = done.lsn;

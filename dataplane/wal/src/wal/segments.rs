@@ -129,7 +129,7 @@ impl Wal {
         copies: &[(RecordHeader, &[u8])],
         durable: Durable,
     ) -> Result<(), WalError> {
-        self.submit(builder, copies, None)?;
+        self.submit(builder, copies, None, None)?;
         if let Some(last) = self.in_flight.back_mut() {
             last.durable = durable;
         }
