@@ -2,7 +2,8 @@
 //! afterwards. Without the privilege to make them a test prints the reason and passes.
 
 use dataplane_netns::{
-    Names, NapiThreads, Network, NetworkOptions, OffloadState, Offloads, Privilege, Topology, prepare,
+    Names, NapiThreads, Network, NetworkOptions, OffloadState, Offloads, Privilege, Topology, prepare, read_offloads,
+    run_at,
 };
 use ebpf_host::{Loaded, Mode, Program, Settings};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -272,4 +273,50 @@ fn receive_work_gets_threads_where_there_is_napi_and_loses_them_again() {
             drop((again, attached));
         })
         .unwrap();
+}
+
+#[test]
+fn a_card_is_in_the_wire_of_its_host_and_its_receive_work_can_have_threads() {
+    if !may_build("cards") {
+        return;
+    }
+    let options = NetworkOptions {
+        cards: vec![1, 2],
+        ..NetworkOptions::new(Topology::Star { hosts: 3 })
+    };
+    let network = Network::build(&options).unwrap();
+    assert_eq!(network.hosts().len(), 3, "a card is not a host");
+    all_reach_all(&network).unwrap();
+    let [card, other] = network.cards() else {
+        panic!("two cards")
+    };
+    assert_eq!((card.host(), other.host()), (1, 2));
+    let there = card.run(namespace_here).unwrap();
+    assert_eq!(run_at(&card.path(), namespace_here).unwrap(), there);
+    let own = [network.hosts()[1].run(namespace_here).unwrap(), namespace_here()];
+    assert!(!own.contains(&there), "a card has a namespace of its own");
+
+    // The number of time slices is the third word (Documentation/scheduler/sched-stats.rst).
+    let slices_count = |pid: u32| -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
+        text.split_whitespace().nth(2).unwrap().parse().unwrap()
+    };
+    let threads = card.run(|| NapiThreads::start_with_gro(card.outer())).unwrap().unwrap();
+    let &[pid] = threads.pids() else {
+        panic!("a thread for the one queue: {:?}", threads.pids())
+    };
+    let before = slices_count(pid);
+    let [client, host, _] = network.hosts() else {
+        panic!("three hosts")
+    };
+    ping((client, client.ipv4().into()), (host, host.ipv4().into()), 64).unwrap();
+    assert!(
+        slices_count(pid) > before,
+        "what comes from the wire goes through the thread"
+    );
+    assert_ne!(card.run(|| read_offloads(card.outer())).unwrap(), OffloadState::Off);
+    drop(threads);
+    assert_eq!(card.run(|| read_offloads(card.outer())).unwrap(), OffloadState::Off);
+    all_reach_all(&network).unwrap();
+    network.remove().unwrap();
 }

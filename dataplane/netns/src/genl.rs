@@ -161,6 +161,11 @@ impl Attributes {
         self.put(kind, &value);
     }
 
+    /// One that says yes by being there.
+    pub fn flag(&mut self, kind: u16) {
+        self.put(kind, &[]);
+    }
+
     pub fn nested(&mut self, kind: u16, write: impl FnOnce(&mut Attributes)) {
         let mut inner = Attributes::default();
         write(&mut inner);

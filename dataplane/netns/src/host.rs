@@ -3,7 +3,7 @@
 use crate::NetError;
 use crate::namespace::{Entered, Namespace};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// One of the hosts of a [`Network`](crate::Network). A clone may outlive the network; its links are gone then.
@@ -89,4 +89,68 @@ impl Host {
     pub fn path(&self) -> PathBuf {
         self.namespace.path()
     }
+}
+
+/// A card in front of a host ([`NetworkOptions::cards`](crate::NetworkOptions::cards)): it has the wire at its outer interface
+/// and its host at its inner one, and a bridge between them. It has no address; the host's is what the others know.
+#[derive(Clone, Debug)]
+pub struct Card {
+    namespace: Arc<Namespace>,
+    host: usize,
+    inner: &'static str,
+    outer: &'static str,
+}
+
+impl Card {
+    pub(crate) fn new(namespace: Arc<Namespace>, host: usize, (inner, outer): (&'static str, &'static str)) -> Card {
+        Card {
+            namespace,
+            host,
+            inner,
+            outer,
+        }
+    }
+
+    /// Number of the host behind it.
+    pub fn host(&self) -> usize {
+        self.host
+    }
+
+    /// Name of the interface to the host.
+    pub fn inner(&self) -> &'static str {
+        self.inner
+    }
+
+    /// Name of the interface to the switch.
+    pub fn outer(&self) -> &'static str {
+        self.outer
+    }
+
+    /// As [`Host::run`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run<T>(&self, work: impl FnOnce() -> T) -> Result<T, NetError> {
+        let inside = self.namespace.enter()?;
+        let value = work();
+        inside.leave()?;
+        Ok(value)
+    }
+
+    /// As [`Host::path`]; [`run_at`] enters it.
+    pub fn path(&self) -> PathBuf {
+        self.namespace.path()
+    }
+}
+
+/// Runs `work` with the calling thread inside the network namespace at `path`, which may be another process's. Otherwise as
+/// [`Host::run`].
+///
+/// # Errors
+/// As there; what opening `path` says.
+pub fn run_at<T>(path: &Path, work: impl FnOnce() -> T) -> Result<T, NetError> {
+    let inside = Namespace::open(path)?.enter()?;
+    let value = work();
+    inside.leave()?;
+    Ok(value)
 }

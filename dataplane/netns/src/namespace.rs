@@ -6,7 +6,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::File;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The calling thread's own network namespace. `/proc/self` would be the main thread's.
 const OF_THIS_THREAD: &str = "/proc/thread-self/ns/net";
@@ -28,6 +28,14 @@ impl Namespace {
             name: name.to_owned(),
             file,
         })
+    }
+
+    /// One that is there already.
+    pub fn open(path: &Path) -> Result<Namespace, NetError> {
+        let name = path.display().to_string();
+        let file =
+            File::open(path).map_err(|error| NetError::kernel("opening the network namespace at", &name, error))?;
+        Ok(Namespace { name, file })
     }
 
     pub fn name(&self) -> &str {

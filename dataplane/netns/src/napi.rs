@@ -1,10 +1,12 @@
 //! Threaded NAPI: an interface's receive work in kernel threads of its own, instead of in a softirq of whoever brings the
 //! frames (Documentation/networking/napi.rst, "Threaded NAPI").
 
+use crate::offload::{Ethtool, GRO};
 use crate::{NetError, thread};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::Write;
 
@@ -14,6 +16,28 @@ pub struct NapiThreads {
     /// What the kernel reads the setting from, in the sysfs of the interface's namespace.
     setting: File,
     pids: Vec<u32>,
+    /// Goes after the threads.
+    gro: Option<GroOn>,
+}
+
+/// GRO of an interface, which has NAPI by it; off again when this is dropped.
+struct GroOn {
+    /// Its socket belongs to the interface's namespace.
+    ethtool: Ethtool,
+    interface: String,
+}
+
+impl fmt::Debug for GroOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GRO of {}", self.interface)
+    }
+}
+
+impl Drop for GroOn {
+    fn drop(&mut self) {
+        // Refused only where the interface has gone, and its features with it.
+        let _ = self.ethtool.switch(&self.interface, &[GRO.to_owned()], false);
+    }
 }
 
 impl NapiThreads {
@@ -44,7 +68,29 @@ impl NapiThreads {
             .write_all(b"1")
             .map_err(fail("giving a thread to the NAPI of"))?;
         let pids = threads_of(interface).difference(&before).copied().collect();
-        Ok(NapiThreads { setting, pids })
+        Ok(NapiThreads {
+            setting,
+            pids,
+            gro: None,
+        })
+    }
+
+    /// As [`NapiThreads::start`], for a veth without a native program: GRO gives it NAPI, and is switched off again in the end.
+    /// Datagrams are never coalesced by it, unless their receiver asks for that (UDP_GRO).
+    ///
+    /// # Errors
+    /// As there; what ethtool says.
+    pub fn start_with_gro(interface: &str) -> Result<NapiThreads, NetError> {
+        let fail = |error| NetError::kernel("switching on GRO of", interface, error);
+        let mut ethtool = Ethtool::open().map_err(fail)?;
+        ethtool.switch(interface, &[GRO.to_owned()], true).map_err(fail)?;
+        let gro = GroOn {
+            ethtool,
+            interface: interface.to_owned(),
+        };
+        let mut threads = NapiThreads::start(interface)?;
+        threads.gro = Some(gro);
+        Ok(threads)
     }
 
     /// Process ids of the threads; none where another PID namespace has them.

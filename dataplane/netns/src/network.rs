@@ -1,10 +1,10 @@
 //! Building a network from its plan, and taking it down again.
 
-use crate::host::{Host, Interface};
+use crate::host::{Card, Host, Interface};
 use crate::names::{Maker, Published, prepare_names_dir};
 use crate::namespace::Namespace;
 use crate::offload::{self, OffloadState, Offloads};
-use crate::plan::{BRIDGE, End, Plan, SpaceKind, networks};
+use crate::plan::{BRIDGE, End, INNER, OUTER, Plan, SpaceKind, networks};
 use crate::wire::{VethEnd, Wire};
 use crate::{NetError, Topology, sysctl, thread};
 use std::path::PathBuf;
@@ -36,6 +36,9 @@ pub struct NetworkOptions {
     pub publish_names: bool,
     /// A star's hosts that get no frames to addresses which the switch does not know, by number; all others do.
     pub unflooded_hosts: Vec<usize>,
+    /// A star's hosts with a card in front, by number: a namespace that bridges between the host and the switch, as a SmartNIC
+    /// with an operating system of its own stands in the wire.
+    pub cards: Vec<usize>,
 }
 
 impl NetworkOptions {
@@ -47,6 +50,7 @@ impl NetworkOptions {
             offloads: Offloads::Off,
             publish_names: true,
             unflooded_hosts: Vec::new(),
+            cards: Vec::new(),
         }
     }
 }
@@ -82,7 +86,7 @@ pub struct InterfaceOffloads {
 /// Whether the hosts can be found by `ip netns`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Names {
-    /// By these paths, in the order of the hosts; a star's switch comes last.
+    /// By these paths, in the order of the hosts; a star's switch comes behind them, and its cards behind that.
     Published(Vec<PathBuf>),
     /// Not.
     Hidden {
@@ -97,6 +101,7 @@ pub enum Names {
 pub struct Network {
     made: Made,
     hosts: Vec<Host>,
+    cards: Vec<Card>,
     facts: NetworkFacts,
 }
 
@@ -117,13 +122,18 @@ impl Network {
                 ),
             });
         }
-        let plan = Plan::of(options.topology)?;
+        let plan = Plan::of(options.topology, &options.cards)?;
         thread::run("dplab-netns", || build_on_this_thread(options, &plan))?
     }
 
     /// The hosts in order. A star's switch is not among them.
     pub fn hosts(&self) -> &[Host] {
         &self.hosts
+    }
+
+    /// The cards, in the order in which they were asked for.
+    pub fn cards(&self) -> &[Card] {
+        &self.cards
     }
 
     /// What was built, read back.
@@ -200,7 +210,7 @@ fn build_on_this_thread(options: &NetworkOptions, plan: &Plan) -> Result<Network
         sysctl::settle(&space.name, forwards, has_ipv6)?;
         let wire = Wire::open_here(&space.name)?;
         wire.up(wire.link("lo")?.index, "lo")?;
-        if space.kind == SpaceKind::Switch {
+        if space.kind.is_bridge() {
             wire.add_bridge(options.mtu_bytes)?;
             sysctl::settle_switch(&space.name)?;
         }
@@ -234,9 +244,11 @@ fn build_on_this_thread(options: &NetworkOptions, plan: &Plan) -> Result<Network
     builder.configure(&made.namespaces)?;
     let offloads = builder.verify(&made.namespaces)?;
     let hosts = hosts(plan, &made.namespaces, has_ipv6);
+    let cards = cards(plan, &made.namespaces);
     Ok(Network {
         made,
         hosts,
+        cards,
         facts: NetworkFacts {
             driver: "veth",
             topology: options.topology,
@@ -278,12 +290,14 @@ impl Builder<'_> {
             self.await_ready(end)?;
         }
         // Only now: going down, or losing carrier, would have flushed them.
-        for (near, far) in self.plan.veths.iter().filter(|(_, far)| far.addresses.is_none()) {
-            let wire = &self.wires[far.space];
-            let index = wire.link(&far.interface)?.index;
-            wire.add_forwarding(index, &far.interface, near.mac)?;
-            if self.options.unflooded_hosts.contains(&near.space) {
-                wire.do_not_flood(index, &far.interface)?;
+        for port in self.plan.ends() {
+            let Some((host, mac)) = port.leads_to else { continue };
+            let wire = &self.wires[port.space];
+            let index = wire.link(&port.interface)?.index;
+            wire.add_forwarding(index, &port.interface, mac)?;
+            let is_switch = self.plan.spaces[port.space].kind == SpaceKind::Switch;
+            if is_switch && self.options.unflooded_hosts.contains(&host) {
+                wire.do_not_flood(index, &port.interface)?;
             }
         }
         for neighbour in &self.plan.neighbours {
@@ -408,7 +422,7 @@ fn publish(options: &NetworkOptions, made: &mut Made) -> Names {
 fn hosts(plan: &Plan, namespaces: &[Arc<Namespace>], has_ipv6: bool) -> Vec<Host> {
     let mut hosts = Vec::new();
     for (space, namespace) in namespaces.iter().enumerate() {
-        if plan.spaces[space].kind == SpaceKind::Switch {
+        if plan.spaces[space].kind.is_bridge() {
             continue;
         }
         let interfaces = plan.ends_of(space).filter_map(|end| {
@@ -423,4 +437,14 @@ fn hosts(plan: &Plan, namespaces: &[Arc<Namespace>], has_ipv6: bool) -> Vec<Host
         hosts.push(Host::new(namespace.clone(), interfaces.collect()));
     }
     hosts
+}
+
+fn cards(plan: &Plan, namespaces: &[Arc<Namespace>]) -> Vec<Card> {
+    let spaces = plan.spaces.iter().zip(namespaces);
+    spaces
+        .filter_map(|(space, namespace)| match space.kind {
+            SpaceKind::Card { host } => Some(Card::new(namespace.clone(), host, (INNER, OUTER))),
+            _ => None,
+        })
+        .collect()
 }

@@ -47,6 +47,10 @@ const ETHTOOL_A_HEADER_DEV_NAME: u16 = 2;
 const ETHTOOL_A_BITSET_BITS: u16 = 3;
 const ETHTOOL_A_BITSET_BITS_BIT: u16 = 1;
 const ETHTOOL_A_BITSET_BIT_NAME: u16 = 2;
+const ETHTOOL_A_BITSET_BIT_VALUE: u16 = 3;
+
+/// Generic receive offload, `ethtool -K … gro`.
+pub(crate) const GRO: &str = "rx-gro";
 
 /// Sets and reads offloads of the interfaces of the namespace in which the thread stands.
 pub(crate) struct Ethtool {
@@ -80,14 +84,18 @@ impl Ethtool {
         }
     }
 
-    fn switch_off(&mut self, interface: &str, names: &[String]) -> io::Result<()> {
+    /// Switches these features of an interface on or off.
+    pub fn switch(&mut self, interface: &str, names: &[String], on: bool) -> io::Result<()> {
         let mut request = header(interface);
         request.nested(ETHTOOL_A_FEATURES_WANTED, |bitset| {
             bitset.nested(ETHTOOL_A_BITSET_BITS, |bits| {
                 for name in names {
-                    // A bit that is named without ETHTOOL_A_BITSET_BIT_VALUE is to be cleared.
                     bits.nested(ETHTOOL_A_BITSET_BITS_BIT, |bit| {
-                        bit.text(ETHTOOL_A_BITSET_BIT_NAME, name)
+                        bit.text(ETHTOOL_A_BITSET_BIT_NAME, name);
+                        // A bit that is named without it is to be cleared.
+                        if on {
+                            bit.flag(ETHTOOL_A_BITSET_BIT_VALUE);
+                        }
                     });
                 }
             });
@@ -109,7 +117,7 @@ pub(crate) fn apply(wanted: Offloads, interface: &str, object: &str) -> Result<(
     if active.is_empty() {
         return Ok(());
     }
-    ethtool.switch_off(interface, &active).map_err(fail)
+    ethtool.switch(interface, &active, false).map_err(fail)
 }
 
 /// Asks for the offloads of an interface of the namespace in which the thread stands. Changes nothing, needs no privilege.

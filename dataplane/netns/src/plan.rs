@@ -6,6 +6,8 @@
 //!                 h1 ──┤ br0 (in a namespace of its own, "switch")
 //!                 h2 ──┘
 //! Chain{hosts:3}  h0 ── h1 ── h2        h1 forwards
+//!
+//! a star's host with a card:  h1 (eth0) ── (inner) card1, a bridge (outer) ── (p1) switch
 //! ```
 //!
 //! Host `h` on link `l` is 10.203.`l`.`h+1`/24 and fd00:203:`l`::`h+1`/64: the last number says who, the one before says where.
@@ -21,6 +23,9 @@ pub(crate) const IPV4_PREFIX_LEN: u8 = 24;
 pub(crate) const IPV6_PREFIX_LEN: u8 = 64;
 /// The bridge of a star.
 pub(crate) const BRIDGE: &str = "br0";
+/// A card's interface to its host, and to the switch.
+pub(crate) const INNER: &str = "inner";
+pub(crate) const OUTER: &str = "outer";
 
 /// One namespace to be made.
 pub(crate) struct Space {
@@ -30,8 +35,21 @@ pub(crate) struct Space {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SpaceKind {
-    Host { forwards: bool },
+    Host {
+        forwards: bool,
+    },
+    /// A card in front of this host: a bridge between its two interfaces.
+    Card {
+        host: usize,
+    },
     Switch,
+}
+
+impl SpaceKind {
+    /// Has it a bridge, to which all its interfaces belong?
+    pub fn is_bridge(self) -> bool {
+        !matches!(self, SpaceKind::Host { .. })
+    }
 }
 
 /// One end of a veth pair.
@@ -40,8 +58,10 @@ pub(crate) struct End {
     pub space: usize,
     pub interface: String,
     pub mac: [u8; 6],
-    /// `None` for a port of the switch.
+    /// `None` for a port of a bridge.
     pub addresses: Option<Addresses>,
+    /// A bridge's port that leads to one host: its number and its MAC.
+    pub leads_to: Option<(usize, [u8; 6])>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,12 +96,44 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub fn of(topology: Topology) -> Result<Plan, NetError> {
-        match topology {
-            Topology::Pair => Ok(chain(2)),
-            Topology::Chain { hosts } => bounded(hosts).map(chain),
-            Topology::Star { hosts } => bounded(hosts).map(star),
+    /// `cards` are numbers of a star's hosts.
+    pub fn of(topology: Topology, cards: &[usize]) -> Result<Plan, NetError> {
+        let (plan, hosts_count) = match topology {
+            Topology::Pair => (chain(2), 0),
+            Topology::Chain { hosts } => (chain(bounded(hosts)?), 0),
+            Topology::Star { hosts } => (star(bounded(hosts)?), hosts),
+        };
+        let mut plan = plan;
+        for (index, &host) in cards.iter().enumerate() {
+            if host >= hosts_count || cards[..index].contains(&host) {
+                return Err(NetError::Refused {
+                    option: "cards",
+                    why: format!("host {host}: a card is in front of one host of a star, and no host has two"),
+                });
+            }
+            plan.add_card(host);
         }
+        Ok(plan)
+    }
+
+    /// Puts a card between `host` of a star and its port.
+    fn add_card(&mut self, host: usize) {
+        let space = self.spaces.len();
+        self.spaces.push(Space {
+            name: format!("card{host}"),
+            kind: SpaceKind::Card { host },
+        });
+        let end = |interface: &str, side: u8, leads_to| End {
+            space,
+            interface: interface.to_owned(),
+            mac: [0x02, b'd', b'p', 0x02, side, host as u8 + 1],
+            addresses: None,
+            leads_to,
+        };
+        let (near, port) = &mut self.veths[host];
+        let inner = end(INNER, 0, Some((host, near.mac)));
+        let port = std::mem::replace(port, inner);
+        self.veths.push((end(OUTER, 1, None), port));
     }
 
     /// The interfaces of one space, in the order of the links.
@@ -160,6 +212,7 @@ fn star(hosts: usize) -> Plan {
         interface: format!("p{host}"),
         mac: [0x02, b'd', b'p', 0x01, 0, host as u8 + 1],
         addresses: None,
+        leads_to: Some((host, host_mac(0, host))),
     };
     let veths: Vec<(End, End)> = (0..hosts)
         .map(|host| (host_end(0, host, "eth0".to_owned()), port(host)))
@@ -189,10 +242,15 @@ fn host_end(link: usize, host: usize, interface: String) -> End {
     End {
         space: host,
         interface,
-        // 0x02 is the locally administered bit (IEEE 802): no vendor owns these. "dp", then which link, then which host.
-        mac: [0x02, b'd', b'p', 0x00, link as u8, host as u8 + 1],
+        mac: host_mac(link, host),
         addresses: Some(addresses(link, host)),
+        leads_to: None,
     }
+}
+
+/// 0x02 is the locally administered bit (IEEE 802): no vendor owns these. "dp", then which link, then which host.
+fn host_mac(link: usize, host: usize) -> [u8; 6] {
+    [0x02, b'd', b'p', 0x00, link as u8, host as u8 + 1]
 }
 
 fn knows(one: &End, other: &End) -> Option<Neighbour> {
@@ -265,7 +323,7 @@ mod tests {
             Topology::Chain { hosts: 12 },
         ];
         for topology in topologies {
-            let plan = Plan::of(topology).unwrap();
+            let plan = Plan::of(topology, &[]).unwrap();
             for (from, space) in plan.spaces.iter().enumerate() {
                 if space.kind == SpaceKind::Switch {
                     continue;
@@ -287,7 +345,7 @@ mod tests {
             Topology::Star { hosts: HOSTS_COUNT_MAX },
             Topology::Chain { hosts: HOSTS_COUNT_MAX },
         ] {
-            let plan = Plan::of(topology).unwrap();
+            let plan = Plan::of(topology, &[]).unwrap();
             let mut macs = HashSet::new();
             let mut ips = HashSet::new();
             let mut names = HashSet::new();
@@ -311,7 +369,7 @@ mod tests {
     fn too_few_and_too_many_hosts_are_refused_with_the_bound() {
         for hosts in [0, 1, HOSTS_COUNT_MAX + 1, usize::MAX] {
             for topology in [Topology::Star { hosts }, Topology::Chain { hosts }] {
-                let Err(error) = Plan::of(topology) else {
+                let Err(error) = Plan::of(topology, &[]) else {
                     panic!("{topology:?} was accepted")
                 };
                 assert!(error.to_string().contains("2 to 64"), "{error}");
@@ -321,12 +379,56 @@ mod tests {
 
     #[test]
     fn only_the_middle_of_a_chain_forwards() {
-        let plan = Plan::of(Topology::Chain { hosts: 4 }).unwrap();
+        let plan = Plan::of(Topology::Chain { hosts: 4 }, &[]).unwrap();
         let forwards: Vec<bool> = plan
             .spaces
             .iter()
             .map(|s| s.kind == SpaceKind::Host { forwards: true })
             .collect();
         assert_eq!(forwards, [false, true, true, false]);
+    }
+
+    #[test]
+    fn a_card_is_between_its_host_and_the_switch() {
+        let plan = Plan::of(Topology::Star { hosts: 3 }, &[1, 2]).unwrap();
+        let spaces: Vec<&str> = plan.spaces.iter().map(|space| space.name.as_str()).collect();
+        assert_eq!(spaces, ["h0", "h1", "h2", "switch", "card1", "card2"]);
+        let named = |end: &End| format!("{} {}", plan.spaces[end.space].name, end.interface);
+        let veths: Vec<(String, String)> = plan.veths.iter().map(|(near, far)| (named(near), named(far))).collect();
+        let words = |near: &str, far: &str| (near.to_owned(), far.to_owned());
+        assert_eq!(
+            veths,
+            [
+                words("h0 eth0", "switch p0"),
+                words("h1 eth0", "card1 inner"),
+                words("h2 eth0", "card2 inner"),
+                words("card1 outer", "switch p1"),
+                words("card2 outer", "switch p2"),
+            ]
+        );
+        let macs: HashSet<[u8; 6]> = plan.ends().map(|end| end.mac).collect();
+        assert_eq!(macs.len(), 10);
+        // Whoever looks for the host finds it behind the card's inner interface and behind the switch's port.
+        let leads: Vec<String> = plan
+            .ends()
+            .filter(|end| end.leads_to == Some((1, host_mac(0, 1))))
+            .map(named)
+            .collect();
+        assert_eq!(leads, ["card1 inner", "switch p1"]);
+    }
+
+    #[test]
+    fn cards_are_in_front_of_hosts_that_there_are_once() {
+        for (topology, cards) in [
+            (Topology::Pair, vec![0]),
+            (Topology::Chain { hosts: 3 }, vec![1]),
+            (Topology::Star { hosts: 3 }, vec![3]),
+            (Topology::Star { hosts: 3 }, vec![1, 1]),
+        ] {
+            let Err(error) = Plan::of(topology, &cards) else {
+                panic!("{cards:?} of {topology:?} was accepted")
+            };
+            assert!(error.to_string().contains("no host has two"), "{error}");
+        }
     }
 }
