@@ -160,3 +160,17 @@ fn reads_at_real_replicas_leave_no_process_behind() {
         .collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+#[test]
+fn the_record_says_that_nothing_was_sent() {
+    let scratch = Scratch::new();
+    let args = ["quorum-messages", "--axis", "replicas=3", "--axis", "loss_percent=0"];
+    let output = run(&[&["run", "--json", "--out", &scratch.join("run")], &args[..]].concat());
+    let header = stdout(&output).lines().next().map(str::to_owned);
+    let header: Value = serde_json::from_str(&header.expect("a header")).expect("JSON");
+    let place = header["place"].as_str().expect("a place");
+    assert!(
+        place.contains("virtual time") && !place.contains("namespaces"),
+        "{place}"
+    );
+}
