@@ -1,0 +1,10 @@
+//! One TCP, in two halves that meet in [`segment::Segment`].
+
+pub mod receiver;
+pub mod segment;
+pub mod sender;
+
+mod ranges;
+mod rtt;
+mod scoreboard;
+mod timer;
