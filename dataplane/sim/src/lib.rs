@@ -60,6 +60,7 @@ mod host;
 mod latency;
 mod log;
 mod net;
+pub mod packet;
 mod port;
 mod queue;
 mod random;

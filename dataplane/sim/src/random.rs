@@ -13,6 +13,9 @@ pub(crate) enum Purpose {
     Boot = 3,
     Faults = 4,
     Window = 5,
+    Wire = 6,
+    PacketHost = 7,
+    Spray = 8,
 }
 
 /// A stream of random values.

@@ -1,0 +1,419 @@
+//! A group of nodes: its queue of events, and what each event does. Groups meet at pipes alone.
+//!
+//! The order of events is (time, links before timers, number of the link or timer), which says nothing about groups: the
+//! same network gives the same results whether it is computed as one group or as many, by one thread or by several.
+
+use dataplane_queue::{DropReason, Enqueued, SharedBuffer, SimTime};
+
+use super::{
+    counters::Counters,
+    edge::{Edge, HostApi},
+    events::EventList,
+    frame::{Packet, Token},
+    observe::{DepthSample, Sampler, TapEvent, TapSlot},
+    port::{Destination, InFlight, Node, Pipe, Port},
+    routing::{Balance, Route, Way, pick},
+    slab::Slab,
+    wheel::{Fired, Wheel},
+};
+use crate::{EventHash, random::Random};
+
+/// A group with the edge that its hosts run.
+pub(crate) struct Group<E: Edge> {
+    pub core: Core<E::Header>,
+    pub edge: E,
+}
+
+/// Everything of a group but its edge.
+#[derive(Debug)]
+pub(crate) struct Core<H> {
+    pub now: SimTime,
+    pub events: EventList,
+    pub timers: Wheel,
+    pub timers_per_flow: u32,
+    pub packets: Slab<Packet<H>>,
+    /// The links that begin here, in the order of their numbers; and those numbers.
+    pub ports: Vec<Port>,
+    pub links: Vec<u32>,
+    /// The links that end here, in that order.
+    pub pipes: Vec<Pipe>,
+    /// Hosts have numbers in a row; the first.
+    pub first_host: u32,
+    pub hosts: Vec<Host>,
+    pub switches: Vec<Switch>,
+    /// What all network cards share, which is nothing; then each switch's memory.
+    pub pools: Vec<SharedBuffer>,
+    pub balance: Balance,
+    pub returns_headers: bool,
+    pub hosts_count: u32,
+    pub counters: Counters,
+    /// By other group: what leaves for it.
+    pub outboxes: Vec<Vec<Message<H>>>,
+    pub tap: TapSlot<H>,
+    pub samplers: Vec<Sampler>,
+    pub sample_at: SimTime,
+    /// What a queue dropped when something left it. Empty between events.
+    pub lost: Vec<(Token, DropReason)>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Host {
+    /// Its port among those of its group.
+    pub nic: u32,
+    pub random: Random,
+    pub hash: EventHash,
+}
+
+#[derive(Debug)]
+pub(crate) struct Switch {
+    /// With the numbers of ports of its group in the place of links.
+    pub route: Route,
+    /// Its own, so that switches choose independently.
+    pub salt: u32,
+    pub random: Random,
+    pub turn: u32,
+    pub hash: EventHash,
+}
+
+/// A packet that goes to another group.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Message<H> {
+    pub pipe: u32,
+    pub at: SimTime,
+    pub token: Token,
+    pub packet: Packet<H>,
+}
+
+impl<E: Edge> Group<E> {
+    /// Tells the edge to begin.
+    pub fn start(&mut self) {
+        for host in 0..self.core.hosts.len() as u32 {
+            let host = self.core.first_host + host;
+            let core = &mut self.core;
+            self.edge.on_start(&mut HostApi { core, host });
+        }
+    }
+
+    /// Carries out what is due before `end`, or the first `events_max` of it. Says whether it got to the end.
+    pub fn run(&mut self, end: SimTime, events_max: u64) -> bool {
+        let stop_count = self.core.counters.events_count.saturating_add(events_max);
+        let end_ps = end.as_ps();
+        while self.core.counters.events_count < stop_count {
+            let link_ps = self.core.events.next_at_ps();
+            let timer_ps = self.core.timers.next_ps();
+            if timer_ps < link_ps {
+                if timer_ps >= end_ps {
+                    return true;
+                }
+                if let Some(fired) = self.core.timers.step() {
+                    self.fire(fired);
+                }
+                continue;
+            }
+            if link_ps >= end_ps {
+                return true;
+            }
+            let Some(event) = self.core.events.pop() else {
+                return true;
+            };
+            self.core.advance(SimTime::from_ps(event.at_ps));
+            match (event.id as usize).checked_sub(self.core.ports.len()) {
+                None => self.core.wire_is_free(event.id),
+                Some(pipe) => self.arrive(pipe),
+            }
+        }
+        false
+    }
+
+    fn fire(&mut self, Fired { at_ps, timer, host }: Fired) {
+        let core = &mut self.core;
+        core.advance(SimTime::from_ps(at_ps));
+        core.counters.timers_count += 1;
+        let (flow, kind) = (timer / core.timers_per_flow, timer % core.timers_per_flow);
+        let hash = &mut core.hosts[(host - core.first_host) as usize].hash;
+        hash.add(at_ps);
+        hash.add(u64::from(timer));
+        self.edge.on_timer(flow, kind as u8, &mut HostApi { core, host });
+    }
+
+    #[inline]
+    fn arrive(&mut self, pipe: usize) {
+        let core = &mut self.core;
+        let Pipe { in_flight, to, link } = &mut core.pipes[pipe];
+        let (to, link) = (*to, *link);
+        let arrival = in_flight
+            .pop_front()
+            .expect("a pipe is planned when something is in it");
+        if let Some(next) = in_flight.front() {
+            core.events.insert((core.ports.len() + pipe) as u32, next.at.as_ps());
+        }
+        match to {
+            Node::Switch(switch) => core.forward(switch, arrival.token),
+            Node::Host(host) => {
+                let packet = core.deliver(host, link, arrival.token);
+                let host = core.first_host + host;
+                self.edge.on_packet(&packet, &mut HostApi { core, host });
+            }
+        }
+    }
+}
+
+impl<H: Copy> Core<H> {
+    /// Time passes.
+    #[inline]
+    fn advance(&mut self, now: SimTime) {
+        debug_assert!(now >= self.now, "{now} after {}", self.now);
+        if now > self.sample_at {
+            self.sample(now);
+        }
+        self.now = now;
+        self.counters.events_count += 1;
+    }
+
+    pub fn send(&mut self, host: u32, packet: Packet<H>) {
+        let Packet { from, to, .. } = packet;
+        assert!(
+            from == host && to != host && to < self.hosts_count,
+            "host {host} of {} sends a packet from {from} to {to}",
+            self.hosts_count
+        );
+        self.counters.sent_count += 1;
+        let place = self.packets.insert(packet);
+        let nic = self.hosts[(host - self.first_host) as usize].nic;
+        self.enqueue(nic, Token::new(&packet, place));
+    }
+
+    /// A switch got a packet.
+    #[inline]
+    fn forward(&mut self, switch: u32, token: Token) {
+        let (now, balance) = (self.now, self.balance);
+        let switch = &mut self.switches[switch as usize];
+        switch.hash.add(now.as_ps());
+        switch.hash.add(token.digest());
+        let port = match switch.route.to(token.to) {
+            Way::One(port) => port,
+            Way::Any(first, count) => first + switch.choose(balance, &token, count),
+        };
+        self.enqueue(port, token);
+    }
+
+    /// A host got a packet.
+    #[inline]
+    fn deliver(&mut self, host: u32, link: u32, token: Token) -> Packet<H> {
+        let hash = &mut self.hosts[host as usize].hash;
+        hash.add(self.now.as_ps());
+        hash.add(token.digest());
+        let mut packet = self.packets.remove(token.place);
+        token.update(&mut packet);
+        self.counters.delivered_count += 1;
+        self.counters.returned_count += u64::from(packet.is_returned);
+        if let Some(tap) = &mut self.tap.0 {
+            tap.on_packet(self.now, link, TapEvent::Delivered, &packet);
+        }
+        packet
+    }
+
+    /// A packet comes to a port.
+    #[inline]
+    fn enqueue(&mut self, number: u32, token: Token) {
+        let port = &mut self.ports[number as usize];
+        let lost = match port.queue.enqueue(self.now, token, &mut self.pools[port.pool as usize]) {
+            Enqueued::Queued => None,
+            Enqueued::Marked => {
+                port.counters.marks_count += 1;
+                self.counters.marks_count += 1;
+                None
+            }
+            Enqueued::Trimmed => {
+                port.counters.trims_count += 1;
+                self.counters.trims_count += 1;
+                None
+            }
+            Enqueued::Dropped { packet, why } => Some((packet, why)),
+        };
+        port.note_depth();
+        if !port.is_planned && !port.queue.is_empty() {
+            let free_at = port.wire.free_at();
+            if free_at <= self.now {
+                self.transmit(number);
+            } else {
+                port.is_planned = true;
+                self.events.insert(number, free_at.as_ps());
+            }
+        }
+        if let Some((token, why)) = lost {
+            self.lose(number, token, why);
+        }
+    }
+
+    fn wire_is_free(&mut self, number: u32) {
+        self.ports[number as usize].is_planned = false;
+        self.transmit(number);
+    }
+
+    /// The wire is free: the next packet goes, if there is one.
+    #[inline]
+    fn transmit(&mut self, number: u32) {
+        let (now, lost) = (self.now, &mut self.lost);
+        let port = &mut self.ports[number as usize];
+        let pool = &mut self.pools[port.pool as usize];
+        let token = port.queue.dequeue(now, pool, &mut |token, why| lost.push((token, why)));
+        if let Some(token) = token {
+            let at = port.transmit(now, token.bytes);
+            self.counters.hops_count += 1;
+            if !port.queue.is_empty() {
+                port.is_planned = true;
+                self.events.insert(number, port.wire.free_at().as_ps());
+            }
+            let (to, is_lost) = (
+                port.to,
+                port.loss.as_mut().is_some_and(|loss| loss.random.chance(loss.ratio)),
+            );
+            if self.tap.0.is_some() {
+                self.tell(number, &token, TapEvent::Sent);
+            }
+            match to {
+                _ if is_lost => self.lose_on_wire(number, token),
+                Destination::Pipe(pipe) => self.put_in_pipe(pipe, InFlight { at, token }),
+                Destination::Elsewhere { group, pipe } => {
+                    let packet = self.packets.remove(token.place);
+                    let message = Message {
+                        pipe,
+                        at,
+                        token,
+                        packet,
+                    };
+                    self.outboxes[group as usize].push(message);
+                }
+            }
+        }
+        while let Some((token, why)) = self.lost.pop() {
+            self.lose(number, token, why);
+        }
+    }
+
+    #[inline]
+    fn put_in_pipe(&mut self, number: u32, arrival: InFlight) {
+        let pipe = &mut self.pipes[number as usize];
+        if pipe.in_flight.is_empty() {
+            let event = self.ports.len() as u32 + number;
+            self.events.insert(event, arrival.at.as_ps());
+        }
+        pipe.in_flight.push_back(arrival);
+    }
+
+    /// A packet from another group is on its way here.
+    pub fn take_in(&mut self, message: &Message<H>) {
+        let Message { pipe, at, packet, .. } = *message;
+        let mut token = message.token;
+        token.place = self.packets.insert(packet);
+        self.put_in_pipe(pipe, InFlight { at, token });
+    }
+
+    /// A queue dropped a packet: it ends here, or goes back as a header.
+    #[cold]
+    fn lose(&mut self, number: u32, mut token: Token, why: DropReason) {
+        let can_return = self.returns_headers && why == DropReason::HeaderQueueFull;
+        if can_return && token.is_trimmed() && !token.is_returned() {
+            let pool = self.ports[number as usize].pool;
+            token.send_back(self.packets.get(token.place).from);
+            // The pool before the switches' is that of the network cards, which do not return what they have not sent.
+            if let Some(switch) = pool.checked_sub(1) {
+                return self.forward(switch, token);
+            }
+        }
+        self.tell(number, &token, TapEvent::Dropped(why));
+        self.packets.remove(token.place);
+        self.counters.drops.add(why);
+        self.ports[number as usize].counters.drops_count += 1;
+    }
+
+    #[cold]
+    fn lose_on_wire(&mut self, number: u32, token: Token) {
+        self.tell(number, &token, TapEvent::Lost);
+        self.packets.remove(token.place);
+        self.counters.drops.wire_count += 1;
+        self.ports[number as usize].counters.drops_count += 1;
+    }
+
+    fn tell(&mut self, number: u32, token: &Token, event: TapEvent) {
+        if let Some(tap) = &mut self.tap.0 {
+            let mut packet = *self.packets.get(token.place);
+            token.update(&mut packet);
+            tap.on_packet(self.now, self.links[number as usize], event, &packet);
+        }
+    }
+
+    pub fn set_timer(&mut self, host: u32, flow: u32, timer: u8, at: SimTime) {
+        let (number, at) = (self.timer(flow, timer), at.max(self.now));
+        self.timers.set(number, host, at.as_ps());
+    }
+
+    pub fn cancel_timer(&mut self, flow: u32, timer: u8) {
+        let number = self.timer(flow, timer);
+        self.timers.cancel(number);
+    }
+
+    fn timer(&self, flow: u32, timer: u8) -> u32 {
+        let count = self.timers_per_flow;
+        assert!(u32::from(timer) < count, "timer {timer} of a flow that has {count}");
+        flow * count + u32::from(timer)
+    }
+
+    pub fn nic_backlog_bytes(&self, host: u32) -> u64 {
+        let nic = self.hosts[(host - self.first_host) as usize].nic;
+        self.ports[nic as usize].queue.bytes()
+    }
+
+    pub fn random(&mut self, host: u32) -> &mut Random {
+        &mut self.hosts[(host - self.first_host) as usize].random
+    }
+
+    /// When something is next due here; a timer's time may be earlier than what it leads to.
+    pub fn next_at(&mut self) -> SimTime {
+        SimTime::from_ps(self.events.next_at_ps().min(self.timers.next_ps()))
+    }
+
+    /// Takes the samples that are due before `now`.
+    #[cold]
+    pub fn sample(&mut self, now: SimTime) {
+        self.sample_at = SimTime::FOREVER;
+        for sampler in &mut self.samplers {
+            let queue = &self.ports[sampler.port as usize].queue;
+            while sampler.next_at < now && sampler.series.samples.len() < sampler.samples_max {
+                sampler.series.samples.push(DepthSample {
+                    at: sampler.next_at,
+                    packets_count: queue.packets_count() as u32,
+                    bytes: queue.bytes(),
+                });
+                sampler.next_at += sampler.series.every;
+            }
+            if sampler.series.samples.len() < sampler.samples_max {
+                self.sample_at = self.sample_at.min(sampler.next_at);
+            }
+        }
+    }
+
+    /// Packets that wait, are on wires, or leave for other groups, counted where they are.
+    pub fn found_count(&self) -> u64 {
+        let waiting: usize = self.ports.iter().map(|port| port.queue.packets_count()).sum();
+        let in_pipes: usize = self.pipes.iter().map(|pipe| pipe.in_flight.len()).sum();
+        let found_count = waiting + in_pipes;
+        assert_eq!(found_count, self.packets.count(), "packets found, packets in the slab");
+        let leaving: usize = self.outboxes.iter().map(Vec::len).sum();
+        (found_count + leaving) as u64
+    }
+}
+
+impl Switch {
+    fn choose(&mut self, balance: Balance, token: &Token, count: u32) -> u32 {
+        match balance {
+            Balance::FlowHash => pick(token.flow, token.to, token.path, self.salt, count),
+            Balance::SprayRandom => self.random.up_to(u64::from(count) - 1) as u32,
+            Balance::SprayRoundRobin => {
+                self.turn = if self.turn + 1 >= count { 0 } else { self.turn + 1 };
+                self.turn
+            }
+        }
+    }
+}
