@@ -57,6 +57,11 @@ pub struct Flow<C> {
     pub done_ns: Option<u64>,
 }
 
+/// What becomes of a flow's segment, by flow, number of transmission (from 0) and segment.
+pub type Fates = Box<dyn FnMut(usize, u64, &Segment) -> Fate>;
+/// What is asked after every step, of the time and a flow.
+pub type Check<C> = Box<dyn FnMut(u64, &Flow<C>)>;
+
 /// Flows over one bottleneck, in virtual time.
 pub struct Path<C> {
     pub options: PathOptions,
@@ -65,16 +70,13 @@ pub struct Path<C> {
     calendar: BTreeMap<(u64, u64), Event>,
     events_count: u64,
     free_at_ns: u64,
-    /// By flow, number of transmission (from 0) and segment.
-    pub fate: Box<dyn FnMut(usize, u64, &Segment) -> Fate>,
-    /// The same for acks.
-    pub ack_fate: Box<dyn FnMut(usize, u64, &Segment) -> Fate>,
+    pub fate: Fates,
+    pub ack_fate: Fates,
     sent_count: u64,
     acks_count: u64,
     pub dropped_count: u64,
     pub queue_bytes_highest: u64,
-    /// Asked after every step.
-    pub check: Box<dyn FnMut(u64, &Flow<C>)>,
+    pub check: Check<C>,
     /// Every segment that left a sender: when, and which.
     pub trace: Vec<(u64, usize, Segment)>,
 }
@@ -130,7 +132,17 @@ impl<C: Controller> Path<C> {
     fn settle(&mut self, flow: usize) {
         let now = Instant::from_ns(self.now_ns);
         let mut sent_count = 0;
+        let mut probes_count = self.flows[flow].sender.stats().probes_count;
         while let Some(segment) = self.flows[flow].sender.poll_transmit(now) {
+            let sender = &self.flows[flow].sender;
+            let is_probe = sender.stats().probes_count > probes_count;
+            probes_count = sender.stats().probes_count;
+            let (in_flight, window) = (sender.in_flight_bytes(), sender.window_bytes());
+            let bound = window.max(segment.len_bytes.into());
+            assert!(
+                is_probe || in_flight <= bound,
+                "{in_flight} bytes are in flight and the window is {window}"
+            );
             self.forward(flow, segment);
             sent_count += 1;
             assert!(sent_count < 1_000_000, "a sender sends without end");
@@ -164,6 +176,16 @@ impl<C: Controller> Path<C> {
             ends.planned_ns = wake_ns;
             self.plan(wake_ns, Event::Wake { flow });
         }
+        let sender = &self.flows[flow].sender;
+        assert!(
+            sender.outstanding_bytes() == 0 || sender.wake_at().is_some(),
+            "outstanding, and no wake: {:?}",
+            sender.stats()
+        );
+        assert!(
+            self.flows[flow].receiver.received_bytes() <= sender.sent_bytes(),
+            "more arrived than was sent"
+        );
         (self.check)(self.now_ns, &self.flows[flow]);
     }
 
@@ -200,6 +222,11 @@ impl<C: Controller> Path<C> {
             if key.0 > end_ns {
                 break;
             }
+            assert!(
+                self.events_count < 3_000_000,
+                "it does not come to an end: {:?}",
+                self.flows[0].sender.stats()
+            );
             let event = self.calendar.remove(&key).expect("it was just there");
             self.now_ns = key.0;
             let now = Instant::from_ns(self.now_ns);

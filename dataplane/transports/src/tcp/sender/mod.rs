@@ -195,14 +195,10 @@ impl<C: Controller> Sender<C> {
     /// The next segment to send now, if one may leave.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Segment> {
         let now_ns = now.as_ns();
-        if self.done() {
+        self.is_paced_out = now_ns < self.send_at_ns && !self.done();
+        if self.is_paced_out || self.done() {
             return None;
         }
-        if now_ns < self.send_at_ns {
-            self.is_paced_out = true;
-            return None;
-        }
-        self.is_paced_out = false;
         if std::mem::take(&mut self.probe_due) && self.may_probe() {
             return self.transmit_probe(now_ns);
         }
