@@ -29,6 +29,7 @@ pub mod registry;
 pub mod replicas;
 pub mod report;
 pub mod run;
+pub mod scenario;
 pub mod server;
 pub mod sim_cluster;
 pub mod sink;
