@@ -91,7 +91,14 @@ fn to_json(inspection: &Inspection) -> Value {
             "segments_count": report.segments_count,
             "commits_count": report.commits_count,
             "findings": findings(&report.findings),
-            "damaged_slots": report.damaged_slots.map(|(slot, end)| json!({ "slot": slot, "end": end })),
+            "damaged_slots": report.damaged_slots.map(|(slot, end)| {
+                let readable: Vec<Value> = inspection
+                    .readable_slots()
+                    .iter()
+                    .map(|range| json!({ "slot": range.start, "end": range.end }))
+                    .collect();
+                json!({ "slot": slot, "end": end, "readable": readable })
+            }),
             "refused": null,
         }),
         Err(error) => json!({ "records": records, "refused": error.to_string() }),

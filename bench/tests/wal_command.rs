@@ -81,11 +81,22 @@ fn a_damaged_log_is_1_and_changed_with_yes_alone() {
 
     let (output, text) = dplab(&log.0, &["inspect"]);
     assert_eq!(output.status.code(), Some(1), "{text}");
+    // Slot 4's entry is damaged. Those behind it are not, and nothing may say that they cannot be read.
+    assert!(!text.contains("cannot be read"), "{text}");
+    assert!(text.contains("slots 4 to 9 do not count"), "{text}");
+    assert!(
+        text.contains("these can be read") && text.contains("replaced them: 5 to 9\n"),
+        "{text}"
+    );
     let (output, text) = dplab(&log.0, &["inspect", "--json"]);
     assert_eq!(output.status.code(), Some(1));
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(value["findings"][0]["at_bytes"], (at_bytes / 512 * 512) as u64);
     assert_eq!(value["damaged_slots"]["slot"], 4);
+    assert_eq!(
+        value["damaged_slots"]["readable"],
+        serde_json::json!([{ "slot": 5, "end": 10 }])
+    );
 
     let (output, text) = dplab(&log.0, &["repair"]);
     assert_eq!(output.status.code(), Some(1));
@@ -103,7 +114,7 @@ fn a_damaged_log_is_1_and_changed_with_yes_alone() {
     // The missing entries must still come from the other replicas.
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        text.contains("slots 4 to 9 were acknowledged") && !text.contains("damaged ("),
+        text.contains("slots 4 to 9 do not count") && !text.contains("can be read") && !text.contains("damaged ("),
         "{text}"
     );
 }

@@ -1,6 +1,6 @@
 //! Looks at a log without opening it: every record, where it is, and what recovery would say about it all.
 
-use std::{fmt, path::Path};
+use std::{collections::BTreeSet, fmt, ops::Range, path::Path};
 
 use crate::{
     error::WalError,
@@ -100,6 +100,33 @@ pub fn inspect_storage(storage: &mut dyn Storage, cluster: u64) -> Result<Inspec
     Ok(Inspection { items, outcome })
 }
 
+impl Inspection {
+    /// Those of the slots that do not count whose entries can be read all the same, in ranges. What is lost before them may have
+    /// replaced them, so that nobody but the other replicas knows whether they are the right ones.
+    pub fn readable_slots(&self) -> Vec<Range<u64>> {
+        let Ok(Report {
+            damaged_slots: Some((slot, end)),
+            ..
+        }) = self.outcome
+        else {
+            return Vec::new();
+        };
+        let entries = self.items.iter().filter(|item| item.kind == Some(RecordKind::Append));
+        let slots: BTreeSet<u64> = entries
+            .map(|item| item.slot)
+            .filter(|read| (slot..end).contains(read))
+            .collect();
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for slot in slots {
+            match ranges.last_mut() {
+                Some(range) if range.end == slot => range.end += 1,
+                _ => ranges.push(slot..slot + 1),
+            }
+        }
+        ranges
+    }
+}
+
 impl fmt::Display for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {:>10}  commit {:>8}  ", self.file, self.at_bytes, self.lsn)?;
@@ -127,7 +154,25 @@ impl fmt::Display for Inspection {
             writeln!(f, "{item}")?;
         }
         match &self.outcome {
-            Ok(report) => write!(f, "{report}"),
+            Ok(report) => {
+                write!(f, "{report}")?;
+                let readable = self.readable_slots();
+                if readable.is_empty() {
+                    return Ok(());
+                }
+                let shown: Vec<String> = readable
+                    .iter()
+                    .map(|range| match range.end - range.start {
+                        1 => range.start.to_string(),
+                        _ => format!("{} to {}", range.start, range.end - 1),
+                    })
+                    .collect();
+                writeln!(
+                    f,
+                    "among them, these can be read and are listed above, and what is lost may have replaced them: {}",
+                    shown.join(", ")
+                )
+            }
             Err(error) => writeln!(f, "it would be refused: {error}"),
         }
     }

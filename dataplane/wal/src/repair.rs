@@ -116,7 +116,10 @@ fn survey(storage: &mut dyn Storage) -> Result<(Repair, Identity), WalError> {
         ))
     })?;
     let inspection = inspect_storage(storage, identity.cluster)?;
-    let report = inspection.outcome?;
+    let report = match &inspection.outcome {
+        Ok(report) => report,
+        Err(_) => return Err(inspection.outcome.expect_err("it has just been one")),
+    };
     let findings: Vec<Finding> = report
         .findings
         .iter()
@@ -142,7 +145,8 @@ fn survey(storage: &mut dyn Storage) -> Result<(Repair, Identity), WalError> {
             .items
             .iter()
             .filter(|item| item.kind == Some(RecordKind::Append) && (slot..end).contains(&item.slot));
-        repair.readable_count = behind.clone().count();
+        let readable = inspection.readable_slots().into_iter();
+        repair.readable_count = readable.map(|range| (range.end - range.start) as usize).sum();
         let terms = behind.map(|item| item.term);
         repair.readable_terms = terms.clone().min().zip(terms.max());
     }

@@ -109,7 +109,8 @@ impl fmt::Display for Report {
         if let Some((slot, end)) = self.damaged_slots {
             writeln!(
                 f,
-                "slots {slot} to {} were acknowledged and cannot be read: they must come from the other replicas",
+                "slots {slot} to {} do not count: they were acknowledged, or may have been, and they or what stands before them is \
+                 lost; they must come from the other replicas",
                 end.saturating_sub(1)
             )?;
         }
