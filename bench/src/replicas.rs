@@ -8,6 +8,7 @@ mod events;
 mod ground;
 mod hosted;
 mod open_loop;
+mod parts;
 mod port;
 mod process;
 
@@ -30,6 +31,7 @@ pub use events::{Event, Happened, Observer};
 pub use ground::Ground;
 pub use hosted::{Shards, main as main_hosted};
 pub use open_loop::{Answer, Arrivals, Kept, OpenClient, OpenOptions};
+pub use parts::Parts;
 pub use port::Network;
 pub use process::main;
 

@@ -3,7 +3,11 @@
 use dataplane_quorum::{Counters, NODES_MAX, driver::DriverCounters};
 use dataplane_sim::{Fault, FrameCounts};
 
-use super::{client::ClientCounts, driver::DriverCounts};
+use super::{
+    client::ClientCounts,
+    driver::{DriverCounts, DriverPlan},
+};
+use crate::replicas::Parts;
 
 /// Counters over one or many histories.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,6 +21,8 @@ pub struct Coverage {
     pub memory_histories_count: u64,
     /// Histories with programs that leave acknowledging to the replica's disk.
     pub disk_histories_count: u64,
+    /// Histories in which programs do some of it, and the replicas the rest.
+    pub partial_histories_count: u64,
     /// Operations of clients.
     pub ops_count: u64,
     /// Requests that were sent again.
@@ -140,11 +146,12 @@ impl DriverTotals {
 }
 
 impl Coverage {
-    pub(super) fn driver_histories(&mut self, waits_for_disk: bool) {
-        match waits_for_disk {
+    pub(super) fn driver_histories(&mut self, plan: &DriverPlan) {
+        match plan.waits_for_disk {
             true => self.disk_histories_count += 1,
             false => self.memory_histories_count += 1,
         }
+        self.partial_histories_count += u64::from(plan.parts != Parts::ALL);
     }
 
     /// A hand-over's counters as they stand.
@@ -211,6 +218,7 @@ impl Coverage {
         self.driver_ended.add(&other.driver_totals());
         self.memory_histories_count += other.memory_histories_count;
         self.disk_histories_count += other.disk_histories_count;
+        self.partial_histories_count += other.partial_histories_count;
         self.ended.add(&other.totals());
         self.ops_count += other.ops_count;
         self.retries_count += other.retries_count;
@@ -250,6 +258,7 @@ impl Coverage {
         if self.memory_histories_count + self.disk_histories_count > 0 {
             list.push(("driver_memory_histories", self.memory_histories_count));
             list.push(("driver_disk_histories", self.disk_histories_count));
+            list.push(("driver_partial_histories", self.partial_histories_count));
             list.extend(DriverTotals::NAMES.into_iter().zip(self.driver_totals().0));
         }
         list

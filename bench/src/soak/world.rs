@@ -137,7 +137,7 @@ impl<'a> World<'a> {
         let plan = self.plan;
         let mut due: Vec<(SimTime, Option<HostId>)> = plan.changes.iter().map(|&at| (at, None)).collect();
         if let Some(driver) = &plan.driver {
-            self.coverage.driver_histories(driver.waits_for_disk);
+            self.coverage.driver_histories(driver);
             due.extend(driver.swaps.iter().map(|&(at, host)| (at, Some(host))));
             due.sort();
         }

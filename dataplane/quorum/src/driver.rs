@@ -20,6 +20,9 @@
 //! 5. A program appends no more, and nothing longer, than the replica's log has room for ([`Grant::append_end`]), so that 2 does
 //!    not wait for ever: a log full of what is not committed yet makes no room by itself.
 //! 6. A program answers only requests that will be applied: of sessions that no entry of the log is about to put out.
+//! 7. A leader's program that counts alone ([`Driver::appends`]) is told how far the log goes before what was appended leaves the
+//!    replica, so that no acknowledgement can be ahead of it. Only the replica's own word makes the log longer then, and what it
+//!    appends under a grant is never a change of members.
 //!
 //! Reads stay linearizable: before a read is looked at, the program's commit end is taken over, and what was answered before the
 //! read was sent is below it. A follower's promise to a leader (its lease) counts from when the program last heard from it.
@@ -56,6 +59,18 @@ pub trait Driver: Send {
     fn drained(&mut self, end: Slot);
     /// It may append before `end`, and not behind: as [`Grant::append_end`].
     fn limit(&mut self, end: Slot);
+    /// Whether a leader's program gives slots to requests. One that does not counts alone: the replica appends while the
+    /// program has the grant, and says so by [`Driver::appended`].
+    fn appends(&self) -> bool {
+        true
+    }
+    /// Under a leader's grant, and if [`Driver::appends`] says no: the replica has appended everything before `end`, and nothing
+    /// of it has left yet.
+    fn appended(&mut self, _end: Slot) {}
+    /// Whether programs of followers take what a leader in user space sends. They take single entries, so it sends them singly.
+    fn takes_single_entries(&self) -> bool {
+        false
+    }
 }
 
 /// What the program is told.
@@ -157,7 +172,8 @@ pub struct Driven<S, D> {
 
 impl<S: StateMachine, D: Driver> Driven<S, D> {
     /// A replica with a program that has no grant yet.
-    pub fn new(replica: Replica<S>, driver: D) -> Driven<S, D> {
+    pub fn new(mut replica: Replica<S>, driver: D) -> Driven<S, D> {
+        replica.sends_singly = driver.takes_single_entries();
         Driven {
             replica,
             driver,
@@ -288,7 +304,7 @@ impl<S: StateMachine, D: Driver> Driven<S, D> {
             return true;
         };
         if frame.header.kind == Kind::QuorumRequest {
-            return self.appends_nothing(&frame);
+            return self.appends_nothing(&frame) || (!self.driver.appends() && changes_no_members(&frame));
         }
         if Term(frame.header.term) > self.replica.term() {
             return false;
@@ -313,6 +329,18 @@ impl<S: StateMachine, D: Driver> Driven<S, D> {
                     || request.command.is_stale()
                     || request.command.reads_only()
             })
+    }
+
+    /// A program that counts alone must know of an entry before anybody can acknowledge it.
+    fn tell_of_appended(&mut self) {
+        let end = self.replica.window.end();
+        if !self.has_grant || self.driver.appends() || end <= self.end {
+            return;
+        }
+        if matches!(self.replica.role, Role::Leader(_)) {
+            self.driver.appended(end);
+            self.end = end;
+        }
     }
 
     /// Gives a grant if the fast path's conditions hold.
@@ -376,6 +404,11 @@ impl<S: StateMachine, D: Driver> Driven<S, D> {
     }
 }
 
+/// Whether a request leaves alone who votes.
+fn changes_no_members(frame: &Frame<'_>) -> bool {
+    request::parse(frame.payload).is_ok_and(|request| !matches!(request.command, request::Command::Reconfigure { .. }))
+}
+
 /// Raises each session's newest request to what the log has of it beyond what is applied. Says no if a session is about to be
 /// opened there: another one may have to go for it, and a program would answer requests of it that are never applied.
 fn note_unapplied<S: StateMachine>(replica: &Replica<S>, sessions: &mut [(u64, u64)]) -> bool {
@@ -417,6 +450,7 @@ impl<S: StateMachine, D: Driver> Protocol for Driven<S, D> {
             return;
         }
         self.replica.handle(now, input, out);
+        self.tell_of_appended();
         if matches!(input, Input::Tick) {
             self.grant_if_due();
         }
@@ -579,9 +613,95 @@ mod tests {
         fn limit(&mut self, _: Slot) {}
     }
 
+    /// Counts alone, and remembers how far it was told that the log goes.
+    #[derive(Default)]
+    struct Counting {
+        told: Vec<Slot>,
+        end: Slot,
+    }
+
+    impl Driver for Counting {
+        fn grant(&mut self, grant: &Grant<'_>) -> bool {
+            self.end = grant.next;
+            true
+        }
+        fn revoke(&mut self) {}
+        fn seen(&mut self) -> Seen {
+            Seen {
+                end: self.end,
+                commit_end: Slot(0),
+                acked_end: [Slot(0); NODES_MAX],
+                heard: [0; NODES_MAX],
+            }
+        }
+        fn entry(&mut self, _: Slot) -> Option<Taken<'_>> {
+            None
+        }
+        fn drained(&mut self, _: Slot) {}
+        fn limit(&mut self, _: Slot) {}
+        fn appends(&self) -> bool {
+            false
+        }
+        fn appended(&mut self, end: Slot) {
+            self.end = end;
+            self.told.push(end);
+        }
+    }
+
+    fn framed(request: &Request<'_>) -> Vec<u8> {
+        let mut bytes = vec![0; frame::HEADER_BYTES + request.len_bytes()];
+        request::emit(request, &mut bytes[frame::HEADER_BYTES..]);
+        let header = frame::Header {
+            kind: Kind::QuorumRequest,
+            term: 0,
+            slot: request.sequence,
+            sent_ns: 0,
+        };
+        frame::emit(&header, &mut bytes);
+        bytes
+    }
+
     #[test]
-    fn what_was_appended_between_the_last_look_and_the_revocation_is_in_the_log() {
-        let config = Config {
+    fn a_program_that_counts_alone_keeps_its_grant_while_the_replica_appends() {
+        let mut replica = Replica::recover(config(), Nothing, &mut MemoryLog::new()).expect("an empty log");
+        let mut out = replica.effects(32);
+        let now = Instant::from_ns(1_000_000);
+        replica.lead(now, &mut out);
+        replica.durable_end = replica.window.end();
+        replica.leader_durable(now, &mut out);
+        replica.acked(now, 1, replica.window.end(), &mut out);
+        let begin = replica.window.end();
+        let mut driven = Driven::new(replica, Counting::default());
+        driven.handle(now, Input::Tick, &mut out);
+        assert!(driven.has_grant());
+
+        let open = Request {
+            client: 0,
+            sequence: 1,
+            command: Command::Open,
+        };
+        let from = Peer(7);
+        let bytes = framed(&open);
+        driven.handle(now, Input::Frame { from, bytes: &bytes }, &mut out);
+        let end = Slot(begin.0 + 1);
+        assert_eq!(driven.replica().window().end(), end);
+        assert!(driven.has_grant() && driven.is_whole());
+        assert_eq!(driven.driver().told, [end]);
+
+        // Who votes is what it counts by.
+        let members = majorities(0b11);
+        let change = Request {
+            client: 1024,
+            sequence: 2,
+            command: Command::Reconfigure { members },
+        };
+        let bytes = framed(&change);
+        driven.handle(now, Input::Frame { from, bytes: &bytes }, &mut out);
+        assert!(!driven.has_grant());
+    }
+
+    fn config() -> Config {
+        Config {
             cluster: 1,
             node: 0,
             peers: vec![(1, Peer(0)), (2, Peer(1))],
@@ -591,8 +711,12 @@ mod tests {
             limits: Limits::SMALL,
             seed: 1,
             mutation: None,
-        };
-        let mut replica = Replica::recover(config, Nothing, &mut MemoryLog::new()).expect("an empty log");
+        }
+    }
+
+    #[test]
+    fn what_was_appended_between_the_last_look_and_the_revocation_is_in_the_log() {
+        let mut replica = Replica::recover(config(), Nothing, &mut MemoryLog::new()).expect("an empty log");
         let mut out = replica.effects(32);
         let now = Instant::from_ns(1_000_000);
         replica.handle(now, Input::Tick, &mut out);

@@ -58,6 +58,8 @@ pub struct Replica<S> {
     /// Something waits for the end of the burst.
     pub(crate) is_urgent: bool,
     pub(crate) scratch: Vec<u8>,
+    /// Each entry in a frame of its own, also where several could share one: a follower's program takes single entries.
+    pub(crate) sends_singly: bool,
     pub(crate) counters: Counters,
 }
 
@@ -115,6 +117,7 @@ impl<S: StateMachine> Replica<S> {
             heard: None,
             is_urgent: true,
             scratch: vec![0; config.limits.frame_bytes_max],
+            sends_singly: false,
             counters: Counters::default(),
             window,
             config,

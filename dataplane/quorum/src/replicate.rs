@@ -124,9 +124,10 @@ impl<S: StateMachine> Replica<S> {
             // Behind what it shares with us, a follower may have entries of older leaders, and then the fast path is closed
             // to it. Once it has acknowledged an entry of our term, it has none: whatever is behind that is ours.
             let has_only_ours = acked_end > leader.fast.term_begin;
-            let sent_end = match end.0 - slot.0 {
-                1 if has_only_ours => self.send_one(peer, slot, out),
-                _ => self.send_batch(peer, slot, end, end, out),
+            let is_single = self.sends_singly || end.0 - slot.0 == 1;
+            let sent_end = match is_single && has_only_ours {
+                true => self.send_one(peer, slot, out),
+                false => self.send_batch(peer, slot, end, end, out),
             };
             let Role::Leader(leader) = &mut self.role else { return };
             let progress = &mut leader.followers[index];

@@ -205,6 +205,34 @@ impl Shared {
         }
     }
 
+    /// Leader, whose program counts alone: the replica has appended everything before `end` itself, and keeps it itself; its own
+    /// acknowledgement is among those counted, unless the disk's word is waited for. Nothing happens without a grant.
+    pub fn appended(&mut self, end: u64) {
+        let word = &self.control[word!(Control, grant)];
+        loop {
+            let found = word.load(Ordering::SeqCst);
+            if grant::generation(found) == 0 {
+                return;
+            }
+            let free = found & !grant::BUSY;
+            let longer = (free & !grant::NEXT_MASK) | (end & grant::NEXT_MASK);
+            // Not while a program has it: it would put its own end back.
+            if word
+                .compare_exchange(free, longer, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok()
+            {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        // Nobody else writes this word under a grant of a program that counts alone; what it says is in the log by now.
+        let get = |word: usize| self.control[word].load(Ordering::Relaxed);
+        if get(word!(Control, waits_for_disk)) == 0 {
+            let node = get(word!(Control, node)) as usize % NODES_MAX;
+            self.control[word!(Control, acked_end) + node].store(end, Ordering::Release);
+        }
+    }
+
     /// What the program has done so far.
     pub fn seen(&self) -> Seen {
         let get = |word: usize| self.control[word].load(Ordering::Acquire);

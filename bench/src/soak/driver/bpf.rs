@@ -22,6 +22,7 @@ use super::{GROUP, PORT, Program, Ran, host_address};
 pub struct Bpf {
     node: u32,
     session_count: u32,
+    appends: bool,
     is_leader: bool,
     /// None only while it goes back.
     pair: Option<Box<[Half; 2]>>,
@@ -34,8 +35,8 @@ struct Half {
     shared: Shared,
 }
 
-/// A pair of programs: of which node, with room for how many sessions.
-type Spare = (u32, u32, Box<[Half; 2]>);
+/// A pair of programs: of which node, with room for how many sessions, and whether the leader's takes requests.
+type Spare = (u32, u32, bool, Box<[Half; 2]>);
 
 thread_local! {
     /// Programs that no history uses at the moment: loading one costs far more than a history.
@@ -48,11 +49,19 @@ impl Bpf {
     /// # Errors
     /// Where this process may not load programs, or the kernel cannot.
     pub fn new(node: u32, session_count: u32) -> Result<Bpf, HostError> {
+        Bpf::of_parts(node, session_count, true)
+    }
+
+    /// As [`Bpf::new`]; without `appends` the leader's program passes requests up, and counts alone.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn of_parts(node: u32, session_count: u32, appends: bool) -> Result<Bpf, HostError> {
         let spare = SPARE.with_borrow_mut(|spare| {
-            let index = spare
-                .iter()
-                .position(|(of, sessions, _)| (*of, *sessions) == (node, session_count))?;
-            Some(spare.swap_remove(index).2)
+            let index = spare.iter().position(|(of, sessions, of_appending, _)| {
+                (*of, *sessions, *of_appending) == (node, session_count, appends)
+            })?;
+            Some(spare.swap_remove(index).3)
         });
         let pair = match spare {
             Some(mut pair) => {
@@ -62,13 +71,14 @@ impl Bpf {
                 pair
             }
             None => Box::new([
-                Half::load(Object::QuorumFollower, node, session_count)?,
-                Half::load(Object::QuorumLeader, node, session_count)?,
+                Half::load(Object::QuorumFollower, node, session_count, appends)?,
+                Half::load(Object::QuorumLeader, node, session_count, appends)?,
             ]),
         };
         Ok(Bpf {
             node,
             session_count,
+            appends,
             is_leader: false,
             pair: Some(pair),
         })
@@ -88,19 +98,27 @@ impl Drop for Bpf {
         self.revoke();
         if let Some(pair) = self.pair.take() {
             // A thread that ends has nobody to keep them for.
-            let _ = SPARE.try_with(|spare| spare.borrow_mut().push((self.node, self.session_count, pair)));
+            let _ = SPARE.try_with(|spare| {
+                spare
+                    .borrow_mut()
+                    .push((self.node, self.session_count, self.appends, pair))
+            });
         }
     }
 }
 
 impl Half {
-    fn load(object: Object, node: u32, session_count: u32) -> Result<Half, HostError> {
+    fn load(object: Object, node: u32, session_count: u32, appends: bool) -> Result<Half, HostError> {
+        let asked: &[Kind] = match appends {
+            true => &[Kind::QuorumRequest, Kind::Append, Kind::Ack],
+            false => &[Kind::Append, Kind::Ack],
+        };
         let address = host_address(node);
         let settings = Settings {
             local_mac: mac_of(&address),
             local_ipv4: Some(*address.ip()),
             local_port: PORT,
-            kinds: kinds(&[Kind::QuorumRequest, Kind::Append, Kind::Ack]),
+            kinds: kinds(asked),
             group: Some((mac_of(&GROUP), *GROUP.ip())),
             session_count,
             ..Settings::default()
@@ -178,6 +196,10 @@ impl Program for Bpf {
 
     fn limit(&mut self, end: u64) {
         self.half_mut().shared.limit(end);
+    }
+
+    fn appended(&mut self, end: u64) {
+        self.half_mut().shared.appended(end);
     }
 
     fn run(&mut self, from: SocketAddrV4, bytes: &[u8]) -> Ran {

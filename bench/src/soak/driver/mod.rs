@@ -34,6 +34,7 @@ use super::{
     ambush::Aim,
     plan::{Options, Plan},
 };
+use crate::replicas::Parts;
 
 pub use bpf::Bpf;
 pub use model::Model;
@@ -92,6 +93,8 @@ impl Flaw {
 pub struct DriverPlan {
     /// Never [`DriverKind::None`].
     pub kind: DriverKind,
+    /// What programs do; who sends the entries is nobody's concern here.
+    pub parts: Parts,
     /// Nothing is acknowledged before the disk has it. Without, nobody dies: what is acknowledged is in memory.
     pub waits_for_disk: bool,
     /// What chances are drawn from.
@@ -151,6 +154,8 @@ pub trait Program: Send + fmt::Debug {
     fn drained(&mut self, end: u64);
     /// Nothing may be appended at `end` or behind.
     fn limit(&mut self, end: u64);
+    /// The replica appended everything before `end` by itself.
+    fn appended(&mut self, end: u64);
     /// A frame comes.
     fn run(&mut self, from: SocketAddrV4, bytes: &[u8]) -> Ran;
     /// What was counted since it was loaded, of the part that acts.
@@ -163,8 +168,15 @@ pub trait Program: Send + fmt::Debug {
 /// Where programs cannot be loaded.
 pub fn program(plan: &DriverPlan, node: u32) -> Result<Box<dyn Program>, HostError> {
     Ok(match plan.kind {
-        DriverKind::Bpf => Box::new(Bpf::new(node, SESSIONS_MAX)?),
-        DriverKind::Model | DriverKind::None => Box::new(Model::new(SESSIONS_MAX, plan.flaw)),
+        DriverKind::Bpf => Box::new(Bpf::of_parts(node, SESSIONS_MAX, plan.parts.appends)?),
+        DriverKind::Model | DriverKind::None => {
+            let model = Model::new(SESSIONS_MAX, plan.flaw);
+            Box::new(if plan.parts.appends {
+                model
+            } else {
+                model.counting_alone()
+            })
+        }
     })
 }
 
@@ -267,6 +279,13 @@ impl Nic {
 
 impl Driver for Nic {
     fn grant(&mut self, grant: &driver::Grant<'_>) -> bool {
+        let is_wanted = match grant.part {
+            Part::Leader { .. } => self.plan.parts.counts,
+            Part::Follower { .. } => self.plan.parts.acknowledges,
+        };
+        if !is_wanted {
+            return false;
+        }
         self.race();
         let mut given = Grant {
             next: grant.next.0,
@@ -371,6 +390,20 @@ impl Driver for Nic {
     fn limit(&mut self, end: Slot) {
         self.race();
         self.program.limit(end.0);
+    }
+
+    fn appends(&self) -> bool {
+        self.plan.parts.appends
+    }
+
+    fn appended(&mut self, end: Slot) {
+        self.race();
+        self.program.appended(end.0);
+        self.race();
+    }
+
+    fn takes_single_entries(&self) -> bool {
+        self.plan.parts.acknowledges && !self.plan.parts.appends
     }
 }
 
@@ -485,6 +518,7 @@ pub(super) fn draw(plan: &mut Plan, options: &Options) {
     }
     plan.driver = Some(DriverPlan {
         kind: options.driver,
+        parts: draw_parts(plan.seed, options),
         waits_for_disk,
         seed: rng.random(),
         hold_ratio: *[0.0, 0.1, 0.3, 0.6].choose(&mut rng).expect("four"),
@@ -496,6 +530,22 @@ pub(super) fn draw(plan: &mut Plan, options: &Options) {
     if !waits_for_disk {
         plan.faults.retain(|scheduled| !ends_a_process(&scheduled.fault));
         plan.ambushes.retain(|ambush| ambush.aim != Aim::SecondVote);
+    }
+}
+
+/// Two histories in three have all parts. A mistake is one of all parts: its seeds say which history shows it.
+fn draw_parts(seed: u64, options: &Options) -> Parts {
+    let mut rng = Pcg64Mcg::seed_from_u64(seed.rotate_left(32) ^ 0x0070_6172_7473);
+    if options.flaw.is_some() || rng.random_bool(0.67) {
+        return Parts::ALL;
+    }
+    let (acknowledges, counts) = *[(true, false), (false, true), (true, true)]
+        .choose(&mut rng)
+        .expect("three");
+    Parts {
+        acknowledges,
+        counts,
+        ..Parts::NONE
     }
 }
 

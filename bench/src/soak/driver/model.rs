@@ -26,6 +26,8 @@ pub struct Model {
     parts: [Part; 2],
     sessions: Vec<Session>,
     session_count: u32,
+    /// Whether the leader's takes requests.
+    appends: bool,
     counts: [[u64; Count::ALL.len()]; 2],
     flaw: Option<Flaw>,
     /// Of [`Flaw::IgnoresRevoke`]: the word that was taken back.
@@ -95,10 +97,16 @@ impl Model {
             parts: [part(), part()],
             sessions: Vec::new(),
             session_count,
+            appends: true,
             counts: [[0; Count::ALL.len()]; 2],
             flaw,
             stale_word: None,
         }
+    }
+
+    /// The leader's passes requests up, and counts alone.
+    pub fn counting_alone(self) -> Model {
+        Model { appends: false, ..self }
     }
 
     fn makes(&self, flaw: Flaw) -> bool {
@@ -379,16 +387,15 @@ fn framed(header: &Header, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Our header, as far as a program asks before it acts: `Err` says why the frame goes up.
-fn head(bytes: &[u8]) -> Result<Head<'_>, Option<Count>> {
+/// Our header, as far as a program asks before it acts: `Err` says why the frame goes up. Requests are asked for or not.
+fn head(bytes: &[u8], takes_requests: bool) -> Result<Head<'_>, Option<Count>> {
     use frame::field;
     let Some((head, payload)) = bytes.split_first_chunk::<{ frame::HEADER_BYTES }>() else {
         return Err(None);
     };
     let kind = head[field::KIND.start];
-    let is_asked_for = [Kind::QuorumRequest, Kind::Append, Kind::Ack]
-        .iter()
-        .any(|&asked| asked as u8 == kind);
+    let is_asked_for =
+        kind == Kind::Append as u8 || kind == Kind::Ack as u8 || (kind == Kind::QuorumRequest as u8 && takes_requests);
     if head[field::MAGIC] != frame::MAGIC || head[field::VERSION.start] != frame::VERSION || !is_asked_for {
         return Err(None);
     }
@@ -464,8 +471,17 @@ impl Program for Model {
         self.part().given.append_end = end;
     }
 
+    fn appended(&mut self, end: u64) {
+        let Some((_, next)) = &mut self.word else { return };
+        *next = end;
+        let given = &mut self.part().given;
+        if !given.waits_for_disk {
+            given.acked_end[given.node as usize % NODES_MAX] = end;
+        }
+    }
+
     fn run(&mut self, from: SocketAddrV4, bytes: &[u8]) -> Ran {
-        match head(bytes) {
+        match head(bytes, self.appends) {
             Err(None) => Ran::Up,
             Err(Some(why)) => self.up(why),
             Ok(head) if self.is_leader => self.lead(from, &head),

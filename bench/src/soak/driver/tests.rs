@@ -155,11 +155,33 @@ impl Draw {
 
 #[test]
 fn the_model_does_what_the_programs_do() {
-    let mut bpf = match Bpf::new(NODE, SESSIONS_MAX) {
+    let Some((frames_count, totals)) = compare(true) else {
+        return;
+    };
+    let missing: Vec<&str> = Count::ALL
+        .into_iter()
+        .filter(|&count| totals[count as usize] == 0 && count != Count::Busy)
+        .map(Count::name)
+        .collect();
+    assert!(missing.is_empty(), "{frames_count} frames never came to {missing:?}");
+}
+
+#[test]
+fn the_model_counts_as_the_programs_do_where_replicas_append() {
+    let Some((_, totals)) = compare(false) else { return };
+    let count = |what: Count| totals[what as usize];
+    assert!(count(Count::Counted) > 0 && count(Count::CommittedUp) > 0, "{totals:?}");
+    assert_eq!(count(Count::Answered), 0, "the answer is the replica's");
+}
+
+/// Both on the same frames: how many there were, and what was counted. A leader's program takes requests if it `appends`; else it
+/// is told how far the log goes.
+fn compare(appends: bool) -> Option<(u64, [u64; Count::ALL.len()])> {
+    let mut bpf = match Bpf::of_parts(NODE, SESSIONS_MAX, appends) {
         Ok(bpf) => bpf,
         Err(error @ (HostError::NotAllowed { .. } | HostError::NoBpf { .. } | HostError::OldKernel { .. })) => {
             println!("not run: {error}");
-            return;
+            return None;
         }
         Err(error) => panic!("{error}"),
     };
@@ -167,7 +189,9 @@ fn the_model_does_what_the_programs_do() {
     let frames_count = frames_count.map_or(FRAMES_COUNT, |count| count.parse().expect("a number of frames"));
     let seed = rand::random();
     println!("frames from seed {seed}");
-    let mut model = Model::new(SESSIONS_MAX, None);
+    let model = Model::new(SESSIONS_MAX, None);
+    let mut model = if appends { model } else { model.counting_alone() };
+    let mut leads = false;
     let mut draw = Draw {
         rng: Pcg64Mcg::seed_from_u64(seed),
         sent: Vec::new(),
@@ -188,6 +212,7 @@ fn the_model_does_what_the_programs_do() {
                 totals[at] += by_model;
             }
             let (is_leader, sessions) = draw.grant();
+            leads = is_leader;
             model.grant(is_leader, &draw.given, &sessions);
             bpf.grant(is_leader, &draw.given, &sessions);
             (model_before, bpf_before) = (counted(&model), counted(&bpf));
@@ -203,6 +228,11 @@ fn the_model_does_what_the_programs_do() {
                 let end = model.seen().next + draw.rng.random_range(0..20);
                 model.limit(end);
                 bpf.limit(end);
+            }
+            3..20 if leads && !appends => {
+                let end = model.seen().next + draw.rng.random_range(0..3);
+                model.appended(end);
+                bpf.appended(end);
             }
             _ => {}
         }
@@ -239,7 +269,8 @@ fn the_model_does_what_the_programs_do() {
                 "frame {index}, node {node}"
             );
         }
-        for slot in draw.given.next..ours.next.max(draw.given.next) {
+        let kept_end = if leads && !appends { 0 } else { ours.next };
+        for slot in draw.given.next..kept_end.max(draw.given.next) {
             let (mut one, mut other) = (Kept::default(), Kept::default());
             assert!(
                 model.entry(slot, &mut one) && bpf.entry(slot, &mut other),
@@ -249,10 +280,5 @@ fn the_model_does_what_the_programs_do() {
         }
     }
     println!("up, dropped, sent: {outcomes:?}");
-    let missing: Vec<&str> = Count::ALL
-        .into_iter()
-        .filter(|&count| totals[count as usize] == 0 && count != Count::Busy)
-        .map(Count::name)
-        .collect();
-    assert!(missing.is_empty(), "{frames_count} frames never came to {missing:?}");
+    Some((frames_count, totals))
 }
