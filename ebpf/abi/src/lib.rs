@@ -9,6 +9,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod lost;
 pub mod quorum;
 
 /// The programs. Each is an object file of this name with a function of this name in it, and a second function
@@ -29,11 +30,13 @@ pub enum Program {
     QuorumLeader,
     /// Keeps the leader's entries and acknowledges them ([`quorum`]); see there.
     QuorumFollower,
+    /// Drops a share of all frames by seed ([`lost`]) and passes the rest.
+    Lossy,
 }
 
 impl Program {
     /// All of them.
-    pub const ALL: [Program; 7] = [
+    pub const ALL: [Program; 8] = [
         Program::Pass,
         Program::CountDrop,
         Program::Echo,
@@ -41,6 +44,7 @@ impl Program {
         Program::Stamp,
         Program::QuorumLeader,
         Program::QuorumFollower,
+        Program::Lossy,
     ];
 
     /// Name of the object and of its function for frames of one buffer.
@@ -53,6 +57,7 @@ impl Program {
             Program::Stamp => "stamp",
             Program::QuorumLeader => "quorum_leader",
             Program::QuorumFollower => "quorum_follower",
+            Program::Lossy => "lossy",
         }
     }
 
@@ -66,11 +71,12 @@ impl Program {
             Program::Stamp => "stamp_frags",
             Program::QuorumLeader => "quorum_leader_frags",
             Program::QuorumFollower => "quorum_follower_frags",
+            Program::Lossy => "lossy_frags",
         }
     }
 }
 
-/// Read-only globals of a program, set before it is loaded; the verifier then knows their values. `pass` has none.
+/// Read-only globals of a program, set before it is loaded; the verifier then knows their values. `pass` has none, `lossy` its own.
 pub mod setting {
     /// `[u8; 6]`: the interface's own MAC address; frames to another are a stranger's, also where a switch floods them.
     pub const LOCAL_MAC: &str = "LOCAL_MAC";
@@ -91,11 +97,15 @@ pub mod setting {
     pub const GROUP_IPV4: &str = "GROUP_IPV4";
     /// `u32`, `stamp` only: which stamp of the trailer to write, an index into `dataplane_wire::trace`'s stamps.
     pub const STAMP_INDEX: &str = "STAMP_INDEX";
+    /// `u64`, `lossy` only, which has but this and the next: how many of 2^64 frames are lost.
+    pub const LOSS_THRESHOLD: &str = "LOSS_THRESHOLD";
+    /// `u64`, `lossy` only: what decides which.
+    pub const LOSS_SEED: &str = "LOSS_SEED";
 }
 
 /// Maps of a program.
 pub mod map {
-    /// A per-CPU array of `u64`, one for each [`super::Count`]. Every program but `pass` has it.
+    /// A per-CPU array of `u64`, one for each [`super::Count`]. Every program has it but `pass` and `lossy`.
     pub const COUNTS: &str = "COUNTS";
     /// An XSKMAP from receive queue to AF_XDP socket; `steer` only.
     pub const SOCKETS: &str = "SOCKETS";
@@ -107,8 +117,25 @@ pub mod map {
     pub const SESSIONS: &str = "SESSIONS";
     /// A per-CPU array of `u64`, one for each [`super::quorum::Count`].
     pub const QUORUM_COUNTS: &str = "QUORUM_COUNTS";
+    /// An array of `u64`, one for each [`super::Lossy`]; `lossy` only.
+    pub const LOST: &str = "LOST";
     /// Receive queues that [`SOCKETS`] has room for.
     pub const SOCKETS_MAX: u32 = 64;
+}
+
+/// What `lossy` counts: an index into [`map::LOST`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Lossy {
+    /// Frames that it saw.
+    Seen = 0,
+    /// Frames among them that it dropped.
+    Dropped = 1,
+}
+
+impl Lossy {
+    /// All of them, in the order of the map.
+    pub const ALL: [Lossy; 2] = [Lossy::Seen, Lossy::Dropped];
 }
 
 /// How long a datagram, UDP header included, may be for a program to make its checksum. These are the bounds of loops, which

@@ -46,7 +46,7 @@ mod sys;
 
 pub use attach::{Attachment, Mode};
 pub use counts::Counts;
-pub use ebpf_abi::{Count, Program};
+pub use ebpf_abi::{Count, Lossy, Program, lost};
 pub use error::HostError;
 pub use foreign::Foreign;
 pub use guard::refuse_default_route;

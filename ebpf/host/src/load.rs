@@ -8,10 +8,10 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, TestRun as _, TestRunOptions,
-    maps::{MapError, PerCpuArray, XskMap},
+    maps::{Array, MapError, PerCpuArray, XskMap},
     programs::{ProgramError, Xdp},
 };
-use ebpf_abi::{Count, Program, map, setting};
+use ebpf_abi::{Count, Lossy, Program, map, setting};
 use nix::errno::Errno;
 
 use crate::{
@@ -110,7 +110,11 @@ impl Loaded {
             .group
             .map_or(([0; 6], [0; 4]), |(mac, address)| (mac.0, address.octets()));
         let mut loader = EbpfLoader::new();
-        if program != Program::Pass {
+        if program == Program::Lossy {
+            loader
+                .override_global(setting::LOSS_THRESHOLD, &settings.loss_threshold, true)
+                .override_global(setting::LOSS_SEED, &settings.loss_seed, true);
+        } else if program != Program::Pass {
             loader
                 .override_global(setting::LOCAL_MAC, &mac, true)
                 .override_global(setting::LOCAL_IPV4, &ipv4, true)
@@ -191,9 +195,9 @@ impl Loaded {
     /// What the program counted since it was loaded, summed over CPUs.
     ///
     /// # Errors
-    /// [`HostError::CountsNothing`] for `pass`.
+    /// [`HostError::CountsNothing`] for `pass` and `lossy`.
     pub fn counts(&self) -> Result<Counts, HostError> {
-        if self.program == Program::Pass {
+        if matches!(self.program, Program::Pass | Program::Lossy) {
             return Err(HostError::CountsNothing { program: self.program });
         }
         let map = self.ebpf.map(map::COUNTS).ok_or_else(|| HostError::Object {
@@ -210,6 +214,19 @@ impl Loaded {
             counts.set(count, values.iter().sum());
         }
         Ok(counts)
+    }
+
+    /// What `lossy` counted since it was loaded.
+    ///
+    /// # Errors
+    /// [`HostError::CountsNothing`] for any other program; what the kernel says.
+    pub fn lost(&self, what: Lossy) -> Result<u64, HostError> {
+        let program = self.program;
+        let map = self.ebpf.map(map::LOST).ok_or(HostError::CountsNothing { program })?;
+        let counts = Array::<_, u64>::try_from(map).map_err(|error| self.unfit(&error))?;
+        counts
+            .get(&(what as u32), 0)
+            .map_err(|error| HostError::kernel("reading the counters of lossy".into(), io_error(&error)))
     }
 
     /// Hands the frames of receive queue `queue` to an AF_XDP socket from now on. The kernel keeps the socket alive only as

@@ -21,6 +21,10 @@ pub struct Settings {
     pub group: Option<(Mac, Ipv4Addr)>,
     /// `quorum_leader` only: how many sessions its replica has places for, at most `ebpf_abi::quorum::SESSIONS_MAX`.
     pub session_count: u32,
+    /// `lossy` only, which heeds this, the next and [`Settings::frags`]: how many of 2^64 frames are lost.
+    pub loss_threshold: u64,
+    /// `lossy` only: what decides which.
+    pub loss_seed: u64,
     /// `stamp` only: which stamp of the trailer to write, a [`Station`] as a number.
     pub stamp_index: u32,
     /// Load the function that accepts frames of several buffers: what an MTU above about 3,500 bytes needs (Linux 5.18).
@@ -28,6 +32,16 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The same, losing `loss_ratio` (0 to 1) of all frames.
+    pub const fn losing(self, loss_ratio: f64, seed: u64) -> Settings {
+        Settings {
+            // Saturates: all of them.
+            loss_threshold: (loss_ratio * (1u128 << 64) as f64) as u64,
+            loss_seed: seed,
+            ..self
+        }
+    }
+
     /// The same, writing the stamp of `station`.
     pub const fn stamping(self, station: Station) -> Settings {
         Settings {

@@ -15,7 +15,7 @@ use dataplane_wire::{
     trace::{self, Station},
     udp::{self, Checksum, Verify},
 };
-use ebpf_host::{Count, Counts, FRAME_BYTES_MIN, HostError, Program, Settings, Verdict, kinds};
+use ebpf_host::{Count, Counts, FRAME_BYTES_MIN, HostError, Lossy, Program, Settings, Verdict, kinds, lost};
 use support::{
     SETTINGS,
     frames::{self, Named, goldens, headers, left_partial, request, wrapped},
@@ -41,11 +41,32 @@ fn both_functions_of_every_program_load() {
             };
             assert_ne!(loaded.program_id().unwrap(), 0);
             match program {
-                Program::Pass => assert!(matches!(loaded.counts(), Err(HostError::CountsNothing { .. }))),
+                Program::Pass | Program::Lossy => {
+                    assert!(matches!(loaded.counts(), Err(HostError::CountsNothing { .. })))
+                }
                 _ => assert_eq!(loaded.counts().unwrap(), Counts::default()),
             }
         }
     }
+}
+
+#[test]
+fn a_lossy_port_loses_what_its_seed_says() {
+    let settings = SETTINGS.losing(0.25, 42);
+    let Some(loaded) = load("lossy", Program::Lossy, &settings) else {
+        return;
+    };
+    let frame = [0x55; FRAME_BYTES_MIN];
+    let mut dropped_count = 0;
+    for number in 0..400 {
+        let verdict = loaded.test_run(&frame).unwrap().verdict;
+        let is_lost = lost::is_lost(42, number, settings.loss_threshold);
+        assert_eq!(verdict == Verdict::Drop, is_lost, "frame {number}");
+        dropped_count += u64::from(is_lost);
+    }
+    assert_eq!(loaded.lost(Lossy::Seen).unwrap(), 400);
+    assert_eq!(loaded.lost(Lossy::Dropped).unwrap(), dropped_count);
+    assert!((60..140).contains(&dropped_count), "{dropped_count} of 400");
 }
 
 #[test]

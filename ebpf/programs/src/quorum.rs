@@ -331,16 +331,27 @@ pub fn address(ctx: &XdpContext, ours: Ours, to: &Place, frame_bytes: usize) -> 
     Some(())
 }
 
-/// Addresses a frame that was sent to our group to us alone. A datagram with a checksum stays as it is: leaders send none.
+/// Addresses a frame that was sent to our group to us alone, and mends the checksums over the address: a leader's program sends
+/// datagrams without one, its replica's socket with.
 #[inline(always)]
 pub fn readdress(ctx: &XdpContext, ours: Ours) -> Option<()> {
-    let udp: &[u8; udp::HEADER_BYTES] = at(ctx, ours.udp_at)?;
-    if ours.is_ipv6 || udp[6] != 0 || udp[7] != 0 {
+    if ours.is_ipv6 {
         return None;
+    }
+    let ip: &[u8; ipv4::HEADER_BYTES] = at(ctx, ours.ip_at)?;
+    let (high, low) = (be16_of(ip, 16), be16_of(ip, 18));
+    let local = LOCAL_IPV4.load();
+    let udp: &mut [u8; udp::HEADER_BYTES] = at_mut(ctx, ours.udp_at)?;
+    let mut sum = be16_of(udp, udp::field::CHECKSUM.start);
+    if sum != 0 {
+        sum = internet::updated(sum, high, u16::from_be_bytes([local[0], local[1]]));
+        sum = internet::updated(sum, low, u16::from_be_bytes([local[2], local[3]]));
+        // Zero would mean "none" (RFC 768).
+        sum = if sum == 0 { 0xffff } else { sum };
+        udp[udp::field::CHECKSUM].copy_from_slice(&sum.to_be_bytes());
     }
     let ip: &mut [u8; ipv4::HEADER_BYTES] = at_mut(ctx, ours.ip_at)?;
     let mut sum = be16_of(ip, ipv4::field::CHECKSUM.start);
-    let local = LOCAL_IPV4.load();
     sum = change16(ip, 16, u16::from_be_bytes([local[0], local[1]]), sum);
     sum = change16(ip, 18, u16::from_be_bytes([local[2], local[3]]), sum);
     ip[ipv4::field::CHECKSUM].copy_from_slice(&sum.to_be_bytes());

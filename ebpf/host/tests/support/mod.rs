@@ -21,6 +21,8 @@ pub const SETTINGS: Settings = Settings {
     kinds: 0b1110,
     group: None,
     session_count: 1024,
+    loss_threshold: 0,
+    loss_seed: 0,
     stamp_index: 5,
     frags: false,
 };

@@ -53,7 +53,7 @@ impl Ours {
 
 pub fn expect(program: Program, settings: &Settings, situation: &Situation, frame: &[u8]) -> Expected {
     let mut data = frame.to_vec();
-    if program == Program::Pass {
+    if matches!(program, Program::Pass | Program::Lossy) {
         return Expected {
             verdict: Verdict::Pass,
             count: None,
@@ -161,7 +161,7 @@ fn act(
     data: &mut [u8],
 ) -> Result<Verdict, Count> {
     match program {
-        Program::Pass => unreachable!("it looks into no frame"),
+        Program::Pass | Program::Lossy => unreachable!("it looks into no frame"),
         Program::CountDrop => Ok(Verdict::Drop),
         Program::Steer if situation.has_socket => Ok(Verdict::Redirect),
         Program::Steer => Err(Count::NoSocket),
