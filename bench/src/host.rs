@@ -149,6 +149,21 @@ pub fn process_run_time(pid: u32) -> Option<RunTime> {
     Some(total)
 }
 
+/// How often all threads of a process have gone to sleep so far, of their own accord: each was woken as often, less one.
+///
+/// `None` when it is gone.
+pub fn process_sleeps_count(pid: u32) -> Option<u64> {
+    let mut total = 0;
+    for entry in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+        let status = fs::read_to_string(entry.ok()?.path().join("status")).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        total += line.trim().parse::<u64>().ok()?;
+    }
+    Some(total)
+}
+
 /// One of our own threads so far.
 pub fn thread_run_time(tid: i32) -> Option<RunTime> {
     schedstat(&format!("/proc/self/task/{tid}/schedstat"))

@@ -1,6 +1,7 @@
 //! A cluster for a measurement: replicas in processes of their own on this machine, and one client beside them; or an echo
 //! in the same process and over the same sockets, so that a commit stands beside the ping-pong that it is made of.
 
+mod broadcast;
 mod client;
 mod driver;
 mod echo;
@@ -58,6 +59,8 @@ pub struct ReplicaConfig {
     pub endpoints: Vec<Endpoint>,
     /// Where the client is, if that must be known beforehand; others are learned.
     pub client: Option<Endpoint>,
+    /// An address that is every replica's: what the switch floods.
+    pub group: Option<Endpoint>,
     /// What it does.
     pub role: ReplicaRole,
     /// Where it is to run.
@@ -111,11 +114,15 @@ pub enum ReplicaRole {
     /// Replicates and keeps its log in this folder, by this way to disk; one whose name ends in [`INLINE`] is written to in
     /// the replica's own turn.
     Durable(PathBuf, String),
-    /// Replicates and keeps its log in memory; programs in its host's driver do the normal case in its place. In generic mode
-    /// if so said, natively otherwise.
+    /// Replicates; programs in its host's driver do the normal case, or parts of it, in its place. In generic mode if so said,
+    /// natively otherwise.
     Driver {
         /// On socket buffers, in the stack's first step.
         generic: bool,
+        /// What programs do.
+        parts: Parts,
+        /// Keeps its log in this folder, by this way to disk, and acknowledges nothing before it is there; in memory without.
+        disk: Option<(PathBuf, String)>,
     },
 }
 
@@ -240,6 +247,7 @@ impl Replicas {
                 node: index as u32,
                 endpoints: endpoints.clone(),
                 client: matches!(role(index), ReplicaRole::Driver { .. }).then(|| ground.client()),
+                group: ground.group(),
                 role: role(index),
                 seat,
                 manner,
@@ -265,6 +273,11 @@ impl Replicas {
     /// CPU time of each so far.
     pub fn run_times(&self) -> Vec<Option<RunTime>> {
         self.servers.iter().map(Server::run_time).collect()
+    }
+
+    /// How often each has gone to sleep so far.
+    pub fn sleeps_counts(&self) -> Vec<Option<u64>> {
+        self.servers.iter().map(Server::sleeps_count).collect()
     }
 
     /// Stops a replica in its tracks (SIGSTOP), or lets it go on.

@@ -338,6 +338,14 @@ impl Server {
         }
     }
 
+    /// How often it has gone to sleep so far, all its threads together; known of a process on this machine alone.
+    pub fn sleeps_count(&self) -> Option<u64> {
+        match self {
+            Server::Process { child, .. } => host::process_sleeps_count(child.id()),
+            Server::Thread { .. } | Server::Remote { .. } => None,
+        }
+    }
+
     /// Stops it in its tracks, or lets it go on: SIGSTOP and SIGCONT for a process; a thread rests by itself; an agent is
     /// asked, which takes a round trip.
     ///

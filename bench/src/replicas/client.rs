@@ -94,7 +94,15 @@ impl Client {
         is_echo: bool,
         options: ClientOptions,
     ) -> anyhow::Result<Client> {
-        let open = || port::open(backend, network, None, &ground.client(), (&replicas.endpoints, None));
+        let open = || {
+            port::open(
+                backend,
+                network,
+                None,
+                &ground.client(),
+                (&replicas.endpoints, None, None),
+            )
+        };
         let Opened { port, peers, keeps } = ground.inside_client(open)??;
         let frame_bytes_max = port.caps().frame_bytes_max;
         let value = vec![0x61; options.value_bytes];

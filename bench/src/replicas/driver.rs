@@ -15,21 +15,31 @@ use ebpf_host::{
     quorum::{self as program, Count, Kept, Session, Shared},
 };
 
+use super::{Parts, ReplicaConfig};
 use crate::{backends::xdp, place::Endpoint};
-
-/// An address that is no host's: the switch sends a frame to it everywhere. It is not one of a multicast, of which the bridge
-/// would deliver a copy to itself.
-const GROUP_MAC: Mac = Mac([0x02, b'd', b'p', 0xff, 0, 0xfa]);
-/// The followers' programs alone look at it. Of the block for one organization (RFC 2365 §6.2), so that no route leads there.
-const GROUP_IPV4: Ipv4Addr = Ipv4Addr::new(239, 192, 0, 250);
 
 /// What the programs take: the normal case, and nothing else.
 const KINDS: u32 = kinds(&[Kind::QuorumRequest, Kind::Append, Kind::Ack]);
+/// What they take where the replica gives requests their slots.
+const KINDS_COUNTED: u32 = kinds(&[Kind::Append, Kind::Ack]);
+
+/// How programs are to do it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InDriverOptions {
+    /// Where a frame meets them.
+    pub(super) mode: Mode,
+    /// What of the normal case.
+    pub(super) parts: Parts,
+    /// Nothing is acknowledged before the replica's disk has it.
+    pub(super) waits_for_disk: bool,
+}
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct InDriver {
     node: u32,
+    options: InDriverOptions,
+    group: (Mac, Ipv4Addr),
     attachment: Attachment,
     /// The one that is not attached; nothing after an exchange that failed.
     other: Option<Loaded>,
@@ -49,17 +59,19 @@ pub(super) struct InDriver {
 }
 
 impl InDriver {
-    /// Loads both programs for node `node` of `replicas` and attaches the follower's to its interface. `client` is the peer
-    /// behind the other replicas, as [`super::port::open`] has it.
+    /// Loads both programs for a replica and attaches the follower's to its interface. The replica's client is the peer behind
+    /// the other replicas, as [`super::port::open`] has it.
     ///
     /// # Errors
-    /// Too many replicas, an address that is not IPv4, what the kernel says.
-    pub(super) fn attach(
-        node: u32,
-        replicas: &[Endpoint],
-        client: Option<&Endpoint>,
-        mode: Mode,
-    ) -> anyhow::Result<InDriver> {
+    /// Too many replicas, an address that is not IPv4, no address that reaches all of them, what the kernel says.
+    pub(super) fn attach(config: &ReplicaConfig, options: InDriverOptions) -> anyhow::Result<InDriver> {
+        let ReplicaConfig {
+            node,
+            endpoints: replicas,
+            client,
+            ..
+        } = config;
+        let (node, client) = (*node, client.as_ref());
         if replicas.len() > program::NODES_MAX {
             bail!(
                 "{} replicas: programs in the driver count up to {}",
@@ -68,9 +80,14 @@ impl InDriver {
             );
         }
         let local = &replicas[node as usize];
+        let group = config
+            .group
+            .as_ref()
+            .context("programs need an address that reaches every replica")?;
+        let group = (Mac(group.mac), *ipv4_of(group)?.ip());
         let settings = Settings {
-            kinds: KINDS,
-            group: Some((GROUP_MAC, GROUP_IPV4)),
+            kinds: if options.parts.appends { KINDS } else { KINDS_COUNTED },
+            group: Some(group),
             session_count: Limits::SMALL.sessions_max as u32,
             ..xdp::settings(local)
         };
@@ -89,7 +106,9 @@ impl InDriver {
             .map(|(endpoint, peer)| Ok((ipv4_of(endpoint)?, Peer(peer))));
         Ok(InDriver {
             node,
-            attachment: follower.attach(&local.interface, mode)?,
+            options,
+            group,
+            attachment: follower.attach(&local.interface, options.mode)?,
             other: Some(leader),
             follower: shared.0,
             leader: shared.1,
@@ -159,7 +178,10 @@ fn ipv4_of(endpoint: &Endpoint) -> anyhow::Result<SocketAddrV4> {
 
 impl Driver for InDriver {
     fn grant(&mut self, grant: &Grant<'_>) -> bool {
-        if !self.become_part(matches!(grant.part, Part::Leader { .. })) {
+        let leads = matches!(grant.part, Part::Leader { .. });
+        let parts = self.options.parts;
+        let is_wanted = if leads { parts.counts } else { parts.acknowledges };
+        if !is_wanted || !self.become_part(leads) {
             return false;
         }
         let mut given = program::Grant {
@@ -170,14 +192,14 @@ impl Driver for InDriver {
             commit_end: grant.commit_end.0,
             append_end: grant.append_end.0,
             entry_bytes_max: grant.entry_bytes_max as u64,
-            waits_for_disk: false,
+            waits_for_disk: self.options.waits_for_disk,
             term_begin: 0,
             in_flight_slots: Limits::SMALL.in_flight_slots,
             voters: 0,
             commit_count: 0,
             acked_end: [0; program::NODES_MAX],
             places: self.places,
-            group: Some((SocketAddrV4::new(GROUP_IPV4, self.port()), GROUP_MAC)),
+            group: Some((SocketAddrV4::new(self.group.1, self.port()), self.group.0)),
         };
         match grant.part {
             Part::Leader {
@@ -268,6 +290,25 @@ impl Driver for InDriver {
 
     fn drained(&mut self, end: Slot) {
         self.shared().drained(end.0);
+    }
+
+    fn appends(&self) -> bool {
+        self.options.parts.appends
+    }
+
+    fn appended(&mut self, end: Slot) {
+        self.end = end;
+        self.leader.appended(end.0);
+    }
+
+    fn takes_single_entries(&self) -> bool {
+        let Parts {
+            broadcasts,
+            acknowledges,
+            appends,
+            ..
+        } = self.options.parts;
+        (acknowledges || broadcasts) && !appends
     }
 }
 

@@ -9,6 +9,11 @@ use crate::place::{CLIENT_PORT, Endpoint, LOOPBACK_MTU_BYTES, SERVER_PORT, VETH_
 
 /// The client's host.
 const CLIENT_HOST: usize = 0;
+/// An address that is no host's: the switch sends a frame to it everywhere. It is not one of a multicast, of which the bridge
+/// would deliver a copy to itself.
+const GROUP_MAC: [u8; 6] = [0x02, b'd', b'p', 0xff, 0, 0xfa];
+/// Of the hosts' own network, where no host is: a socket of a leader in user space can send to it.
+const GROUP_IPV4: Ipv4Addr = Ipv4Addr::new(10, 203, 0, 250);
 /// An Ethernet's: a longer frame would come to a program in pieces.
 const MTU_BYTES_OF_PROGRAMS: u32 = 1500;
 
@@ -44,6 +49,7 @@ impl Ground {
         let options = NetworkOptions {
             mtu_bytes: MTU_BYTES_OF_PROGRAMS,
             unflooded_hosts: vec![CLIENT_HOST],
+            group: Some((GROUP_IPV4, GROUP_MAC)),
             ..NetworkOptions::new(Topology::Star { hosts })
         };
         let network = Network::build(&options).context("making hosts on a bridge as network namespaces")?;
@@ -85,6 +91,18 @@ impl Ground {
         match self {
             Ground::Loopback => on_loopback((Ipv4Addr::LOCALHOST, 0).into()),
             Ground::Bridge(network) => on_bridge(network, CLIENT_HOST, CLIENT_PORT),
+        }
+    }
+
+    /// What reaches every replica at once, and nobody else: an address that programs in the driver listen for beside their own.
+    pub fn group(&self) -> Option<Endpoint> {
+        match self {
+            Ground::Loopback => None,
+            Ground::Bridge(network) => Some(Endpoint {
+                addr: SocketAddr::new(IpAddr::V4(GROUP_IPV4), SERVER_PORT),
+                mac: GROUP_MAC,
+                ..on_bridge(network, CLIENT_HOST, SERVER_PORT)
+            }),
         }
     }
 

@@ -60,6 +60,7 @@ impl Shards {
             network: Network::default(),
             endpoints: endpoints[shard].clone(),
             client: None,
+            group: None,
             role: role(shard, node),
             seat,
             manner,

@@ -129,7 +129,7 @@ impl OpenClient {
             &Network::default(),
             None,
             &Ground::Loopback.client(),
-            (servers, None),
+            (servers, None, None),
         )?;
         let client = Client::new(ClientOptions {
             in_flight_max: IN_FLIGHT_MAX,

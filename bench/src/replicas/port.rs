@@ -7,7 +7,7 @@ use dataplane_waist::{
 use ebpf_host::Attachment;
 use serde::{Deserialize, Serialize};
 
-use super::CLUSTER;
+use super::{CLUSTER, broadcast::Broadcast};
 use crate::{
     backends::{BackEnd, Room, Wiring},
     place::{End, Endpoint},
@@ -29,6 +29,8 @@ pub struct Network {
     pub loss_ratio: f64,
     /// What decides which.
     pub seed: u64,
+    /// They are lost at the switch, and not at whoever sends them: a program in the driver sends, too.
+    pub loses_at_switch: bool,
     /// Frames cross veth pairs.
     pub over_veth: bool,
 }
@@ -42,14 +44,14 @@ pub(super) struct Opened {
     pub(super) keeps: Option<Attachment>,
 }
 
-/// Opens node `node`'s port, or with `None` the client's. A client that is named is the peer behind the replicas; others are
-/// learned.
+/// Opens node `node`'s port, or with `None` the client's. A client that is named is the peer behind the replicas, and a group, to
+/// which entries are then sent instead of to each of them, the one behind it; others are learned.
 pub(super) fn open(
     backend: &BackEnd,
     network: &Network,
     node: Option<u32>,
     local: &Endpoint,
-    (replicas, client): (&[Endpoint], Option<&Endpoint>),
+    (replicas, client, group): (&[Endpoint], Option<&Endpoint>, Option<&Endpoint>),
 ) -> anyhow::Result<Opened> {
     let others: Vec<(u32, &Endpoint)> = (0..).zip(replicas).filter(|&(other, _)| Some(other) != node).collect();
     let opened = backend.open(&Wiring {
@@ -63,6 +65,7 @@ pub(super) fn open(
             .iter()
             .map(|&(_, endpoint)| endpoint)
             .chain(client)
+            .chain(group)
             .cloned()
             .collect(),
         over_veth: network.over_veth,
@@ -72,7 +75,11 @@ pub(super) fn open(
         region: None,
     })?;
     let mut port = opened.port;
-    if network.loss_ratio > 0.0 {
+    if group.is_some() {
+        let members_count = others.len() as u32 + u32::from(client.is_some());
+        port = Box::new(Broadcast::new(port, Peer(members_count)));
+    }
+    if network.loss_ratio > 0.0 && !network.loses_at_switch {
         // Every frame is sent once, so that it is lost there, once, stands for both directions of every link.
         let options = FaultOptions {
             seed: network.seed ^ u64::from(node.map_or(0, |node| node + 1)),

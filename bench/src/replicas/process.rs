@@ -25,7 +25,7 @@ use ebpf_host::{Mode, Program};
 
 use super::{
     CLUSTER, INLINE, LogDigest, Manner, ReplicaConfig, ReplicaReport, ReplicaRole,
-    driver::InDriver,
+    driver::{InDriver, InDriverOptions},
     engine,
     events::Herald,
     limits,
@@ -75,7 +75,9 @@ pub(super) fn serve(config: &ReplicaConfig, begin: impl FnOnce(Facts) -> Begun) 
         peers,
         keeps: _program,
     } = {
-        let known = (&config.endpoints[..], config.client.as_ref());
+        let broadcasts = matches!(&config.role, ReplicaRole::Driver { parts, .. } if parts.broadcasts);
+        let group = config.group.as_ref().filter(|_| broadcasts);
+        let known = (&config.endpoints[..], config.client.as_ref(), group);
         port::open(backend, &config.network, Some(config.node), local, known)?
     };
     match &config.role {
@@ -95,15 +97,27 @@ pub(super) fn serve(config: &ReplicaConfig, begin: impl FnOnce(Facts) -> Begun) 
             let log = MemoryLog::with_capacity(bounds.window_slots, bounds.window_bytes);
             replicate((port, peers), log, None, config, begin)
         }
-        ReplicaRole::Driver { generic } => {
-            let bounds = limits(port.caps().frame_bytes_max);
-            let log = MemoryLog::with_capacity(bounds.window_slots, bounds.window_bytes);
-            let mode = match generic {
-                true => Mode::Generic,
-                false => Mode::Native,
+        ReplicaRole::Driver { generic, parts, disk } => {
+            let options = InDriverOptions {
+                mode: match generic {
+                    true => Mode::Generic,
+                    false => Mode::Native,
+                },
+                parts: *parts,
+                waits_for_disk: disk.is_some(),
             };
-            let programs = InDriver::attach(config.node, &config.endpoints, config.client.as_ref(), mode)?;
-            replicate((port, peers), log, Some(programs), config, begin)
+            let Some((folder, name)) = disk else {
+                let bounds = limits(port.caps().frame_bytes_max);
+                let log = MemoryLog::with_capacity(bounds.window_slots, bounds.window_bytes);
+                let programs = InDriver::attach(config, options)?;
+                return replicate((port, peers), log, Some(programs), config, begin);
+            };
+            let (wal, is_threaded) = open_log(folder, name, &config.manner)?;
+            let programs = Some(InDriver::attach(config, options)?);
+            match is_threaded {
+                true => replicate((port, peers), ThreadedWal::new(wal)?, programs, config, begin),
+                false => replicate((port, peers), wal, programs, config, begin),
+            }
         }
         ReplicaRole::Durable(folder, name) => {
             let (wal, is_threaded) = open_log(folder, name, &config.manner)?;

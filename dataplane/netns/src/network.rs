@@ -7,6 +7,7 @@ use crate::offload::{self, OffloadState, Offloads};
 use crate::plan::{BRIDGE, End, INNER, OUTER, Plan, SpaceKind, networks};
 use crate::wire::{VethEnd, Wire};
 use crate::{NetError, Topology, sysctl, thread};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -39,6 +40,9 @@ pub struct NetworkOptions {
     /// A star's hosts with a card in front, by number: a namespace that bridges between the host and the switch, as a SmartNIC
     /// with an operating system of its own stands in the wire.
     pub cards: Vec<usize>,
+    /// An IPv4 address that every host believes to be at this hardware address, though nobody has it: a star's switch floods
+    /// what is sent there.
+    pub group: Option<(Ipv4Addr, [u8; 6])>,
 }
 
 impl NetworkOptions {
@@ -51,6 +55,7 @@ impl NetworkOptions {
             publish_names: true,
             unflooded_hosts: Vec::new(),
             cards: Vec::new(),
+            group: None,
         }
     }
 }
@@ -305,6 +310,13 @@ impl Builder<'_> {
             let index = wire.link(&neighbour.interface)?.index;
             for address in neighbour.addresses.usable(self.has_ipv6) {
                 wire.add_neighbour(index, &neighbour.interface, address, neighbour.mac)?;
+            }
+        }
+        if let Some((ipv4, mac)) = self.options.group {
+            for end in self.plan.ends().filter(|end| end.addresses.is_some()) {
+                let wire = &self.wires[end.space];
+                let index = wire.link(&end.interface)?.index;
+                wire.add_neighbour(index, &end.interface, IpAddr::V4(ipv4), mac)?;
             }
         }
         for route in &self.plan.routes {

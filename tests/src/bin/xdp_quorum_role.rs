@@ -8,7 +8,7 @@ use anyhow::Context;
 use bench::{
     backends,
     host::{Scheduler, Seat},
-    replicas::{self, Client, ClientOptions, Ground, Manner, Network, ReplicaRole, Replicas},
+    replicas::{self, Client, ClientOptions, Ground, Manner, Network, Parts, ReplicaRole, Replicas},
 };
 use dataplane_waist::MonotonicClock;
 
@@ -44,7 +44,11 @@ fn start(ground: &Ground, network: Network) -> anyhow::Result<Replicas> {
         scheduler: Scheduler::Ordinary,
         ..Manner::default()
     };
-    let role = |_| ReplicaRole::Driver { generic: true };
+    let role = |_| ReplicaRole::Driver {
+        generic: true,
+        parts: Parts::ALL,
+        disk: None,
+    };
     Replicas::start_as("udp-blocking", (ground, network), &[SEAT; REPLICAS_COUNT], manner, role)
 }
 

@@ -105,6 +105,7 @@ pub(super) fn measure(
         // Each round loses other frames.
         seed: lab.choice.seed.wrapping_add(u64::from(round) << 32),
         over_veth: ground.is_veth(),
+        ..Network::default()
     };
     let seats: Vec<Seat> = (1..=count).map(seat).collect();
     let role = |node: usize| match (rung.is_echo(), rung.log.as_str()) {

@@ -58,7 +58,11 @@ pub(super) fn measure(
         ECHO => ReplicaRole::Echo,
         REFLECTOR => ReplicaRole::Reflector,
         USER => ReplicaRole::Memory,
-        _ => ReplicaRole::Driver { generic: true },
+        _ => ReplicaRole::Driver {
+            generic: true,
+            parts: replicas::Parts::ALL,
+            disk: None,
+        },
     };
     let seats: Vec<Seat> = (1..=count).map(seat).collect();
     let replicas = Replicas::start_as(SOCKET, (ground, network), &seats, manner, role)?;
