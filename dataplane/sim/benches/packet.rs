@@ -1,26 +1,32 @@
 //! How fast the packet simulator is: incasts on a star and a permutation on a FatTree, in events and packet-hops a second.
 //!
-//! Not with criterion: a run is one measurement of seconds, and what is asked for is the CPU time of a thread (of the process,
-//! where there are several), read from `/proc`, with the least of several runs. `cargo bench -p dataplane-sim --bench packet`
-//! runs all; a part of a name after `--` runs what has it in its own.
+//! Not with criterion: a run is a measurement of its own, in CPU time of the thread, and the least of several is printed.
+//! `cargo bench -p dataplane-sim --bench packet` runs all; a part of a name after `--` runs what has it in its own.
 #![forbid(unsafe_code)]
 
 #[path = "../tests/edges/mod.rs"]
 mod edges;
+#[path = "support/tcp.rs"]
+mod tcp;
 
 use std::{
     sync::{Arc, atomic::AtomicBool},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use dataplane_queue::{Discipline, DropTailOptions, Limit, Marking};
+use dataplane_queue::{Discipline, DropTailOptions, Limit, Marking, TrimmingOptions};
 use dataplane_sim::{
     SimTime,
     packet::{Cable, Computing, Counters, Edge, Grouping, HostOptions, PacketSim, SwitchOptions, Topology},
 };
+use dataplane_transports::{ControllerKind, EcnMode, ReceiverOptions, SenderOptions};
 use edges::{Flow, pull::PullEdge, window::WindowEdge};
+use tcp::TcpEdge;
 
 const RUNS_COUNT: usize = 3;
+
+/// Ten minutes: the peers' runs were ended there, too.
+const SIMULATED_MAX: SimTime = SimTime::from_ms(600_000);
 
 fn main() {
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
@@ -33,6 +39,14 @@ fn main() {
         let name = format!("star window {hosts}:1");
         if wanted(&name) {
             measure(&name, || star(hosts));
+        }
+    }
+    for kind in [ControllerKind::NewReno, ControllerKind::Dctcp] {
+        for hosts in [100, 1_000, 10_000] {
+            let name = format!("star {} {hosts}:1", kind.name());
+            if wanted(&name) {
+                measure(&name, || star_tcp(hosts, kind));
+            }
         }
     }
     for (threads_count, grouping) in [
@@ -49,11 +63,51 @@ fn main() {
 }
 
 /// The anchor: 450 KB from each host, 10 Gbit/s, 5 µs of cable, 100 packets of buffer, 0 to 10 µs of jitter.
+const FLOW_BYTES: u64 = 450_000;
+
 fn star(senders: u32) -> PacketSim<WindowEdge> {
+    let flows = star_flows(senders);
+    PacketSim::new(&star_topology(senders, Marking::Never), Computing::default(), 1, |_| {
+        WindowEdge::new(&flows, SimTime::from_ms(200), false)
+    })
+}
+
+/// The same with the real TCP: initial window 10, SACK, RTOmin 200 ms; of DCTCP, marks from 20 packets on.
+fn star_tcp(senders: u32, kind: ControllerKind) -> PacketSim<TcpEdge> {
+    let flows = star_flows(senders);
+    let (marking, ecn) = match kind {
+        ControllerKind::Dctcp => (Marking::AtEnqueue(Limit::Packets(20)), EcnMode::Dctcp),
+        _ => (Marking::Never, EcnMode::Off),
+    };
+    let sender = SenderOptions {
+        rto_min: Duration::from_millis(200),
+        ecn,
+        ..SenderOptions::default()
+    };
+    let receiver = ReceiverOptions {
+        ecn,
+        ..ReceiverOptions::default()
+    };
+    PacketSim::new(&star_topology(senders, marking), Computing::default(), 1, |_| {
+        TcpEdge::new(&flows, FLOW_BYTES, kind, &sender, &receiver)
+    })
+}
+
+fn star_topology(senders: u32, marking: Marking) -> Topology {
     let cable = Cable::new(10_000_000_000, SimTime::from_us(5));
-    let topology = Topology::star(senders + 1, cable, HostOptions::default(), SwitchOptions::default());
+    let switch = SwitchOptions {
+        discipline: Discipline::DropTail(DropTailOptions {
+            limit: Limit::Packets(100),
+            marking,
+        }),
+        ..SwitchOptions::default()
+    };
+    Topology::star(senders + 1, cable, HostOptions::default(), switch).expect("a star")
+}
+
+fn star_flows(senders: u32) -> Arc<[Flow]> {
     let jitter = SimTime::from_us(10).as_ps();
-    let flows: Arc<[Flow]> = (0..senders)
+    (0..senders)
         .map(|from| Flow {
             from,
             to: senders,
@@ -61,20 +115,20 @@ fn star(senders: u32) -> PacketSim<WindowEdge> {
             packet_bytes: 1_500,
             start: SimTime::from_ps((u64::from(from) * 7_919_777_777) % jitter),
         })
-        .collect();
-    PacketSim::new(&topology.expect("a star"), Computing::default(), 1, |_| {
-        WindowEdge::new(&flows, SimTime::from_ms(200), false)
-    })
+        .collect()
 }
 
 /// The anchor: 1024 hosts, each sends 2 MB to one other in packets of 9000 B, 100 Gbit/s, 1 µs of cable.
 fn fat_tree(threads_count: usize, grouping: Grouping) -> PacketSim<PullEdge> {
     let cable = Cable::new(100_000_000_000, SimTime::from_us(1));
     let switch = SwitchOptions {
-        discipline: Discipline::DropTail(DropTailOptions {
-            limit: Limit::Packets(1_000),
-            marking: Marking::Never,
+        // NDP's: 8 packets, and as many bytes of headers.
+        discipline: Discipline::Trimming(TrimmingOptions {
+            data: Limit::Packets(8),
+            headers: Limit::Bytes(8 * 9_000),
+            headers_per_data: 10,
         }),
+        returns_headers: true,
         ..SwitchOptions::default()
     };
     let topology = Topology::fat_tree(16, cable, HostOptions::default(), switch).expect("a FatTree");
@@ -99,26 +153,50 @@ fn fat_tree(threads_count: usize, grouping: Grouping) -> PacketSim<PullEdge> {
     })
 }
 
-fn measure<E: Edge + Send>(name: &str, build: impl Fn() -> PacketSim<E>)
+/// What can say how many of its flows are done.
+trait Counted {
+    fn done_count(&self) -> usize;
+}
+
+impl Counted for WindowEdge {
+    fn done_count(&self) -> usize {
+        self.done_count
+    }
+}
+
+impl Counted for PullEdge {
+    fn done_count(&self) -> usize {
+        self.done_count
+    }
+}
+
+impl Counted for TcpEdge {
+    fn done_count(&self) -> usize {
+        self.done_count
+    }
+}
+
+fn measure<E: Edge + Counted + Send>(name: &str, build: impl Fn() -> PacketSim<E>)
 where
     E::Header: Send,
 {
     let mut best: Option<(f64, f64)> = None;
-    let mut seen: Option<(Counters, u64, SimTime)> = None;
+    let mut seen: Option<(Counters, u64, SimTime, usize)> = None;
     for _ in 0..RUNS_COUNT {
         let mut sim = build();
         let (cpu, wall) = (cpu_sec(), Instant::now());
-        sim.run_until(SimTime::from_ms(3_600_000), &AtomicBool::new(false));
+        sim.run_until(SIMULATED_MAX, &AtomicBool::new(false));
         let (cpu, wall) = (cpu_sec() - cpu, wall.elapsed().as_secs_f64());
-        assert_eq!(sim.assert_conserved(), 0);
-        let result = (sim.counters(), sim.hash().value(), sim.now());
+        sim.assert_conserved();
+        let done_count = sim.edges().map(Counted::done_count).sum();
+        let result = (sim.counters(), sim.hash().value(), sim.now(), done_count);
         assert_eq!(*seen.get_or_insert(result), result, "the same seed, another result");
         best = Some(best.map_or((cpu, wall), |best| (cpu.min(best.0), wall.min(best.1))));
     }
-    let ((cpu, wall), (counters, hash, now)) = (best.expect("a run"), seen.expect("a run"));
+    let ((cpu, wall), (counters, hash, now, done_count)) = (best.expect("a run"), seen.expect("a run"));
     let per_sec = |count: u64| count as f64 / cpu / 1e6;
     println!(
-        "{name:<34} {:>10} {:>10} {:>9.1} {:>9.1} {cpu:>7.3} {wall:>8.3} {:>6} us  {hash:016x} {} dropped {} marked {} trimmed",
+        "{name:<34} {:>10} {:>10} {:>9.1} {:>9.1} {cpu:>7.3} {wall:>8.3} {:>6} us  {hash:016x} {done_count} done {} dropped {} marked {} trimmed",
         counters.events_count,
         counters.hops_count,
         per_sec(counters.events_count),
@@ -130,10 +208,10 @@ where
     );
 }
 
-/// CPU time of this process: its threads' run time in nanoseconds (`/proc/thread-self/schedstat` of each; threads that have
-/// ended are missing there, so the process's own clock ticks count where there are several).
+/// CPU time of this thread in seconds (the first field of `/proc/thread-self/schedstat`). With several threads it is that of
+/// one of them; compare wall time there.
 fn cpu_sec() -> f64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let ns: Option<f64> = text.split_whitespace().next().and_then(|ns| ns.parse().ok());
-    ns.map_or(0.0, |ns| ns / 1e9)
+    ns.map_or(f64::NAN, |ns| ns / 1e9)
 }

@@ -16,6 +16,7 @@ pub(crate) enum Purpose {
     Wire = 6,
     PacketHost = 7,
     Spray = 8,
+    Queue = 9,
 }
 
 /// A stream of random values.

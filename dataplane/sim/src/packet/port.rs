@@ -9,7 +9,7 @@ use super::{
     frame::Token,
     topology::{CUT_THROUGH_BYTES, Link},
 };
-use crate::random::{Purpose, Random};
+use crate::random::{Purpose, Random, derive};
 
 /// The sending end.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Port {
             })
         });
         Port {
-            queue: Queue::new(&link.discipline),
+            queue: Queue::new(&link.discipline, derive(seed, Purpose::Queue, number, 0)),
             wire: Serializer::new(link.cable.bits_per_sec, ETHERNET_OVERHEAD_BYTES),
             delay: link.cable.delay + latency,
             pool: 0,

@@ -124,12 +124,13 @@ impl PullEdge {
         self.waiting[local].push_back(flow);
         if self.waiting[local].len() == 1 {
             let at = self.pull_at[local].max(host.now());
-            host.set_timer(self.pacer(local), 1, at);
+            host.set_timer(self.pacer(host.host()), 1, at);
         }
     }
 
-    fn pacer(&self, local: usize) -> u32 {
-        (self.flows.len() + local) as u32
+    /// The flow whose timer is a host's: its number says nothing of groups.
+    fn pacer(&self, host: u32) -> u32 {
+        self.flows.len() as u32 + host
     }
 
     fn pull(&mut self, host: &mut HostApi<'_, Header>) {
@@ -144,7 +145,7 @@ impl PullEdge {
         let bits = u64::from(spec.packet_bytes + ETHERNET_OVERHEAD_BYTES) * 8;
         self.pull_at[local] = host.now() + SimTime::from_ps(bits * 1_000_000_000_000 / self.bits_per_sec);
         if !self.waiting[local].is_empty() {
-            host.set_timer(self.pacer(local), 1, self.pull_at[local]);
+            host.set_timer(self.pacer(host.host()), 1, self.pull_at[local]);
         }
     }
 }
