@@ -1,11 +1,14 @@
 //! The congestion controllers, one file each, and [`AnyController`], which is whichever a scenario names.
 
+mod cubic;
 mod dctcp;
+mod hystart;
 mod newreno;
 
 use std::{fmt, str::FromStr};
 
 pub use self::{
+    cubic::{BETA as CUBIC_BETA, C as CUBIC_C, Cubic, CubicOptions},
     dctcp::{Dctcp, DctcpOptions},
     newreno::NewReno,
 };
@@ -79,6 +82,8 @@ macro_rules! controllers {
 controllers! {
     /// RFC 5681 and 6582.
     NewReno "newreno" => |options| NewReno::new(options.mss_bytes, options.initial_window_bytes());
+    /// RFC 9438, without HyStart++.
+    Cubic "cubic" => |options| Cubic::new(options.mss_bytes, options.initial_window_bytes(), CubicOptions::default());
     /// RFC 8257. The flow's two halves need [`crate::EcnMode::Dctcp`].
     Dctcp "dctcp" => |options| Dctcp::new(options.mss_bytes, options.initial_window_bytes(), DctcpOptions::default());
 }

@@ -64,6 +64,20 @@ impl NewReno {
         self.prior = (self.window_bytes, self.ssthresh_bytes);
         (self.window_bytes, self.ssthresh_bytes) = (window_bytes, ssthresh_bytes);
     }
+
+    /// What slow start has after a time-out.
+    pub(crate) fn collapse(&mut self) {
+        self.window_bytes = self.mss_bytes;
+        self.acked_bytes = 0;
+    }
+
+    pub(crate) fn enlarge_to(&mut self, window_bytes: u64) {
+        self.window_bytes = self.window_bytes.max(window_bytes);
+    }
+
+    pub(crate) fn end_slow_start(&mut self) {
+        self.ssthresh_bytes = self.window_bytes;
+    }
 }
 
 impl Controller for NewReno {
@@ -81,8 +95,7 @@ impl Controller for NewReno {
         if !loss.is_repeated {
             self.reduce(loss.in_flight_bytes);
         }
-        self.window_bytes = self.mss_bytes;
-        self.acked_bytes = 0;
+        self.collapse();
     }
 
     fn undo(&mut self) {

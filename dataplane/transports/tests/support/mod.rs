@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use dataplane_transports::{Controller, Receiver, ReceiverOptions, Segment, Sender, SenderOptions};
+use dataplane_transports::{Controller, Phase, Receiver, ReceiverOptions, Segment, Sender, SenderOptions};
 use dataplane_waist::Instant;
 
 pub const US: u64 = 1_000;
@@ -18,6 +18,8 @@ pub enum Fate {
     Twice,
     /// It arrives later than it would, by nanoseconds: overtaken.
     Late(u64),
+    /// It arrives at this time, if it would arrive before: the path stands still, and keeps the order.
+    Until(u64),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -139,8 +141,10 @@ impl<C: Controller> Path<C> {
             probes_count = sender.stats().probes_count;
             let (in_flight, window) = (sender.in_flight_bytes(), sender.window_bytes());
             let bound = window.max(segment.len_bytes.into());
+            // The fast retransmission does not wait for the window (RFC 6675 §5, step 4.3).
+            let is_free = is_probe || segment.is_retransmission && sender.phase() == Phase::Recovery;
             assert!(
-                is_probe || in_flight <= bound,
+                is_free || in_flight <= bound,
                 "{in_flight} bytes are in flight and the window is {window}"
             );
             self.forward(flow, segment);
@@ -155,6 +159,7 @@ impl<C: Controller> Path<C> {
                 Fate::Drop => {}
                 Fate::Pass => self.plan(arrives_ns, Event::Ack { flow, segment }),
                 Fate::Late(ns) => self.plan(arrives_ns + ns, Event::Ack { flow, segment }),
+                Fate::Until(ns) => self.plan(arrives_ns.max(ns), Event::Ack { flow, segment }),
                 Fate::Twice => {
                     self.plan(arrives_ns, Event::Ack { flow, segment });
                     self.plan(arrives_ns, Event::Ack { flow, segment });
@@ -208,6 +213,7 @@ impl<C: Controller> Path<C> {
         let event = Event::Data { flow, segment, ce };
         match fate {
             Fate::Late(ns) => self.plan(arrives_ns + ns, event),
+            Fate::Until(ns) => self.plan(arrives_ns.max(ns), event),
             Fate::Twice => {
                 self.plan(arrives_ns, event);
                 self.plan(arrives_ns, event);

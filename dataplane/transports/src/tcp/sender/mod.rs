@@ -117,6 +117,8 @@ pub struct Sender<C> {
     /// One segment may leave beyond the congestion window; beyond the receiver's, too.
     probe_due: bool,
     window_probe_due: bool,
+    /// The first retransmission of a recovery does not wait for the window to have room (RFC 6675 §5, step 4.3).
+    fast_retransmit_due: bool,
     is_paced_out: bool,
     cwr_due: bool,
     config: Config,
@@ -163,6 +165,7 @@ impl<C: Controller> Sender<C> {
             probe_is_resend: false,
             probe_due: false,
             window_probe_due: false,
+            fast_retransmit_due: false,
             is_paced_out: false,
             cwr_due: false,
             config: Config {
@@ -205,7 +208,8 @@ impl<C: Controller> Sender<C> {
         if self.frto != Frto::NewDataOnly
             && let Some(index) = self.board.next_to_resend()
         {
-            let may_leave = self.may_leave(self.board.get(index).len_bytes);
+            let is_fast = std::mem::take(&mut self.fast_retransmit_due);
+            let may_leave = is_fast || self.may_leave(self.board.get(index).len_bytes);
             return may_leave.then(|| self.transmit_again(now_ns, index));
         }
         match self.new_data_bytes() {

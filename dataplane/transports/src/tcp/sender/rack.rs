@@ -27,7 +27,7 @@ pub struct Rack {
     dsack_round_end: u64,
     reo_window_multiplier: u8,
     reo_window_persist: u8,
-    reordering_seen: bool,
+    pub reordering_seen: bool,
 }
 
 impl Rack {

@@ -108,6 +108,7 @@ impl<C: Controller> Sender<C> {
             self.begin_prr(loss);
         }
         self.phase = Phase::Recovery;
+        self.fast_retransmit_due = !self.controller.rules_recovery();
         self.recovery_end = self.nxt;
         self.fast_retransmit_from = self.nxt + 1;
         self.undo_from = self.una;
@@ -129,6 +130,7 @@ impl<C: Controller> Sender<C> {
     fn leave_recovery(&mut self) {
         self.phase = Phase::Open;
         self.dupacks_count = 0;
+        self.fast_retransmit_due = false;
         self.marked_end = 0;
         self.frto = Frto::Off;
         self.rack.on_recovered();
@@ -184,6 +186,8 @@ impl<C: Controller> Sender<C> {
         self.stats.undone_count += 1;
         self.undo_from = NEVER;
         self.rtt.undo_back_off();
+        // What RACK called lost was late (Linux: `tcp_try_undo_partial`).
+        self.rack.reordering_seen |= self.phase == Phase::Recovery;
         for index in 0..self.board.len() {
             let flags = self.board.get(index).flags;
             self.board.set_flags(index, flags & !LOST);
