@@ -2,6 +2,7 @@
 
 pub mod client_bias;
 pub mod coordinated_omission;
+pub mod electrode;
 pub mod failover;
 pub mod flexible_quorum_tail;
 pub mod load_latency;
@@ -9,6 +10,7 @@ pub mod loss_exclusion;
 pub mod pacelc_else;
 pub mod packet_rate;
 pub mod peers;
+pub mod quorum_fanout;
 pub mod quorum_ladder;
 pub mod quorum_messages;
 pub mod rtt_breakdown;

@@ -4,12 +4,12 @@ use crate::{
     claim::Claim,
     experiment::Experiment,
     experiments::{
-        client_bias::ClientBias, coordinated_omission::CoordinatedOmission, failover::Failover,
+        client_bias::ClientBias, coordinated_omission::CoordinatedOmission, electrode::Electrode, failover::Failover,
         flexible_quorum_tail::FlexibleQuorumTail, load_latency::LoadLatency, loss_exclusion::LossExclusion,
-        pacelc_else::PacelcElse, packet_rate::PacketRate, peers::Peers, quorum_ladder::QuorumLadder,
-        quorum_messages::QuorumMessages, rtt_breakdown::RttBreakdown, rtt_ladder::RttLadder, self_test::SelfTest,
-        shard_commit::ShardCommit, wakeup_model::WakeupModel, wal_group_commit::WalGroupCommit, wal_ladder::WalLadder,
-        xdp_quorum::XdpQuorum,
+        pacelc_else::PacelcElse, packet_rate::PacketRate, peers::Peers, quorum_fanout::QuorumFanout,
+        quorum_ladder::QuorumLadder, quorum_messages::QuorumMessages, rtt_breakdown::RttBreakdown,
+        rtt_ladder::RttLadder, self_test::SelfTest, shard_commit::ShardCommit, wakeup_model::WakeupModel,
+        wal_group_commit::WalGroupCommit, wal_ladder::WalLadder, xdp_quorum::XdpQuorum,
     },
 };
 
@@ -25,6 +25,8 @@ pub const EXPERIMENTS: &[&dyn Experiment] = &[
     &RttBreakdown,
     &QuorumLadder,
     &XdpQuorum,
+    &Electrode,
+    &QuorumFanout,
     &QuorumMessages,
     &FlexibleQuorumTail,
     &PacelcElse,

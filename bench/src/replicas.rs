@@ -29,7 +29,7 @@ use crate::{
 
 pub use client::{Asked, Client, ClientOptions};
 pub use events::{Event, Happened, Observer};
-pub use ground::Ground;
+pub use ground::{Ground, Losing};
 pub use hosted::{Shards, main as main_hosted};
 pub use open_loop::{Answer, Arrivals, Kept, OpenClient, OpenOptions};
 pub use parts::Parts;

@@ -2,18 +2,24 @@
 //! commit in user space.
 
 mod claims;
-mod row;
+pub(super) mod row;
+pub(super) mod ways;
 
 use std::time::Duration;
 
 use dataplane_waist::Support;
 use ebpf_host::Mode;
 
-use self::{claims::CLAIMS, row::measure};
+use self::{
+    claims::CLAIMS,
+    row::measure,
+    ways::{DRIVER, DRIVER_ACK, DRIVER_COUNT, DRIVER_DURABLE, ECHO, REFLECTOR, USER, USER_DURABLE},
+};
 use crate::{
     claim::Claim,
     experiment::{Allowed, Axis, Experiment, Lab},
     measure::rounds,
+    record::Row,
     replicas::Ground,
 };
 
@@ -25,9 +31,20 @@ pub const CAVEAT: &str = "path length, not network latency: over veth the whole 
 const WAY: Axis = Axis {
     name: "way",
     meaning: "echo: one server answers by itself, over kernel sockets; reflector: one program answers by itself (the floor); \
-              user: replicas in user space, over the same sockets; driver: the same replicas, with programs in their hosts' \
-              drivers doing the normal case",
-    full: &[ECHO, REFLECTOR, USER, DRIVER],
+              user: replicas in user space, over the same sockets; driver-ack: programs in the followers' drivers keep entries \
+              and acknowledge them; driver-count: another in the leader's also counts, and passes only the acknowledgement up \
+              that completes a majority; driver: programs do all of the normal case; user-durable, driver-durable: as user and \
+              driver, and nothing is acknowledged before the disk has it",
+    full: &[
+        ECHO,
+        REFLECTOR,
+        USER,
+        DRIVER_ACK,
+        DRIVER_COUNT,
+        DRIVER,
+        USER_DURABLE,
+        DRIVER_DURABLE,
+    ],
     tour: &[ECHO, DRIVER],
     smallest: DRIVER,
     allowed: Allowed::Words,
@@ -45,7 +62,7 @@ const REPLICAS: Axis = Axis {
 const IN_FLIGHT: Axis = Axis {
     name: "in_flight",
     meaning: "requests that the client keeps under way",
-    full: &["1", "16"],
+    full: &["1", "4", "16", "64"],
     tour: &["1"],
     smallest: "1",
     allowed: Allowed::Number(1.0, 256.0),
@@ -53,11 +70,20 @@ const IN_FLIGHT: Axis = Axis {
 
 const VALUE_BYTES: Axis = Axis {
     name: "value_bytes",
-    meaning: "bytes of each value; an echo is as long as the request would be",
-    full: &["64"],
-    tour: &["64"],
-    smallest: "64",
-    allowed: Allowed::Number(0.0, 1300.0),
+    meaning: "bytes of each value; with 1333 the datagram's payload is 1400 bytes long. An echo is as long as the request would be",
+    full: &["16", PLAIN_BYTES, "512", "1333"],
+    tour: &[PLAIN_BYTES],
+    smallest: PLAIN_BYTES,
+    allowed: Allowed::Number(0.0, 1355.0),
+};
+
+const LOSS: Axis = Axis {
+    name: "loss",
+    meaning: "how many of all frames the switch loses, by seed, as each comes in from whichever host",
+    full: &[LOSSLESS, "0.001", "0.01"],
+    tour: &[LOSSLESS],
+    smallest: LOSSLESS,
+    allowed: Allowed::Number(0.0, 0.2),
 };
 
 const CPUS: Axis = Axis {
@@ -69,33 +95,53 @@ const CPUS: Axis = Axis {
     allowed: Allowed::Words,
 };
 
-const AXES: &[Axis] = &[WAY, REPLICAS, IN_FLIGHT, VALUE_BYTES, CPUS];
+const AXES: &[Axis] = &[WAY, REPLICAS, IN_FLIGHT, VALUE_BYTES, LOSS, CPUS];
 
-const ECHO: &str = "echo";
-const REFLECTOR: &str = "reflector";
-const USER: &str = "user";
-const DRIVER: &str = "driver";
+const PLAIN_BYTES: &str = "64";
+const LOSSLESS: &str = "0";
 /// The socket of all ends: what most programs use.
-const SOCKET: &str = "udp-blocking";
+pub(super) const SOCKET: &str = "udp-blocking";
 
 /// What one row measures.
 #[derive(Clone, Debug)]
-struct Cell {
-    way: String,
-    replicas_count: usize,
-    in_flight: usize,
-    value_bytes: usize,
-    cpus: String,
-    twin: bool,
+pub(super) struct Cell {
+    pub(super) way: String,
+    pub(super) replicas_count: usize,
+    pub(super) in_flight: usize,
+    pub(super) value_bytes: usize,
+    pub(super) loss: String,
+    pub(super) cpus: String,
+    pub(super) twin: bool,
 }
 
 impl Cell {
+    /// One request in flight, 64-byte values, no loss, one CPU.
+    pub(super) fn plain(way: &str, replicas_count: usize) -> Cell {
+        Cell {
+            way: way.to_owned(),
+            replicas_count,
+            in_flight: 1,
+            value_bytes: 64,
+            loss: LOSSLESS.to_owned(),
+            cpus: "one".to_owned(),
+            twin: false,
+        }
+    }
+
     fn is_alone(&self) -> bool {
-        matches!(self.way.as_str(), ECHO | REFLECTOR)
+        ways::is_alone(&self.way)
+    }
+
+    fn loss_ratio(&self) -> f64 {
+        self.loss.parse().expect("axis values are checked beforehand")
+    }
+
+    fn has_programs(&self) -> bool {
+        self.way == REFLECTOR || ways::parts(&self.way).is_some()
     }
 
     fn needs_programs(&self) -> bool {
-        matches!(self.way.as_str(), REFLECTOR | DRIVER)
+        self.has_programs() || self.loss_ratio() > 0.0
     }
 }
 
@@ -151,48 +197,52 @@ impl Experiment for XdpQuorum {
     }
 
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
-        if let Some(why) = lab.place.cannot_make_hosts() {
-            lab.progress
-                .println(format!("nothing is measured: it needs hosts of its own, and {why}"));
-            return Ok(());
-        }
-        let mut cells = cells(lab);
-        if let Some(why) = no_programs() {
-            lab.progress.println(format!(
-                "reflector and driver are left out: they are programs in the driver, and {why}"
-            ));
-            cells.retain(|cell| !cell.needs_programs());
-        }
-        let Some(most) = cells.iter().map(|cell| cell.replicas_count).max() else {
-            return Ok(());
-        };
-        let ground = Ground::bridge_for_programs(most)?;
-        // A cluster is started and elects its leader before anything is measured, which the plan does not know of.
-        let plan = lab.plan(cells.len(), Duration::from_millis(300));
-        let orders = rounds::order(cells.len(), plan.rounds_count as usize, lab.choice.seed);
-        lab.progress.set_length(orders.len() as u64 * cells.len() as u64);
-        for (round, order) in orders.iter().enumerate() {
-            for index in order {
-                if lab.interrupted() || (round > 2 && lab.started.elapsed() > lab.budget) {
-                    return Ok(());
-                }
-                let cell = &cells[*index];
-                let Cell {
-                    way,
-                    replicas_count,
-                    in_flight,
-                    ..
-                } = cell;
-                lab.progress.set_message(format!(
-                    "{way}, {replicas_count} replicas, {in_flight} in flight, round {}",
-                    round + 1
-                ));
-                lab.record_until_valid(|lab| measure(lab, (&ground, cell), round as u32, plan.trial))?;
-                lab.progress.inc(1);
-            }
-        }
-        Ok(())
+        run_cells(lab, cells(lab), |row| row)
     }
+}
+
+/// Measures all cells on one bridge, in rounds; `finish` makes of each row what the experiment has of it.
+pub(super) fn run_cells(lab: &mut Lab<'_>, mut cells: Vec<Cell>, finish: fn(Row) -> Row) -> anyhow::Result<()> {
+    if let Some(why) = lab.place.cannot_make_hosts() {
+        lab.progress
+            .println(format!("nothing is measured: it needs hosts of its own, and {why}"));
+        return Ok(());
+    }
+    if let Some(why) = no_programs() {
+        lab.progress.println(format!(
+            "what takes programs in the driver, or a switch that loses frames, is left out: {why}"
+        ));
+        cells.retain(|cell| !cell.needs_programs());
+    }
+    let Some(most) = cells.iter().map(|cell| cell.replicas_count).max() else {
+        return Ok(());
+    };
+    let ground = Ground::bridge_for_programs(most)?;
+    // A cluster is started and elects its leader before anything is measured, which the plan does not know of.
+    let plan = lab.plan(cells.len(), Duration::from_millis(300));
+    let orders = rounds::order(cells.len(), plan.rounds_count as usize, lab.choice.seed);
+    lab.progress.set_length(orders.len() as u64 * cells.len() as u64);
+    for (round, order) in orders.iter().enumerate() {
+        for index in order {
+            if lab.interrupted() || (round > 2 && lab.started.elapsed() > lab.budget) {
+                return Ok(());
+            }
+            let cell = &cells[*index];
+            let Cell {
+                way,
+                replicas_count,
+                in_flight,
+                ..
+            } = cell;
+            lab.progress.set_message(format!(
+                "{way}, {replicas_count} replicas, {in_flight} in flight, round {}",
+                round + 1
+            ));
+            lab.record_until_valid(|lab| Ok(finish(measure(lab, (&ground, cell), round as u32, plan.trial)?)))?;
+            lab.progress.inc(1);
+        }
+    }
+    Ok(())
 }
 
 /// Why there are no programs in the driver here, if there are none.
@@ -204,6 +254,31 @@ fn no_programs() -> Option<String> {
     }
 }
 
+/// In how many ways a cell differs from the plainest, in what nobody has asked for by name: all combinations would be a
+/// thousand. One and 16 requests in flight are both plain.
+fn extras_count(lab: &Lab<'_>, cell: &Cell) -> usize {
+    let is_named = |axis: &Axis| lab.choice.axes.contains_key(axis.name);
+    let is_rung = matches!(cell.way.as_str(), DRIVER_ACK | DRIVER_COUNT);
+    // The ends of the ladder are measured in all of them, what is on it and beside it only in what concerns it.
+    let is_end = matches!(cell.way.as_str(), USER | DRIVER) || cell.is_alone();
+    let extras = [
+        (is_named(&REPLICAS), cell.replicas_count > 3),
+        (is_named(&IN_FLIGHT), !matches!(cell.in_flight, 1 | 16)),
+        (is_named(&VALUE_BYTES), cell.value_bytes != 64),
+        (is_named(&LOSS), cell.loss_ratio() > 0.0),
+        (is_named(&CPUS), cell.cpus != "one"),
+        (is_named(&WAY), !is_end && !is_rung),
+        (
+            is_named(&WAY),
+            is_rung && (cell.value_bytes != 64 || cell.loss_ratio() > 0.0),
+        ),
+    ];
+    extras
+        .iter()
+        .filter(|&&(is_named, differs)| differs && !is_named)
+        .count()
+}
+
 /// What is measured, in the order of the axes.
 fn cells(lab: &Lab<'_>) -> Vec<Cell> {
     let mut cells = Vec::new();
@@ -211,33 +286,44 @@ fn cells(lab: &Lab<'_>) -> Vec<Cell> {
         for (index, replicas) in lab.values(&REPLICAS).iter().enumerate() {
             for in_flight in lab.numbers(&IN_FLIGHT) {
                 for value_bytes in lab.numbers(&VALUE_BYTES) {
-                    for cpus in lab.values(&CPUS) {
-                        let mut cell = Cell {
-                            way: way.clone(),
-                            replicas_count: replicas.parse().expect("axis values are checked beforehand"),
-                            in_flight: in_flight as usize,
-                            value_bytes: value_bytes as usize,
-                            cpus: cpus.clone(),
-                            twin: false,
-                        };
-                        if cell.is_alone() {
-                            if index > 0 {
-                                continue;
-                            }
-                            cell.replicas_count = 1;
+                    for loss in lab.values(&LOSS) {
+                        for cpus in lab.values(&CPUS) {
+                            let cell = Cell {
+                                way: way.clone(),
+                                replicas_count: replicas.parse().expect("axis values are checked beforehand"),
+                                in_flight: in_flight as usize,
+                                value_bytes: value_bytes as usize,
+                                loss: loss.clone(),
+                                cpus: cpus.clone(),
+                                twin: false,
+                            };
+                            push(lab, &mut cells, cell, index == 0);
                         }
-                        let is_doubled = way == DRIVER && replicas == "3" && cell.in_flight == 1 && cpus == "one";
-                        if is_doubled {
-                            cells.push(Cell {
-                                twin: true,
-                                ..cell.clone()
-                            });
-                        }
-                        cells.push(cell);
                     }
                 }
             }
         }
     }
     cells
+}
+
+/// Adds a cell, if there is such a thing: an echo has one server, whatever the number of replicas, and is not asked about loss.
+fn push(lab: &Lab<'_>, cells: &mut Vec<Cell>, mut cell: Cell, is_first: bool) {
+    if cell.is_alone() {
+        if !is_first || cell.loss_ratio() > 0.0 {
+            return;
+        }
+        cell.replicas_count = 1;
+    }
+    if extras_count(lab, &cell) > 1 {
+        return;
+    }
+    let is_plain = cell.in_flight == 1 && cell.value_bytes == 64 && cell.loss_ratio() == 0.0 && cell.cpus == "one";
+    if cell.way == DRIVER && cell.replicas_count == 3 && is_plain {
+        cells.push(Cell {
+            twin: true,
+            ..cell.clone()
+        });
+    }
+    cells.push(cell);
 }

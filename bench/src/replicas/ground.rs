@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use dataplane_netns::{Network, NetworkOptions, Topology};
+use ebpf_host::{Attachment, Loaded, Lossy, Mode, Program, Settings};
 
 use crate::place::{CLIENT_PORT, Endpoint, LOOPBACK_MTU_BYTES, SERVER_PORT, VETH_CAVEAT};
 
@@ -18,6 +19,7 @@ const GROUP_IPV4: Ipv4Addr = Ipv4Addr::new(10, 203, 0, 250);
 const MTU_BYTES_OF_PROGRAMS: u32 = 1500;
 
 /// The hosts of a cluster and its client.
+#[allow(clippy::large_enum_variant, reason = "an experiment has one or two")]
 #[derive(Debug)]
 pub enum Ground {
     /// One host.
@@ -106,6 +108,30 @@ impl Ground {
         }
     }
 
+    /// Lets the switch lose `loss_ratio` of all frames, as each comes in from whichever host, for as long as what is returned is
+    /// held. What a leader sends to all followers at once is then lost for all of them.
+    ///
+    /// # Errors
+    /// There is no switch, or its ports take no program.
+    pub fn lose(&self, loss_ratio: f64, seed: u64) -> anyhow::Result<Losing> {
+        let Ground::Bridge(network) = self else {
+            bail!("the loopback interface has no switch that could lose frames");
+        };
+        let switch = network.switch().context("a star has a switch")?;
+        let numbered = switch.ports().iter().zip(0u64..);
+        let attach = || {
+            numbered
+                .map(|(port, index)| {
+                    // Each port draws from a stream of its own.
+                    let settings = Settings::default().losing(loss_ratio, seed ^ (index << 32));
+                    Loaded::load(Program::Lossy, &settings)?.attach(port, Mode::Generic)
+                })
+                .collect::<Result<Vec<Attachment>, _>>()
+        };
+        let ports = switch.run(attach)?.context("letting the switch's ports lose frames")?;
+        Ok(Losing { ports })
+    }
+
     /// Runs `f` on this thread in node `n`'s namespace; sockets and children made there stay there.
     ///
     /// # Errors
@@ -132,6 +158,23 @@ impl Ground {
                     .with_context(|| format!("entering the namespace of host {host}"))
             }
         }
+    }
+}
+
+/// A switch that loses frames. Dropping it mends the switch.
+#[derive(Debug)]
+pub struct Losing {
+    ports: Vec<Attachment>,
+}
+
+impl Losing {
+    /// Frames lost so far.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn lost_count(&self) -> anyhow::Result<u64> {
+        let lost = self.ports.iter().map(|port| port.loaded().lost(Lossy::Dropped));
+        Ok(lost.sum::<Result<u64, _>>()?)
     }
 }
 

@@ -1,4 +1,5 @@
-//! One host of a network: a namespace to work in, and the addresses under which others find it.
+//! One host of a network: a namespace to work in, and the addresses under which others find it; a card in front of one; and a
+//! star's switch, which has ports instead.
 
 use crate::NetError;
 use crate::namespace::{Entered, Namespace};
@@ -88,6 +89,35 @@ impl Host {
     /// Where another process can open this host's namespace while ours lives: `nsenter --net=PATH`, or setns(2).
     pub fn path(&self) -> PathBuf {
         self.namespace.path()
+    }
+}
+
+/// The switch of a [`Network`](crate::Network) that is a star.
+#[derive(Clone, Debug)]
+pub struct Switch {
+    namespace: Arc<Namespace>,
+    ports: Vec<String>,
+}
+
+impl Switch {
+    pub(crate) fn new(namespace: Arc<Namespace>, ports: Vec<String>) -> Switch {
+        Switch { namespace, ports }
+    }
+
+    /// Names of its interfaces, in the order of the hosts behind them.
+    pub fn ports(&self) -> &[String] {
+        &self.ports
+    }
+
+    /// Runs `work` with the calling thread inside the switch, as [`Host::run`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run<T>(&self, work: impl FnOnce() -> T) -> Result<T, NetError> {
+        let inside = self.namespace.enter()?;
+        let value = work();
+        inside.leave()?;
+        Ok(value)
     }
 }
 

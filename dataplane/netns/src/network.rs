@@ -1,6 +1,6 @@
 //! Building a network from its plan, and taking it down again.
 
-use crate::host::{Card, Host, Interface};
+use crate::host::{Card, Host, Interface, Switch};
 use crate::names::{Maker, Published, prepare_names_dir};
 use crate::namespace::Namespace;
 use crate::offload::{self, OffloadState, Offloads};
@@ -107,6 +107,7 @@ pub struct Network {
     made: Made,
     hosts: Vec<Host>,
     cards: Vec<Card>,
+    switch: Option<Switch>,
     facts: NetworkFacts,
 }
 
@@ -139,6 +140,11 @@ impl Network {
     /// The cards, in the order in which they were asked for.
     pub fn cards(&self) -> &[Card] {
         &self.cards
+    }
+
+    /// A star's switch.
+    pub fn switch(&self) -> Option<&Switch> {
+        self.switch.as_ref()
     }
 
     /// What was built, read back.
@@ -250,10 +256,12 @@ fn build_on_this_thread(options: &NetworkOptions, plan: &Plan) -> Result<Network
     let offloads = builder.verify(&made.namespaces)?;
     let hosts = hosts(plan, &made.namespaces, has_ipv6);
     let cards = cards(plan, &made.namespaces);
+    let switch = switch(plan, &made.namespaces);
     Ok(Network {
         made,
         hosts,
         cards,
+        switch,
         facts: NetworkFacts {
             driver: "veth",
             topology: options.topology,
@@ -459,4 +467,10 @@ fn cards(plan: &Plan, namespaces: &[Arc<Namespace>]) -> Vec<Card> {
             _ => None,
         })
         .collect()
+}
+
+fn switch(plan: &Plan, namespaces: &[Arc<Namespace>]) -> Option<Switch> {
+    let space = plan.spaces.iter().position(|space| space.kind == SpaceKind::Switch)?;
+    let ports = plan.ends_of(space).map(|end| end.interface.clone());
+    Some(Switch::new(namespaces[space].clone(), ports.collect()))
 }

@@ -1,10 +1,10 @@
 //! What a commit in the driver claims, and how its rows decide it.
 
-use super::{DRIVER, ECHO, SOCKET, USER};
+use super::{DRIVER, DRIVER_ACK, DRIVER_COUNT, DRIVER_DURABLE, ECHO, LOSSLESS, SOCKET, USER, USER_DURABLE};
 use crate::{
     claim::{Claim, Judgement, Source},
     experiments::judge::{self, Bound},
-    record::Row,
+    record::{Outcome, Row},
     table::{Arm, ROUNDS_MIN, Table, latency_ns},
 };
 
@@ -38,16 +38,66 @@ pub(super) const CLAIMS: &[Claim] = &[
                     replicas' alike. Decided by the paired ratio of answers per second.",
         judge: throughput,
     },
+    Claim {
+        id: "xdp-quorum-rungs",
+        sentence: "In path length on one CPU, with three replicas, each part of a commit that is moved into the driver takes time off: \
+                   the followers' acknowledgements, then counting them, then giving slots and answering",
+        source: Source::Ours {
+            seen: "each rung was faster than the one before",
+        },
+        invariant: "The same replicas and sockets on one bridge, 64-byte values, a blocking client, one request in flight. Decided by \
+                    paired ratios of medians, each rung against the one before.",
+        judge: rungs,
+    },
+    Claim {
+        id: "xdp-quorum-loss",
+        sentence: "With programs in the driver and 16 requests in flight, a switch that loses 1 % of all frames leaves at least 70 % of \
+                   the answers per second, and no time without an answer is longer than 20 ms",
+        source: Source::Ours {
+            seen: "Electrode leaves loss to its client: one run of its tree stood still for seven seconds",
+        },
+        invariant: "Three replicas, one CPU. Every frame is lost with the same chance as it enters the switch, so that an entry that a \
+                    leader floods is lost for all followers. 20 ms is the leader's heartbeat, up to which its patience with a follower \
+                    doubles. The client asks again after a millisecond at the earliest.",
+        judge: loss,
+    },
+    Claim {
+        id: "xdp-quorum-durable",
+        sentence: "Where nothing is acknowledged before the disk has it, programs in the driver save less than a tenth of a commit's \
+                   latency",
+        source: Source::Ours {
+            seen: "the replicas are woken to write, and that and the disk is most of it",
+        },
+        invariant: "Three replicas, one CPU, one request in flight, the same log on the same disk (direct I/O by a thread of its own) \
+                    with and without programs. Decided by the paired ratio of medians.",
+        judge: durable,
+    },
 ];
 
-type Axes = [(&'static str, &'static str); 5];
+/// A leader's heartbeat (`Timing::LOCAL`), up to which its patience with a follower doubles.
+const STALL_NS_MAX: f64 = 20e6;
+/// What is to be left of the throughput.
+const LOSSY_RATIO_MIN: f64 = 0.7;
+const LOSSY: &str = "0.01";
+
+type Axes = [(&'static str, &'static str); 6];
 
 const fn axes(way: &'static str, replicas: &'static str, in_flight: &'static str) -> Axes {
+    axes_with_loss(way, replicas, in_flight, LOSSLESS)
+}
+
+const fn axes_with_loss(
+    way: &'static str,
+    replicas: &'static str,
+    in_flight: &'static str,
+    loss: &'static str,
+) -> Axes {
     [
         ("way", way),
         ("replicas", replicas),
         ("in_flight", in_flight),
         ("value_bytes", "64"),
+        ("loss", loss),
         ("cpus", "one"),
     ]
 }
@@ -56,6 +106,12 @@ const ECHO_ALONE: &Axes = &axes(ECHO, "1", "1");
 const THREE: &Axes = &axes(DRIVER, "3", "1");
 const FIVE: &Axes = &axes(DRIVER, "5", "1");
 const BUSY: &Axes = &axes(DRIVER, "3", "16");
+const BUSY_LOSSY: &Axes = &axes_with_loss(DRIVER, "3", "16", LOSSY);
+const RUNG_USER: &Axes = &axes(USER, "3", "1");
+const RUNG_ACK: &Axes = &axes(DRIVER_ACK, "3", "1");
+const RUNG_COUNT: &Axes = &axes(DRIVER_COUNT, "3", "1");
+const DISK_DRIVER: &Axes = &axes(DRIVER_DURABLE, "3", "1");
+const DISK_USER: &Axes = &axes(USER_DURABLE, "3", "1");
 const BUSY_USER: &Axes = &axes(USER, "3", "16");
 
 fn arm(axes: &'static Axes) -> Arm<'static> {
@@ -109,5 +165,51 @@ fn throughput(table: &Table) -> Judgement {
         (arm(BUSY), arm(BUSY_USER)),
         goodput,
         Bound::AtLeast(2.0),
+    )
+}
+
+fn rungs(table: &Table) -> Judgement {
+    let pairs = [
+        ("acknowledging in the driver ÷ user space", RUNG_ACK, RUNG_USER),
+        ("counting there too ÷ acknowledging", RUNG_COUNT, RUNG_ACK),
+        ("all of it there ÷ counting", THREE, RUNG_COUNT),
+    ];
+    let step = |(what, rung, before): (&str, &'static Axes, &'static Axes)| {
+        let what = format!("p50, {what}, three replicas, path length, one CPU");
+        judge::ratio(table, &what, (arm(rung), arm(before)), p50, Bound::AtMost(1.0))
+    };
+    judge::all(pairs.into_iter().map(step).collect())
+}
+
+fn loss(table: &Table) -> Judgement {
+    let left = judge::ratio(
+        table,
+        "answers per second with 1 % loss ÷ without, in the driver, three replicas, 16 in flight, one CPU",
+        (arm(BUSY_LOSSY), arm(BUSY)),
+        goodput,
+        Bound::AtLeast(LOSSY_RATIO_MIN),
+    );
+    let rows = table.arm(arm(BUSY_LOSSY));
+    let stalls = rows.iter().filter_map(|row| row.metrics.get("stall_max"));
+    let longest = stalls.map(|metric| metric.value).fold(0.0, f64::max);
+    if rows.len() < ROUNDS_MIN {
+        return left;
+    }
+    let outcome = match longest <= STALL_NS_MAX {
+        true => Outcome::Holds,
+        false => Outcome::Fails,
+    };
+    let what = "longest time without an answer at 1 % loss, all rounds";
+    let figure = judge::measured(what, Some(longest), "ns", "≤ 20 ms", rows.len() as u64);
+    judge::all(vec![left, Judgement::new(outcome, vec![figure])])
+}
+
+fn durable(table: &Table) -> Judgement {
+    judge::ratio(
+        table,
+        "p50 with programs ÷ without, durable, three replicas, one CPU",
+        (arm(DISK_DRIVER), arm(DISK_USER)),
+        p50,
+        Bound::AtLeast(0.9),
     )
 }

@@ -1,28 +1,37 @@
 //! One row: starts the processes, lets the client ask, and puts together what was measured.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use dataplane_waist::{MonotonicClock, Wake};
 use nix::sys::resource::{UsageWho, getrusage};
 
-use super::{CAVEAT, CPUS, Cell, DRIVER, ECHO, IN_FLIGHT, REFLECTOR, REPLICAS, SOCKET, USER, VALUE_BYTES, WAY};
+use super::{CAVEAT, CPUS, Cell, IN_FLIGHT, LOSS, REPLICAS, SOCKET, VALUE_BYTES, WAY, ways};
 use crate::{
     backends,
     experiment::Lab,
-    host::{self, RunTime, Scheduler, Seat},
+    host::{self, RunTime, Seat},
     measure::{
         QUANTILES, Watch,
         gates::{self, Limits, Observation},
     },
     record::{Better, Metric, ModeRecord, Row},
-    replicas::{self, Asked, Client, ClientOptions, Ground, Manner, Network, ReplicaReport, ReplicaRole, Replicas},
+    replicas::{self, Asked, Client, ClientOptions, Ground, Manner, Network, ReplicaReport, Replicas},
 };
 
 const WARM_UP: Duration = Duration::from_millis(30);
 
+/// A folder for the logs of one trial, removed with it.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// Measures one cell.
-pub(super) fn measure(
+pub(in crate::experiments) fn measure(
     lab: &Lab<'_>,
     (ground, cell): (&Ground, &Cell),
     round: u32,
@@ -44,27 +53,22 @@ pub(super) fn measure(
     let network = Network {
         // Each round's client and elections draw other numbers.
         seed: lab.choice.seed.wrapping_add(u64::from(round) << 32),
+        loss_ratio: cell.loss_ratio(),
+        loses_at_switch: true,
         over_veth: true,
         ..Network::default()
     };
     let manner = Manner {
-        scheduler: match cell.way.as_str() {
-            DRIVER => Scheduler::RealTimeFirst,
-            _ => Scheduler::RealTime,
-        },
+        scheduler: ways::scheduler(&cell.way),
         ..Manner::default()
     };
-    let role = |_| match cell.way.as_str() {
-        ECHO => ReplicaRole::Echo,
-        REFLECTOR => ReplicaRole::Reflector,
-        USER => ReplicaRole::Memory,
-        _ => ReplicaRole::Driver {
-            generic: true,
-            parts: replicas::Parts::ALL,
-            disk: None,
-        },
-    };
+    let folder = Folder(lab.folder.path().join("logs"));
+    let role = |node| ways::role(&cell.way, node, &folder.0);
     let seats: Vec<Seat> = (1..=count).map(seat).collect();
+    let losing = match network.loss_ratio > 0.0 {
+        true => Some(ground.lose(network.loss_ratio, network.seed)?),
+        false => None,
+    };
     let replicas = Replicas::start_as(SOCKET, (ground, network), &seats, manner, role)?;
 
     let watch = Watch::begin();
@@ -76,6 +80,7 @@ pub(super) fn measure(
     });
     let mut seen = watch.end();
     let mut measured = client.context("the client")?;
+    measured.lost_at_switch = losing.map(|losing| losing.lost_count()).transpose()?;
     measured.facts.extend(replicas.facts());
     measured.facts.extend(facts(ground, cell));
     let reports = replicas.finish()?;
@@ -92,6 +97,7 @@ pub(super) fn measure(
         (REPLICAS.name, count.to_string()),
         (IN_FLIGHT.name, cell.in_flight.to_string()),
         (VALUE_BYTES.name, cell.value_bytes.to_string()),
+        (LOSS.name, cell.loss.clone()),
         (CPUS.name, cell.cpus.clone()),
     ];
     let latency = &measured.asked.latency;
@@ -116,20 +122,19 @@ pub(super) fn measure(
 }
 
 fn facts(ground: &Ground, cell: &Cell) -> BTreeMap<String, String> {
-    let guarantee = match cell.way.as_str() {
-        ECHO | REFLECTOR => "none: one end answers by itself".to_owned(),
-        USER => replicas::guarantee(false, cell.replicas_count),
-        _ => format!(
-            "memory (driver ring): {}; a ring goes with its process, as its memory does",
-            replicas::guarantee(false, cell.replicas_count)
-        ),
-    };
+    let guarantee = ways::guarantee(&cell.way, cell.replicas_count);
     let mut facts = BTreeMap::from([
         ("place".to_owned(), ground.describe()),
         ("bridge_netfilter".to_owned(), "off, for all ways alike".to_owned()),
         ("guarantee".to_owned(), guarantee),
     ]);
-    if cell.needs_programs() {
+    if cell.loss_ratio() > 0.0 {
+        facts.insert(
+            "loss_by".to_owned(),
+            "a program on each port of the switch (generic XDP), which drops by seed what comes in".to_owned(),
+        );
+    }
+    if cell.has_programs() {
         facts.insert("caveat".to_owned(), CAVEAT.to_owned());
         facts.insert("program_mode".to_owned(), "generic (XDP on socket buffers)".to_owned());
     }
@@ -143,6 +148,8 @@ struct Measured {
     sleeps_count: i64,
     client_cpu: Option<RunTime>,
     replicas_cpu: Vec<Option<RunTime>>,
+    replicas_sleeps: Vec<Option<u64>>,
+    lost_at_switch: Option<u64>,
     facts: BTreeMap<String, String>,
 }
 
@@ -165,6 +172,7 @@ fn client(
     client.ask(&clock, WARM_UP, lab.stop).context("warming up")?;
     let own_tid = nix::unistd::gettid().as_raw();
     let (before, own_before) = (replicas.run_times(), host::thread_run_time(own_tid));
+    let replicas_sleeps_before = replicas.sleeps_counts();
     let sleeps_before = sleeps_count();
     let asked = client.ask(&clock, duration, lab.stop)?;
     let sleeps_count = sleeps_count() - sleeps_before;
@@ -180,6 +188,13 @@ fn client(
             .zip(before)
             .map(|(after, before)| used(after, before))
             .collect(),
+        replicas_sleeps: replicas
+            .sleeps_counts()
+            .into_iter()
+            .zip(replicas_sleeps_before)
+            .map(|(after, before)| Some(after?.saturating_sub(before?)))
+            .collect(),
+        lost_at_switch: None,
         facts,
     })
 }
@@ -187,6 +202,16 @@ fn client(
 /// How often the calling thread has gone to sleep (getrusage(2), ru_nvcsw).
 fn sleeps_count() -> i64 {
     getrusage(UsageWho::RUSAGE_THREAD).map_or(0, |usage| usage.voluntary_context_switches())
+}
+
+/// Of the leader, and of a follower on average.
+fn by_role(all: &[f64], leader: usize) -> (f64, Option<f64>) {
+    let followers_count = all.len() - 1;
+    let followers = all.iter().sum::<f64>() - all[leader];
+    (
+        all[leader],
+        (followers_count > 0).then(|| followers / followers_count as f64),
+    )
 }
 
 fn metrics(measured: &Measured, reports: &[ReplicaReport]) -> BTreeMap<String, Metric> {
@@ -220,7 +245,26 @@ fn metrics(measured: &Measured, reports: &[ReplicaReport]) -> BTreeMap<String, M
             .collect();
         if let Some(all) = all {
             put("replicas_cpu_per_op", per_op(all.iter().sum()), "ns", Better::Lower);
+            let (leader, follower) = by_role(&all, measured.leader);
+            put("leader_cpu_per_op", per_op(leader), "ns", Better::Lower);
+            if let Some(follower) = follower {
+                put("follower_cpu_per_op", per_op(follower), "ns", Better::Lower);
+            }
         }
+        let sleeps = measured
+            .replicas_sleeps
+            .iter()
+            .map(|count| count.map(|count| count as f64));
+        if let Some(sleeps) = sleeps.collect::<Option<Vec<f64>>>() {
+            let (leader, follower) = by_role(&sleeps, measured.leader);
+            put("leader_wakeups_per_op", per_op(leader), "count", Better::Lower);
+            if let Some(follower) = follower {
+                put("follower_wakeups_per_op", per_op(follower), "count", Better::Lower);
+            }
+        }
+    }
+    if let Some(lost) = measured.lost_at_switch {
+        put("frames_lost_at_switch", lost as f64, "count", Better::Neither);
     }
     let leader = &reports[measured.leader];
     if let Some(answered) = leader.programs.get("answered_by_program")
