@@ -174,6 +174,9 @@ pub struct RunArgs {
     /// Values of an axis: frame_bytes=64,1472 (may be repeated for other axes)
     #[arg(long = "axis", value_name = "AXIS=VALUE,…")]
     pub axes: Vec<String>,
+    /// Where programs of xdp-quorum are, host or dpu: short for --axis placement=…
+    #[arg(long, value_name = "PLACE,…")]
+    pub placement: Option<String>,
     /// Time for all of it: 30s, 5m [default: 65s for the tour, 60s per experiment otherwise]
     #[arg(long, value_name = "TIME", value_parser = parse_budget)]
     pub budget: Option<Duration>,
@@ -443,7 +446,8 @@ impl RunArgs {
         }
 
         let mut axes = BTreeMap::new();
-        for text in &self.axes {
+        let placement = self.placement.as_ref().map(|places| format!("placement={places}"));
+        for text in self.axes.iter().chain(&placement) {
             let Some((name, values)) = text.split_once('=') else {
                 return Err(BadSelection(format!(
                     "--axis {text:?} is not of the form AXIS=VALUE,VALUE"
@@ -519,6 +523,25 @@ mod tests {
         };
         let error = args.select().err().expect("unknown").to_string();
         assert!(error.contains("frame_bytes"), "{error}");
+    }
+
+    #[test]
+    fn a_placement_is_an_axis_under_a_name_of_its_own() {
+        let placed = |placement: &str| RunArgs {
+            ids: vec!["xdp-quorum".to_owned()],
+            placement: Some(placement.to_owned()),
+            ..RunArgs::default()
+        };
+        let selection = placed("host,dpu").select().expect("both are places");
+        assert_eq!(selection.choice.axes["placement"], ["host", "dpu"]);
+        let error = placed("gpu").select().err().expect("no such place").to_string();
+        assert!(error.contains("dpu"), "{error}");
+        let elsewhere = RunArgs {
+            ids: vec!["rtt-ladder".to_owned()],
+            ..placed("dpu")
+        };
+        let error = elsewhere.select().err().expect("it has no programs").to_string();
+        assert!(error.contains("placement"), "{error}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod account;
 pub mod advice;
 pub mod agent;
 pub mod backends;
+pub mod bandwidth;
 pub mod bare_wakeup;
 pub mod breakdown;
 pub mod caller;

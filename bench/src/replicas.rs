@@ -12,6 +12,7 @@ mod open_loop;
 mod parts;
 mod port;
 mod process;
+mod receive;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -29,12 +30,13 @@ use crate::{
 
 pub use client::{Asked, Client, ClientOptions};
 pub use events::{Event, Happened, Observer};
-pub use ground::{Ground, Losing};
+pub use ground::{CardPlace, Ground, Losing};
 pub use hosted::{Shards, main as main_hosted};
 pub use open_loop::{Answer, Arrivals, Kept, OpenClient, OpenOptions};
 pub use parts::Parts;
 pub use port::Network;
 pub use process::main;
+pub use receive::{ReceiveCpu, ReceiveThreads};
 
 /// One number for all clusters that are measured: they never meet.
 const CLUSTER: u64 = 0x6470_6c61_6221;
@@ -61,6 +63,8 @@ pub struct ReplicaConfig {
     pub client: Option<Endpoint>,
     /// An address that is every replica's: what the switch floods.
     pub group: Option<Endpoint>,
+    /// Where its programs are, if not in its own host.
+    pub card: Option<CardPlace>,
     /// What it does.
     pub role: ReplicaRole,
     /// Where it is to run.
@@ -248,6 +252,7 @@ impl Replicas {
                 endpoints: endpoints.clone(),
                 client: matches!(role(index), ReplicaRole::Driver { .. }).then(|| ground.client()),
                 group: ground.group(),
+                card: ground.card(index),
                 role: role(index),
                 seat,
                 manner,

@@ -67,7 +67,20 @@ fn puts_are_answered_in_the_driver_and_all_logs_are_one() {
     if !can("puts in the driver") {
         return;
     }
-    let told = ask("");
+    puts_are_answered("");
+}
+
+#[test]
+fn cards_in_front_of_the_hosts_answer_too_and_hand_on_what_they_do_not() {
+    if !can("cards") {
+        return;
+    }
+    puts_are_answered("cards");
+}
+
+/// Elections, sessions and heartbeats go up to the replicas; puts are the programs'.
+fn puts_are_answered(how: &str) {
+    let told = ask(how);
     println!("{told}");
     agree(&told);
     let replicas = told["replicas"].as_array().expect("a list");

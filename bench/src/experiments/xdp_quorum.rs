@@ -2,6 +2,7 @@
 //! commit in user space.
 
 mod claims;
+pub(super) mod placement;
 pub(super) mod row;
 pub(super) mod ways;
 
@@ -12,13 +13,13 @@ use ebpf_host::Mode;
 
 use self::{
     claims::CLAIMS,
+    placement::{DPU_SLOWDOWN, PLACEMENT, Placement, RECEIVE},
     row::measure,
     ways::{DRIVER, DRIVER_ACK, DRIVER_COUNT, DRIVER_DURABLE, ECHO, REFLECTOR, USER, USER_DURABLE},
 };
 use crate::{
     claim::Claim,
     experiment::{Allowed, Axis, Experiment, Lab},
-    measure::rounds,
     record::Row,
     replicas::Ground,
 };
@@ -95,7 +96,17 @@ const CPUS: Axis = Axis {
     allowed: Allowed::Words,
 };
 
-const AXES: &[Axis] = &[WAY, REPLICAS, IN_FLIGHT, VALUE_BYTES, LOSS, CPUS];
+const AXES: &[Axis] = &[
+    WAY,
+    REPLICAS,
+    IN_FLIGHT,
+    VALUE_BYTES,
+    LOSS,
+    CPUS,
+    PLACEMENT,
+    RECEIVE,
+    DPU_SLOWDOWN,
+];
 
 const PLAIN_BYTES: &str = "64";
 const LOSSLESS: &str = "0";
@@ -111,6 +122,7 @@ pub(super) struct Cell {
     pub(super) value_bytes: usize,
     pub(super) loss: String,
     pub(super) cpus: String,
+    pub(super) placement: Placement,
     pub(super) twin: bool,
 }
 
@@ -124,6 +136,7 @@ impl Cell {
             value_bytes: 64,
             loss: LOSSLESS.to_owned(),
             cpus: "one".to_owned(),
+            placement: Placement::PLAIN,
             twin: false,
         }
     }
@@ -167,7 +180,8 @@ impl Experiment for XdpQuorum {
          with a blocking socket keeps puts under way and measures each from its first send to the answer. In the way `driver`, \
          an XDP program (generic mode) at the leader gives each put the next slot and sends it to all followers in one frame, \
          a program at each follower keeps it in a ring and acknowledges, and the acknowledgement that completes a majority \
-         becomes the client's answer; the replicas take the entries over from the rings every millisecond. The same client \
+         becomes the client's answer; the replicas take the entries over from the rings every millisecond. With `placement=dpu` \
+         the programs are on cards: namespaces in the wire in front of the hosts. The same client \
          measures an echo, a reflector and the same replicas without programs in the same rounds, in an order shuffled by the \
          seed. What it means: path length, not network latency, since over veth all of it runs inside the client's send call."
     }
@@ -218,31 +232,26 @@ pub(super) fn run_cells(lab: &mut Lab<'_>, mut cells: Vec<Cell>, finish: fn(Row)
         return Ok(());
     };
     let ground = Ground::bridge_for_programs(most)?;
+    placement::keep_possible(lab, &ground, &mut cells);
+    let has_cards = cells.iter().any(|cell| cell.placement.on_card);
+    let with_cards = has_cards.then(|| Ground::bridge_with_cards(most)).transpose()?;
     // A cluster is started and elects its leader before anything is measured, which the plan does not know of.
     let plan = lab.plan(cells.len(), Duration::from_millis(300));
-    let orders = rounds::order(cells.len(), plan.rounds_count as usize, lab.choice.seed);
-    lab.progress.set_length(orders.len() as u64 * cells.len() as u64);
-    for (round, order) in orders.iter().enumerate() {
-        for index in order {
-            if lab.interrupted() || (round > 2 && lab.started.elapsed() > lab.budget) {
-                return Ok(());
-            }
-            let cell = &cells[*index];
-            let Cell {
-                way,
-                replicas_count,
-                in_flight,
-                ..
-            } = cell;
-            lab.progress.set_message(format!(
-                "{way}, {replicas_count} replicas, {in_flight} in flight, round {}",
-                round + 1
-            ));
-            lab.record_until_valid(|lab| Ok(finish(measure(lab, (&ground, cell), round as u32, plan.trial)?)))?;
-            lab.progress.inc(1);
-        }
-    }
-    Ok(())
+    lab.in_rounds(&cells, plan.rounds_count, |lab, turn| {
+        let cell = turn.arm;
+        lab.progress.set_message(format!(
+            "{}, {} replicas, {} in flight, round {}",
+            cell.way,
+            cell.replicas_count,
+            cell.in_flight,
+            turn.round + 1
+        ));
+        let ground = match &with_cards {
+            Some(with_cards) if cell.placement.on_card => with_cards,
+            _ => &ground,
+        };
+        lab.record_until_valid(|lab| Ok(finish(measure(lab, (ground, cell), turn.round, plan.trial)?)))
+    })
 }
 
 /// Why there are no programs in the driver here, if there are none.
@@ -295,6 +304,7 @@ fn cells(lab: &Lab<'_>) -> Vec<Cell> {
                                 value_bytes: value_bytes as usize,
                                 loss: loss.clone(),
                                 cpus: cpus.clone(),
+                                placement: Placement::PLAIN,
                                 twin: false,
                             };
                             push(lab, &mut cells, cell, index == 0);
@@ -319,11 +329,14 @@ fn push(lab: &Lab<'_>, cells: &mut Vec<Cell>, mut cell: Cell, is_first: bool) {
         return;
     }
     let is_plain = cell.in_flight == 1 && cell.value_bytes == 64 && cell.loss_ratio() == 0.0 && cell.cpus == "one";
-    if cell.way == DRIVER && cell.replicas_count == 3 && is_plain {
-        cells.push(Cell {
-            twin: true,
-            ..cell.clone()
-        });
+    let is_smallest = cell.replicas_count == 3 && is_plain;
+    for cell in placement::variants(lab, cell, is_smallest) {
+        if cell.way == DRIVER && is_smallest && cell.placement == Placement::PLAIN {
+            cells.push(Cell {
+                twin: true,
+                ..cell.clone()
+            });
+        }
+        cells.push(cell);
     }
-    cells.push(cell);
 }

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use anyhow::{Context, bail};
+use dataplane_netns::run_at;
 use dataplane_quorum::{
     Limits, NODES_MAX,
     driver::{Driver, Grant, Part, Seen, Taken},
@@ -59,8 +60,8 @@ pub(super) struct InDriver {
 }
 
 impl InDriver {
-    /// Loads both programs for a replica and attaches the follower's to its interface. The replica's client is the peer behind
-    /// the other replicas, as [`super::port::open`] has it.
+    /// Loads both programs for a replica and attaches the follower's to its interface, or to its card's. The replica's client is
+    /// the peer behind the other replicas, as [`super::port::open`] has it.
     ///
     /// # Errors
     /// Too many replicas, an address that is not IPv4, no address that reaches all of them, what the kernel says.
@@ -69,6 +70,7 @@ impl InDriver {
             node,
             endpoints: replicas,
             client,
+            card,
             ..
         } = config;
         let (node, client) = (*node, client.as_ref());
@@ -104,11 +106,17 @@ impl InDriver {
         let peers = known
             .zip(0..)
             .map(|(endpoint, peer)| Ok((ipv4_of(endpoint)?, Peer(peer))));
+        // A program is told whose frames it takes, and that is the host, wherever it is. What it shares is this process's.
+        let attachment = match card {
+            None => follower.attach(&local.interface, options.mode)?,
+            Some(card) => run_at(&card.namespace, || follower.attach(&card.interface, options.mode))
+                .context("entering the card's namespace")??,
+        };
         Ok(InDriver {
             node,
             options,
             group,
-            attachment: follower.attach(&local.interface, options.mode)?,
+            attachment,
             other: Some(leader),
             follower: shared.0,
             leader: shared.1,

@@ -1,10 +1,14 @@
 //! Where the hosts of a measured cluster are: all on this machine's loopback, or each in a namespace of its own on one bridge.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    path::PathBuf,
+};
 
 use anyhow::{Context, bail};
-use dataplane_netns::{Network, NetworkOptions, Topology};
+use dataplane_netns::{Card, Network, NetworkOptions, Topology};
 use ebpf_host::{Attachment, Loaded, Lossy, Mode, Program, Settings};
+use serde::{Deserialize, Serialize};
 
 use crate::place::{CLIENT_PORT, Endpoint, LOOPBACK_MTU_BYTES, SERVER_PORT, VETH_CAVEAT};
 
@@ -18,6 +22,15 @@ const GROUP_IPV4: Ipv4Addr = Ipv4Addr::new(10, 203, 0, 250);
 /// An Ethernet's: a longer frame would come to a program in pieces.
 const MTU_BYTES_OF_PROGRAMS: u32 = 1500;
 
+/// Where a replica's programs are, if not in its own host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CardPlace {
+    /// The card's network namespace, while the process lives that made it.
+    pub namespace: PathBuf,
+    /// Its interface to the switch.
+    pub interface: String,
+}
+
 /// The hosts of a cluster and its client.
 #[allow(clippy::large_enum_variant, reason = "an experiment has one or two")]
 #[derive(Debug)]
@@ -25,7 +38,7 @@ pub enum Ground {
     /// One host.
     Loopback,
     /// The client is host 0, node `n` is host `n + 1`.
-    Bridge(Network),
+    Bridge(Box<Network>),
 }
 
 impl Ground {
@@ -38,7 +51,7 @@ impl Ground {
         let hosts = replicas_count + 1;
         let options = NetworkOptions::new(Topology::Star { hosts });
         let network = Network::build(&options).context("making hosts on a bridge as network namespaces")?;
-        Ok(Ground::Bridge(network))
+        Ok(Ground::Bridge(Box::new(network)))
     }
 
     /// As [`Ground::bridge`], as programs in the driver like it: frames of 1500 bytes lie in one buffer, and what a leader sends
@@ -47,25 +60,45 @@ impl Ground {
     /// # Errors
     /// They could not be made.
     pub fn bridge_for_programs(replicas_count: usize) -> anyhow::Result<Ground> {
+        Ground::bridge_with(replicas_count, false)
+    }
+
+    /// As [`Ground::bridge_for_programs`], with a card in the wire in front of each replica's host, which has its program.
+    ///
+    /// # Errors
+    /// They could not be made.
+    pub fn bridge_with_cards(replicas_count: usize) -> anyhow::Result<Ground> {
+        Ground::bridge_with(replicas_count, true)
+    }
+
+    fn bridge_with(replicas_count: usize, has_cards: bool) -> anyhow::Result<Ground> {
         let hosts = replicas_count + 1;
         let options = NetworkOptions {
             mtu_bytes: MTU_BYTES_OF_PROGRAMS,
             unflooded_hosts: vec![CLIENT_HOST],
             group: Some((GROUP_IPV4, GROUP_MAC)),
+            cards: if has_cards { (1..hosts).collect() } else { Vec::new() },
             ..NetworkOptions::new(Topology::Star { hosts })
         };
         let network = Network::build(&options).context("making hosts on a bridge as network namespaces")?;
-        Ok(Ground::Bridge(network))
+        Ok(Ground::Bridge(Box::new(network)))
     }
 
     /// In one sentence, for records.
     pub fn describe(&self) -> String {
         match self {
             Ground::Loopback => "the loopback interface of this machine".to_owned(),
-            Ground::Bridge(network) => format!(
-                "a network namespace for each process on this machine, joined by a bridge over veth pairs (MTU {}); {VETH_CAVEAT}",
-                network.facts().mtu_bytes
-            ),
+            Ground::Bridge(network) => {
+                let cards = match network.cards().is_empty() {
+                    true => "",
+                    false => ", each replica's behind a card: one more namespace, with a bridge in it",
+                };
+                let mtu_bytes = network.facts().mtu_bytes;
+                format!(
+                    "a network namespace for each process on this machine, joined by a bridge over veth pairs (MTU \
+                     {mtu_bytes}){cards}; {VETH_CAVEAT}"
+                )
+            }
         }
     }
 
@@ -130,6 +163,23 @@ impl Ground {
         };
         let ports = switch.run(attach)?.context("letting the switch's ports lose frames")?;
         Ok(Losing { ports })
+    }
+
+    /// The card in front of node `n`, if it has one, as another process finds it.
+    pub fn card(&self, node: usize) -> Option<CardPlace> {
+        let card = self.cards().iter().find(|card| card.host() == node + 1)?;
+        Some(CardPlace {
+            namespace: card.path(),
+            interface: card.outer().to_owned(),
+        })
+    }
+
+    /// The cards, by node, where the replicas have some.
+    pub fn cards(&self) -> &[Card] {
+        match self {
+            Ground::Loopback => &[],
+            Ground::Bridge(network) => network.cards(),
+        }
     }
 
     /// Runs `f` on this thread in node `n`'s namespace; sockets and children made there stay there.

@@ -61,6 +61,7 @@ impl Shards {
             endpoints: endpoints[shard].clone(),
             client: None,
             group: None,
+            card: None,
             role: role(shard, node),
             seat,
             manner,

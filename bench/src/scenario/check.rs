@@ -10,6 +10,7 @@ use super::{
     memory,
     problem::Problem,
 };
+use crate::advice::advice;
 
 /// A file and its text, for messages that point into it.
 pub(super) struct Checker<'a> {
@@ -247,11 +248,7 @@ impl Checker<'_> {
         if known.clone().any(|known| known == name.get_ref()) {
             return Ok(());
         }
-        let near = crate::registry::nearest(name.get_ref(), known.clone());
-        let advice = match near.as_slice() {
-            [] => format!("known: {}", known.collect::<Vec<_>>().join(", ")),
-            near => format!("did you mean {}?", near.join(" or ")),
-        };
+        let advice = advice(name.get_ref(), known);
         self.problem(
             name.span(),
             format!("no {what} is called {:?}; {advice}", name.get_ref()),

@@ -2,6 +2,8 @@
 
 use std::{fmt, ops::Range};
 
+use crate::advice::advice;
+
 /// A mistake in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -69,14 +71,9 @@ fn nearest_known(message: &str) -> Option<String> {
         .find(|what| message.starts_with(&format!("unknown {what} `")))?;
     let mut names = message.split('`').skip(1).step_by(2);
     let (unknown, known) = (names.next()?, names.collect::<Vec<_>>());
-    let near = crate::registry::nearest(unknown, known.iter().copied());
     let what = if what == "field" { "key" } else { "value" };
-    Some(match near.as_slice() {
-        [] => format!("there is no {what} {unknown:?} here; known: {}", known.join(", ")),
-        near => format!(
-            "there is no {what} {unknown:?} here; did you mean {}? Known: {}",
-            near.join(" or "),
-            known.join(", ")
-        ),
-    })
+    Some(format!(
+        "there is no {what} {unknown:?} here; {}",
+        advice(unknown, known)
+    ))
 }

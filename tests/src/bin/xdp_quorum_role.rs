@@ -8,7 +8,7 @@ use anyhow::Context;
 use bench::{
     backends,
     host::{Scheduler, Seat},
-    replicas::{self, Client, ClientOptions, Ground, Manner, Network, Parts, ReplicaRole, Replicas},
+    replicas::{self, Client, ClientOptions, Ground, Manner, Network, Parts, ReceiveThreads, ReplicaRole, Replicas},
 };
 use dataplane_waist::MonotonicClock;
 
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     let role = args.next().unwrap_or_default();
     let done = match role.as_str() {
         replicas::SUBCOMMAND => replicas::main(&args.next().unwrap_or_default()),
-        "ask" => ask(args.next().as_deref() == Some("kill")),
+        "ask" => ask(&args.next().unwrap_or_default()),
         "hold" => hold(),
         _ => Err(anyhow::anyhow!("no such role: {role:?}")),
     };
@@ -52,9 +52,19 @@ fn start(ground: &Ground, network: Network) -> anyhow::Result<Replicas> {
     Replicas::start_as("udp-blocking", (ground, network), &[SEAT; REPLICAS_COUNT], manner, role)
 }
 
-/// Puts for a while; with `kills`, the leader is killed then, and there are puts until another leads, and some more.
-fn ask(kills: bool) -> anyhow::Result<()> {
-    let ground = Ground::bridge_for_programs(REPLICAS_COUNT)?;
+/// Puts for a while; with `kill`, the leader is killed then, and there are puts until another leads, and some more. With `cards`
+/// the programs are on cards, of which receive work has threads and too little of a CPU, where that can be had.
+fn ask(how: &str) -> anyhow::Result<()> {
+    let kills = how == "kill";
+    let ground = match how {
+        "cards" => Ground::bridge_with_cards(REPLICAS_COUNT)?,
+        _ => Ground::bridge_for_programs(REPLICAS_COUNT)?,
+    };
+    let threads = || ReceiveThreads::start(&ground, REPLICAS_COUNT, |_| (None, None), 4);
+    let threads = (how == "cards").then(threads).transpose();
+    if let Err(why) = &threads {
+        eprintln!("no threads: {why:#}");
+    }
     let network = Network {
         over_veth: true,
         seed: 7,

@@ -80,7 +80,7 @@ const STALL_NS_MAX: f64 = 20e6;
 const LOSSY_RATIO_MIN: f64 = 0.7;
 const LOSSY: &str = "0.01";
 
-type Axes = [(&'static str, &'static str); 6];
+type Axes = [(&'static str, &'static str); 8];
 
 const fn axes(way: &'static str, replicas: &'static str, in_flight: &'static str) -> Axes {
     axes_with_loss(way, replicas, in_flight, LOSSLESS)
@@ -99,6 +99,8 @@ const fn axes_with_loss(
         ("value_bytes", "64"),
         ("loss", loss),
         ("cpus", "one"),
+        ("placement", "host"),
+        ("receive", "inline"),
     ]
 }
 

@@ -6,7 +6,7 @@ use anyhow::Context;
 use dataplane_waist::{MonotonicClock, Wake};
 use nix::sys::resource::{UsageWho, getrusage};
 
-use super::{CAVEAT, CPUS, Cell, IN_FLIGHT, LOSS, REPLICAS, SOCKET, VALUE_BYTES, WAY, ways};
+use super::{CAVEAT, CPUS, Cell, IN_FLIGHT, LOSS, REPLICAS, SOCKET, VALUE_BYTES, WAY, placement, ways};
 use crate::{
     backends,
     experiment::Lab,
@@ -16,7 +16,10 @@ use crate::{
         gates::{self, Limits, Observation},
     },
     record::{Better, Metric, ModeRecord, Row},
-    replicas::{self, Asked, Client, ClientOptions, Ground, Manner, Network, ReplicaReport, Replicas},
+    replicas::{
+        self, Asked, Client, ClientOptions, Ground, Manner, Network, ReceiveCpu, ReceiveThreads, ReplicaReport,
+        Replicas,
+    },
 };
 
 const WARM_UP: Duration = Duration::from_millis(30);
@@ -40,15 +43,12 @@ pub(in crate::experiments) fn measure(
     let at_s = lab.run_started.elapsed().as_secs_f64();
     let count = cell.replicas_count;
     let usable = lab.place.cpus();
-    let cpu_of = |index: usize| match (cell.cpus.as_str(), usable.len()) {
-        (_, 0) => None,
-        ("one", _) => Some(usable[0]),
-        (_, cpus_count) => Some(usable[index % cpus_count]),
-    };
-    let seat = |index: usize| Seat {
-        cpu: cpu_of(index),
+    let is_one = cell.cpus == "one";
+    let cpus_of = |node: usize| cell.placement.cpus(usable, is_one, node);
+    let seat = |cpu: Option<usize>| Seat {
+        cpu,
         spins: false,
-        is_shared: cell.cpus == "one" || count + 1 > usable.len(),
+        is_shared: is_one || count + 1 > usable.len(),
     };
     let network = Network {
         // Each round's client and elections draw other numbers.
@@ -64,7 +64,8 @@ pub(in crate::experiments) fn measure(
     };
     let folder = Folder(lab.folder.path().join("logs"));
     let role = |node| ways::role(&cell.way, node, &folder.0);
-    let seats: Vec<Seat> = (1..=count).map(seat).collect();
+    let threads = cell.placement.start(ground, count, cpus_of)?;
+    let seats: Vec<Seat> = (0..count).map(|node| seat(cpus_of(node).0)).collect();
     let losing = match network.loss_ratio > 0.0 {
         true => Some(ground.lose(network.loss_ratio, network.seed)?),
         false => None,
@@ -73,7 +74,15 @@ pub(in crate::experiments) fn measure(
 
     let watch = Watch::begin();
     let client = std::thread::scope(|scope| {
-        let client = scope.spawn(|| client(lab, cell, (ground, &network), &replicas, (seat(0), duration)));
+        let client = scope.spawn(|| {
+            client(
+                lab,
+                cell,
+                (ground, &network),
+                (&replicas, threads.as_ref()),
+                (seat(usable.first().copied()), duration),
+            )
+        });
         client
             .join()
             .unwrap_or_else(|_| Err(anyhow::anyhow!("the client's thread panicked")))
@@ -99,13 +108,15 @@ pub(in crate::experiments) fn measure(
         (VALUE_BYTES.name, cell.value_bytes.to_string()),
         (LOSS.name, cell.loss.clone()),
         (CPUS.name, cell.cpus.clone()),
-    ];
+    ]
+    .into_iter()
+    .chain(cell.placement.axis());
     let latency = &measured.asked.latency;
     Ok(Row {
         experiment: "xdp-quorum".to_owned(),
         backend: SOCKET.to_owned(),
         mode: ModeRecord::Native,
-        axis: axis.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        axis: axis.map(|(name, value)| (name.to_owned(), value)).collect(),
         round,
         twin: cell.twin,
         seed: lab.choice.seed,
@@ -114,7 +125,7 @@ pub(in crate::experiments) fn measure(
         latency: (latency.total_count() > 0).then(|| latency.distribution(&QUANTILES)),
         service: None,
         schedule_lag: None,
-        metrics: metrics(&measured, &reports),
+        metrics: metrics(&measured, &reports, cell),
         series: Vec::new(),
         facts: measured.facts,
         validity: gates::judge(&seen, &Limits::for_wake(Wake::Sleeps)),
@@ -122,7 +133,7 @@ pub(in crate::experiments) fn measure(
 }
 
 fn facts(ground: &Ground, cell: &Cell) -> BTreeMap<String, String> {
-    let guarantee = ways::guarantee(&cell.way, cell.replicas_count);
+    let guarantee = ways::guarantee(&cell.way, cell.replicas_count, cell.placement.on_card);
     let mut facts = BTreeMap::from([
         ("place".to_owned(), ground.describe()),
         ("bridge_netfilter".to_owned(), "off, for all ways alike".to_owned()),
@@ -138,6 +149,7 @@ fn facts(ground: &Ground, cell: &Cell) -> BTreeMap<String, String> {
         facts.insert("caveat".to_owned(), CAVEAT.to_owned());
         facts.insert("program_mode".to_owned(), "generic (XDP on socket buffers)".to_owned());
     }
+    facts.extend(cell.placement.facts());
     facts
 }
 
@@ -150,6 +162,7 @@ struct Measured {
     replicas_cpu: Vec<Option<RunTime>>,
     replicas_sleeps: Vec<Option<u64>>,
     lost_at_switch: Option<u64>,
+    received: Option<ReceiveCpu>,
     facts: BTreeMap<String, String>,
 }
 
@@ -157,7 +170,7 @@ fn client(
     lab: &Lab<'_>,
     cell: &Cell,
     way: (&Ground, &Network),
-    replicas: &Replicas,
+    (replicas, threads): (&Replicas, Option<&ReceiveThreads>),
     (seat, duration): (Seat, Duration),
 ) -> anyhow::Result<Measured> {
     let facts = host::settle("client", seat);
@@ -173,11 +186,16 @@ fn client(
     let own_tid = nix::unistd::gettid().as_raw();
     let (before, own_before) = (replicas.run_times(), host::thread_run_time(own_tid));
     let replicas_sleeps_before = replicas.sleeps_counts();
+    let received = || threads.map(ReceiveThreads::cpu).transpose();
+    let received_before = received()?;
     let sleeps_before = sleeps_count();
     let asked = client.ask(&clock, duration, lab.stop)?;
     let sleeps_count = sleeps_count() - sleeps_before;
     let used = |after: Option<RunTime>, before: Option<RunTime>| Some(after?.since(before?));
     let after = replicas.run_times();
+    let received = received()?
+        .zip(received_before)
+        .map(|(after, before)| after.since(before));
     Ok(Measured {
         asked,
         leader,
@@ -195,6 +213,7 @@ fn client(
             .map(|(after, before)| Some(after?.saturating_sub(before?)))
             .collect(),
         lost_at_switch: None,
+        received,
         facts,
     })
 }
@@ -214,7 +233,7 @@ fn by_role(all: &[f64], leader: usize) -> (f64, Option<f64>) {
     )
 }
 
-fn metrics(measured: &Measured, reports: &[ReplicaReport]) -> BTreeMap<String, Metric> {
+fn metrics(measured: &Measured, reports: &[ReplicaReport], cell: &Cell) -> BTreeMap<String, Metric> {
     let asked = &measured.asked;
     let mut metrics = BTreeMap::new();
     let mut put = |name: &str, value: f64, unit: &str, better: Better| {
@@ -297,6 +316,10 @@ fn metrics(measured: &Measured, reports: &[ReplicaReport]) -> BTreeMap<String, M
     }
     for (name, count, better) in replicas::troubles(reports) {
         put(name, count, "count", better);
+    }
+    if let (Some(received), 1..) = (measured.received, asked.answered_count) {
+        let used = placement::metrics(received, &measured.replicas_cpu, cell.placement.on_card);
+        placement::put(&mut metrics, used, asked.answered_count);
     }
     metrics
 }

@@ -94,12 +94,16 @@ pub(super) fn scheduler(way: &str) -> Scheduler {
     }
 }
 
-/// What an answer means.
-pub(super) fn guarantee(way: &str, replicas_count: usize) -> String {
+/// What an answer means, where programs are on cards and where they are not.
+pub(super) fn guarantee(way: &str, replicas_count: usize, on_card: bool) -> String {
     let plain = replicas::guarantee(is_durable(way), replicas_count);
     match parts(way) {
         _ if is_alone(way) => "none: one end answers by itself".to_owned(),
         Some(_) if is_durable(way) => format!("disk (driver ring, then log): {plain}"),
+        Some(parts) if (parts.acknowledges || parts.appends) && on_card => format!(
+            "memory of the DPU (driver ring on the card): {plain}; a card's own memory would outlive its host's process, but here it \
+             is mapped by that and goes with it"
+        ),
         Some(parts) if parts.acknowledges || parts.appends => {
             format!("memory (driver ring): {plain}; a ring goes with its process, as its memory does")
         }

@@ -1,0 +1,195 @@
+//! Where the programs are: in the replicas' hosts, or on cards in front of them; and whose CPU is charged for what.
+
+use std::collections::BTreeMap;
+
+use super::{Cell, ways::DRIVER};
+use crate::{
+    bandwidth::{Bandwidth, SLOWDOWN_MAX},
+    experiment::{Allowed, Axis, Lab},
+    host::RunTime,
+    record::{Better, Metric},
+    replicas::{Ground, ReceiveCpu, ReceiveThreads},
+};
+
+pub(super) const PLACEMENT: Axis = Axis {
+    name: "placement",
+    meaning: "where programs are. host: at the replica's own interface; dpu: at the outer interface of a card, which stands in \
+              the wire in front of the host and hands on to it what programs pass up",
+    full: &[HOST, DPU],
+    tour: &[HOST],
+    smallest: HOST,
+    allowed: Allowed::Words,
+};
+
+pub(super) const RECEIVE: Axis = Axis {
+    name: "receive",
+    meaning: "who does receive work, programs included. inline: a softirq of whoever sends, as veth does it; thread: a kernel \
+              thread for each interface of hosts and cards (threaded NAPI), which is charged for it",
+    full: &[INLINE, THREAD],
+    tour: &[INLINE],
+    smallest: INLINE,
+    allowed: Allowed::Words,
+};
+
+pub(super) const DPU_SLOWDOWN: Axis = Axis {
+    name: "dpu_slowdown",
+    meaning: "each card's threads get one such part of a CPU, by a quota: 1 ms of every so many",
+    full: &["1", "4"],
+    tour: &["1"],
+    smallest: "1",
+    allowed: Allowed::Number(1.0, SLOWDOWN_MAX as f64),
+};
+
+const HOST: &str = "host";
+const DPU: &str = "dpu";
+const INLINE: &str = "inline";
+const THREAD: &str = "thread";
+
+/// Where a cell's programs are, and who runs them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::experiments) struct Placement {
+    pub(super) on_card: bool,
+    pub(super) has_threads: bool,
+    /// 1: as fast as everybody.
+    pub(super) slowdown: u32,
+}
+
+impl Placement {
+    /// What all ways have.
+    pub(in crate::experiments) const PLAIN: Placement = Placement {
+        on_card: false,
+        has_threads: false,
+        slowdown: 1,
+    };
+
+    pub(super) fn axis(self) -> [(&'static str, String); 3] {
+        let word = |is: bool, yes: &str, no: &str| if is { yes } else { no }.to_owned();
+        [
+            (PLACEMENT.name, word(self.on_card, DPU, HOST)),
+            (RECEIVE.name, word(self.has_threads, THREAD, INLINE)),
+            (DPU_SLOWDOWN.name, self.slowdown.to_string()),
+        ]
+    }
+
+    /// The CPUs of replica `index` (from 0) and of its card. Cards that work by themselves get a CPU of their own, where there
+    /// is one to spare.
+    pub(super) fn cpus(self, usable: &[usize], is_one: bool, index: usize) -> (Option<usize>, Option<usize>) {
+        let Some((&first, last)) = usable.first().zip(usable.last().copied()) else {
+            return (None, None);
+        };
+        match (is_one, self.on_card && self.has_threads) {
+            (true, _) => (Some(first), Some(first)),
+            (false, true) => (Some(first), Some(last)),
+            (false, false) => {
+                let own = usable[(index + 1) % usable.len()];
+                (Some(own), Some(own))
+            }
+        }
+    }
+
+    /// Threads for receive work, if the cell has any.
+    pub(super) fn start(
+        self,
+        ground: &Ground,
+        replicas_count: usize,
+        cpus_of: impl Fn(usize) -> (Option<usize>, Option<usize>),
+    ) -> anyhow::Result<Option<ReceiveThreads>> {
+        let start = || ReceiveThreads::start(ground, replicas_count, cpus_of, self.slowdown);
+        self.has_threads.then(start).transpose()
+    }
+
+    pub(super) fn facts(self) -> BTreeMap<String, String> {
+        let mut facts = BTreeMap::new();
+        let mut put = |name: &str, text: String| facts.insert(name.to_owned(), text);
+        if self.has_threads {
+            let text = "threaded NAPI on the interfaces of replicas' hosts and cards, SCHED_OTHER; what a thread sends is \
+                        forwarded by the switch, and received by the client, on that thread's account";
+            put("receive", text.to_owned());
+        }
+        if self.on_card {
+            let text =
+                "rings are memory of the card that the replica on the host has mapped, and drains with the host's CPU";
+            put("who_drains", text.to_owned());
+        }
+        if self.slowdown > 1 {
+            let text = format!(
+                "CFS bandwidth: each card's threads run 1 ms of every {} ms, at full speed: a share of a core, not a slower one",
+                self.slowdown
+            );
+            put("dpu_slowdown", text);
+        }
+        facts
+    }
+}
+
+/// `cell` as it is, and where else its programs can be: for every cell where that was asked for, else for the smallest.
+pub(super) fn variants(lab: &Lab<'_>, cell: Cell, is_smallest: bool) -> Vec<Cell> {
+    let axes = [&PLACEMENT, &RECEIVE, &DPU_SLOWDOWN];
+    let is_asked_for = axes.iter().any(|axis| lab.choice.axes.contains_key(axis.name));
+    if cell.way != DRIVER || !(is_asked_for || is_smallest) {
+        return vec![cell];
+    }
+    let mut variants = Vec::new();
+    for placement in lab.values(&PLACEMENT) {
+        for receive in lab.values(&RECEIVE) {
+            for slowdown in lab.numbers(&DPU_SLOWDOWN) {
+                let placement = Placement {
+                    on_card: placement == DPU,
+                    has_threads: receive == THREAD,
+                    slowdown: slowdown as u32,
+                };
+                // Only what is in threads on a card can be slowed without slowing anybody else.
+                if placement.slowdown > 1 && !(placement.on_card && placement.has_threads) {
+                    continue;
+                }
+                variants.push(Cell {
+                    placement,
+                    ..cell.clone()
+                });
+            }
+        }
+    }
+    variants
+}
+
+/// Leaves out what this machine cannot do, and says why.
+pub(super) fn keep_possible(lab: &Lab<'_>, ground: &Ground, cells: &mut Vec<Cell>) {
+    let has = |cells: &[Cell], needs: fn(&Cell) -> bool| cells.iter().any(needs);
+    if has(cells, |cell| cell.placement.has_threads)
+        && let Err(error) = ReceiveThreads::start(ground, 1, |_| (None, None), 1)
+    {
+        lab.progress.println(format!("receive=thread is left out: {error:#}"));
+        cells.retain(|cell| !cell.placement.has_threads);
+    }
+    if has(cells, |cell| cell.placement.slowdown > 1)
+        && let Err(error) = Bandwidth::of(2)
+    {
+        lab.progress.println(format!("a slower DPU is left out: {error:#}"));
+        cells.retain(|cell| cell.placement.slowdown == 1);
+    }
+}
+
+/// What hosts and cards used, where that can be told apart.
+pub(super) fn metrics(received: ReceiveCpu, replicas: &[Option<RunTime>], on_card: bool) -> Vec<(&'static str, f64)> {
+    let mut metrics = Vec::new();
+    let replicas: Option<u128> = replicas.iter().map(|used| Some(used.as_ref()?.on_cpu.as_nanos())).sum();
+    if let Some(replicas) = replicas {
+        metrics.push(("hosts_cpu_per_op", (replicas + received.hosts.as_nanos()) as f64));
+    }
+    if on_card {
+        metrics.push(("cards_cpu_per_op", received.cards.as_nanos() as f64));
+    }
+    metrics
+}
+
+/// Adds those to a row's metrics, for each of `answered_count` answers.
+pub(super) fn put(into: &mut BTreeMap<String, Metric>, metrics: Vec<(&'static str, f64)>, answered_count: u64) {
+    for (name, ns) in metrics {
+        let metric = Metric {
+            value: ns / answered_count as f64,
+            unit: "ns".to_owned(),
+            better: Better::Lower,
+        };
+        into.insert(name.to_owned(), metric);
+    }
+}
