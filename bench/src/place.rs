@@ -44,7 +44,7 @@ pub struct Place {
 #[derive(Debug)]
 enum Ground {
     /// Client is host 0, server is host 1.
-    Namespaces(Network),
+    Namespaces(Box<Network>),
     Loopback {
         why: String,
     },
@@ -97,7 +97,8 @@ impl Place {
             Privilege::None { why } => Ground::Loopback { why: why.clone() },
             Privilege::Root | Privilege::UserNamespace => {
                 let options = NetworkOptions::new(Topology::Pair);
-                Ground::Namespaces(Network::build(&options).context("making two hosts as network namespaces")?)
+                let network = Network::build(&options).context("making two hosts as network namespaces")?;
+                Ground::Namespaces(Box::new(network))
             }
         };
         Ok(Place { ground, cpus })
