@@ -7,4 +7,4 @@ pub mod sender;
 mod ranges;
 mod rtt;
 mod scoreboard;
-mod timer;
+pub(crate) mod timer;
