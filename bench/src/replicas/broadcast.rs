@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn an_entry_leaves_once_and_again_for_whom_it_is_asked_twice() {
-        let mut port = Broadcast::new(Box::new(TestPort::new(16, 128)), GROUP);
+        let mut port = Broadcast::new(Box::new(TestPort::new(128, 16)), GROUP);
         let sent = |port: &Broadcast| port.stats().tx_frames_count;
         let (one, two) = (framed(Kind::Append, 5), framed(Kind::Append, 6));
         for to in 0..3 {

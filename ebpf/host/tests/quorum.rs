@@ -116,6 +116,13 @@ impl Member {
     /// What went to a group that only the program knows, addressed to this host alone.
     fn readdressed(&self, bytes: &[u8]) -> Vec<u8> {
         let (address, mac) = node_at(self.node);
+        if bytes[40..42] != [0, 0] {
+            // As its sender would have made it for us: its checksum is that of the other address.
+            let ip = Ipv4Addr::new(bytes[26], bytes[27], bytes[28], bytes[29]);
+            let from = SocketAddrV4::new(ip, u16::from_be_bytes([bytes[34], bytes[35]]));
+            let from_mac = Mac(*bytes[6..].first_chunk().expect("an Ethernet header"));
+            return wrapped((from, from_mac), (address, mac), &bytes[42..]);
+        }
         let mut to_us = bytes.to_vec();
         to_us[..6].copy_from_slice(&mac.0);
         to_us[30..34].copy_from_slice(&address.ip().octets());
@@ -133,7 +140,7 @@ impl Member {
     fn passes(&self, bytes: &[u8], why: Count) {
         let before = self.shared.count(why).expect("it counts");
         let run = self.run(bytes);
-        let expected = match bytes[..6] == GROUP.1.0 && bytes[40..42] == [0, 0] {
+        let expected = match bytes[..6] == GROUP.1.0 {
             true => self.readdressed(bytes),
             false => bytes.to_vec(),
         };
