@@ -83,9 +83,22 @@ pub struct Manner {
     pub scheduler: Scheduler,
     /// Who is told of elections ([`Observer`]).
     pub observer: Option<SocketAddr>,
+    /// How entries get from a leader's program to its followers'.
+    pub fan_out: FanOut,
     /// The length of a segment of its log on disk; `None`: the log's own choice. Each is written once before it is used, which
     /// takes long where there are many logs.
     pub segment_bytes: Option<u64>,
+}
+
+/// One frame of a leader's program, and how it reaches all followers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FanOut {
+    /// To an address that is nobody's, which a switch floods: each follower acknowledges its own copy.
+    #[default]
+    Flood,
+    /// To the first, which hands it on to the second, and so on; the last acknowledges for all.
+    Chain,
 }
 
 /// A follower that has heard nothing for this many heartbeats may stand for election: three misses, the usual "suspect after

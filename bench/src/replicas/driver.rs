@@ -13,10 +13,10 @@ use dataplane_waist::{Peer, Slot};
 use dataplane_wire::{ethernet::Mac, frame::Kind};
 use ebpf_host::{
     Attachment, Loaded, Mode, Program, Settings, kinds,
-    quorum::{self as program, Count, Kept, Session, Shared},
+    quorum::{self as program, Chain, Count, Kept, Session, Shared},
 };
 
-use super::{Parts, ReplicaConfig};
+use super::{FanOut, Parts, ReplicaConfig};
 use crate::{backends::xdp, place::Endpoint};
 
 /// What the programs take: the normal case, and nothing else.
@@ -33,6 +33,8 @@ pub(super) struct InDriverOptions {
     pub(super) parts: Parts,
     /// Nothing is acknowledged before the replica's disk has it.
     pub(super) waits_for_disk: bool,
+    /// How entries get to the followers.
+    pub(super) fan_out: FanOut,
 }
 
 /// See the module.
@@ -79,6 +81,11 @@ impl InDriver {
                 "{} replicas: programs in the driver count up to {}",
                 replicas.len(),
                 program::NODES_MAX
+            );
+        }
+        if options.fan_out == FanOut::Chain && (options.parts != Parts::ALL || options.waits_for_disk) {
+            bail!(
+                "in a chain, programs do all of the normal case, and wait for no disk: the frame goes on at once or not at all"
             );
         }
         let local = &replicas[node as usize];
@@ -236,6 +243,16 @@ impl Driver for InDriver {
                 self.follows = leader as usize;
             }
         }
+        if self.options.fan_out == FanOut::Chain {
+            let chain = self.chain(given.leader);
+            // The leader's own is where the first follower is.
+            if leads {
+                given.group = chain.next;
+            }
+            let shared = self.shared();
+            shared.revoke();
+            shared.set_chain(Some(chain));
+        }
         self.end = grant.next;
         self.shared().grant(&given);
         true
@@ -321,6 +338,21 @@ impl Driver for InDriver {
 }
 
 impl InDriver {
+    /// This node's place in the chain of a leader: behind it come all others, in the order of their numbers.
+    fn chain(&self, leader: u32) -> Chain {
+        let followers: Vec<usize> = (0..program::NODES_MAX)
+            .filter(|&node| node != leader as usize && self.places[node].is_some())
+            .collect();
+        let before = followers.iter().position(|&node| node == self.node as usize);
+        // The leader's next is the first.
+        let behind = before.map_or(0, |index| index + 1);
+        Chain {
+            hop: behind.max(1) as u64,
+            next: followers.get(behind).and_then(|&node| self.places[node]),
+            nodes: followers[..behind].iter().fold(0, |nodes, node| nodes | 1 << node),
+        }
+    }
+
     /// All replicas have the same.
     fn port(&self) -> u16 {
         self.places[self.node as usize].map_or(0, |(address, _)| address.port())

@@ -105,6 +105,7 @@ pub(super) fn serve(config: &ReplicaConfig, begin: impl FnOnce(Facts) -> Begun) 
                 },
                 parts: *parts,
                 waits_for_disk: disk.is_some(),
+                fan_out: config.manner.fan_out,
             };
             let Some((folder, name)) = disk else {
                 let bounds = limits(port.caps().frame_bytes_max);

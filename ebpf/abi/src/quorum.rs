@@ -98,6 +98,13 @@ pub struct Control {
     pub append_end: u64,
     /// The longest entry that the replicas can send again by their other ways.
     pub entry_bytes_max: u64,
+    /// Where entries visit the followers one after another: the how-manieth follower this is, from 1, or anything but 0 for the
+    /// leader, whose `group` is then the first one. 0 where entries come by themselves.
+    pub chain_hop: u64,
+    /// Follower of a chain: the next one; port 0 for none.
+    pub chain_next: Place,
+    /// Last follower of a chain: for whom it acknowledges, as bits.
+    pub chain_nodes: u64,
 }
 
 /// An entry in the ring, at `slot % RING_SLOTS`.

@@ -60,6 +60,18 @@ pub struct Grant {
     pub group: Option<(SocketAddrV4, Mac)>,
 }
 
+/// How entries visit the followers one after another in one frame, where the network carries no frame to all of them. Nothing is
+/// acknowledged then before all of them have it. Not for programs that wait for a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// The how-manieth follower this is, from 1. The leader's [`Grant::group`] is the first one, and its own hop 1.
+    pub hop: u64,
+    /// The follower behind it.
+    pub next: Option<(SocketAddrV4, Mac)>,
+    /// The followers up to this one and itself, as bits.
+    pub nodes: u32,
+}
+
 /// What a program has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
@@ -177,6 +189,18 @@ impl Shared {
         let word = grant::new(self.generation, given.next);
         self.control[word!(Control, grant)].store(word, Ordering::SeqCst);
         self.generation
+    }
+
+    /// Tells the program its place in a chain, or that there is none, as in the beginning. While it has no grant.
+    pub fn set_chain(&mut self, chain: Option<Chain>) {
+        let set = |word: usize, value: u64| self.control[word].store(value, Ordering::Relaxed);
+        set(word!(Control, chain_hop), chain.map_or(0, |chain| chain.hop));
+        set(
+            word!(Control, chain_nodes),
+            chain.map_or(0, |chain| u64::from(chain.nodes)),
+        );
+        let next = chain.and_then(|chain| chain.next);
+        put_place(&self.control[word!(Control, chain_next)..], next);
     }
 
     /// Takes the grant back: from now on the program passes everything up. Says the slot behind the last entry that it

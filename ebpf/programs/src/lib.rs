@@ -275,6 +275,7 @@ pub fn be16_of<const N: usize>(bytes: &[u8; N], offset: usize) -> u16 {
     u16::from_be_bytes([bytes[offset], bytes[offset + 1]])
 }
 
+pub mod chain;
 pub mod quorum;
 pub mod sum;
 

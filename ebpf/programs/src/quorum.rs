@@ -362,7 +362,7 @@ pub fn readdress(ctx: &XdpContext, ours: Ours) -> Option<()> {
 
 /// Sets the word at `offset`; says the checksum over it afterwards.
 #[inline(always)]
-fn change16(ip: &mut [u8; ipv4::HEADER_BYTES], offset: usize, to: u16, checksum: u16) -> u16 {
+pub fn change16(ip: &mut [u8; ipv4::HEADER_BYTES], offset: usize, to: u16, checksum: u16) -> u16 {
     let was = be16_of(ip, offset);
     ip[offset..offset + 2].copy_from_slice(&to.to_be_bytes());
     internet::updated(checksum, was, to)

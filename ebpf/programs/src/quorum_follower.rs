@@ -15,6 +15,7 @@ use ebpf_abi::{
 };
 use ebpf_programs::{
     Act, Ours,
+    chain::{self, Link},
     quorum::{
         Claim, Head, address, copy_payload, count, entry_of, head, is_same, payload_bytes, readdress, source, up,
         write_head,
@@ -31,7 +32,9 @@ impl<const FRAGS: bool> Act for Follower<FRAGS> {
     fn act(ctx: &XdpContext, ours: Ours) -> Result<u32, Passed> {
         let outcome = take(ctx, ours);
         if outcome.is_err() {
-            // The host's stack takes no frame that is addressed to a group which it knows nothing of.
+            // The host's stack takes no frame that is addressed to a group which it knows nothing of, and its replica none from
+            // a port that is nobody's.
+            chain::leave(ctx, ours);
             readdress(ctx, ours);
         }
         outcome
@@ -46,7 +49,7 @@ fn take(ctx: &XdpContext, ours: Ours) -> Result<u32, Passed> {
     if append.kind != Kind::Append as u8 {
         return Err(Passed::OtherKind);
     }
-    let from = source(ctx, ours)?;
+    let (from, hop) = chain::origin(source(ctx, ours)?);
     let mut claim = Claim::take().map_err(up)?;
     let next = claim.next();
     let control = claim.control();
@@ -55,9 +58,16 @@ fn take(ctx: &XdpContext, ours: Ours) -> Result<u32, Passed> {
     let (term, drained_end) = (control.term, control.drained_end);
     let (append_end, entry_bytes_max) = (control.append_end, control.entry_bytes_max);
     let waits_for_disk = control.waits_for_disk != 0;
+    let link = Link::of(control, hop);
     if !is_same(&from, &leader_place) {
         return claim.unused(Count::Stranger);
     }
+    // In a chain, the frame comes from the follower before.
+    let leader_mac = if hop == 0 { from.mac } else { leader_place.mac };
+    let from = Place {
+        mac: leader_mac,
+        ..from
+    };
     if append.term != term {
         return claim.unused(Count::OtherTerm);
     }
@@ -69,7 +79,7 @@ fn take(ctx: &XdpContext, ours: Ours) -> Result<u32, Passed> {
     }
     if append.slot < next {
         claim.give_back(next);
-        acknowledge(ctx, ours, &from, term, next, len_bytes)?;
+        go_on(ctx, ours, &from, link, (append, next), len_bytes)?;
         count(Count::AppendedAgain);
         return Ok(xdp_action::XDP_TX);
     }
@@ -101,21 +111,43 @@ fn take(ctx: &XdpContext, ours: Ours) -> Result<u32, Passed> {
     if waits_for_disk {
         return Err(up(Count::WaitsForDisk));
     }
-    acknowledge(ctx, ours, &from, term, next + 1, len_bytes)?;
+    go_on(ctx, ours, &from, link, (append, next + 1), len_bytes)?;
     count(Count::Appended);
     Ok(xdp_action::XDP_TX)
 }
 
-/// Turns the append into the acknowledgement of everything before `end`.
+/// Hands the append on to the next in the chain, or turns it into an acknowledgement: by the last of a chain, of this entry
+/// for all of it; else of everything before our own `end`.
 #[inline(always)]
-fn acknowledge(ctx: &XdpContext, ours: Ours, to: &Place, term: u64, end: u64, len_bytes: usize) -> Result<(), Passed> {
+fn go_on(
+    ctx: &XdpContext,
+    ours: Ours,
+    leader: &Place,
+    link: Option<Link>,
+    (append, end): (Head, u64),
+    len_bytes: usize,
+) -> Result<(), Passed> {
+    let (end, nodes) = match link {
+        None => (end, 0),
+        Some(link) => match link.last() {
+            None => return chain::hand_on(ctx, ours, &link).ok_or(Passed::Length),
+            // Others may be behind us.
+            Some(nodes) => (append.slot + 1, nodes),
+        },
+    };
     let ack = Head {
         kind: Kind::Ack as u8,
-        term,
+        term: append.term,
         slot: end,
-        sent_ns: 0,
+        sent_ns: nodes,
         payload_crc: 0,
     };
+    acknowledge(ctx, ours, leader, ack, len_bytes)
+}
+
+/// Turns the append into an acknowledgement.
+#[inline(always)]
+fn acknowledge(ctx: &XdpContext, ours: Ours, to: &Place, ack: Head, len_bytes: usize) -> Result<(), Passed> {
     write_head(ctx, ours, ack, 0).ok_or(Passed::Length)?;
     address(ctx, ours, to, frame::HEADER_BYTES).ok_or(Passed::Length)?;
     // A packet cannot always be cut, and what is behind the datagram's end is nobody's.

@@ -22,7 +22,7 @@ use ebpf_abi::{
     quorum::{Control, Count, NODES_MAX, RING_SLOTS, SESSIONS_MAX, Session},
 };
 use ebpf_programs::{
-    Act, Ours, at, be16_of,
+    Act, Ours, at, be16_of, chain,
     quorum::{
         Claim, Head, address, be64, copy_payload, count, entry_of, head, is_same, payload_bytes, source, up, write_head,
     },
@@ -121,6 +121,7 @@ fn asked(ctx: &XdpContext, ours: Ours, came: Head, len_bytes: usize) -> Result<u
     entry.slot = next;
     session.sequence = sequence;
     let control = claim.control();
+    let is_chain = control.chain_hop != 0;
     let node = control.node as usize % NODES_MAX;
     if control.waits_for_disk == 0 {
         control.acked_end[node] = next + 1;
@@ -136,6 +137,9 @@ fn asked(ctx: &XdpContext, ours: Ours, came: Head, len_bytes: usize) -> Result<u
     };
     write_head(ctx, ours, append, len_bytes).ok_or(Passed::Length)?;
     address(ctx, ours, &group, frame::HEADER_BYTES + len_bytes).ok_or(Passed::Length)?;
+    if is_chain {
+        chain::set_hop(ctx, ours, 1).ok_or(Passed::Length)?;
+    }
     count(Count::Appended);
     Ok(xdp_action::XDP_TX)
 }
@@ -166,14 +170,29 @@ fn acknowledged(ctx: &XdpContext, ours: Ours, ack: Head) -> Result<u32, Passed> 
         return claim.unused(Count::Impossible);
     }
     // SAFETY: no argument.
-    control.acked_ns[node] = unsafe { bpf_ktime_get_ns() };
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    // The last of a chain speaks for all of it; otherwise that word says nothing to us.
+    let nodes = match control.chain_hop {
+        0 => 0,
+        _ => ack.sent_ns & control.voters & !(1 << (control.node % NODES_MAX as u64)),
+    };
     let before = control.commit_end;
-    if ack.slot <= control.acked_end[node] {
+    let mut is_news = false;
+    for index in 0..NODES_MAX {
+        if index != node && nodes & (1 << index) == 0 {
+            continue;
+        }
+        control.acked_ns[index] = now_ns;
+        if ack.slot > control.acked_end[index] {
+            control.acked_end[index] = ack.slot;
+            is_news = true;
+        }
+    }
+    if !is_news {
         claim.give_back(next);
         count(Count::Counted);
         return Ok(xdp_action::XDP_DROP);
     }
-    control.acked_end[node] = ack.slot;
     let end = quorum_end(control);
     if end <= before || end <= control.term_begin {
         // With its own disk's word the replica may have a quorum.
