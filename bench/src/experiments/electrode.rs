@@ -5,7 +5,7 @@ use super::{
     judge::{self, Bound},
     xdp_quorum::{
         Cell, SOCKET, run_cells,
-        ways::{BROADCAST, DRIVER, FAST_ACK, THREE_OFFLOADS, USER, WAIT_ON_QUORUM},
+        ways::{ATTACHED, BROADCAST, DRIVER, FAST_ACK, THREE_OFFLOADS, USER, WAIT_ON_QUORUM},
     },
 };
 use crate::{
@@ -17,11 +17,19 @@ use crate::{
 
 const WAY: Axis = Axis {
     name: "way",
-    meaning: "user: no offload; broadcast: the leader sends an entry once, and the switch copies it to all followers; fast-ack: \
+    meaning: "user: no offload; attached: programs that pass everything up, which is what the others pay first; broadcast: the leader sends an entry once, and the switch copies it to all followers; fast-ack: \
               programs in the followers' drivers keep entries and acknowledge them; wait-on-quorum: a program in the leader's \
               driver counts acknowledgements and passes only the one up that completes a majority; all-three: these together; \
               driver: the leader's program also gives slots and answers, which Electrode leaves to user space",
-    full: &[USER, BROADCAST, FAST_ACK, WAIT_ON_QUORUM, THREE_OFFLOADS, DRIVER],
+    full: &[
+        USER,
+        ATTACHED,
+        BROADCAST,
+        FAST_ACK,
+        WAIT_ON_QUORUM,
+        THREE_OFFLOADS,
+        DRIVER,
+    ],
     tour: &[USER, THREE_OFFLOADS],
     smallest: THREE_OFFLOADS,
     allowed: Allowed::Words,

@@ -6,7 +6,10 @@ pub(super) mod placement;
 pub(super) mod row;
 pub(super) mod ways;
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    time::Duration,
+};
 
 use dataplane_waist::Support;
 use ebpf_host::Mode;
@@ -215,7 +218,7 @@ impl Experiment for XdpQuorum {
     }
 }
 
-/// Measures all cells on one bridge, in rounds; `finish` makes of each row what the experiment has of it.
+/// Measures all cells, in rounds; `finish` makes of each row what the experiment has of it.
 pub(super) fn run_cells(lab: &mut Lab<'_>, mut cells: Vec<Cell>, finish: fn(Row) -> Row) -> anyhow::Result<()> {
     if let Some(why) = lab.place.cannot_make_hosts() {
         lab.progress
@@ -228,13 +231,11 @@ pub(super) fn run_cells(lab: &mut Lab<'_>, mut cells: Vec<Cell>, finish: fn(Row)
         ));
         cells.retain(|cell| !cell.needs_programs());
     }
-    let Some(most) = cells.iter().map(|cell| cell.replicas_count).max() else {
+    if cells.is_empty() {
         return Ok(());
-    };
-    let ground = Ground::bridge_for_programs(most)?;
-    placement::keep_possible(lab, &ground, &mut cells);
-    let has_cards = cells.iter().any(|cell| cell.placement.on_card);
-    let with_cards = has_cards.then(|| Ground::bridge_with_cards(most)).transpose()?;
+    }
+    placement::keep_possible(lab, &mut cells)?;
+    let grounds = grounds(&cells)?;
     // A cluster is started and elects its leader before anything is measured, which the plan does not know of.
     let plan = lab.plan(cells.len(), Duration::from_millis(300));
     lab.in_rounds(&cells, plan.rounds_count, |lab, turn| {
@@ -246,12 +247,36 @@ pub(super) fn run_cells(lab: &mut Lab<'_>, mut cells: Vec<Cell>, finish: fn(Row)
             cell.in_flight,
             turn.round + 1
         ));
-        let ground = match &with_cards {
-            Some(with_cards) if cell.placement.on_card => with_cards,
-            _ => &ground,
-        };
+        let ground = &grounds[&room(&cells, cell)];
         lab.record_until_valid(|lab| Ok(finish(measure(lab, (ground, cell), turn.round, plan.trial)?)))
     })
+}
+
+/// A bridge for each number of replicas, and one with cards: what a leader floods goes to every host on it, also to one that
+/// does nothing.
+fn grounds(cells: &[Cell]) -> anyhow::Result<BTreeMap<(usize, bool), Ground>> {
+    let mut grounds = BTreeMap::new();
+    for cell in cells {
+        if let Entry::Vacant(entry) = grounds.entry(room(cells, cell)) {
+            let (replicas_count, has_cards) = *entry.key();
+            let ground = match has_cards {
+                true => Ground::bridge_with_cards(replicas_count)?,
+                false => Ground::bridge_for_programs(replicas_count)?,
+            };
+            entry.insert(ground);
+        }
+    }
+    Ok(grounds)
+}
+
+/// Replicas that a cell's bridge has room for (an echo stands on that of the smallest cluster), and whether they have cards.
+fn room(cells: &[Cell], cell: &Cell) -> (usize, bool) {
+    let clusters = cells.iter().filter(|cell| !cell.is_alone());
+    let count = match cell.is_alone() {
+        true => clusters.map(|cell| cell.replicas_count).min().unwrap_or(1),
+        false => cell.replicas_count,
+    };
+    (count, cell.placement.on_card)
 }
 
 /// Why there are no programs in the driver here, if there are none.

@@ -179,7 +179,13 @@ fn is_counted(name: &str) -> bool {
 }
 
 /// Metrics that stand in a table beside latencies, whatever their experiment.
-const IN_TABLE: [&str; 2] = ["throughput", "records_per_flush"];
+const IN_TABLE: [&str; 5] = [
+    "throughput",
+    "records_per_flush",
+    "client_sleeps_per_op",
+    "leader_wakeups_per_op",
+    "follower_wakeups_per_op",
+];
 
 /// A short detection beside many false alarms is no good one; a mean of shards hides the worst.
 const COMPANIONS: [&str; 2] = ["false_alarms_per_s", "worst_shard_p99"];

@@ -102,7 +102,7 @@ pub(super) fn live(
         heartbeat: Some(arm.heartbeat),
         scheduler: arm.scheduler,
         observer: Some(observer.address()?),
-        segment_bytes: None,
+        ..Manner::default()
     };
     // Where a real-time replica runs is the kernel's choice: it looks for a CPU without another one of its kind.
     let seat = Seat {

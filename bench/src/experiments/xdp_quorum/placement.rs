@@ -153,10 +153,13 @@ pub(super) fn variants(lab: &Lab<'_>, cell: Cell, is_smallest: bool) -> Vec<Cell
 }
 
 /// Leaves out what this machine cannot do, and says why.
-pub(super) fn keep_possible(lab: &Lab<'_>, ground: &Ground, cells: &mut Vec<Cell>) {
+///
+/// # Errors
+/// No hosts can be made to try it on.
+pub(super) fn keep_possible(lab: &Lab<'_>, cells: &mut Vec<Cell>) -> anyhow::Result<()> {
     let has = |cells: &[Cell], needs: fn(&Cell) -> bool| cells.iter().any(needs);
     if has(cells, |cell| cell.placement.has_threads)
-        && let Err(error) = ReceiveThreads::start(ground, 1, |_| (None, None), 1)
+        && let Err(error) = ReceiveThreads::start(&Ground::bridge_for_programs(1)?, 1, |_| (None, None), 1)
     {
         lab.progress.println(format!("receive=thread is left out: {error:#}"));
         cells.retain(|cell| !cell.placement.has_threads);
@@ -167,6 +170,7 @@ pub(super) fn keep_possible(lab: &Lab<'_>, ground: &Ground, cells: &mut Vec<Cell
         lab.progress.println(format!("a slower DPU is left out: {error:#}"));
         cells.retain(|cell| cell.placement.slowdown == 1);
     }
+    Ok(())
 }
 
 /// What hosts and cards used, where that can be told apart.

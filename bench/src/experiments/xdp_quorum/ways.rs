@@ -15,6 +15,8 @@ pub(in crate::experiments) const DRIVER_COUNT: &str = "driver-count";
 pub(in crate::experiments) const DRIVER: &str = "driver";
 pub(in crate::experiments) const USER_DURABLE: &str = "user-durable";
 pub(in crate::experiments) const DRIVER_DURABLE: &str = "driver-durable";
+/// Programs are attached and pass everything up.
+pub(in crate::experiments) const ATTACHED: &str = "attached";
 /// Electrode's offloads, each by itself, and all three.
 pub(in crate::experiments) const BROADCAST: &str = "broadcast";
 pub(in crate::experiments) const FAST_ACK: &str = "fast-ack";
@@ -47,6 +49,7 @@ pub(in crate::experiments) fn parts(way: &str) -> Option<Parts> {
             counts: true,
             ..Parts::NONE
         }),
+        ATTACHED => Some(Parts::NONE),
         BROADCAST => Some(Parts {
             broadcasts: true,
             ..Parts::NONE
