@@ -6,6 +6,15 @@
 
 #[path = "../tests/edges/mod.rs"]
 mod edges;
+// The library's own files: what is measured alone is private there. Their tests are empty here.
+#[allow(dead_code, unused_imports, reason = "what the library needs of it besides")]
+#[path = "../src/packet/events.rs"]
+mod events;
+#[allow(unused_imports, reason = "its tests are the library's")]
+#[path = "../src/packet/heap.rs"]
+mod heap;
+#[path = "support/lists.rs"]
+mod lists;
 #[path = "support/tcp.rs"]
 mod tcp;
 
@@ -21,15 +30,21 @@ use dataplane_sim::{
 };
 use dataplane_transports::{ControllerKind, EcnMode, ReceiverOptions, SenderOptions};
 use edges::{Flow, pull::PullEdge, window::WindowEdge};
+use nix::time::{ClockId, clock_gettime};
 use tcp::TcpEdge;
 
+/// Runs of each kind: so many, and for so long.
 const RUNS_COUNT: usize = 3;
+const MEASURING_MIN: Duration = Duration::from_millis(500);
 
 /// Ten minutes: the peers' runs were ended there, too.
 const SIMULATED_MAX: SimTime = SimTime::from_ms(600_000);
 
 fn main() {
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    if filter.as_ref().is_none_or(|filter| "lists".contains(filter.as_str())) {
+        lists::compare();
+    }
     println!(
         "{:<34} {:>10} {:>10} {:>9} {:>9} {:>7} {:>8} {:>9}",
         "run", "events", "hops", "Mevents/s", "Mhops/s", "CPU s", "wall s", "simulated"
@@ -180,9 +195,12 @@ fn measure<E: Edge + Counted + Send>(name: &str, build: impl Fn() -> PacketSim<E
 where
     E::Header: Send,
 {
+    let mut runs_count = 0;
     let mut best: Option<(f64, f64)> = None;
     let mut seen: Option<(Counters, u64, SimTime, usize)> = None;
-    for _ in 0..RUNS_COUNT {
+    let begin = Instant::now();
+    while runs_count < RUNS_COUNT || begin.elapsed() < MEASURING_MIN {
+        runs_count += 1;
         let mut sim = build();
         let (cpu, wall) = (cpu_sec(), Instant::now());
         sim.run_until(SIMULATED_MAX, &AtomicBool::new(false));
@@ -208,10 +226,8 @@ where
     );
 }
 
-/// CPU time of this thread in seconds (the first field of `/proc/thread-self/schedstat`). With several threads it is that of
-/// one of them; compare wall time there.
+/// CPU time of this thread in seconds. With several threads it is that of one of them; compare wall time there.
 fn cpu_sec() -> f64 {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let ns: Option<f64> = text.split_whitespace().next().and_then(|ns| ns.parse().ok());
-    ns.map_or(f64::NAN, |ns| ns / 1e9)
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("every Linux has this clock");
+    time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9
 }

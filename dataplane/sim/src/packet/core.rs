@@ -11,7 +11,7 @@ use super::{
     events::EventList,
     frame::{Packet, Token},
     observe::{DepthSample, Sampler, TapEvent, TapSlot},
-    port::{Destination, InFlight, Node, Pipe, Port},
+    port::{Destination, Flights, Node, Pipe, Port},
     routing::{Balance, Route, Way, pick},
     slab::Slab,
     wheel::{Fired, Wheel},
@@ -37,6 +37,7 @@ pub(crate) struct Core<H> {
     pub links: Vec<u32>,
     /// The links that end here, in that order.
     pub pipes: Vec<Pipe>,
+    pub flights: Flights,
     /// Hosts have numbers in a row; the first.
     pub first_host: u32,
     pub hosts: Vec<Host>,
@@ -139,18 +140,16 @@ impl<E: Edge> Group<E> {
     #[inline]
     fn arrive(&mut self, pipe: usize) {
         let core = &mut self.core;
-        let Pipe { in_flight, to, link } = &mut core.pipes[pipe];
-        let (to, link) = (*to, *link);
-        let arrival = in_flight
-            .pop_front()
-            .expect("a pipe is planned when something is in it");
-        if let Some(next) = in_flight.front() {
-            core.events.insert((core.ports.len() + pipe) as u32, next.at.as_ps());
+        let Pipe { to, link, .. } = core.pipes[pipe];
+        let first = core.flights.pop(&mut core.pipes[pipe]);
+        let (token, next_at) = first.expect("a pipe is planned when something is in it");
+        if let Some(at) = next_at {
+            core.events.insert((core.ports.len() + pipe) as u32, at.as_ps());
         }
         match to {
-            Node::Switch(switch) => core.forward(switch, arrival.token),
+            Node::Switch(switch) => core.forward(switch, token),
             Node::Host(host) => {
-                let packet = core.deliver(host, link, arrival.token);
+                let packet = core.deliver(host, link, token);
                 let host = core.first_host + host;
                 self.edge.on_packet(&packet, &mut HostApi { core, host });
             }
@@ -216,8 +215,12 @@ impl<H: Copy> Core<H> {
     /// A packet comes to a port.
     #[inline]
     fn enqueue(&mut self, number: u32, token: Token) {
+        let now = self.now;
         let port = &mut self.ports[number as usize];
-        let lost = match port.queue.enqueue(self.now, token, &mut self.pools[port.pool as usize]) {
+        if port.passes(now, token.bytes) {
+            return self.transmit(number, token);
+        }
+        let lost = match port.enqueue(now, token, &mut self.pools[port.pool as usize]) {
             Enqueued::Queued => None,
             Enqueued::Marked => {
                 port.counters.marks_count += 1;
@@ -231,11 +234,10 @@ impl<H: Copy> Core<H> {
             }
             Enqueued::Dropped { packet, why } => Some((packet, why)),
         };
-        port.note_depth();
-        if !port.is_planned && !port.queue.is_empty() {
+        if !port.is_planned && port.waiting_count() > 0 {
             let free_at = port.wire.free_at();
-            if free_at <= self.now {
-                self.transmit(number);
+            if free_at <= now {
+                self.wire_is_free(number);
             } else {
                 port.is_planned = true;
                 self.events.insert(number, free_at.as_ps());
@@ -246,60 +248,62 @@ impl<H: Copy> Core<H> {
         }
     }
 
-    fn wire_is_free(&mut self, number: u32) {
-        self.ports[number as usize].is_planned = false;
-        self.transmit(number);
-    }
-
-    /// The wire is free: the next packet goes, if there is one.
+    /// The next packet goes, if there is one.
     #[inline]
-    fn transmit(&mut self, number: u32) {
-        let (now, lost) = (self.now, &mut self.lost);
+    fn wire_is_free(&mut self, number: u32) {
+        let now = self.now;
         let port = &mut self.ports[number as usize];
-        let pool = &mut self.pools[port.pool as usize];
-        let token = port.queue.dequeue(now, pool, &mut |token, why| lost.push((token, why)));
+        port.is_planned = false;
+        let token = port.dequeue(now, &mut self.pools[port.pool as usize], &mut self.lost);
         if let Some(token) = token {
-            let at = port.transmit(now, token.bytes);
-            self.counters.hops_count += 1;
-            if !port.queue.is_empty() {
-                port.is_planned = true;
-                self.events.insert(number, port.wire.free_at().as_ps());
-            }
-            let (to, is_lost) = (
-                port.to,
-                port.loss.as_mut().is_some_and(|loss| loss.random.chance(loss.ratio)),
-            );
-            if self.tap.0.is_some() {
-                self.tell(number, &token, TapEvent::Sent);
-            }
-            match to {
-                _ if is_lost => self.lose_on_wire(number, token),
-                Destination::Pipe(pipe) => self.put_in_pipe(pipe, InFlight { at, token }),
-                Destination::Elsewhere { group, pipe } => {
-                    let packet = self.packets.remove(token.place);
-                    let message = Message {
-                        pipe,
-                        at,
-                        token,
-                        packet,
-                    };
-                    self.outboxes[group as usize].push(message);
-                }
-            }
+            self.transmit(number, token);
         }
         while let Some((token, why)) = self.lost.pop() {
             self.lose(number, token, why);
         }
     }
 
+    /// Puts a packet on the free wire.
     #[inline]
-    fn put_in_pipe(&mut self, number: u32, arrival: InFlight) {
-        let pipe = &mut self.pipes[number as usize];
-        if pipe.in_flight.is_empty() {
-            let event = self.ports.len() as u32 + number;
-            self.events.insert(event, arrival.at.as_ps());
+    fn transmit(&mut self, number: u32, token: Token) {
+        let port = &mut self.ports[number as usize];
+        let at = port.transmit(self.now, token.bytes);
+        self.counters.hops_count += 1;
+        if port.waiting_count() > 0 {
+            port.is_planned = true;
+            self.events.insert(number, port.wire.free_at().as_ps());
         }
-        pipe.in_flight.push_back(arrival);
+        let to = port.to;
+        let is_lost = match &mut port.loss {
+            None => false,
+            Some(loss) => loss.random.chance(loss.ratio),
+        };
+        if self.tap.0.is_some() {
+            self.tell(number, &token, TapEvent::Sent);
+        }
+        match to {
+            _ if is_lost => self.lose_on_wire(number, token),
+            Destination::Pipe(pipe) => self.put_in_pipe(pipe, at, token),
+            Destination::Elsewhere { group, pipe } => {
+                let packet = self.packets.remove(token.place);
+                let message = Message {
+                    pipe,
+                    at,
+                    token,
+                    packet,
+                };
+                self.outboxes[group as usize].push(message);
+            }
+        }
+    }
+
+    #[inline]
+    fn put_in_pipe(&mut self, number: u32, at: SimTime, token: Token) {
+        let is_first = self.flights.push(&mut self.pipes[number as usize], at, token);
+        if is_first {
+            let event = self.ports.len() as u32 + number;
+            self.events.insert(event, at.as_ps());
+        }
     }
 
     /// A packet from another group is on its way here.
@@ -307,7 +311,7 @@ impl<H: Copy> Core<H> {
         let Message { pipe, at, packet, .. } = *message;
         let mut token = message.token;
         token.place = self.packets.insert(packet);
-        self.put_in_pipe(pipe, InFlight { at, token });
+        self.put_in_pipe(pipe, at, token);
     }
 
     /// A queue dropped a packet: it ends here, or goes back as a header.
@@ -362,7 +366,7 @@ impl<H: Copy> Core<H> {
 
     pub fn nic_backlog_bytes(&self, host: u32) -> u64 {
         let nic = self.hosts[(host - self.first_host) as usize].nic;
-        self.ports[nic as usize].queue.bytes()
+        self.ports[nic as usize].waiting_bytes()
     }
 
     pub fn random(&mut self, host: u32) -> &mut Random {
@@ -379,12 +383,12 @@ impl<H: Copy> Core<H> {
     pub fn sample(&mut self, now: SimTime) {
         self.sample_at = SimTime::FOREVER;
         for sampler in &mut self.samplers {
-            let queue = &self.ports[sampler.port as usize].queue;
+            let port = &self.ports[sampler.port as usize];
             while sampler.next_at < now && sampler.series.samples.len() < sampler.samples_max {
                 sampler.series.samples.push(DepthSample {
                     at: sampler.next_at,
-                    packets_count: queue.packets_count() as u32,
-                    bytes: queue.bytes(),
+                    packets_count: port.waiting_count(),
+                    bytes: port.waiting_bytes(),
                 });
                 sampler.next_at += sampler.series.every;
             }
@@ -396,8 +400,8 @@ impl<H: Copy> Core<H> {
 
     /// Packets that wait, are on wires, or leave for other groups, counted where they are.
     pub fn found_count(&self) -> u64 {
-        let waiting: usize = self.ports.iter().map(|port| port.queue.packets_count()).sum();
-        let in_pipes: usize = self.pipes.iter().map(|pipe| pipe.in_flight.len()).sum();
+        let waiting: usize = self.ports.iter().map(|port| port.waiting_count() as usize).sum();
+        let in_pipes: usize = self.pipes.iter().map(|pipe| self.flights.count(pipe)).sum();
         let found_count = waiting + in_pipes;
         assert_eq!(found_count, self.packets.count(), "packets found, packets in the slab");
         let leaving: usize = self.outboxes.iter().map(Vec::len).sum();

@@ -119,7 +119,7 @@ pub struct LinkCounters {
     pub marks_count: u64,
     /// Payloads cut off.
     pub trims_count: u64,
-    /// The most packets that waited.
+    /// The most packets that waited. One that goes at once does not wait.
     pub queue_packets_max: u32,
     /// The most bytes that waited.
     pub queue_bytes_max: u64,

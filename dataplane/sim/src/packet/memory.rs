@@ -5,7 +5,7 @@ use super::{
     edge::Edge,
     events::EventList,
     frame::{Packet, Token},
-    port::{InFlight, Pipe, Port},
+    port::{Flight, Pipe, Port},
     topology::Topology,
     wheel::Wheel,
 };
@@ -20,7 +20,7 @@ pub fn memory_estimate_bytes<E: Edge>(topology: &Topology, flows_count: u64, pac
     let network_bytes = links_count * of_link + EventList::memory_bytes(2 * links_count) + nodes_bytes;
     let timers_count = flows_count as usize * usize::from(E::TIMERS_PER_FLOW);
     // A packet has a place in the slab, one in the list of free places, and a token in a queue or in a pipe.
-    let of_packet = size_of::<Packet<E::Header>>() + size_of::<u32>() + size_of::<Token>() + size_of::<InFlight>();
+    let of_packet = size_of::<Packet<E::Header>>() + size_of::<u32>() + size_of::<Token>() + size_of::<Flight>();
     let packets_bytes = flows_count
         .saturating_mul(packets_per_flow)
         .saturating_mul(of_packet as u64);

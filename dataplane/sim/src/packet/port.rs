@@ -1,8 +1,8 @@
 //! The two ends of a link: the port with its queue and transmitter, and the pipe that holds what is under way.
 
-use std::collections::VecDeque;
-
-use dataplane_queue::{ETHERNET_OVERHEAD_BYTES, Queue, Serializer, SimTime};
+use dataplane_queue::{
+    Discipline, DropReason, ETHERNET_OVERHEAD_BYTES, Enqueued, Limit, Queue, Serializer, SharedBuffer, Sharing, SimTime,
+};
 
 use super::{
     counters::LinkCounters,
@@ -11,23 +11,29 @@ use super::{
 };
 use crate::random::{Purpose, Random, derive};
 
-/// The sending end.
+/// The sending end. What a packet needs that finds nothing before it comes first: with ten thousand hosts, the memory that a
+/// packet touches is what it costs.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Port {
-    pub queue: Queue<Token>,
     pub wire: Serializer,
     /// From the departure of the last bit that matters to the arrival: the cable's delay and what hosts and switches add.
     delay: SimTime,
+    /// Where packets go.
+    pub to: Destination,
+    /// What waits in the queue.
+    waiting_count: u32,
+    /// Up to that size, an empty queue would give out a packet as it came.
+    passes_bytes_max: u32,
     /// Whose memory the queue takes.
     pub pool: u32,
     /// There is an event for the moment at which the wire becomes free.
     pub is_planned: bool,
     /// The next node begins to send when the header has come.
     cuts_through: bool,
-    /// Where packets go.
-    pub to: Destination,
     pub loss: Option<Box<Loss>>,
     pub counters: LinkCounters,
+    queue: Queue<Token>,
 }
 
 /// Where a wire ends.
@@ -55,16 +61,81 @@ impl Port {
             })
         });
         Port {
-            queue: Queue::new(&link.discipline, derive(seed, Purpose::Queue, number, 0)),
             wire: Serializer::new(link.cable.bits_per_sec, ETHERNET_OVERHEAD_BYTES),
             delay: link.cable.delay + latency,
+            to: Destination::Pipe(0),
+            waiting_count: 0,
+            passes_bytes_max: 0,
             pool: 0,
             is_planned: false,
             cuts_through,
-            to: Destination::Pipe(0),
             loss,
             counters: LinkCounters::default(),
+            queue: Queue::new(&link.discipline, derive(seed, Purpose::Queue, number, 0)),
         }
+    }
+
+    /// Packets that find nothing before them need not go through the queue, where that changes nothing: where its decision
+    /// depends on no more than what waits, and memory is not shared.
+    pub fn may_pass(&mut self, discipline: &Discipline, sharing: &Sharing) {
+        let limit_bytes = |limit: Limit| match limit {
+            Limit::Packets(0) => 0,
+            Limit::Packets(_) => u32::MAX,
+            Limit::Bytes(bytes) => u32::try_from(bytes).unwrap_or(u32::MAX),
+        };
+        self.passes_bytes_max = match (discipline, sharing) {
+            (Discipline::DropTail(options) | Discipline::Priority(options), Sharing::Static) => {
+                limit_bytes(options.limit)
+            }
+            (Discipline::Trimming(options), Sharing::Static) => {
+                limit_bytes(options.data).min(limit_bytes(options.headers))
+            }
+            _ => 0,
+        };
+    }
+
+    /// Nothing is before a packet of so many bytes, and it may go at once.
+    #[inline]
+    pub fn passes(&self, now: SimTime, bytes: u32) -> bool {
+        self.waiting_count == 0 && bytes <= self.passes_bytes_max && self.wire.free_at() <= now
+    }
+
+    /// What waits.
+    #[inline]
+    pub fn waiting_count(&self) -> u32 {
+        self.waiting_count
+    }
+
+    /// What waits, in bytes.
+    pub fn waiting_bytes(&self) -> u64 {
+        match self.waiting_count {
+            0 => 0,
+            _ => self.queue.bytes(),
+        }
+    }
+
+    /// A packet joins the queue, or does not.
+    #[inline]
+    pub fn enqueue(&mut self, now: SimTime, token: Token, pool: &mut SharedBuffer) -> Enqueued<Token> {
+        let enqueued = self.queue.enqueue(now, token, pool);
+        self.waiting_count = self.queue.packets_count() as u32;
+        let counters = &mut self.counters;
+        counters.queue_packets_max = counters.queue_packets_max.max(self.waiting_count);
+        counters.queue_bytes_max = counters.queue_bytes_max.max(self.queue.bytes());
+        enqueued
+    }
+
+    /// A packet leaves the queue.
+    #[inline]
+    pub fn dequeue(
+        &mut self,
+        now: SimTime,
+        pool: &mut SharedBuffer,
+        lost: &mut Vec<(Token, DropReason)>,
+    ) -> Option<Token> {
+        let token = self.queue.dequeue(now, pool, &mut |token, why| lost.push((token, why)));
+        self.waiting_count = self.queue.packets_count() as u32;
+        token
     }
 
     /// Puts a packet on the free wire: when it arrives.
@@ -79,27 +150,94 @@ impl Port {
         };
         seen_at + self.delay
     }
-
-    #[inline]
-    pub fn note_depth(&mut self) {
-        let (packets, bytes) = (self.queue.packets_count() as u32, self.queue.bytes());
-        self.counters.queue_packets_max = self.counters.queue_packets_max.max(packets);
-        self.counters.queue_bytes_max = self.counters.queue_bytes_max.max(bytes);
-    }
 }
 
 /// The receiving end. What is under way arrives in the order in which it left, so only the first is an event.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Pipe {
-    pub in_flight: VecDeque<InFlight>,
+    first: u32,
+    last: u32,
     pub to: Node,
     pub link: u32,
 }
 
+const NONE: u32 = u32::MAX;
+
+impl Pipe {
+    pub fn new(to: Node, link: u32) -> Pipe {
+        let (first, last) = (NONE, NONE);
+        Pipe { first, last, to, link }
+    }
+}
+
+/// What is under way in all pipes of a group, as lists through one array: places are used again at once, so that a packet
+/// finds its own in the cache, whichever of ten thousand pipes it takes.
+#[derive(Debug)]
+pub(crate) struct Flights {
+    flights: Vec<Flight>,
+    /// The first free place; the others follow.
+    free: u32,
+}
+
+/// 32 bytes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct InFlight {
+pub(crate) struct Flight {
     pub at: SimTime,
     pub token: Token,
+    next: u32,
+}
+
+impl Flights {
+    pub fn new() -> Flights {
+        let flights = Vec::new();
+        Flights { flights, free: NONE }
+    }
+
+    /// Puts a packet behind the others. Whether it is the first.
+    #[inline]
+    pub fn push(&mut self, pipe: &mut Pipe, at: SimTime, token: Token) -> bool {
+        let next = NONE;
+        let flight = Flight { at, token, next };
+        let place = self.free;
+        let place = match self.flights.get_mut(place as usize) {
+            Some(free) => {
+                self.free = free.next;
+                *free = flight;
+                place
+            }
+            None => {
+                self.flights.push(flight);
+                self.flights.len() as u32 - 1
+            }
+        };
+        let is_first = pipe.first == NONE;
+        match is_first {
+            true => pipe.first = place,
+            false => self.flights[pipe.last as usize].next = place,
+        }
+        pipe.last = place;
+        is_first
+    }
+
+    /// Takes the first packet out; and when the next arrives.
+    #[inline]
+    pub fn pop(&mut self, pipe: &mut Pipe) -> Option<(Token, Option<SimTime>)> {
+        let place = pipe.first;
+        let flight = self.flights.get_mut(place as usize)?;
+        let (token, next) = (flight.token, flight.next);
+        flight.next = self.free;
+        self.free = place;
+        pipe.first = next;
+        Some((token, self.flights.get(next as usize).map(|next| next.at)))
+    }
+
+    /// How many packets are in a pipe.
+    pub fn count(&self, pipe: &Pipe) -> usize {
+        std::iter::successors(self.flights.get(pipe.first as usize), |flight| {
+            self.flights.get(flight.next as usize)
+        })
+        .count()
+    }
 }
 
 /// A node, by its number within its group.

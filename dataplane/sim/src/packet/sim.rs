@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range, sync::atomic::AtomicBool};
 
-use dataplane_queue::{SharedBuffer, SimTime};
+use dataplane_queue::{SharedBuffer, Sharing, SimTime};
 
 use super::{
     core::{Core, Group, Host, Switch},
@@ -11,7 +11,7 @@ use super::{
     events::EventList,
     observe::{DepthSeries, Sampler, Tap, TapSlot},
     parallel,
-    port::{Destination, Node, Pipe, Port},
+    port::{Destination, Flights, Node, Pipe, Port},
     slab::Slab,
     topology::{Forwarding, Topology},
     wheel::Wheel,
@@ -154,10 +154,10 @@ impl<E: Edge> PacketSim<E> {
     ///
     /// # Panics
     /// If there is no such link.
-    pub fn queue_depth(&self, link: u32) -> (usize, u64) {
+    pub fn queue_depth(&self, link: u32) -> (u32, u64) {
         let (group, port) = self.ports[link as usize];
-        let queue = &self.groups[group as usize].core.ports[port as usize].queue;
-        (queue.packets_count(), queue.bytes())
+        let port = &self.groups[group as usize].core.ports[port as usize];
+        (port.waiting_count(), port.waiting_bytes())
     }
 
     /// A hash over everything that happened at every node, in the nodes' order. It does not depend on groups or threads.
@@ -339,12 +339,7 @@ impl Plan {
                     true => Node::Host(local),
                     false => Node::Switch(local),
                 };
-                let in_flight = Default::default();
-                pipes.push(Pipe {
-                    in_flight,
-                    to,
-                    link: number,
-                });
+                pipes.push(Pipe::new(to, number));
             }
         }
         let switch_nodes = (hosts_count..topology.nodes_count()).filter(|&node| is_here(node));
@@ -365,6 +360,7 @@ impl Plan {
             ports,
             links,
             pipes,
+            flights: Flights::new(),
             first_host,
             hosts: here.iter().map(host).collect(),
             switches,
@@ -388,10 +384,14 @@ impl Plan {
             .and_then(|switch| self.cuts_from_bits_per_sec[switch])
             .is_some_and(|fastest| link.cable.bits_per_sec >= fastest);
         let mut port = Port::new(link, number, latency(topology, link), cuts_through, seed);
-        port.pool = match link.from < topology.hosts_count {
-            true => 0,
-            false => self.local[link.from as usize] + 1,
+        let is_nic = link.from < topology.hosts_count;
+        let sharing = if is_nic {
+            Sharing::Static
+        } else {
+            topology.switch.sharing
         };
+        port.may_pass(&link.discipline, &sharing);
+        port.pool = if is_nic { 0 } else { self.local[link.from as usize] + 1 };
         let group = self.group_of[link.to as usize];
         let pipe = self.pipe_of[number as usize];
         port.to = match group == self.group_of[link.from as usize] {

@@ -1,0 +1,343 @@
+//! Random networks under random load: whatever is drawn, packets are conserved, queues are bounded, time goes forward, every
+//! flow ends, and the same seed gives the same hash.
+//!
+//! `DPLAB_PACKET_SCENARIOS` says how many are drawn (200); a failure prints the seed, and `DPLAB_PACKET_SEED` repeats it.
+#![forbid(unsafe_code)]
+
+mod edges;
+
+use std::sync::{Arc, Mutex, atomic::AtomicBool};
+
+use dataplane_queue::{
+    CoDelOptions, Discipline, DropTailOptions, FqCoDelOptions, Limit, Marking, RedOptions, Sharing, TrimmingOptions,
+};
+use dataplane_sim::{
+    SimTime,
+    packet::{
+        Balance, Cable, Computing, Counters, Edge, Forwarding, Grouping, HostOptions, LeafSpine, Outcome, Packet,
+        PacketSim, SwitchOptions, Tap, TapEvent, Topology,
+    },
+};
+use edges::{Flow, pull::PullEdge, window::WindowEdge};
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+
+static GO: AtomicBool = AtomicBool::new(false);
+
+/// Longer than any of these takes: a flow that is not done by then starves.
+const END: SimTime = SimTime::from_ms(2_000_000);
+
+fn number_from(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}")))
+}
+
+#[test]
+fn whatever_is_drawn_the_rules_hold() {
+    if let Some(seed) = number_from("DPLAB_PACKET_SEED") {
+        check(seed);
+        return;
+    }
+    let seeds = 0..number_from("DPLAB_PACKET_SCENARIOS").unwrap_or(200).max(100);
+    let checked = seeds.map(|seed| {
+        let shown = Shown(seed);
+        let counters = check(seed);
+        std::mem::forget(shown);
+        counters
+    });
+    // A hundred scenarios see everything that can happen to a packet.
+    let all: Counters = checked.sum();
+    let drops = all.drops;
+    let seen = [
+        drops.queue_full_count,
+        drops.buffer_full_count,
+        drops.early_count,
+        drops.delay_count,
+        drops.header_queue_full_count,
+        drops.wire_count,
+        all.marks_count,
+        all.trims_count,
+        all.returned_count,
+    ];
+    assert!(seen.iter().all(|&count| count > 0), "{all:?}");
+}
+
+/// Says which scenario it was if the check panics.
+struct Shown(u64);
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        eprintln!("this was DPLAB_PACKET_SEED={}", self.0);
+    }
+}
+
+/// A scenario, drawn from its seed.
+#[derive(Debug)]
+struct Scenario {
+    topology: Topology,
+    flows: Arc<[Flow]>,
+    pulls: bool,
+    capable: bool,
+    steps: Vec<SimTime>,
+    /// No queue of a switch may hold more packets or bytes.
+    packets_max: u32,
+    bytes_max: u64,
+}
+
+fn scenario(seed: u64) -> Scenario {
+    let mut draw = Pcg64Mcg::seed_from_u64(seed);
+    let rates = [1_000_000_000, 10_000_000_000, 25_000_000_000, 3_333_333_333];
+    let cable = |draw: &mut Pcg64Mcg| Cable {
+        bits_per_sec: rates[draw.random_range(0..rates.len())],
+        delay: SimTime::from_ns([0, draw.random_range(500..20_000)][draw.random_range(0..2)]),
+        loss_ratio: if draw.random_bool(0.3) {
+            draw.random_range(0.0..0.02)
+        } else {
+            0.0
+        },
+    };
+    let pulls = draw.random_bool(0.3);
+    let limit = draw.random_range(2..40);
+    let (discipline, packets_max, bytes_max) = discipline(&mut draw, pulls, limit);
+    let switch = SwitchOptions {
+        discipline,
+        sharing: match draw.random_bool(0.3) {
+            true => Sharing::Dynamic {
+                memory_bytes: draw.random_range(20_000..200_000),
+                alpha: [0.25, 1.0, 4.0][draw.random_range(0..3)],
+            },
+            false => Sharing::Static,
+        },
+        forwarding: [Forwarding::StoreAndForward, Forwarding::CutThrough][draw.random_range(0..2)],
+        balance: [Balance::FlowHash, Balance::SprayRandom, Balance::SprayRoundRobin][draw.random_range(0..3)],
+        returns_headers: draw.random_bool(0.5),
+        latency: SimTime::from_ns(draw.random_range(0..500)),
+    };
+    let host = HostOptions::default().with_latency(SimTime::from_ns(draw.random_range(0..2_000)));
+    let (edge, core) = (cable(&mut draw), cable(&mut draw));
+    let topology = match draw.random_range(0..5) {
+        0 => Topology::pair(edge, host),
+        1 => Topology::star(draw.random_range(2..20), edge, host, switch),
+        2 => Topology::dumbbell(
+            (draw.random_range(1..8), draw.random_range(1..8)),
+            edge,
+            core,
+            host,
+            switch,
+        ),
+        3 => {
+            let shape = LeafSpine {
+                leaves_count: draw.random_range(2..5),
+                hosts_per_leaf: draw.random_range(1..5),
+                spines_count: draw.random_range(1..4),
+            };
+            Topology::leaf_spine(shape, edge, core, host, switch)
+        }
+        _ => Topology::fat_tree([2, 4][draw.random_range(0..2)], edge, host, switch),
+    };
+    let topology = topology.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    let hosts = topology.hosts_count;
+    let mut flows: Vec<Flow> = (0..draw.random_range(1..25))
+        .map(|_| {
+            let from = draw.random_range(0..hosts);
+            Flow {
+                from,
+                to: (from + draw.random_range(1..hosts)) % hosts,
+                packets_count: draw.random_range(1..40),
+                packet_bytes: draw.random_range(100..1_515),
+                start: SimTime::from_ns(draw.random_range(0..100_000)),
+            }
+        })
+        .collect();
+    flows.sort_by_key(|flow| flow.from);
+    let mut steps: Vec<_> = (0..4)
+        .map(|_| SimTime::from_ns(draw.random_range(0..3_000_000)))
+        .collect();
+    steps.sort();
+    Scenario {
+        topology,
+        flows: flows.into(),
+        pulls,
+        capable: draw.random_bool(0.5),
+        steps,
+        packets_max,
+        bytes_max,
+    }
+}
+
+/// One of the disciplines, and the most packets and bytes that it may hold.
+fn discipline(draw: &mut Pcg64Mcg, pulls: bool, limit: u32) -> (Discipline, u32, u64) {
+    let threshold = Limit::Packets(limit / 2);
+    let markings = [
+        Marking::Never,
+        Marking::AtEnqueue(threshold),
+        Marking::AtDequeue(threshold),
+    ];
+    let marking = markings[draw.random_range(0..3)];
+    let packets = Limit::Packets(limit);
+    let bytes_max = u64::from(limit) * 1_500;
+    if pulls || draw.random_bool(0.15) {
+        let options = TrimmingOptions {
+            data: packets,
+            headers: packets,
+            headers_per_data: draw.random_range(1..12),
+        };
+        return (Discipline::Trimming(options), 2 * limit, u64::MAX);
+    }
+    let codel = CoDelOptions {
+        limit: packets,
+        target: SimTime::from_us(20),
+        interval: SimTime::from_us(200),
+        ..CoDelOptions::default()
+    };
+    let discipline = match draw.random_range(0..6) {
+        0 => {
+            let limit = Limit::Bytes(bytes_max);
+            return (
+                Discipline::DropTail(DropTailOptions { limit, marking }),
+                u32::MAX,
+                bytes_max,
+            );
+        }
+        1 => Discipline::Priority(DropTailOptions {
+            limit: packets,
+            marking,
+        }),
+        2 => Discipline::CoDel(codel),
+        3 => Discipline::FqCoDel(FqCoDelOptions {
+            packets_max: limit,
+            codel,
+            ..FqCoDelOptions::default()
+        }),
+        4 => Discipline::Red(RedOptions {
+            limit: packets,
+            min_packets: f64::from(limit) / 4.0,
+            max_packets: f64::from(limit) / 2.0,
+            max_p: 0.1,
+            weight_exponent: 4,
+            is_gentle: draw.random_bool(0.5),
+            marks: draw.random_bool(0.5),
+            packet_time: SimTime::from_us(1),
+        }),
+        _ => Discipline::DropTail(DropTailOptions {
+            limit: packets,
+            marking,
+        }),
+    };
+    (discipline, limit, u64::MAX)
+}
+
+trait Counted: Edge {
+    fn done_count(&self) -> usize;
+}
+
+impl Counted for WindowEdge {
+    fn done_count(&self) -> usize {
+        self.done_count
+    }
+}
+
+impl Counted for PullEdge {
+    fn done_count(&self) -> usize {
+        self.done_count
+    }
+}
+
+fn check(seed: u64) -> Counters {
+    let scenario = scenario(seed);
+    let flows = &scenario.flows;
+    let rate = scenario.topology.links[0].cable.bits_per_sec;
+    let run = |threads_count, grouping| {
+        let computing = Computing {
+            threads_count,
+            grouping,
+        };
+        match scenario.pulls {
+            true => run(&scenario, seed, computing, |hosts| {
+                PullEdge::new(flows, hosts, 12, rate)
+            }),
+            false => run(&scenario, seed, computing, |_| {
+                WindowEdge::new(flows, SimTime::from_ms(1), scenario.capable)
+            }),
+        }
+    };
+    let one = run(1, Grouping::One);
+    let threads_count = if seed.is_multiple_of(8) { 2 } else { 1 };
+    let many = run(threads_count, Grouping::ByTopology);
+    assert_eq!(many, one, "in groups, by {threads_count} threads");
+    one.1
+}
+
+fn run<E: Counted + Send>(
+    scenario: &Scenario,
+    seed: u64,
+    computing: Computing,
+    edge: impl FnMut(std::ops::Range<u32>) -> E,
+) -> (u64, Counters)
+where
+    E::Header: Send,
+{
+    let topology = &scenario.topology;
+    let mut sim = PacketSim::new(topology, computing, seed, edge);
+    let heard = Arc::new(Mutex::new(Heard::default()));
+    sim.set_taps(|| {
+        Box::new(Watch {
+            last: SimTime::ZERO,
+            heard: Arc::clone(&heard),
+        })
+    });
+    for &step in &scenario.steps {
+        sim.run_until(step, &GO);
+        sim.assert_conserved();
+    }
+    assert_eq!(sim.run_until(END, &GO), Outcome::Idle, "{:?}", sim.counters());
+    assert_eq!(sim.assert_conserved(), 0);
+    let done: usize = sim.edges().map(Counted::done_count).sum();
+    assert_eq!(done, scenario.flows.len(), "flows that ended, of all");
+
+    let memory_bytes = match topology.switch.sharing {
+        Sharing::Static => u64::MAX,
+        Sharing::Dynamic { memory_bytes, .. } => memory_bytes,
+    };
+    for (number, link) in (0u32..).zip(&topology.links) {
+        let counters = sim.link_counters(number);
+        let is_bounded = counters.queue_packets_max <= scenario.packets_max
+            && counters.queue_bytes_max <= scenario.bytes_max.min(memory_bytes);
+        assert!(
+            is_bounded || link.from < topology.hosts_count,
+            "link {number}: {counters:?}"
+        );
+    }
+    let counters = sim.counters();
+    let heard = *heard.lock().expect("nobody panicked");
+    assert_eq!(heard.sent_count, counters.hops_count);
+    assert_eq!(heard.delivered_count, counters.delivered_count);
+    assert_eq!(heard.ended_count, counters.drops.count());
+    (sim.hash().value(), counters)
+}
+
+#[derive(Clone, Copy, Default)]
+struct Heard {
+    sent_count: u64,
+    delivered_count: u64,
+    ended_count: u64,
+}
+
+/// Counts, and sees that time goes forward.
+struct Watch {
+    last: SimTime,
+    heard: Arc<Mutex<Heard>>,
+}
+
+impl<H> Tap<H> for Watch {
+    fn on_packet(&mut self, now: SimTime, _link: u32, event: TapEvent, _packet: &Packet<H>) {
+        assert!(now >= self.last, "{now} after {}", self.last);
+        self.last = now;
+        let mut heard = self.heard.lock().expect("nobody panicked");
+        match event {
+            TapEvent::Sent => heard.sent_count += 1,
+            TapEvent::Delivered => heard.delivered_count += 1,
+            TapEvent::Dropped(_) | TapEvent::Lost => heard.ended_count += 1,
+        }
+    }
+}
