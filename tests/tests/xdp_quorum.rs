@@ -78,6 +78,14 @@ fn cards_in_front_of_the_hosts_answer_too_and_hand_on_what_they_do_not() {
     puts_are_answered("cards");
 }
 
+#[test]
+fn entries_in_a_chain_are_kept_by_every_follower() {
+    if !can("a chain") {
+        return;
+    }
+    puts_are_answered("chain");
+}
+
 /// Elections, sessions and heartbeats go up to the replicas; puts are the programs'.
 fn puts_are_answered(how: &str) {
     let told = ask(how);

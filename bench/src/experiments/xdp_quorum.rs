@@ -16,7 +16,7 @@ use ebpf_host::Mode;
 
 use self::{
     claims::CLAIMS,
-    placement::{DPU_SLOWDOWN, PLACEMENT, Placement, RECEIVE},
+    placement::{DPU_SLOWDOWN, FAN_OUT, PLACEMENT, Placement, RECEIVE},
     row::measure,
     ways::{DRIVER, DRIVER_ACK, DRIVER_COUNT, DRIVER_DURABLE, ECHO, REFLECTOR, USER, USER_DURABLE},
 };
@@ -109,6 +109,7 @@ const AXES: &[Axis] = &[
     PLACEMENT,
     RECEIVE,
     DPU_SLOWDOWN,
+    FAN_OUT,
 ];
 
 const PLAIN_BYTES: &str = "64";

@@ -8,7 +8,9 @@ use anyhow::Context;
 use bench::{
     backends,
     host::{Scheduler, Seat},
-    replicas::{self, Client, ClientOptions, Ground, Manner, Network, Parts, ReceiveThreads, ReplicaRole, Replicas},
+    replicas::{
+        self, Client, ClientOptions, FanOut, Ground, Manner, Network, Parts, ReceiveThreads, ReplicaRole, Replicas,
+    },
 };
 use dataplane_waist::MonotonicClock;
 
@@ -39,8 +41,9 @@ fn main() -> ExitCode {
 
 const REPLICAS_COUNT: usize = 3;
 
-fn start(ground: &Ground, network: Network) -> anyhow::Result<Replicas> {
+fn start(ground: &Ground, network: Network, fan_out: FanOut) -> anyhow::Result<Replicas> {
     let manner = Manner {
+        fan_out,
         scheduler: Scheduler::Ordinary,
         ..Manner::default()
     };
@@ -53,7 +56,8 @@ fn start(ground: &Ground, network: Network) -> anyhow::Result<Replicas> {
 }
 
 /// Puts for a while; with `kill`, the leader is killed then, and there are puts until another leads, and some more. With `cards`
-/// the programs are on cards, of which receive work has threads and too little of a CPU, where that can be had.
+/// the programs are on cards, of which receive work has threads and too little of a CPU, where that can be had. With
+/// `chain` entries visit the followers one after another.
 fn ask(how: &str) -> anyhow::Result<()> {
     let kills = how == "kill";
     let ground = match how {
@@ -70,7 +74,11 @@ fn ask(how: &str) -> anyhow::Result<()> {
         seed: 7,
         ..Network::default()
     };
-    let replicas = start(&ground, network)?;
+    let fan_out = match how {
+        "chain" => FanOut::Chain,
+        _ => FanOut::Flood,
+    };
+    let replicas = start(&ground, network, fan_out)?;
     let options = ClientOptions {
         in_flight: 4,
         value_bytes: 64,
@@ -119,7 +127,7 @@ fn hold() -> anyhow::Result<()> {
         over_veth: true,
         ..Network::default()
     };
-    let _replicas = start(&ground, network)?;
+    let _replicas = start(&ground, network, FanOut::Flood)?;
     println!("ready");
     std::thread::sleep(Duration::from_secs(60));
     Ok(())

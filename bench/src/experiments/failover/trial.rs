@@ -23,7 +23,7 @@ use crate::{
     host::{self, MachineClock, Seat},
     measure::Recorder,
     replicas::{
-        Arrivals, Ground, Happened, Manner, Network, Observer, OpenClient, OpenOptions, ReplicaRole, Replicas,
+        Arrivals, FanOut, Ground, Happened, Manner, Network, Observer, OpenClient, OpenOptions, ReplicaRole, Replicas,
         timing_of,
     },
 };
@@ -99,6 +99,7 @@ pub(super) fn live(
 ) -> anyhow::Result<()> {
     let mut observer = Observer::open()?;
     let manner = Manner {
+        fan_out: FanOut::default(),
         heartbeat: Some(arm.heartbeat),
         scheduler: arm.scheduler,
         observer: Some(observer.address()?),

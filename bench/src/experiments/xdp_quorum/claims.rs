@@ -80,7 +80,7 @@ const STALL_NS_MAX: f64 = 20e6;
 const LOSSY_RATIO_MIN: f64 = 0.7;
 const LOSSY: &str = "0.01";
 
-type Axes = [(&'static str, &'static str); 8];
+type Axes = [(&'static str, &'static str); 9];
 
 const fn axes(way: &'static str, replicas: &'static str, in_flight: &'static str) -> Axes {
     axes_with_loss(way, replicas, in_flight, LOSSLESS)
@@ -101,6 +101,7 @@ const fn axes_with_loss(
         ("cpus", "one"),
         ("placement", "host"),
         ("receive", "inline"),
+        ("fan_out", "flood"),
     ]
 }
 

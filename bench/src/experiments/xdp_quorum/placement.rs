@@ -8,7 +8,7 @@ use crate::{
     experiment::{Allowed, Axis, Lab},
     host::RunTime,
     record::{Better, Metric},
-    replicas::{Ground, ReceiveCpu, ReceiveThreads},
+    replicas::{FanOut, Ground, ReceiveCpu, ReceiveThreads},
 };
 
 pub(super) const PLACEMENT: Axis = Axis {
@@ -40,6 +40,19 @@ pub(super) const DPU_SLOWDOWN: Axis = Axis {
     allowed: Allowed::Number(1.0, SLOWDOWN_MAX as f64),
 };
 
+pub(super) const FAN_OUT: Axis = Axis {
+    name: "fan_out",
+    meaning: "how an entry reaches the followers in the driver. flood: one frame to an address that the switch does not know, a \
+              copy of which each acknowledges; chain: one frame that each hands on to the next, and the last acknowledges for \
+              all: unicast alone",
+    full: &[FLOOD, CHAIN],
+    tour: &[FLOOD],
+    smallest: FLOOD,
+    allowed: Allowed::Words,
+};
+
+const FLOOD: &str = "flood";
+const CHAIN: &str = "chain";
 const HOST: &str = "host";
 const DPU: &str = "dpu";
 const INLINE: &str = "inline";
@@ -52,6 +65,7 @@ pub(in crate::experiments) struct Placement {
     pub(super) has_threads: bool,
     /// 1: as fast as everybody.
     pub(super) slowdown: u32,
+    pub(super) fan_out: FanOut,
 }
 
 impl Placement {
@@ -60,14 +74,16 @@ impl Placement {
         on_card: false,
         has_threads: false,
         slowdown: 1,
+        fan_out: FanOut::Flood,
     };
 
-    pub(super) fn axis(self) -> [(&'static str, String); 3] {
+    pub(super) fn axis(self) -> [(&'static str, String); 4] {
         let word = |is: bool, yes: &str, no: &str| if is { yes } else { no }.to_owned();
         [
             (PLACEMENT.name, word(self.on_card, DPU, HOST)),
             (RECEIVE.name, word(self.has_threads, THREAD, INLINE)),
             (DPU_SLOWDOWN.name, self.slowdown.to_string()),
+            (FAN_OUT.name, word(self.fan_out == FanOut::Chain, CHAIN, FLOOD)),
         ]
     }
 
@@ -122,14 +138,36 @@ impl Placement {
     }
 }
 
-/// `cell` as it is, and where else its programs can be: for every cell where that was asked for, else for the smallest.
+/// `cell` as it is, and where else its programs can be, and how else they can send: for every cell where that was asked for, else
+/// for the smallest, and the chain for every number of replicas.
 pub(super) fn variants(lab: &Lab<'_>, cell: Cell, is_smallest: bool) -> Vec<Cell> {
     let axes = [&PLACEMENT, &RECEIVE, &DPU_SLOWDOWN];
     let is_asked_for = axes.iter().any(|axis| lab.choice.axes.contains_key(axis.name));
-    if cell.way != DRIVER || !(is_asked_for || is_smallest) {
+    if cell.way != DRIVER {
         return vec![cell];
     }
-    let mut variants = Vec::new();
+    let fan_outs = match cell.in_flight == 1 || lab.choice.axes.contains_key(FAN_OUT.name) {
+        true => lab.values(&FAN_OUT),
+        false => vec![FLOOD.to_owned()],
+    };
+    let mut variants: Vec<Cell> = fan_outs
+        .iter()
+        .map(|fan_out| Cell {
+            placement: Placement {
+                fan_out: if fan_out == CHAIN { FanOut::Chain } else { FanOut::Flood },
+                ..Placement::PLAIN
+            },
+            ..cell.clone()
+        })
+        .collect();
+    if !(is_asked_for || is_smallest) {
+        return variants;
+    }
+    if !lab.values(&PLACEMENT).iter().any(|word| word == HOST)
+        || !lab.values(&RECEIVE).iter().any(|word| word == INLINE)
+    {
+        variants.clear();
+    }
     for placement in lab.values(&PLACEMENT) {
         for receive in lab.values(&RECEIVE) {
             for slowdown in lab.numbers(&DPU_SLOWDOWN) {
@@ -137,7 +175,11 @@ pub(super) fn variants(lab: &Lab<'_>, cell: Cell, is_smallest: bool) -> Vec<Cell
                     on_card: placement == DPU,
                     has_threads: receive == THREAD,
                     slowdown: slowdown as u32,
+                    fan_out: FanOut::Flood,
                 };
+                if placement == Placement::PLAIN {
+                    continue;
+                }
                 // Only what is in threads on a card can be slowed without slowing anybody else.
                 if placement.slowdown > 1 && !(placement.on_card && placement.has_threads) {
                     continue;

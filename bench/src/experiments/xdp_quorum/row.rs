@@ -60,6 +60,7 @@ pub(in crate::experiments) fn measure(
     };
     let manner = Manner {
         scheduler: ways::scheduler(&cell.way),
+        fan_out: cell.placement.fan_out,
         ..Manner::default()
     };
     let folder = Folder(lab.folder.path().join("logs"));
