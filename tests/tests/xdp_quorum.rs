@@ -120,6 +120,31 @@ fn a_leader_that_is_killed_takes_nothing_that_was_answered_with_it() {
     assert!(answered > 0, "the new leader's program answers: {told}");
 }
 
+#[test]
+fn parts_in_the_driver_and_the_rest_in_user_space_make_one_log() {
+    if !can("parts in the driver") {
+        return;
+    }
+    for how in ["offloads", "broadcast", "offloads-kill"] {
+        let told = ask(how);
+        println!("{how}: {told}");
+        agree(&told);
+        let replicas = told["replicas"].as_array().expect("a list");
+        for replica in replicas {
+            assert_eq!(count(&replica["report"], "leader_answered"), 0, "{how}: {told}");
+        }
+        let total = |name: &str| {
+            replicas
+                .iter()
+                .map(|replica| count(&replica["report"], name))
+                .sum::<u64>()
+        };
+        let is_counted = how != "broadcast";
+        assert_eq!(total("follower_appended") > 0, is_counted, "{how}: {told}");
+        assert_eq!(total("leader_committed_up") > 0, is_counted, "{how}: {told}");
+    }
+}
+
 /// Programs of the quorum that the kernel has, by number.
 fn programs() -> Vec<u32> {
     let ours = |name: &str| name.starts_with("quorum_leader") || name.starts_with("quorum_followe");

@@ -180,14 +180,15 @@ impl Experiment for XdpQuorum {
     }
 
     fn how(&self) -> &'static str {
-        "Replicas in processes and network namespaces of their own, on one bridge without netfilter, elect a leader; a client \
+        "Replicas in processes and network namespaces of their own, on a bridge without netfilter, elect a leader; a client \
          with a blocking socket keeps puts under way and measures each from its first send to the answer. In the way `driver`, \
          an XDP program (generic mode) at the leader gives each put the next slot and sends it to all followers in one frame, \
          a program at each follower keeps it in a ring and acknowledges, and the acknowledgement that completes a majority \
          becomes the client's answer; the replicas take the entries over from the rings every millisecond. With `placement=dpu` \
-         the programs are on cards: namespaces in the wire in front of the hosts. The same client \
-         measures an echo, a reflector and the same replicas without programs in the same rounds, in an order shuffled by the \
-         seed. What it means: path length, not network latency, since over veth all of it runs inside the client's send call."
+         the programs are on cards: namespaces in the wire in front of the hosts. The same client measures an echo, a reflector and \
+         the same replicas with no programs, or programs for parts of it, in the same rounds, in an order shuffled by the seed. Loss \
+         is made by a program on each port of the switch. What nobody names is varied by itself alone. What it means: path length, \
+         not network latency, since over veth all of it runs inside the client's send call."
     }
 
     fn axes(&self) -> &'static [Axis] {

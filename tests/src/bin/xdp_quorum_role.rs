@@ -41,7 +41,7 @@ fn main() -> ExitCode {
 
 const REPLICAS_COUNT: usize = 3;
 
-fn start(ground: &Ground, network: Network, fan_out: FanOut) -> anyhow::Result<Replicas> {
+fn start(ground: &Ground, network: Network, parts: Parts, fan_out: FanOut) -> anyhow::Result<Replicas> {
     let manner = Manner {
         fan_out,
         scheduler: Scheduler::Ordinary,
@@ -49,17 +49,35 @@ fn start(ground: &Ground, network: Network, fan_out: FanOut) -> anyhow::Result<R
     };
     let role = |_| ReplicaRole::Driver {
         generic: true,
-        parts: Parts::ALL,
+        parts,
         disk: None,
     };
     Replicas::start_as("udp-blocking", (ground, network), &[SEAT; REPLICAS_COUNT], manner, role)
+}
+
+/// What programs do of a commit.
+fn parts_of(how: &str) -> Parts {
+    match how {
+        "offloads" => Parts {
+            broadcasts: true,
+            acknowledges: true,
+            counts: true,
+            appends: false,
+        },
+        "broadcast" => Parts {
+            broadcasts: true,
+            ..Parts::NONE
+        },
+        _ => Parts::ALL,
+    }
 }
 
 /// Puts for a while; with `kill`, the leader is killed then, and there are puts until another leads, and some more. With `cards`
 /// the programs are on cards, of which receive work has threads and too little of a CPU, where that can be had. With
 /// `chain` entries visit the followers one after another.
 fn ask(how: &str) -> anyhow::Result<()> {
-    let kills = how == "kill";
+    let kills = how.ends_with("kill");
+    let parts = parts_of(how.trim_end_matches("-kill"));
     let ground = match how {
         "cards" => Ground::bridge_with_cards(REPLICAS_COUNT)?,
         _ => Ground::bridge_for_programs(REPLICAS_COUNT)?,
@@ -78,7 +96,7 @@ fn ask(how: &str) -> anyhow::Result<()> {
         "chain" => FanOut::Chain,
         _ => FanOut::Flood,
     };
-    let replicas = start(&ground, network, fan_out)?;
+    let replicas = start(&ground, network, parts, fan_out)?;
     let options = ClientOptions {
         in_flight: 4,
         value_bytes: 64,
@@ -127,7 +145,7 @@ fn hold() -> anyhow::Result<()> {
         over_veth: true,
         ..Network::default()
     };
-    let _replicas = start(&ground, network, FanOut::Flood)?;
+    let _replicas = start(&ground, network, Parts::ALL, FanOut::Flood)?;
     println!("ready");
     std::thread::sleep(Duration::from_secs(60));
     Ok(())
