@@ -47,6 +47,15 @@ impl ClusterKey {
         Ok(ClusterKey { extracted })
     }
 
+    /// A key for something else than frames: another for every purpose, and none of frames'.
+    ///
+    /// # Panics
+    /// If the purpose is not named by more than 16 bytes, the size of a way.
+    pub fn key_for(&self, purpose: &str) -> [u8; HASH_BYTES] {
+        assert!(purpose.len() > 16, "{purpose:?} is too short to tell it from a way");
+        expand(&self.extracted, purpose.as_bytes())
+    }
+
     /// The code over frames of one way in one cluster, before its first frame. One size of information, so no two ways
     /// read alike.
     pub fn code(&self, cluster: u64, way: Way) -> HmacSha256 {
@@ -128,6 +137,16 @@ mod tests {
         for (index, code) in codes.iter().enumerate() {
             assert!(!codes[..index].contains(code), "{index}");
         }
+    }
+
+    #[test]
+    fn every_purpose_and_every_cluster_has_a_key_of_its_own() {
+        let [one, other] =
+            [b"a secret of a cluster", b"a secret of clusters!"].map(|secret| ClusterKey::new(secret).expect("long"));
+        let key = one.key_for("for opening a window");
+        assert_ne!(key, one.key_for("for closing a window"));
+        assert_ne!(key, other.key_for("for opening a window"));
+        assert_eq!(key, one.clone().key_for("for opening a window"));
     }
 
     #[test]
