@@ -1,0 +1,271 @@
+//! An RDMA device without I/O: protection domains, memory regions, queue pairs. Packets from the wire go in, packets for the
+//! wire come out; ICRC, IP and UDP are the business of whoever moves them ([`crate::device`]).
+
+use std::net::IpAddr;
+
+use dataplane_waist::Instant;
+
+use std::sync::Arc;
+
+use crate::{
+    memory::Memory,
+    qp::{Path, QpCounters, QpOptions, QueuePair},
+    region::{Access, MemoryKey, Need, Pd, Regions, Registered},
+    wire::{PKEY_DEFAULT, Packet, Psn, QpNumber},
+    work::{Completion, PostError, ReceiveRequest, SendRequest},
+};
+
+/// The most queue pairs of a device: 12 of a number's 24 bits find it, the others are drawn at random.
+pub const QUEUE_PAIRS_MAX: usize = 1 << SLOT_BITS;
+const SLOT_BITS: u32 = 12;
+
+/// What an endpoint does not take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EndpointCounters {
+    /// What queue pairs did and saw.
+    pub qp: QpCounters,
+    /// Packets for a queue pair that is not there.
+    pub no_qp_count: u64,
+    /// Packets for a queue pair that has not come so far, or is broken.
+    pub wrong_state_count: u64,
+    /// Packets from another address than the peer's.
+    pub wrong_peer_count: u64,
+    /// Packets of another partition.
+    pub wrong_partition_count: u64,
+}
+
+/// A packet to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// To whom.
+    pub to: IpAddr,
+    /// Which queue pair's it is; the source port follows from it.
+    pub qp: QpNumber,
+    /// Its length, without ICRC.
+    pub len_bytes: usize,
+}
+
+/// Where random numbers come from: keys and sequence numbers must not be guessed.
+pub type Randomness = Box<dyn FnMut() -> u64 + Send>;
+
+/// A device. See the module.
+pub struct Endpoint {
+    regions: Regions,
+    pds_count: u32,
+    queue_pairs: Vec<Option<QueuePair>>,
+    random: Randomness,
+    counters: EndpointCounters,
+    /// Where the next look for something to send begins: each gets its turn.
+    turn: usize,
+    /// The same for completions.
+    poll_turn: usize,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Endpoint {
+    /// Without regions and queue pairs.
+    pub fn new(random: Randomness) -> Endpoint {
+        Endpoint {
+            regions: Regions::default(),
+            pds_count: 0,
+            queue_pairs: Vec::new(),
+            random,
+            counters: EndpointCounters::default(),
+            turn: 0,
+            poll_turn: 0,
+        }
+    }
+
+    /// Counters since it was made.
+    pub fn counters(&self) -> &EndpointCounters {
+        &self.counters
+    }
+
+    pub(crate) fn create_pd(&mut self) -> Pd {
+        self.pds_count += 1;
+        Pd(self.pds_count)
+    }
+
+    pub(crate) fn register(&mut self, pd: Pd, memory: Arc<Memory>, access: Access) -> Registered {
+        self.regions.register(pd, memory, access, &mut self.random)
+    }
+
+    pub(crate) fn deregister(&mut self, key: MemoryKey) -> bool {
+        self.regions.deregister(key)
+    }
+
+    pub(crate) fn set_access(&mut self, key: MemoryKey, access: Access) -> bool {
+        self.regions.set_access(key, access)
+    }
+
+    /// A queue pair in RESET; `None` if there are too many.
+    pub(crate) fn create_qp(&mut self, pd: Pd, options: QpOptions) -> Option<QpNumber> {
+        let free = self.queue_pairs.iter().position(Option::is_none);
+        let slot = free.unwrap_or(self.queue_pairs.len());
+        if slot == QUEUE_PAIRS_MAX {
+            return None;
+        }
+        let number = loop {
+            let number = ((self.random)() as u32) << SLOT_BITS | slot as u32;
+            // 0 and 1 are management's (IBA §3.5.9).
+            if QpNumber::new(number).get() > 1 {
+                break QpNumber::new(number);
+            }
+        };
+        let start_psn = self.start_psn(&options);
+        if slot == self.queue_pairs.len() {
+            self.queue_pairs.push(None);
+        }
+        self.queue_pairs[slot] = Some(QueuePair::new(number, pd, start_psn, options));
+        Some(number)
+    }
+
+    fn start_psn(&mut self, options: &QpOptions) -> Psn {
+        match options.start_psn {
+            Some(psn) => psn,
+            None => Psn::new((self.random)() as u32),
+        }
+    }
+
+    pub(crate) fn destroy_qp(&mut self, number: QpNumber) {
+        if self.qp(number).is_some() {
+            self.queue_pairs[slot_of(number)] = None;
+        }
+    }
+
+    /// RESET, with a new start of the sequence.
+    pub(crate) fn reset_qp(&mut self, number: QpNumber) {
+        let Some(options) = self.qp(number).map(|qp| *qp.options()) else {
+            return;
+        };
+        let start_psn = self.start_psn(&options);
+        if let Some(qp) = self.qp_mut(number) {
+            qp.reset(start_psn);
+        }
+    }
+
+    pub(crate) fn qp(&self, number: QpNumber) -> Option<&QueuePair> {
+        let qp = self.queue_pairs.get(slot_of(number))?.as_ref()?;
+        (qp.number == number).then_some(qp)
+    }
+
+    pub(crate) fn qp_mut(&mut self, number: QpNumber) -> Option<&mut QueuePair> {
+        let qp = self.queue_pairs.get_mut(slot_of(number))?.as_mut()?;
+        (qp.number == number).then_some(qp)
+    }
+
+    pub(crate) fn connect_qp(&mut self, number: QpNumber, path: Path) {
+        if let Some(qp) = self.qp_mut(number) {
+            qp.ready_to_receive(path);
+        }
+    }
+
+    pub(crate) fn post_receive(&mut self, number: QpNumber, request: ReceiveRequest) -> Result<(), PostError> {
+        let qp = self.qp(number).ok_or(PostError::NoQueuePair)?;
+        let checked = self.regions.check_local(qp.pd, &request.into, Need::LocalWrite);
+        checked.map_err(PostError::Local)?;
+        let qp = self.qp_mut(number).ok_or(PostError::NoQueuePair)?;
+        qp.post_receive(request)
+    }
+
+    pub(crate) fn post_send(
+        &mut self,
+        number: QpNumber,
+        request: &SendRequest<'_>,
+        now: Instant,
+    ) -> Result<(), PostError> {
+        let (qp, around) = self.around(number, now).ok_or(PostError::NoQueuePair)?;
+        qp.post_send(request, around)
+    }
+
+    fn around(&mut self, number: QpNumber, now: Instant) -> Option<(&mut QueuePair, crate::qp::Around<'_>)> {
+        let qp = self.queue_pairs.get_mut(slot_of(number))?.as_mut()?;
+        let around = crate::qp::Around {
+            now,
+            regions: &self.regions,
+            counters: &mut self.counters.qp,
+        };
+        (qp.number == number).then_some((qp, around))
+    }
+
+    /// A packet has come, with its ICRC checked.
+    pub fn handle(&mut self, from: IpAddr, packet: &Packet<'_>, now: Instant) {
+        if packet.bth.pkey & 0x7fff != PKEY_DEFAULT & 0x7fff {
+            self.counters.wrong_partition_count += 1;
+            return;
+        }
+        let Some((qp, around)) = self.around(packet.bth.dest_qp, now) else {
+            self.counters.no_qp_count += 1;
+            return;
+        };
+        match qp.path().map(|path| path.address) {
+            Some(address) if address != from => self.counters.wrong_peer_count += 1,
+            Some(_) if qp.handle(packet, around) => {}
+            _ => self.counters.wrong_state_count += 1,
+        }
+    }
+
+    /// Writes the next packet, without ICRC, into `into`. Every queue pair gets its turn.
+    pub fn poll_transmit(&mut self, into: &mut [u8], now: Instant) -> Option<Transmit> {
+        let count = self.queue_pairs.len();
+        for step in 0..count {
+            let slot = (self.turn + step) % count;
+            let Some(qp) = &mut self.queue_pairs[slot] else {
+                continue;
+            };
+            let around = crate::qp::Around {
+                now,
+                regions: &self.regions,
+                counters: &mut self.counters.qp,
+            };
+            let Some(len_bytes) = qp.poll_transmit(into, around) else {
+                continue;
+            };
+            self.turn = (slot + 1) % count;
+            let to = qp.path().expect("whoever has something to say has a peer").address;
+            return Some(Transmit {
+                to,
+                qp: qp.number,
+                len_bytes,
+            });
+        }
+        None
+    }
+
+    /// When [`Endpoint::poll_transmit`] has something to do though no packet came.
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.queue_pairs.iter().flatten().filter_map(QueuePair::wake_at).min()
+    }
+
+    /// Hands finished requests to `sink`, at most `count_max`; says how many. Those of one queue pair come in order.
+    pub(crate) fn poll_cq(&mut self, count_max: usize, sink: &mut dyn FnMut(Completion)) -> usize {
+        let mut polled_count = 0;
+        let count = self.queue_pairs.len();
+        for step in 0..count {
+            let slot = (self.poll_turn + step) % count;
+            let Some(qp) = &mut self.queue_pairs[slot] else {
+                continue;
+            };
+            while polled_count < count_max {
+                let Some(completion) = qp.completions().pop() else {
+                    break;
+                };
+                polled_count += 1;
+                sink(completion);
+            }
+        }
+        self.poll_turn = (self.poll_turn + 1) % count.max(1);
+        polled_count
+    }
+}
+
+fn slot_of(number: QpNumber) -> usize {
+    number.get() as usize % QUEUE_PAIRS_MAX
+}

@@ -1,0 +1,200 @@
+//! The sockets of an endpoint, and what each shows of a packet's envelope.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddrV4, UdpSocket},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+};
+
+use dataplane_wire::{
+    Reject,
+    internet::Addresses,
+    ipv4,
+    udp::{self, Verify},
+};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, bind, recv, socket};
+
+use super::{OpenError, ReceiveHow, RoceOptions};
+use crate::{
+    sys,
+    wire::{Envelope, SOURCE_PORT_MIN, UDP_PORT},
+};
+
+/// The largest IP packet.
+const IP_BYTES_MAX: usize = 65_535;
+/// How many source ports are tried.
+const PORTS_TRIED_MAX: u16 = 64;
+
+/// Two addresses of one family.
+pub(super) fn addresses(src: IpAddr, dst: IpAddr) -> Option<Addresses> {
+    match (src, dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => Some(Addresses::V4 { src, dst }),
+        (IpAddr::V6(src), IpAddr::V6(dst)) => Some(Addresses::V6 { src, dst }),
+        _ => None,
+    }
+}
+
+/// A socket that sends from the first free port at or after `first`.
+pub(super) fn sender(local: IpAddr, first: u16) -> io::Result<(UdpSocket, u16)> {
+    let mut taken = io::Error::from(io::ErrorKind::AddrInUse);
+    for step in 0..PORTS_TRIED_MAX {
+        let port = SOURCE_PORT_MIN | first.wrapping_add(step);
+        match UdpSocket::bind((local, port)) {
+            Ok(socket) => {
+                socket.set_nonblocking(true)?;
+                sys::socket::dont_fragment(&socket, local.is_ipv6())?;
+                return Ok((socket, port));
+            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => taken = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(taken)
+}
+
+/// What receives.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    local: IpAddr,
+    /// Bound to the port in either way.
+    udp: UdpSocket,
+    raw: Option<OwnedFd>,
+    buffer: Box<[u8]>,
+}
+
+impl Receiver {
+    pub(super) fn open(options: &RoceOptions) -> Result<Receiver, OpenError> {
+        let local = options.local;
+        let fail = |asked, error, mend| OpenError {
+            asked,
+            local,
+            error,
+            mend,
+        };
+        let unfit = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why);
+        let family = "use ReceiveHow::Datagram: IPv6 needs no raw socket";
+        if local.is_unspecified() {
+            let mend = "name an address of an interface";
+            return Err(fail(
+                "opening a RoCEv2 endpoint",
+                unfit("the ICRC covers the address"),
+                mend,
+            ));
+        }
+        if options.receive == ReceiveHow::Raw && local.is_ipv6() {
+            let error = unfit("a raw IPv6 socket shows no IP header");
+            return Err(fail("opening a raw socket", error, family));
+        }
+        let udp = UdpSocket::bind((local, UDP_PORT)).map_err(|error| {
+            let mend = match error.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "another RoCEv2 endpoint has it, or the kernel's rdma_rxe (`rdma link`): use another address or namespace"
+                }
+                _ => "name an address of an interface that is up",
+            };
+            fail("binding UDP port 4791", error, mend)
+        })?;
+        udp.set_nonblocking(true)
+            .map_err(|error| fail("making the socket non-blocking", error, "try again"))?;
+        let raw = match (options.receive, local) {
+            (ReceiveHow::Datagram, _) | (_, IpAddr::V6(_)) => None,
+            (how, IpAddr::V4(_)) => match raw(local, options.recv_buffer_bytes) {
+                Ok(raw) => Some(raw),
+                Err(error) if how == ReceiveHow::Best && error.kind() == io::ErrorKind::PermissionDenied => None,
+                Err(error) => {
+                    let mend = "run it with CAP_NET_RAW, or use ReceiveHow::Datagram between endpoints of this kind";
+                    return Err(fail("opening a raw socket", error, mend));
+                }
+            },
+        };
+        let prepared = match raw {
+            Some(_) => sys::socket::nothing(&udp),
+            None => sys::socket::receive_buffer(&udp, options.recv_buffer_bytes),
+        };
+        prepared.map_err(|error| fail("preparing the UDP socket", error, "a kernel since 2.6 can"))?;
+        Ok(Receiver {
+            local,
+            udp,
+            raw,
+            buffer: vec![0; IP_BYTES_MAX].into(),
+        })
+    }
+
+    pub(super) fn how(&self) -> ReceiveHow {
+        match self.raw {
+            Some(_) => ReceiveHow::Raw,
+            None => ReceiveHow::Datagram,
+        }
+    }
+
+    /// The next packet and what it came in.
+    ///
+    /// # Errors
+    /// What the kernel said; WouldBlock: there is none.
+    pub(super) fn receive(&mut self) -> io::Result<Result<(Envelope, &[u8]), Reject>> {
+        match &self.raw {
+            Some(raw) => {
+                let len = recv(raw.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT)?;
+                Ok(unpack(&self.buffer[..len]))
+            }
+            None => {
+                let (len, from) = self.udp.recv_from(&mut self.buffer)?;
+                let Some(addresses) = addresses(from.ip(), self.local) else {
+                    return Ok(Err(Reject::Stranger));
+                };
+                let envelope = Envelope {
+                    addresses,
+                    identification: 0,
+                    dont_fragment: true,
+                    src_port: from.port(),
+                    dst_port: UDP_PORT,
+                };
+                Ok(Ok((envelope, &self.buffer[..len])))
+            }
+        }
+    }
+}
+
+impl AsFd for Receiver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.raw {
+            Some(raw) => raw.as_fd(),
+            None => self.udp.as_fd(),
+        }
+    }
+}
+
+fn raw(local: IpAddr, buffer_bytes: usize) -> io::Result<OwnedFd> {
+    let IpAddr::V4(v4) = local else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let raw = socket(AddressFamily::Inet, SockType::Raw, flags, SockProtocol::Udp)?;
+    sys::socket::only_udp_port(&raw, UDP_PORT)?;
+    bind(raw.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(v4, 0)))?;
+    sys::socket::receive_buffer(&raw, buffer_bytes)?;
+    Ok(raw)
+}
+
+/// Takes an IPv4 packet's headers off.
+fn unpack(packet: &[u8]) -> Result<(Envelope, &[u8]), Reject> {
+    let ip = ipv4::parse(packet)?;
+    // Options are not among what the ICRC's masked header can have here.
+    if !ip.options.is_empty() {
+        return Err(Reject::Length);
+    }
+    let addresses = Addresses::V4 {
+        src: ip.header.src,
+        dst: ip.header.dst,
+    };
+    // The ICRC says more than UDP's checksum, which may be left to a card, or left out.
+    let udp = udp::parse(ip.payload, &addresses, Verify::Nothing)?;
+    let envelope = Envelope {
+        addresses,
+        identification: ip.header.identification,
+        dont_fragment: ip.header.dont_fragment,
+        src_port: udp.header.src_port,
+        dst_port: udp.header.dst_port,
+    };
+    Ok((envelope, udp.payload))
+}

@@ -1,0 +1,437 @@
+//! [`Window`] over any provider: a region that each peer may reach under a key of its own, in a protection domain of its own.
+//!
+//! What is written and what is read passes through a piece of memory of this end's that stays as it is until the operation is
+//! done, so a caller's bytes are its own again at once.
+
+use std::{collections::VecDeque, io, net::TcpStream, sync::Arc};
+
+use dataplane_waist::{Completion, Peer, Window, WindowError, WrId, middleware::ClusterKey};
+
+use crate::{
+    handshake::{self, HandshakeError, Offer, Role},
+    memory::Memory,
+    provider::{Init, Provider, ProviderError, Qp, QpAddress, Rts},
+    qp::QpOptions,
+    region::{Access, Local, Registered},
+    work::{CompletionError, Data, Operation, PostError, Remote, SendRequest},
+};
+
+/// How large a window is, and what may be under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowOptions {
+    /// The window's length.
+    pub window_bytes: usize,
+    /// The longest write or read.
+    pub request_bytes_max: usize,
+    /// Requests under way to one peer, or finished and not polled.
+    pub requests_max: usize,
+    /// How queue pairs behave; their queues are made as long as `requests_max`.
+    pub qp: QpOptions,
+}
+
+impl Default for WindowOptions {
+    fn default() -> WindowOptions {
+        WindowOptions {
+            window_bytes: 1 << 20,
+            request_bytes_max: 16 << 10,
+            requests_max: 64,
+            qp: QpOptions::default(),
+        }
+    }
+}
+
+/// This end's half of a connection before the other is known: what the handshake tells, and what comes of it.
+#[derive(Debug)]
+pub struct Prepared {
+    /// To be connected.
+    pub qp: Qp<Init>,
+    /// To be told.
+    pub offer: Offer,
+    slots: Registered,
+    memory: Arc<Memory>,
+}
+
+/// A connection, ready to be used.
+#[derive(Debug)]
+pub struct Connected {
+    qp: Qp<Rts>,
+    theirs: Offer,
+    own: Registered,
+    slots: Registered,
+    memory: Arc<Memory>,
+}
+
+impl Prepared {
+    /// Connects by [`handshake::establish`] over `stream`.
+    ///
+    /// # Errors
+    /// As there; this half is gone then.
+    pub fn establish<P: Provider>(
+        self,
+        provider: &mut P,
+        by: (&TcpStream, Role, &ClusterKey),
+    ) -> Result<Connected, HandshakeError> {
+        let Prepared {
+            qp,
+            offer,
+            slots,
+            memory,
+        } = self;
+        match handshake::establish(provider, qp, &offer, by) {
+            Ok((qp, theirs)) => Ok(Connected {
+                qp,
+                theirs,
+                own: offer.region,
+                slots,
+                memory,
+            }),
+            Err(error) => {
+                provider.deregister(offer.region.key);
+                provider.deregister(slots.key);
+                Err(error)
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Link {
+    qp: Qp<Rts>,
+    /// What the peer opened.
+    theirs: Registered,
+    /// Under which key the peer reaches this window.
+    own: Registered,
+    /// Where this peer's requests pass through.
+    slots: Registered,
+    memory: Arc<Memory>,
+    free: Vec<u32>,
+    /// By slot: what is under way in it.
+    pending: Box<[Pending]>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    wr_id: WrId,
+    /// Of a read.
+    read_bytes: Option<u32>,
+}
+
+/// Bytes that a read has brought, until they are fetched.
+#[derive(Debug)]
+struct Brought {
+    wr_id: WrId,
+    peer: usize,
+    slot: u32,
+    len_bytes: u32,
+}
+
+/// A registered memory region and the queue pairs to its peers.
+#[derive(Debug)]
+pub struct RdmaWindow<P> {
+    provider: P,
+    options: WindowOptions,
+    memory: Arc<Memory>,
+    links: Vec<Option<Link>>,
+    writer: Option<Peer>,
+    brought: VecDeque<Brought>,
+    failed: Option<io::Error>,
+}
+
+const READERS: Access = Access {
+    local_write: false,
+    remote_read: true,
+    remote_write: false,
+    remote_atomic: false,
+};
+const WRITER: Access = Access {
+    local_write: false,
+    remote_read: true,
+    remote_write: true,
+    remote_atomic: true,
+};
+
+impl<P: Provider> RdmaWindow<P> {
+    /// A window of zeroes that nobody may write and that has no peers.
+    pub fn new(provider: P, options: WindowOptions) -> RdmaWindow<P> {
+        RdmaWindow {
+            provider,
+            options,
+            memory: Memory::new(options.window_bytes),
+            links: Vec::new(),
+            writer: None,
+            brought: VecDeque::new(),
+            failed: None,
+        }
+    }
+
+    /// The device below.
+    pub fn provider(&self) -> &P {
+        &self.provider
+    }
+
+    /// The device below, for the handshake.
+    pub fn provider_mut(&mut self) -> &mut P {
+        &mut self.provider
+    }
+
+    /// What the system said when the device failed; from then on every peer is unreachable.
+    pub fn failure(&self) -> Option<&io::Error> {
+        self.failed.as_ref()
+    }
+
+    /// Makes this end's half of a connection to a peer: a protection domain, a key for this window in it, a queue pair.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn prepare(&mut self) -> Result<Prepared, ProviderError> {
+        let options = &self.options;
+        let pd = self.provider.create_pd();
+        let qp_options = QpOptions {
+            send_requests_max: options.requests_max,
+            inline_bytes_max: 0,
+            ..options.qp
+        };
+        let qp = self.provider.create_qp(pd, &qp_options)?;
+        let qp = self.provider.init(qp);
+        let region = self.provider.register(pd, Arc::clone(&self.memory), READERS);
+        let slots_memory = Memory::new(options.request_bytes_max * options.requests_max);
+        let slots = self.provider.register(pd, Arc::clone(&slots_memory), Access::LOCAL);
+        let address: QpAddress = self.provider.address(&qp).expect("it was made above");
+        let offer = Offer {
+            qp: address,
+            responder_reads_max: options.qp.responder_reads_max.min(255) as u8,
+            region,
+        };
+        Ok(Prepared {
+            qp,
+            offer,
+            slots,
+            memory: slots_memory,
+        })
+    }
+
+    /// Takes the connection that came of `prepared`, as a new peer.
+    pub fn join(&mut self, connected: Connected) -> Peer {
+        let peer = Peer(self.links.len() as u32);
+        let link = self.link(connected, peer);
+        self.links.push(Some(link));
+        peer
+    }
+
+    /// Takes it in the place of a peer whose connection broke. What was under way there has been handed out before, or never will
+    /// be.
+    ///
+    /// # Panics
+    /// If there is no such peer.
+    pub fn rejoin(&mut self, peer: Peer, connected: Connected) {
+        let index = peer.0 as usize;
+        self.brought.retain(|brought| brought.peer != index);
+        if let Some(old) = self.links[index].take() {
+            self.provider.deregister(old.own.key);
+            self.provider.deregister(old.slots.key);
+            self.provider.destroy(old.qp);
+        }
+        self.links[index] = Some(self.link(connected, peer));
+    }
+
+    fn link(&mut self, connected: Connected, peer: Peer) -> Link {
+        let Connected {
+            qp,
+            theirs,
+            own,
+            slots,
+            memory,
+        } = connected;
+        if self.writer == Some(peer) {
+            self.provider.set_access(own.key, WRITER);
+        }
+        let requests_max = self.options.requests_max as u32;
+        Link {
+            qp,
+            theirs: theirs.region,
+            own,
+            slots,
+            memory,
+            free: (0..requests_max).rev().collect(),
+            pending: vec![
+                Pending {
+                    wr_id: WrId(0),
+                    read_bytes: None
+                };
+                requests_max as usize
+            ]
+            .into(),
+        }
+    }
+
+    /// The bytes that a finished read has brought; once. `into` takes as many as there are.
+    pub fn take_read(&mut self, wr_id: WrId, into: &mut Vec<u8>) -> bool {
+        let Some(place) = self.brought.iter().position(|brought| brought.wr_id == wr_id) else {
+            return false;
+        };
+        let Some(brought) = self.brought.remove(place) else {
+            return false;
+        };
+        let Some(link) = &mut self.links[brought.peer] else {
+            return false;
+        };
+        into.resize(brought.len_bytes as usize, 0);
+        let at = brought.slot as usize * self.options.request_bytes_max;
+        link.memory.read(at, into);
+        link.free.push(brought.slot);
+        true
+    }
+
+    fn post(&mut self, to: Peer, at_bytes: u64, what: What<'_>, wr_id: WrId) -> Result<(), WindowError> {
+        if self.failed.is_some() {
+            return Err(WindowError::Unreachable);
+        }
+        let slot_bytes = self.options.request_bytes_max;
+        let link = self.links.get_mut(to.0 as usize).and_then(Option::as_mut);
+        let link = link.ok_or(WindowError::Unreachable)?;
+        let len = what.len_bytes();
+        let end = at_bytes.checked_add(len as u64).ok_or(WindowError::Range)?;
+        if end > link.theirs.len_bytes || len > slot_bytes {
+            return Err(WindowError::Range);
+        }
+        let slot = *link.free.last().ok_or(WindowError::Full)?;
+        let at = slot as usize * slot_bytes;
+        let local = Local {
+            key: link.slots.key,
+            at_bytes: at as u64,
+            len_bytes: len as u32,
+        };
+        let remote = Remote {
+            address: link.theirs.address.wrapping_add(at_bytes),
+            rkey: link.theirs.key.0,
+        };
+        let (operation, read_bytes) = match what {
+            What::Write(bytes) => {
+                link.memory.write(at, bytes);
+                let data = Data::Local(local);
+                let write = Operation::Write {
+                    data,
+                    to: remote,
+                    imm: None,
+                };
+                (write, None)
+            }
+            What::Read(_) => (
+                Operation::Read {
+                    into: local,
+                    from: remote,
+                },
+                Some(len as u32),
+            ),
+        };
+        let request = SendRequest {
+            wr_id: WrId(slot.into()),
+            operation,
+            signalled: true,
+        };
+        match self.provider.post_send(&link.qp, &request) {
+            Ok(()) => {
+                link.free.pop();
+                link.pending[slot as usize] = Pending { wr_id, read_bytes };
+                Ok(())
+            }
+            Err(PostError::Full) => Err(WindowError::Full),
+            Err(PostError::Length { .. } | PostError::Local(_)) => Err(WindowError::Range),
+            Err(PostError::Broken | PostError::NoQueuePair) => Err(WindowError::Unreachable),
+        }
+    }
+}
+
+enum What<'a> {
+    Write(&'a [u8]),
+    Read(u32),
+}
+
+impl What<'_> {
+    fn len_bytes(&self) -> usize {
+        match self {
+            What::Write(bytes) => bytes.len(),
+            What::Read(len_bytes) => *len_bytes as usize,
+        }
+    }
+}
+
+fn error_of(error: CompletionError) -> WindowError {
+    match error {
+        // The range was checked before it was sent.
+        CompletionError::RemoteAccess => WindowError::Permission,
+        _ => WindowError::Unreachable,
+    }
+}
+
+impl<P: Provider> Window for RdmaWindow<P> {
+    fn write(&mut self, to: Peer, at_bytes: u64, bytes: &[u8], wr_id: WrId) -> Result<(), WindowError> {
+        self.post(to, at_bytes, What::Write(bytes), wr_id)
+    }
+
+    /// [`RdmaWindow::take_read`] hands the bytes out.
+    fn read(&mut self, from: Peer, at_bytes: u64, len_bytes: u32, wr_id: WrId) -> Result<(), WindowError> {
+        self.post(from, at_bytes, What::Read(len_bytes), wr_id)
+    }
+
+    /// Moves packets, too: a window over software does nothing between two polls.
+    fn poll_cq(&mut self, sink: &mut dyn FnMut(Completion)) -> usize {
+        if self.failed.is_none()
+            && let Err(error) = self.provider.progress()
+        {
+            self.failed = Some(error);
+        }
+        let RdmaWindow {
+            provider,
+            links,
+            brought,
+            ..
+        } = self;
+        let mut count = 0;
+        provider.poll_cq(COMPLETIONS_MAX, &mut |completion| {
+            let of_it = |link: &Option<Link>| link.as_ref().is_some_and(|link| link.qp.number() == completion.qp);
+            let Some(peer) = links.iter().position(of_it) else {
+                return;
+            };
+            let Some(link) = &mut links[peer] else {
+                return;
+            };
+            let slot = completion.wr_id.0 as u32;
+            let Pending { wr_id, read_bytes } = link.pending[slot as usize];
+            match (completion.result, read_bytes) {
+                (Ok(()), Some(len_bytes)) => brought.push_back(Brought {
+                    wr_id,
+                    peer,
+                    slot,
+                    len_bytes,
+                }),
+                _ => link.free.push(slot),
+            }
+            count += 1;
+            let result = completion.result.map_err(error_of);
+            sink(Completion { wr_id, result });
+        });
+        count
+    }
+
+    fn load(&self, at_bytes: u64, into: &mut [u8]) {
+        let at = usize::try_from(at_bytes).expect("a place inside the window");
+        self.memory.read(at, into);
+    }
+
+    /// Changes what each peer's key opens: what arrives from now on meets it, also the rest of a write that has begun.
+    fn grant(&mut self, writer: Option<Peer>) -> Result<(), WindowError> {
+        for (index, link) in self.links.iter().enumerate() {
+            let is_writer = writer == Some(Peer(index as u32));
+            if let Some(link) = link {
+                let access = if is_writer { WRITER } else { READERS };
+                self.provider.set_access(link.own.key, access);
+            }
+        }
+        self.writer = writer;
+        Ok(())
+    }
+}
+
+/// What one poll hands out at most.
+const COMPLETIONS_MAX: usize = 64;

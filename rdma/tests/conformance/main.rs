@@ -1,0 +1,138 @@
+//! Every provider through the same cases. A new provider is one function that opens two devices, and one test below.
+
+mod cases;
+mod failures;
+#[path = "../support/memory_wire.rs"]
+mod memory_wire;
+mod messages;
+mod pair;
+
+use std::{panic, time::Duration};
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use pair::{Pair, Testable};
+use rdma::{
+    Device, Faulty, QpOptions, Wire,
+    roce::{ReceiveHow, RoceOptions, RoceWire},
+    shm::{ShmLink, ShmWire, Side},
+    system_randomness,
+};
+
+/// Fewer would not be a suite.
+const CASES_COUNT_MIN: usize = 60;
+
+/// Runs every case between two new devices; tells all that failed, not only the first.
+fn conform<P: Testable + 'static>(options: QpOptions, open: impl Fn() -> (P, P)) {
+    let cases = cases::all::<P>(options);
+    assert!(cases.len() >= CASES_COUNT_MIN, "only {} cases", cases.len());
+    let mut failed = Vec::new();
+    for case in &cases {
+        // One case alone, to look at: a part of its name.
+        if std::env::var("DPLAB_CASE").is_ok_and(|part| !case.name.contains(&part)) {
+            continue;
+        }
+        let run = || {
+            let mut pair = Pair::new(open(), case.options);
+            for end in [&mut pair.a, &mut pair.b] {
+                end.device.set_faults(case.faults);
+            }
+            (case.run)(&mut pair);
+        };
+        if panic::catch_unwind(panic::AssertUnwindSafe(run)).is_err() {
+            eprintln!("failed: {}", case.name);
+            failed.push(case.name.as_str());
+        }
+    }
+    eprintln!("{} cases, {} failed", cases.len(), failed.len());
+    assert!(failed.is_empty(), "failed: {failed:#?}");
+}
+
+#[test]
+fn memory_conforms() {
+    let options = QpOptions {
+        timeout: Duration::from_millis(1),
+        retries_max: 20,
+        rnr_timer: 1,
+        ..QpOptions::default()
+    };
+    conform(options, || {
+        let (a, b) = memory_wire::pair();
+        (
+            Device::new(Faulty::new(a, Default::default()), memory_wire::random(1)),
+            Device::new(Faulty::new(b, Default::default()), memory_wire::random(2)),
+        )
+    });
+}
+
+/// Over the system's clock. Two ends in one thread answer each other at once, however late the thread gets its turn, so a
+/// timeout this short is seldom one of a busy machine.
+fn real() -> QpOptions {
+    QpOptions {
+        timeout: Duration::from_millis(5),
+        retries_max: 20,
+        rnr_timer: 1,
+        ..QpOptions::default()
+    }
+}
+
+fn device<W: Wire>(wire: W) -> Device<Faulty<W>> {
+    let random = system_randomness().expect("the system has randomness");
+    Device::new(Faulty::new(wire, Default::default()), random)
+}
+
+/// Two addresses of 127/8 that no other process of these tests uses: each has its port 4791.
+fn loopback_addresses() -> [std::net::IpAddr; 2] {
+    static PAIRS_COUNT: AtomicU32 = AtomicU32::new(0);
+    let pair = PAIRS_COUNT.fetch_add(1, Ordering::Relaxed) % 100;
+    let pid = std::process::id();
+    let net = [127, 64 | (pid >> 8 & 63) as u8, pid as u8];
+    [1, 2].map(|host| [net[0], net[1], net[2], (2 * pair + host) as u8].into())
+}
+
+fn roce(receive: ReceiveHow) {
+    let open = |local| {
+        RoceWire::open(&RoceOptions {
+            receive,
+            ..RoceOptions::new(local)
+        })
+    };
+    if let Err(error) = loopback_addresses()
+        .map(open)
+        .into_iter()
+        .collect::<Result<Vec<_>, _>>()
+    {
+        eprintln!("skipped: {error}");
+        return;
+    }
+    conform(real(), || {
+        let [a, b] = loopback_addresses().map(|local| device(open(local).expect("as above")));
+        (a, b)
+    });
+}
+
+#[test]
+fn roce_by_a_raw_socket_conforms() {
+    roce(ReceiveHow::Raw);
+}
+
+#[test]
+fn roce_by_a_udp_socket_conforms() {
+    roce(ReceiveHow::Datagram);
+}
+
+#[test]
+fn shm_conforms() {
+    if let Err(error) = ShmLink::create() {
+        eprintln!("skipped: no shared memory ({error})");
+        return;
+    }
+    conform(real(), || {
+        let link = ShmLink::create().expect("as above");
+        let same = ShmLink::open(&link.path_for(std::process::id())).expect("the same, mapped again");
+        let (mut a, mut b) = (ShmWire::new(1), ShmWire::new(2));
+        a.attach(2, &link, Side::A);
+        b.attach(1, &same, Side::B);
+        (device(a), device(b))
+    });
+}

@@ -1,0 +1,352 @@
+//! Two ends that find each other over TCP, and what stands on a connection: a window, a port. Over every provider.
+
+#[path = "support/memory_wire.rs"]
+mod memory_wire;
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, TcpListener, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use dataplane_waist::{Completion, Peer, Port, Window, WindowError, WrId, middleware::ClusterKey};
+use rdma::{
+    Connected, Device, Provider, RdmaPort, RdmaPortOptions, RdmaWindow, WindowOptions,
+    handshake::{HandshakeError, Role, VERSION},
+    roce::{self, RoceOptions},
+    shm::{self, ShmLink, Side},
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn key(secret: &[u8]) -> ClusterKey {
+    ClusterKey::new(secret).expect("long enough")
+}
+
+fn streams() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let address = listener.local_addr().expect("bound");
+    let client = TcpStream::connect(address).expect("it listens");
+    let (server, _) = listener.accept().expect("a client");
+    (client, server)
+}
+
+/// Runs both sides of a handshake; what each made of it.
+fn shake<A: Send, B, R: Send, S>(
+    (a, b): (&mut A, &mut B),
+    client: impl FnOnce(&mut A, TcpStream) -> R + Send,
+    server: impl FnOnce(&mut B, TcpStream) -> S,
+) -> (R, S) {
+    let (stream_a, stream_b) = streams();
+    thread::scope(|scope| {
+        let client = scope.spawn(move || client(a, stream_a));
+        let served = server(b, stream_b);
+        (client.join().expect("the client's side"), served)
+    })
+}
+
+fn connect_windows<P: Provider + Send>(a: &mut RdmaWindow<P>, b: &mut RdmaWindow<P>) -> (Connected, Connected) {
+    let connect = |window: &mut RdmaWindow<P>, stream: TcpStream, role| {
+        let prepared = window.prepare().expect("room");
+        let key = key(b"a secret of a cluster");
+        prepared
+            .establish(window.provider_mut(), (&stream, role, &key))
+            .expect("the same key")
+    };
+    shake(
+        (a, b),
+        |a, stream| connect(a, stream, Role::Client),
+        |b, stream| connect(b, stream, Role::Server),
+    )
+}
+
+/// Polls both until `a` has a completion.
+fn completed<P: Provider>(a: &mut RdmaWindow<P>, b: &mut RdmaWindow<P>) -> Completion {
+    let begin = Instant::now();
+    loop {
+        let mut done = None;
+        a.poll_cq(&mut |completion| {
+            assert!(done.is_none(), "two completions of one request");
+            done = Some(completion);
+        });
+        b.poll_cq(&mut |completion| panic!("{completion:?} of nothing"));
+        if let Some(done) = done {
+            return done;
+        }
+        assert!(begin.elapsed() < PATIENCE, "no completion");
+    }
+}
+
+fn windows<P: Provider + Send>(provider_a: P, provider_b: P) {
+    let options = WindowOptions {
+        window_bytes: 1 << 16,
+        request_bytes_max: 8192,
+        requests_max: 4,
+        ..WindowOptions::default()
+    };
+    let mut a = RdmaWindow::new(provider_a, options);
+    let mut b = RdmaWindow::new(provider_b, options);
+    let (ours, theirs) = connect_windows(&mut a, &mut b);
+    let (to_b, to_a) = (a.join(ours), b.join(theirs));
+    b.grant(Some(to_a)).expect("it is its own");
+    let ok = |id| Completion {
+        wr_id: WrId(id),
+        result: Ok(()),
+    };
+
+    // The caller's bytes are its own again at once.
+    let mut bytes = vec![7; 5000];
+    a.write(to_b, 100, &bytes, WrId(1)).expect("there is room");
+    bytes.fill(8);
+    assert_eq!(completed(&mut a, &mut b), ok(1));
+    let mut there = [0; 5002];
+    b.load(99, &mut there);
+    assert!(there[0] == 0 && there[5001] == 0 && there[1..5001].iter().all(|byte| *byte == 7));
+
+    a.read(to_b, 99, 3, WrId(2)).expect("there is room");
+    assert_eq!(completed(&mut a, &mut b), ok(2));
+    let mut brought = Vec::new();
+    assert!(a.take_read(WrId(2), &mut brought) && brought == [0, 7, 7]);
+    assert!(!a.take_read(WrId(2), &mut brought), "a second time");
+
+    assert_eq!(a.write(to_b, (1 << 16) - 1, &[1, 2], WrId(3)), Err(WindowError::Range));
+    assert_eq!(a.write(to_b, u64::MAX, &[1, 2], WrId(3)), Err(WindowError::Range));
+    assert_eq!(a.write(Peer(9), 0, &[1], WrId(3)), Err(WindowError::Unreachable));
+    for id in 10..14 {
+        a.write(to_b, 0, &[1], WrId(id)).expect("there is room");
+    }
+    assert_eq!(a.write(to_b, 0, &[1], WrId(14)), Err(WindowError::Full));
+    for id in 10..14 {
+        let mut done = Vec::new();
+        let begin = Instant::now();
+        while done.is_empty() && begin.elapsed() < PATIENCE {
+            // One at a time would lose what came together.
+            a.poll_cq(&mut |completion| done.push(completion));
+            b.poll_cq(&mut |_| {});
+        }
+        if done.len() > 1 {
+            assert_eq!(done, (id..14).map(ok).collect::<Vec<_>>());
+            break;
+        }
+        assert_eq!(done, [ok(id)]);
+    }
+
+    // As Mu fences an old leader: it may read, and not write.
+    b.grant(None).expect("it is its own");
+    a.read(to_b, 0, 1, WrId(20)).expect("there is room");
+    assert_eq!(completed(&mut a, &mut b), ok(20));
+    assert!(a.take_read(WrId(20), &mut brought));
+    a.write(to_b, 100, &[9], WrId(21)).expect("there is room");
+    let refused = completed(&mut a, &mut b);
+    assert_eq!(
+        (refused.wr_id, refused.result),
+        (WrId(21), Err(WindowError::Permission))
+    );
+    b.load(100, &mut there[..1]);
+    assert_eq!(there[0], 7, "it was written all the same");
+    assert_eq!(a.write(to_b, 100, &[9], WrId(22)), Err(WindowError::Unreachable));
+
+    // Set up anew, by new keys; the permission is as it was set last.
+    let (ours, theirs) = connect_windows(&mut a, &mut b);
+    a.rejoin(to_b, ours);
+    b.rejoin(to_a, theirs);
+    b.grant(Some(to_a)).expect("it is its own");
+    let (ours, theirs) = connect_windows(&mut a, &mut b);
+    a.rejoin(to_b, ours);
+    b.rejoin(to_a, theirs);
+    a.write(to_b, 100, &[9], WrId(23)).expect("there is room");
+    assert_eq!(completed(&mut a, &mut b), ok(23));
+    b.load(100, &mut there[..1]);
+    assert_eq!(there[0], 9);
+}
+
+fn ports<P: Provider + Send>(provider_a: P, provider_b: P) {
+    let options = RdmaPortOptions {
+        frames_max: 16,
+        frame_bytes_max: 4000,
+        spins: true,
+        ..RdmaPortOptions::default()
+    };
+    let mut a = RdmaPort::new(provider_a, options);
+    let mut b = RdmaPort::new(provider_b, options);
+    let shared = key(b"a secret of a cluster");
+    let (to_b, to_a) = shake(
+        (&mut a, &mut b),
+        |a, stream| a.establish((&stream, Role::Client, &shared)),
+        |b, stream| b.establish((&stream, Role::Server, &shared)),
+    );
+    let (to_b, to_a) = (to_b.expect("the same key"), to_a.expect("the same key"));
+    assert_eq!(a.caps().frame_bytes_max, 4000);
+    assert_eq!(
+        a.tx(to_b, 4001, &mut |_| panic!("filled")),
+        Err(dataplane_waist::TxError::TooLong)
+    );
+    assert_eq!(
+        a.tx(Peer(3), 1, &mut |_| panic!("filled")),
+        Err(dataplane_waist::TxError::NoPeer)
+    );
+    let frame_of = |id: usize| vec![id as u8; id * 37 % 4001];
+    let (mut sent, mut echoed, mut back) = (0, 0, 0);
+    let begin = Instant::now();
+    while back < 500 {
+        assert!(begin.elapsed() < PATIENCE, "{sent} sent, {echoed} echoed, {back} back");
+        let frame = frame_of(sent);
+        // As far ahead as the rings are deep: what is sent at once never overruns a receiver here.
+        if sent < 500
+            && sent - back < 16
+            && a.tx(to_b, frame.len(), &mut |into| into.copy_from_slice(&frame))
+                .is_ok()
+        {
+            sent += 1;
+        }
+        a.flush().expect("the device works");
+        let mut frames = Vec::new();
+        b.rx_burst(&mut |frame| {
+            assert_eq!(frame.from, to_a);
+            frames.push(frame.bytes.to_vec());
+        })
+        .expect("the device works");
+        for frame in frames {
+            assert!(frame == frame_of(echoed), "frame {echoed} out of order or changed");
+            b.tx(to_a, frame.len(), &mut |into| into.copy_from_slice(&frame))
+                .expect("there is room");
+            echoed += 1;
+        }
+        b.flush().expect("the device works");
+        a.rx_burst(&mut |frame| {
+            assert!(frame.bytes == frame_of(back), "frame {back} out of order or changed");
+            back += 1;
+        })
+        .expect("the device works");
+    }
+    assert_eq!((a.stats().tx_frames_count, a.stats().rx_frames_count), (500, 500));
+    assert_eq!((a.stats().tx_dropped_count, b.stats().tx_dropped_count), (0, 0));
+}
+
+/// Two addresses of 127/8 that no other test of these uses.
+fn loopback(test: u8) -> [IpAddr; 2] {
+    let pid = std::process::id();
+    [1, 2].map(|host| [127, 128 | (pid >> 8 & 63) as u8, pid as u8, 10 * test + host].into())
+}
+
+fn roce_devices(test: u8) -> Option<(roce::RoceDevice, roce::RoceDevice)> {
+    let [a, b] = loopback(test).map(|local| roce::open(&RoceOptions::new(local)));
+    match (a, b) {
+        (Ok(a), Ok(b)) => Some((a, b)),
+        (Err(error), _) | (_, Err(error)) => {
+            eprintln!("skipped: {error}");
+            None
+        }
+    }
+}
+
+fn shm_devices() -> Option<(shm::ShmDevice, shm::ShmDevice)> {
+    let link = match ShmLink::create() {
+        Ok(link) => link,
+        Err(error) => {
+            eprintln!("skipped: no shared memory ({error})");
+            return None;
+        }
+    };
+    let same = ShmLink::open(&link.path_for(std::process::id())).expect("the same, mapped again");
+    let (mut a, mut b) = (shm::open(1).expect("randomness"), shm::open(2).expect("randomness"));
+    a.wire_mut().attach(2, &link, Side::A);
+    b.wire_mut().attach(1, &same, Side::B);
+    Some((a, b))
+}
+
+fn memory_devices() -> (Device<memory_wire::MemoryWire>, Device<memory_wire::MemoryWire>) {
+    let (a, b) = memory_wire::pair();
+    (
+        Device::new(a, memory_wire::random(1)),
+        Device::new(b, memory_wire::random(2)),
+    )
+}
+
+#[test]
+fn windows_over_every_provider() {
+    let (a, b) = memory_devices();
+    windows(a, b);
+    if let Some((a, b)) = shm_devices() {
+        windows(a, b);
+    }
+    if let Some((a, b)) = roce_devices(1) {
+        windows(a, b);
+    }
+}
+
+#[test]
+fn ports_over_every_provider() {
+    let (a, b) = memory_devices();
+    ports(a, b);
+    if let Some((a, b)) = shm_devices() {
+        ports(a, b);
+    }
+    if let Some((a, b)) = roce_devices(2) {
+        ports(a, b);
+    }
+}
+
+#[test]
+fn another_key_opens_nothing() {
+    let (a, b) = memory_devices();
+    let (mut a, mut b) = (
+        RdmaPort::new(a, RdmaPortOptions::default()),
+        RdmaPort::new(b, RdmaPortOptions::default()),
+    );
+    let (client, server) = shake(
+        (&mut a, &mut b),
+        |a, stream| a.establish((&stream, Role::Client, &key(b"another secret entirely"))),
+        |b, stream| b.establish((&stream, Role::Server, &key(b"a secret of a cluster"))),
+    );
+    assert!(matches!(server, Err(HandshakeError::Key)), "{server:?}");
+    assert!(matches!(client, Err(HandshakeError::Io(_))), "{client:?}");
+    // Nothing stays behind of it.
+    let shared = key(b"a secret of a cluster");
+    let (client, server) = shake(
+        (&mut a, &mut b),
+        |a, stream| a.establish((&stream, Role::Client, &shared)),
+        |b, stream| b.establish((&stream, Role::Server, &shared)),
+    );
+    assert_eq!((client.ok(), server.ok()), (Some(Peer(0)), Some(Peer(0))));
+}
+
+/// What a server makes of a client that says `words` and hangs up.
+fn heard(words: Vec<u8>) -> (Vec<u8>, HandshakeError) {
+    let (_, b) = memory_devices();
+    let mut b = RdmaPort::new(b, RdmaPortOptions::default());
+    let (said, served) = shake(
+        (&mut (), &mut b),
+        move |(), mut stream| {
+            stream.write_all(&words).expect("it reads");
+            stream.shutdown(std::net::Shutdown::Write).expect("connected");
+            let mut said = Vec::new();
+            // It may hang up on what it did not read.
+            let _ = stream.read_to_end(&mut said);
+            said
+        },
+        |b, stream| b.establish((&stream, Role::Server, &key(b"a secret of a cluster"))),
+    );
+    (said, served.expect_err("a stranger"))
+}
+
+#[test]
+fn strangers_learn_the_version_and_nothing_else() {
+    let hello = |version: u16| [&b"DPLABRDM"[..], &version.to_be_bytes(), &[7; 32]].concat();
+    let (said, error) = heard(hello(VERSION + 1));
+    assert!(
+        matches!(error, HandshakeError::Version { theirs } if theirs == VERSION + 1),
+        "{error}"
+    );
+    assert_eq!(said[..10], hello(VERSION)[..10]);
+    let (said, error) = heard(b"GET / HTTP/1.1\r\nHost: somebody.example\r\n\r\n\r\n".to_vec());
+    assert!(matches!(error, HandshakeError::Nonsense), "{error}");
+    assert!(said.is_empty());
+    let (_, error) = heard(b"short".to_vec());
+    assert!(matches!(error, HandshakeError::Io(_)), "{error}");
+    // An offer with a code that is made up.
+    let (said, error) = heard([hello(VERSION), vec![0; 48 + 32]].concat());
+    assert!(matches!(error, HandshakeError::Key), "{error}");
+    assert_eq!(said.len(), hello(VERSION).len(), "more than a greeting was told");
+}
