@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -16,6 +16,7 @@ use crate::{
     backends::BACKENDS,
     cluster::args::{KvArgs, ServeArgs},
     experiment::{Choice, Depth, Experiment},
+    experiments::scenarios::Scenario,
     place::{CLIENT_PORT, SERVER_PORT},
     registry::EXPERIMENTS,
     soak::DriverKind,
@@ -105,9 +106,13 @@ pub enum Command {
     },
     /// Print the man page
     Man,
-    /// Print the JSON schema of record lines
+    /// Print the JSON schema of record lines, or of scenario files
     #[command(hide = true)]
-    Schema,
+    Schema {
+        /// Of scenario files
+        #[arg(long)]
+        scenario: bool,
+    },
     /// The other end of a trial
     #[command(hide = true, name = crate::server::SUBCOMMAND)]
     ServeTrial {
@@ -165,8 +170,8 @@ pub enum ReportFormat {
 /// What `run` takes.
 #[derive(Debug, Default, Args)]
 pub struct RunArgs {
-    /// Experiments (see `dplab list`)
-    #[arg(value_name = "ID")]
+    /// Experiments (see `dplab list`), or a scenario of your own: a file that ends in .toml
+    #[arg(value_name = "ID|FILE.toml")]
     pub ids: Vec<String>,
     /// Only these back ends
     #[arg(long = "backend", value_name = "NAME", value_delimiter = ',')]
@@ -412,13 +417,14 @@ impl RunArgs {
     /// [`BadSelection`] with the nearest names or the bound.
     pub fn select(&self) -> Result<Selection, BadSelection> {
         let ids = EXPERIMENTS.iter().map(|experiment| experiment.id());
-        for id in &self.ids {
+        let (files, named): (Vec<&String>, Vec<&String>) = self.ids.iter().partition(|id| id.ends_with(".toml"));
+        for &id in &named {
             if !ids.clone().any(|known| known == id) {
                 return Err(unknown("experiment", id, ids));
             }
         }
         let is_tour = self.ids.is_empty();
-        let experiments: Vec<&'static dyn Experiment> = EXPERIMENTS
+        let mut experiments: Vec<&'static dyn Experiment> = EXPERIMENTS
             .iter()
             .copied()
             // An experiment without a share of the tour runs only when it is asked for.
@@ -426,6 +432,10 @@ impl RunArgs {
                 is_tour && experiment.tour_weight() > 0.0 || self.ids.iter().any(|id| id == experiment.id())
             })
             .collect();
+        for file in files {
+            let scenario = Scenario::read(Path::new(file)).map_err(|error| BadSelection(format!("{error:#}")))?;
+            experiments.push(scenario);
+        }
 
         if self.dir.is_some() && !experiments.iter().any(|experiment| experiment.keeps_files()) {
             let with = EXPERIMENTS.iter().filter(|experiment| experiment.keeps_files());

@@ -12,7 +12,7 @@ use crate::{
     experiment::{Allowed, Experiment},
     place::Place,
     registry::{self, EXPERIMENTS},
-    report, run, store,
+    report, run, scenario, store,
 };
 
 /// `dplab list`.
@@ -182,8 +182,13 @@ pub fn report(folders: &[PathBuf], format: ReportFormat) -> anyhow::Result<Strin
 ///
 /// # Errors
 /// When JSON cannot be written.
-pub fn schema() -> anyhow::Result<String> {
-    Ok(serde_json::to_string_pretty(&store::record_schema())? + "\n")
+pub fn schema(of_scenarios: bool) -> anyhow::Result<String> {
+    let schema = if of_scenarios {
+        scenario::scenario_schema()
+    } else {
+        store::record_schema()
+    };
+    Ok(serde_json::to_string_pretty(&schema)? + "\n")
 }
 
 #[cfg(test)]

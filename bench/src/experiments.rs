@@ -1,10 +1,13 @@
 //! One file per experiment; [`crate::registry`] lists them.
 
 pub mod client_bias;
+pub mod control_laws;
 pub mod coordinated_omission;
 pub mod electrode;
 pub mod failover;
 pub mod flexible_quorum_tail;
+pub mod incast_dctcp;
+pub mod incast_timers;
 pub mod load_latency;
 pub mod loss_exclusion;
 pub mod pacelc_else;
@@ -15,6 +18,7 @@ pub mod quorum_ladder;
 pub mod quorum_messages;
 pub mod rtt_breakdown;
 pub mod rtt_ladder;
+pub mod scenarios;
 pub mod self_test;
 pub mod shard_commit;
 pub mod wakeup_model;

@@ -83,7 +83,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Compare { a, b, format } => out.write_all(commands::compare(&a, &b, format)?.as_bytes())?,
         Command::Report { folders, format } => out.write_all(commands::report(&folders, format)?.as_bytes())?,
         Command::Explain { id } => out.write_all(commands::explain(&id)?.as_bytes())?,
-        Command::Schema => out.write_all(commands::schema()?.as_bytes())?,
+        Command::Schema { scenario } => out.write_all(commands::schema(scenario)?.as_bytes())?,
         Command::Completions { shell } => clap_complete::generate(shell, &mut Cli::command(), "dplab", &mut out),
         Command::Man => clap_mangen::Man::new(Cli::command()).render(&mut out)?,
     }

@@ -22,7 +22,7 @@ use crate::{
     },
     place::{End, Place},
     record::{BackEndRecord, Outcome, Record, RunEnd, RunHeader, SCHEMA_VERSION, SupportRecord, VerdictRecord},
-    registry::EXPERIMENTS,
+    registry::{self, EXPERIMENTS},
     report,
     store::{self, RunFolder},
     table::Table,
@@ -192,7 +192,13 @@ fn measure(selection: Selection, wire: Option<&Wire>, out: Option<PathBuf>, json
     }))?;
     let exit = state.exit();
     let run = store::read(&path)?;
-    let texts: Vec<report::ExperimentText> = EXPERIMENTS.iter().map(|experiment| text_of(*experiment)).collect();
+    // Scenarios of the user's own are not in the registry.
+    let known = EXPERIMENTS.iter().chain(
+        experiments
+            .iter()
+            .filter(|own| registry::experiment(own.id()).is_none()),
+    );
+    let texts: Vec<report::ExperimentText> = known.map(|experiment| text_of(*experiment)).collect();
     let html = folder.write_file("report.html", report::html(&[&run], &texts).as_bytes())?;
     folder.write_file("report.md", report::markdown(&[&run], &texts).as_bytes())?;
     if !json {

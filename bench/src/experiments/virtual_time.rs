@@ -189,6 +189,17 @@ impl Setup {
     }
 }
 
+/// What a row in virtual time says of its run.
+#[derive(Clone, Copy, Debug)]
+pub struct Happened {
+    /// Virtual time.
+    pub elapsed: SimTime,
+    /// A hash of everything that happened.
+    pub event_hash: u64,
+    /// How much happened.
+    pub events_count: u64,
+}
+
 /// A row in the making.
 #[derive(Debug)]
 pub struct Simulated {
@@ -205,14 +216,31 @@ impl Simulated {
         cluster: &SimCluster<Caller>,
         since: SimTime,
     ) -> Simulated {
-        let elapsed = cluster.sim.now().saturating_since(since);
+        let sim = &cluster.sim;
+        let what = Happened {
+            elapsed: sim.now().saturating_since(since),
+            event_hash: sim.hash().value(),
+            events_count: sim.events_count(),
+        };
+        let mut simulated = Simulated::of(lab, experiment, axis, seed, what);
+        simulated.put(
+            "invariant_checks",
+            cluster.checks_count() as f64,
+            "count",
+            Better::Neither,
+        );
+        simulated
+    }
+
+    /// What something in virtual time came to.
+    pub fn of(lab: &Lab<'_>, experiment: &str, axis: BTreeMap<String, String>, seed: u64, what: Happened) -> Simulated {
         let facts = [
             (
                 "time",
-                "virtual: every figure follows from the seed and the link's and disk's figures".to_owned(),
+                "virtual: every figure follows from the seed and the figures of what is simulated".to_owned(),
             ),
-            ("event_hash", format!("{:016x}", cluster.sim.hash().value())),
-            ("events", cluster.sim.events_count().to_string()),
+            ("event_hash", format!("{:016x}", what.event_hash)),
+            ("events", what.events_count.to_string()),
         ];
         let row = Row {
             experiment: experiment.to_owned(),
@@ -223,7 +251,7 @@ impl Simulated {
             twin: false,
             seed,
             at_s: lab.run_started.elapsed().as_secs_f64(),
-            elapsed_s: elapsed.as_ns() as f64 / 1e9,
+            elapsed_s: what.elapsed.as_ns() as f64 / 1e9,
             latency: None,
             service: None,
             schedule_lag: None,
@@ -232,14 +260,7 @@ impl Simulated {
             facts: facts.map(|(name, fact)| (name.to_owned(), fact)).into(),
             validity: Validity::Valid,
         };
-        let mut simulated = Simulated { row };
-        simulated.put(
-            "invariant_checks",
-            cluster.checks_count() as f64,
-            "count",
-            Better::Neither,
-        );
-        simulated
+        Simulated { row }
     }
 
     /// Adds reply times, and their exact ends: a histogram rounds.

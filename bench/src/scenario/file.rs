@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_spanned::Spanned;
 
-use super::units::{Length, Rate, Size, Span};
+use super::units::{Controller, Length, Rate, Size, Span};
 
 /// A network, what its hosts do, and what a paper says comes of it.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -226,25 +226,6 @@ pub enum TcpBase {
     Linux2026,
 }
 
-/// Who decides how much may be in flight.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum ControllerKind {
-    /// RFC 5681 and 6582.
-    #[default]
-    NewReno,
-    /// RFC 9438.
-    Cubic,
-    /// RFC 8257; brings its way of echoing marks along.
-    Dctcp,
-    /// BBR version 1.
-    Bbr1,
-    /// BBR version 3.
-    Bbr3,
-    /// Delay-based: Swift, SIGCOMM 2020.
-    Swift,
-}
-
 /// What TCP does. What is not said is as in `base`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -252,7 +233,11 @@ pub struct TcpFile {
     /// Whose TCP.
     pub base: Option<TcpBase>,
     /// The congestion controller.
-    pub controller: Option<ControllerKind>,
+    pub controller: Option<Controller>,
+    /// Segments may be marked: with DCTCP always, with others as RFC 3168 says.
+    pub ecn: Option<bool>,
+    /// DCTCP: the weight of a new measurement; RFC 8257 has 1/16.
+    pub dctcp_gain: Option<f64>,
     /// Payload of a full segment.
     pub mss: Option<Size>,
     /// Segments before the first acknowledgement.
@@ -330,6 +315,9 @@ pub struct LoadFile {
     pub bytes_total: Option<Size>,
     /// Incast and all-to-all: how often.
     pub rounds: Option<u32>,
+    /// Incast and all-to-all: each round uses new connections, already established, instead of those of the round before.
+    #[serde(default)]
+    pub fresh: bool,
     /// Incast and all-to-all: between all answers and the next question.
     pub pause: Option<Span>,
     /// Incast and all-to-all: each server answers later by a draw of up to this.

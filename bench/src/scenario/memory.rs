@@ -22,10 +22,17 @@ pub(super) fn flows_count(file: &ScenarioFile, load: &LoadFile, hosts_count: u32
     };
     let count =
         |value: &Option<serde_spanned::Spanned<u32>>| value.as_ref().map_or(0, |value| u64::from(*value.get_ref()));
+    let rounds = if load.fresh {
+        u64::from(load.rounds.unwrap_or(1))
+    } else {
+        1
+    };
     match load.kind {
-        LoadKind::Incast => varied(Varied::Servers).unwrap_or(count(&load.servers)),
+        LoadKind::Incast => varied(Varied::Servers)
+            .unwrap_or(count(&load.servers))
+            .saturating_mul(rounds),
         LoadKind::Long => varied(Varied::Flows).unwrap_or(count(&load.flows)),
-        LoadKind::AllToAll => hosts * (hosts - 1),
+        LoadKind::AllToAll => hosts.saturating_mul(hosts - 1).saturating_mul(rounds),
         LoadKind::Permutation => hosts,
         LoadKind::Flows => load.list.len() as u64,
     }

@@ -7,6 +7,7 @@
 //! What is wrong with a file is said with its line, its column, and what would do ([`Problem`]), before anything runs.
 
 mod check;
+mod embedded;
 pub mod file;
 mod memory;
 mod problem;
@@ -14,6 +15,7 @@ pub mod units;
 
 use std::path::Path;
 
+pub use embedded::{EMBEDDED, Embedded, embedded};
 pub use problem::Problem;
 
 use file::ScenarioFile;
@@ -29,6 +31,7 @@ pub const METRICS: &[&str] = &[
     "long_goodput_mbit_per_sec",
     "loss_percent",
     "queue_packets_p50",
+    "queue_packets_p99",
     "queue_packets_max",
     "rtt_us_mean",
     "fct_ms_p50",
@@ -68,6 +71,16 @@ impl ScenarioFile {
         Ok(ScenarioFile::parse(&path.display().to_string(), &source)?)
     }
 }
+
+/// The JSON Schema (draft 2020-12) of a scenario file, for editors.
+pub fn scenario_schema() -> serde_json::Value {
+    let mut schema = schemars::schema_for!(ScenarioFile);
+    schema.insert("title".into(), "dplab scenario, version 1".into());
+    schema.to_value()
+}
+
+/// Where the schema of this build is published, from the workspace's root.
+pub const SCENARIO_SCHEMA_FILE: &str = "docs/schema/scenario.v1.schema.json";
 
 #[cfg(test)]
 mod tests;

@@ -119,3 +119,44 @@ fn any_text_is_answered_without_a_panic() {
         }
     });
 }
+
+#[test]
+fn every_file_that_comes_along_is_good_and_named_as_it_says() {
+    for Embedded { name, text } in EMBEDDED {
+        let file = ScenarioFile::parse(name, text).unwrap_or_else(|problem| panic!("{problem}"));
+        assert_eq!(file.name, *name);
+        assert!(!file.source.is_empty(), "{name} has no source");
+        let points = crate::packet_sim::points(&file);
+        assert!(!points.is_empty());
+        for point in points {
+            point
+                .setup(1)
+                .unwrap_or_else(|error| panic!("{name}, {}: {error:#}", point.name()));
+        }
+    }
+}
+
+#[test]
+fn the_published_schema_is_the_types_and_accepts_the_files() {
+    let schema = scenario_schema();
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .join(SCENARIO_SCHEMA_FILE);
+    let wanted = format!("{schema:#}\n");
+    if std::env::var_os("UPDATE_SCHEMA").is_some() {
+        std::fs::write(&file, &wanted).expect("writing the schema");
+    }
+    let published = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        published == wanted,
+        "{SCENARIO_SCHEMA_FILE} differs from bench/src/scenario/file.rs; if only optional keys are new, publish it with\n\
+         UPDATE_SCHEMA=1 cargo test -p bench the_published_schema"
+    );
+    let validator = jsonschema::validator_for(&schema).expect("a schema");
+    for Embedded { name, text } in EMBEDDED {
+        let value: serde_json::Value = toml::from_str(text).expect("TOML");
+        let errors: Vec<String> = validator.iter_errors(&value).map(|error| error.to_string()).collect();
+        assert_eq!(errors, Vec::<String>::new(), "{name}");
+    }
+    assert!(!validator.is_valid(&serde_json::json!({ "name": "mine", "horizn": "1 s" })));
+}

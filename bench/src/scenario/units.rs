@@ -1,6 +1,7 @@
-//! Rates, times, sizes and lengths as a person writes them: "10 Gbit/s", "25 us", "1 MB", "100 packets".
+//! Rates, times, sizes, lengths and names as a person writes them: "10 Gbit/s", "25 us", "1 MB", "100 packets".
 
 use dataplane_queue::{Limit, SimTime};
+use dataplane_transports::{ControllerKind, controllers::UnknownController};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -132,6 +133,20 @@ impl TryFrom<String> for Length {
         bytes
             .map(|bytes| Length(Limit::Bytes(bytes)))
             .map_err(|why| format!("{why}, or packets"))
+    }
+}
+
+/// Who decides how much may be in flight, by the name that transports know it by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+pub struct Controller(#[schemars(with = "String")] pub ControllerKind);
+
+impl TryFrom<String> for Controller {
+    type Error = String;
+    fn try_from(name: String) -> Result<Controller, String> {
+        name.parse()
+            .map(Controller)
+            .map_err(|error: UnknownController| error.to_string())
     }
 }
 

@@ -1,0 +1,21 @@
+//! Where transports meet the packet simulator: flows on hosts, and what comes of them.
+//!
+//! ```text
+//!   scenario file ─▶ Point (one arm, one value) ─▶ Setup ─▶ PacketSim<Hosts> ─▶ Outcome ─▶ metrics of a row
+//! ```
+//!
+//! The simulator knows no protocol and transports know no simulator. [`Hosts`] is the edge between them: a flow is a number,
+//! its halves lie in two vectors, and nothing is looked up in a map on the way of a packet.
+
+mod hosts;
+mod outcome;
+mod point;
+mod setup;
+
+pub use hosts::{Header, Hosts};
+pub use outcome::{Outcome, QueryRecord};
+pub use point::{Point, points};
+pub use setup::{Flow, FlowKind, FlowOptions, Query, Setup};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,556 @@
+//! From a scenario file to setups: one for each arm and each value of what is varied.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use dataplane_queue::{
+    CoDelOptions, Discipline, DropTailOptions, FqCoDelOptions, Limit, Marking, RedOptions, Sharing, TrimmingOptions,
+};
+use dataplane_sim::{
+    SimTime,
+    packet::{Balance, Cable, Forwarding, HostOptions, LeafSpine, SwitchOptions, Topology},
+};
+use dataplane_transports::{
+    ControllerKind, EcnMode, Pacing, ReceiverOptions, SenderOptions, controllers::DctcpOptions,
+};
+
+use super::setup::{Flow, FlowKind, FlowOptions, Query, Setup};
+use crate::scenario::{
+    file::{
+        Arm, BalanceKind, LoadFile, LoadKind, MarkWhen, QueueFile, QueueKind, ScenarioFile, TcpBase, TcpFile,
+        TopologyKind, Varied,
+    },
+    units::Size,
+};
+
+/// One run of a scenario.
+#[derive(Clone, Copy, Debug)]
+pub struct Point<'a> {
+    file: &'a ScenarioFile,
+    /// The arm, if there is more than one way.
+    pub arm: Option<&'a Arm>,
+    /// The value of what is varied.
+    pub value: Option<f64>,
+}
+
+/// All runs of a scenario: for each value, each arm.
+pub fn points(file: &ScenarioFile) -> Vec<Point<'_>> {
+    let values: Vec<Option<f64>> = match &file.vary {
+        Some(vary) => vary.values.get_ref().iter().copied().map(Some).collect(),
+        None => vec![None],
+    };
+    let arms: Vec<Option<&Arm>> = match file.arm.is_empty() {
+        true => vec![None],
+        false => file.arm.iter().map(Some).collect(),
+    };
+    let with_arms = |value: Option<f64>| arms.clone().into_iter().map(move |arm| Point { file, arm, value });
+    values.into_iter().flat_map(with_arms).collect()
+}
+
+/// A question's frame, where a scenario does not say: a small request in one segment.
+const REQUEST_BYTES: u32 = 200;
+
+/// Endless flows are measured after this part of a run: they have found their windows by then.
+const WARM_UP_RATIO: f64 = 0.2;
+
+impl<'a> Point<'a> {
+    /// The run of `arm` at `value`.
+    ///
+    /// # Errors
+    /// No arm has that name.
+    pub fn of(file: &'a ScenarioFile, arm: &str, value: Option<f64>) -> anyhow::Result<Point<'a>> {
+        let found = file.arm.iter().find(|known| known.name == arm);
+        let arm = Some(found.with_context(|| format!("scenario {} has no arm {arm:?}", file.name))?);
+        Ok(Point { file, arm, value })
+    }
+
+    /// The same at another value.
+    pub fn with_value(self, value: Option<f64>) -> Point<'a> {
+        Point { value, ..self }
+    }
+
+    /// Arm and value, for people.
+    pub fn name(&self) -> String {
+        let arm = self.arm.map_or("", |arm| arm.name.as_str());
+        match self.value {
+            Some(value) => format!("{arm} {value}").trim().to_owned(),
+            None => arm.to_owned(),
+        }
+    }
+
+    /// What is simulated.
+    ///
+    /// # Errors
+    /// A topology that cannot be.
+    pub fn setup(&self, seed: u64) -> anyhow::Result<Setup> {
+        let topology = self.topology()?;
+        let tcp = self.arm.map_or(self.file.tcp, |arm| over(arm.tcp, self.file.tcp));
+        let mut builder = Builder {
+            point: *self,
+            hosts_count: topology.hosts_count,
+            options: vec![flow_options(&tcp)],
+            flows: Vec::new(),
+            queries: Vec::new(),
+            // The first load's receiver: where a queue grows.
+            watched_host: None,
+            seed,
+        };
+        for load in &self.file.load {
+            builder.load(load.get_ref(), &tcp);
+        }
+        let horizon = self.file.horizon.sim();
+        Ok(Setup {
+            watched_link: self.watched_link(&topology, builder.watched_host.unwrap_or(0)),
+            topology,
+            options: builder.options.into(),
+            flows: builder.flows.into(),
+            queries: builder.queries.into(),
+            horizon,
+            measured_from: SimTime::from_ps((horizon.as_ps() as f64 * WARM_UP_RATIO) as u64),
+            seed,
+        })
+    }
+
+    /// The value, if that is what is varied.
+    fn varied(&self, what: Varied) -> Option<f64> {
+        let vary = self.file.vary.as_ref().filter(|vary| vary.what == what);
+        vary.and(self.value)
+    }
+
+    fn topology(&self) -> anyhow::Result<Topology> {
+        let file = &self.file.topology;
+        let delay = |span: SimTime| match self.varied(Varied::DelayUs) {
+            Some(us) => SimTime::from_ns((us * 1e3).round() as u64),
+            None => span,
+        };
+        let kind = *file.kind.get_ref();
+        let has_core = !matches!(kind, TopologyKind::Pair | TopologyKind::Star);
+        let loss_ratio = self
+            .varied(Varied::LossRatio)
+            .or(file.loss_ratio.as_ref().map(|ratio| *ratio.get_ref()));
+        let edge = Cable {
+            loss_ratio: if has_core { 0.0 } else { loss_ratio.unwrap_or(0.0) },
+            ..Cable::new(
+                file.rate.bits_per_sec,
+                if has_core {
+                    file.delay.sim()
+                } else {
+                    delay(file.delay.sim())
+                },
+            )
+        };
+        let core = Cable {
+            loss_ratio: loss_ratio.unwrap_or(0.0),
+            ..Cable::new(
+                file.core_rate.unwrap_or(file.rate).bits_per_sec,
+                delay(file.core_delay.unwrap_or(file.delay).sim()),
+            )
+        };
+        let host = HostOptions {
+            tx_latency: self.file.host.tx_latency.map_or(SimTime::ZERO, |span| span.sim()),
+            rx_latency: self.file.host.rx_latency.map_or(SimTime::ZERO, |span| span.sim()),
+            ..HostOptions::default()
+        };
+        let switch = self.switch();
+        let count = |value: Option<u32>| value.unwrap_or(0);
+        let topology = match kind {
+            TopologyKind::Pair => Topology::pair(edge, host),
+            TopologyKind::Star => Topology::star(
+                count(file.hosts.as_ref().map(|hosts| *hosts.get_ref())),
+                edge,
+                host,
+                switch,
+            ),
+            TopologyKind::Dumbbell => {
+                Topology::dumbbell((count(file.left), count(file.right)), edge, core, host, switch)
+            }
+            TopologyKind::LeafSpine => {
+                let shape = LeafSpine {
+                    leaves_count: count(file.leaves),
+                    hosts_per_leaf: count(file.hosts_per_leaf),
+                    spines_count: count(file.spines),
+                };
+                Topology::leaf_spine(shape, edge, core, host, switch)
+            }
+            TopologyKind::FatTree => Topology::fat_tree(count(file.k), edge, host, switch),
+        };
+        topology.with_context(|| format!("the topology of scenario {}", self.file.name))
+    }
+
+    fn switch(&self) -> SwitchOptions {
+        let file = &self.file.switch;
+        let queue = self.arm.and_then(|arm| arm.queue).unwrap_or(file.queue);
+        let sharing = match file.memory {
+            Some(Size { bytes }) => Sharing::Dynamic {
+                memory_bytes: bytes,
+                alpha: file.alpha.unwrap_or(1.0),
+            },
+            None => Sharing::Static,
+        };
+        SwitchOptions {
+            discipline: self.discipline(&queue),
+            sharing,
+            forwarding: if file.cut_through {
+                Forwarding::CutThrough
+            } else {
+                Forwarding::StoreAndForward
+            },
+            balance: match file.balance {
+                BalanceKind::FlowHash => Balance::FlowHash,
+                BalanceKind::SprayRandom => Balance::SprayRandom,
+                BalanceKind::SprayRoundRobin => Balance::SprayRoundRobin,
+            },
+            returns_headers: queue.kind == QueueKind::Trimming,
+            latency: file.latency.map_or(SimTime::ZERO, |span| span.sim()),
+        }
+    }
+
+    fn discipline(&self, queue: &QueueFile) -> Discipline {
+        let packets = |value: f64| Limit::Packets(value as u32);
+        let limit = self
+            .varied(Varied::LimitPackets)
+            .map(packets)
+            .or(queue.limit.map(|length| length.0));
+        let limit = limit.unwrap_or(Limit::Packets(100));
+        let mark_at = self
+            .varied(Varied::MarkAtPackets)
+            .map(packets)
+            .or(queue.mark_at.map(|length| length.0));
+        let marking = match (mark_at, queue.mark_when) {
+            (None, _) => Marking::Never,
+            (Some(threshold), MarkWhen::Enqueue) => Marking::AtEnqueue(threshold),
+            (Some(threshold), MarkWhen::Dequeue) => Marking::AtDequeue(threshold),
+        };
+        let defaults = CoDelOptions::default();
+        let codel = CoDelOptions {
+            limit,
+            target: queue.target.map_or(defaults.target, |span| span.sim()),
+            interval: queue.interval.map_or(defaults.interval, |span| span.sim()),
+            marks: queue.marks,
+            ..defaults
+        };
+        match queue.kind {
+            QueueKind::DropTail => Discipline::DropTail(DropTailOptions { limit, marking }),
+            QueueKind::Priority => Discipline::Priority(DropTailOptions { limit, marking }),
+            QueueKind::Codel => Discipline::CoDel(codel),
+            QueueKind::FqCodel => Discipline::FqCoDel(FqCoDelOptions {
+                packets_max: match limit {
+                    Limit::Packets(packets) => packets,
+                    Limit::Bytes(bytes) => u32::try_from(bytes / u64::from(FRAME_BYTES)).unwrap_or(u32::MAX),
+                },
+                codel,
+                ..FqCoDelOptions::default()
+            }),
+            QueueKind::Red => Discipline::Red(RedOptions {
+                limit,
+                min_packets: queue.min_packets.unwrap_or(5.0),
+                max_packets: queue.max_packets.unwrap_or(15.0),
+                max_p: queue.max_p.unwrap_or(0.1),
+                weight_exponent: queue.weight_exponent.unwrap_or(9),
+                is_gentle: queue.gentle,
+                marks: queue.marks,
+                packet_time: SimTime::from_ps(
+                    u64::from(FRAME_BYTES) * 8_000_000_000_000 / self.file.topology.rate.bits_per_sec,
+                ),
+            }),
+            QueueKind::Trimming => Discipline::Trimming(TrimmingOptions {
+                data: limit,
+                // As many bytes as the data's, SIGCOMM 2017, section 3.1.
+                headers: match limit {
+                    Limit::Packets(packets) => Limit::Bytes(u64::from(packets) * 9_000),
+                    bytes => bytes,
+                },
+                headers_per_data: 10,
+            }),
+        }
+    }
+
+    /// The link whose queue is worth looking at: between a dumbbell's switches, otherwise the last one to `host`.
+    fn watched_link(&self, topology: &Topology, host: u32) -> u32 {
+        let last = |to: u32| {
+            topology
+                .links
+                .iter()
+                .position(|link| link.to == to)
+                .map_or(0, |link| link as u32)
+        };
+        match self.file.topology.kind.get_ref() {
+            TopologyKind::Dumbbell => {
+                let switches = (topology.hosts_count, topology.hosts_count + 1);
+                topology.link_between(switches.0, switches.1).unwrap_or(0)
+            }
+            _ => last(host),
+        }
+    }
+}
+
+/// A full frame of Ethernet without its check sequence.
+const FRAME_BYTES: u32 = 1_514;
+
+struct Builder<'a> {
+    point: Point<'a>,
+    hosts_count: u32,
+    options: Vec<FlowOptions>,
+    flows: Vec<Flow>,
+    queries: Vec<Query>,
+    watched_host: Option<u32>,
+    seed: u64,
+}
+
+impl Builder<'_> {
+    fn load(&mut self, load: &LoadFile, tcp: &TcpFile) {
+        let options = match load.tcp {
+            None => 0,
+            Some(own) => {
+                self.options.push(flow_options(&over(own, *tcp)));
+                (self.options.len() - 1) as u8
+            }
+        };
+        let start = load.start.map_or(SimTime::ZERO, |span| span.sim());
+        let number = |value: &Option<serde_spanned::Spanned<u32>>| value.as_ref().map(|value| *value.get_ref());
+        let bytes = load.bytes.map(|size| size.bytes);
+        match load.kind {
+            LoadKind::Incast => {
+                let client = number(&load.client).unwrap_or(0);
+                let servers = self
+                    .point
+                    .varied(Varied::Servers)
+                    .map_or(number(&load.servers).unwrap_or(1), |n| n as u32);
+                let each = bytes.unwrap_or_else(|| {
+                    let total = load.bytes_total.map_or(0, |size| size.bytes);
+                    (total / u64::from(servers)).max(1)
+                });
+                let first = number(&load.first_server).unwrap_or((client + 1) % self.hosts_count);
+                let hosts = self.others(client, first).take(servers as usize).collect();
+                self.query(load, client, hosts, each, options, start);
+            }
+            LoadKind::AllToAll => {
+                let mut random = Shuffle(self.seed);
+                for client in 0..self.hosts_count {
+                    let mut hosts: Vec<u32> = (0..self.hosts_count).filter(|host| *host != client).collect();
+                    // Were all to ask in the order of numbers, no two would ask the same host at the same time.
+                    random.shuffle(&mut hosts);
+                    self.query(load, client, hosts, bytes.unwrap_or(1), options, start);
+                }
+            }
+            LoadKind::Long => {
+                let (from, to) = (number(&load.from).unwrap_or(0), number(&load.to).unwrap_or(1));
+                self.watched_host.get_or_insert(to);
+                let flows = self
+                    .point
+                    .varied(Varied::Flows)
+                    .map_or(number(&load.flows).unwrap_or(1), |n| n as u32);
+                let stagger = load.stagger.map_or(SimTime::ZERO, |span| span.sim());
+                let mut start = start;
+                for from in self.senders(from, to).into_iter().cycle().take(flows as usize) {
+                    let kind = FlowKind::Endless { start };
+                    self.flows.push(Flow {
+                        from,
+                        to,
+                        options,
+                        kind,
+                    });
+                    start += stagger;
+                }
+            }
+            LoadKind::Flows => {
+                for flow in &load.list {
+                    let start = start + flow.start.map_or(SimTime::ZERO, |span| span.sim());
+                    let (from, to) = (*flow.from.get_ref(), *flow.to.get_ref());
+                    self.watched_host.get_or_insert(to);
+                    let kind = FlowKind::Finite {
+                        bytes: flow.bytes.bytes,
+                        start,
+                    };
+                    self.flows.push(Flow {
+                        from,
+                        to,
+                        options,
+                        kind,
+                    });
+                }
+            }
+            LoadKind::Permutation => {
+                // One cycle through all hosts in a drawn order: nobody sends to itself, everybody receives once.
+                let mut order: Vec<u32> = (0..self.hosts_count).collect();
+                Shuffle(self.seed).shuffle(&mut order);
+                for (index, &from) in order.iter().enumerate() {
+                    let to = order[(index + 1) % order.len()];
+                    self.watched_host.get_or_insert(to);
+                    let kind = FlowKind::Finite {
+                        bytes: bytes.unwrap_or(1),
+                        start,
+                    };
+                    self.flows.push(Flow {
+                        from,
+                        to,
+                        options,
+                        kind,
+                    });
+                }
+            }
+        }
+    }
+
+    /// All hosts but one, round and round, from `first` on.
+    fn others(&self, not: u32, first: u32) -> impl Iterator<Item = u32> + use<> {
+        let hosts_count = self.hosts_count;
+        (first..hosts_count)
+            .chain(0..first)
+            .cycle()
+            .filter(move |host| *host != not)
+    }
+
+    /// The hosts that send long flows: from `from` on, those on the same side as it.
+    fn senders(&self, from: u32, to: u32) -> Vec<u32> {
+        let end = match (self.point.file.topology.kind.get_ref(), self.point.file.topology.left) {
+            (TopologyKind::Dumbbell, Some(left)) if from < left => left,
+            _ => self.hosts_count,
+        };
+        (from..end).filter(|host| *host != to).collect()
+    }
+
+    fn query(
+        &mut self,
+        load: &LoadFile,
+        client: u32,
+        servers: Vec<u32>,
+        answer_bytes: u64,
+        options: u8,
+        start: SimTime,
+    ) {
+        self.watched_host.get_or_insert(client);
+        let query = self.queries.len() as u32;
+        let rounds_count = load.rounds.unwrap_or(1);
+        self.queries.push(Query {
+            client,
+            flows_first: self.flows.len() as u32,
+            flows_count: servers.len() as u32,
+            is_fresh: load.fresh,
+            answer_bytes,
+            rounds_count,
+            start,
+            pause: load.pause.map_or(SimTime::ZERO, |span| span.sim()),
+            jitter: load.jitter.map_or(SimTime::ZERO, |span| span.sim()),
+            request_bytes: load.request.map_or(REQUEST_BYTES, |size| size.bytes as u32),
+        });
+        let kind = FlowKind::Answer { query };
+        for _ in 0..if load.fresh { rounds_count } else { 1 } {
+            self.flows.extend(servers.iter().map(|&from| Flow {
+                from,
+                to: client,
+                options,
+                kind,
+            }));
+        }
+    }
+}
+
+/// Draws for a shuffle (SplitMix64, as in `dataplane-queue`).
+struct Shuffle(u64);
+
+impl Shuffle {
+    fn shuffle(&mut self, hosts: &mut [u32]) {
+        for last in (1..hosts.len()).rev() {
+            hosts.swap(last, self.below(last + 1));
+        }
+    }
+
+    fn below(&mut self, count: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) % count as u64) as usize
+    }
+}
+
+/// What `own` says, and the rest from `base`.
+fn over(own: TcpFile, base: TcpFile) -> TcpFile {
+    TcpFile {
+        base: own.base.or(base.base),
+        controller: own.controller.or(base.controller),
+        ecn: own.ecn.or(base.ecn),
+        dctcp_gain: own.dctcp_gain.or(base.dctcp_gain),
+        mss: own.mss.or(base.mss),
+        initial_window: own.initial_window.or(base.initial_window),
+        receive_window: own.receive_window.or(base.receive_window),
+        sack: own.sack.or(base.sack),
+        rack: own.rack.or(base.rack),
+        tlp: own.tlp.or(base.tlp),
+        frto: own.frto.or(base.frto),
+        limited_transmit: own.limited_transmit.or(base.limited_transmit),
+        prr: own.prr.or(base.prr),
+        timestamps: own.timestamps.or(base.timestamps),
+        rto_min: own.rto_min.or(base.rto_min),
+        rto_max: own.rto_max.or(base.rto_max),
+        rto_initial: own.rto_initial.or(base.rto_initial),
+        rto_randomised: own.rto_randomised.or(base.rto_randomised),
+        timer_tick: own.timer_tick.or(base.timer_tick),
+        ack_delay: own.ack_delay.or(base.ack_delay),
+        quick_acks: own.quick_acks.or(base.quick_acks),
+        pacing: own.pacing.or(base.pacing),
+        idle_restart: own.idle_restart.or(base.idle_restart),
+    }
+}
+
+/// The two halves of a flow as a file wants them.
+fn flow_options(tcp: &TcpFile) -> FlowOptions {
+    let (mut sender, mut receiver) = match tcp.base.unwrap_or_default() {
+        TcpBase::Rfc => (SenderOptions::default(), ReceiverOptions::default()),
+        TcpBase::Linux2008 => (SenderOptions::linux_2008(), ReceiverOptions::linux_2008()),
+        TcpBase::Linux2026 => (SenderOptions::linux_2026(), ReceiverOptions::linux_2026()),
+    };
+    let controller = tcp
+        .controller
+        .map_or(ControllerKind::NewReno, |controller| controller.0);
+    let ecn = match (controller, tcp.ecn) {
+        (ControllerKind::Dctcp, None | Some(true)) => EcnMode::Dctcp,
+        (_, Some(true)) => EcnMode::Classic,
+        _ => EcnMode::Off,
+    };
+    (sender.ecn, receiver.ecn) = (ecn, ecn);
+    let set = |value: Option<bool>, into: &mut bool| *into = value.unwrap_or(*into);
+    let set_time = |value: Option<crate::scenario::units::Span>, into: &mut Duration| {
+        *into = value.map_or(*into, |span| span.duration());
+    };
+    set(tcp.sack, &mut sender.sack);
+    set(tcp.rack, &mut sender.rack);
+    set(tcp.tlp, &mut sender.tlp);
+    set(tcp.frto, &mut sender.frto);
+    set(tcp.limited_transmit, &mut sender.limited_transmit);
+    set(tcp.prr, &mut sender.prr);
+    set(tcp.timestamps, &mut sender.timestamps);
+    set(tcp.rto_randomised, &mut sender.rto_randomised);
+    set(tcp.idle_restart, &mut sender.idle_restart);
+    set_time(tcp.rto_min, &mut sender.rto_min);
+    set_time(tcp.rto_max, &mut sender.rto_max);
+    set_time(tcp.rto_initial, &mut sender.rto_initial);
+    set_time(tcp.timer_tick, &mut sender.timer_tick);
+    set_time(tcp.timer_tick, &mut receiver.timer_tick);
+    set_time(tcp.ack_delay, &mut receiver.ack_delay);
+    receiver.sack = sender.sack;
+    sender.ack_delay_max = sender.ack_delay_max.max(receiver.ack_delay);
+    if let Some(mss) = tcp.mss {
+        (sender.mss_bytes, receiver.mss_bytes) = (mss.bytes as u32, mss.bytes as u32);
+    }
+    sender.initial_window_segments = tcp.initial_window.unwrap_or(sender.initial_window_segments);
+    receiver.quick_acks_count = tcp.quick_acks.unwrap_or(receiver.quick_acks_count);
+    receiver.window_bytes = tcp
+        .receive_window
+        .map_or(receiver.window_bytes, |size| size.bytes as u32);
+    sender.pacing = match tcp.pacing {
+        Some(true) => Pacing::Window,
+        Some(false) => Pacing::Off,
+        None => sender.pacing,
+    };
+    let dctcp = tcp.dctcp_gain.map(|gain| DctcpOptions {
+        gain: gain as f32,
+        ..DctcpOptions::default()
+    });
+    FlowOptions {
+        sender,
+        receiver,
+        controller,
+        dctcp,
+    }
+}

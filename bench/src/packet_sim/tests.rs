@@ -1,0 +1,152 @@
+//! Flows over the simulated network: nothing is lost from the count, and the same seed is the same run.
+
+use std::sync::atomic::AtomicBool;
+
+use dataplane_sim::{
+    SimTime,
+    packet::{Computing, Grouping},
+};
+
+use super::*;
+use crate::scenario::file::ScenarioFile;
+
+static NEVER: AtomicBool = AtomicBool::new(false);
+
+fn parse(text: &str) -> ScenarioFile {
+    ScenarioFile::parse("test", text).unwrap_or_else(|problem| panic!("{problem}"))
+}
+
+fn incast(servers: u32, rest: &str) -> ScenarioFile {
+    parse(&format!(
+        r#"
+        name = "test"
+        title = "test"
+        horizon = "60 s"
+        topology = {{ kind = "star", hosts = 9, rate = "1 Gbit/s", delay = "20 us" }}
+        tcp = {{ rto_min = "10 ms", ack_delay = "1 ms", initial_window = 2 }}
+        [[load]]
+        kind = "incast"
+        servers = {servers}
+        bytes = "100 KB"
+        rounds = 3
+        {rest}
+        "#
+    ))
+}
+
+#[test]
+fn every_answer_arrives_whole_and_no_faster_than_the_wire() {
+    for servers in [1, 8, 40] {
+        let file = incast(servers, "");
+        let setup = points(&file)[0].setup(7).expect("a setup");
+        let outcome = setup.run(&NEVER);
+        assert_eq!((outcome.rounds.len(), outcome.unfinished_count), (3, 0));
+        assert_eq!(outcome.answered_bytes, u64::from(servers) * 3 * 100_000);
+        let wire_mbit_per_sec = 1_000.0 * 1_448.0 / 1_526.0;
+        let goodput = outcome.metric("goodput_mbit_per_sec").expect("answers");
+        assert!(
+            goodput > 10.0 && goodput <= wire_mbit_per_sec,
+            "{goodput} Mbit/s from {servers}"
+        );
+    }
+}
+
+#[test]
+fn fresh_connections_begin_with_their_initial_window() {
+    let took = |rest: &str| {
+        let file = incast(1, rest);
+        let rounds = points(&file)[0].setup(7).expect("a setup").run(&NEVER).rounds_ns();
+        assert_eq!(rounds.len(), 3);
+        rounds[2]
+    };
+    assert!(
+        took("fresh = true") > took(""),
+        "a window that has grown needs fewer round trips"
+    );
+}
+
+#[test]
+fn a_timeout_is_counted_in_the_round_that_it_fell_into() {
+    let file = incast(40, "");
+    let outcome = points(&file)[0].setup(7).expect("a setup").run(&NEVER);
+    assert!(outcome.timeouts_count > 0, "40 answers do not fit into 100 packets");
+    let slow = outcome
+        .rounds_ns()
+        .iter()
+        .map(|ns| *ns > 30_000_000 + 10_000_000)
+        .collect::<Vec<_>>();
+    for (is_slow, timed_out) in slow.iter().zip(&outcome.timed_out) {
+        assert!(
+            !is_slow || *timed_out,
+            "{:?} and {:?}",
+            outcome.rounds_ns(),
+            outcome.timed_out
+        );
+    }
+}
+
+#[test]
+fn long_flows_share_a_link_and_are_measured_after_they_have_begun() {
+    let file = parse(
+        r#"
+        name = "test"
+        title = "test"
+        horizon = "500 ms"
+        topology = { kind = "dumbbell", left = 2, right = 2, rate = "10 Gbit/s", core_rate = "1 Gbit/s", delay = "20 us" }
+        switch = { queue = { mark_at = "20 packets" } }
+        tcp = { controller = "dctcp" }
+        load = [{ kind = "long", from = 0, to = 2, flows = 2 }]
+        "#,
+    );
+    let outcome = points(&file)[0].setup(1).expect("a setup").run(&NEVER);
+    let goodput = outcome.metric("long_goodput_mbit_per_sec").expect("flows");
+    assert!((900.0..950.0).contains(&goodput), "{goodput} Mbit/s");
+    assert!(
+        outcome
+            .metric("fairness")
+            .is_some_and(|jain| (0.5..=1.0).contains(&jain))
+    );
+}
+
+#[test]
+fn threads_groups_and_repetition_change_nothing() {
+    let file = parse(
+        r#"
+        name = "test"
+        title = "test"
+        horizon = "1 s"
+        topology = { kind = "fat-tree", k = 4, rate = "1 Gbit/s", delay = "5 us" }
+        tcp = { rto_min = "1 ms" }
+        load = [{ kind = "permutation", bytes = "200 KB" }]
+        "#,
+    );
+    let setup = points(&file)[0].setup(3).expect("a setup");
+    let run = |threads_count, grouping| {
+        let outcome = setup.run_with(
+            Computing {
+                threads_count,
+                grouping,
+            },
+            SimTime::ZERO,
+            &NEVER,
+        );
+        assert_eq!((outcome.completions.len(), outcome.unfinished_count), (16, 0));
+        (outcome.hash, outcome.completions.clone())
+    };
+    let one = run(1, Grouping::One);
+    for (threads, grouping) in [(1, Grouping::One), (1, Grouping::ByTopology), (2, Grouping::ByTopology)] {
+        assert_eq!(run(threads, grouping), one, "{threads} threads, {grouping:?}");
+    }
+    let other = points(&file)[0].setup(4).expect("a setup").run(&NEVER);
+    assert_ne!(other.hash, one.0, "another seed is another run");
+}
+
+/// What the estimate of a scenario's memory assumes.
+#[test]
+fn an_idle_flow_takes_less_than_was_assumed() {
+    let both = size_of::<dataplane_transports::Sender<dataplane_transports::AnyController>>()
+        + size_of::<dataplane_transports::Receiver>()
+        + 2 * size_of::<Flow>()
+        + 32;
+    assert!(both <= 2_048, "{both} bytes");
+}
