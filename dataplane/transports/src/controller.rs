@@ -103,6 +103,8 @@ pub struct LossSample {
 /// One segment found lost, for controllers that count them (BBRv3).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LostPacket {
+    /// When that was found.
+    pub now_ns: u64,
     /// Its payload.
     pub bytes: u64,
     /// Bytes in flight when it was sent, itself included.

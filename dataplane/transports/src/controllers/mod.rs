@@ -1,16 +1,23 @@
 //! The congestion controllers, one file each, and [`AnyController`], which is whichever a scenario names.
 
+mod bbr1;
+mod bbr3;
 mod cubic;
 mod dctcp;
 mod hystart;
+mod max_filter;
 mod newreno;
+mod swift;
 
 use std::{fmt, str::FromStr};
 
 pub use self::{
+    bbr1::Bbr1,
+    bbr3::Bbr3,
     cubic::{BETA as CUBIC_BETA, C as CUBIC_C, Cubic, CubicOptions},
     dctcp::{Dctcp, DctcpOptions},
     newreno::NewReno,
+    swift::{Swift, SwiftOptions},
 };
 use crate::{AckSample, Controller, LossSample, LostPacket, SenderOptions};
 
@@ -86,6 +93,12 @@ controllers! {
     Cubic "cubic" => |options| Cubic::new(options.mss_bytes, options.initial_window_bytes(), CubicOptions::default());
     /// RFC 8257. The flow's two halves need [`crate::EcnMode::Dctcp`].
     Dctcp "dctcp" => |options| Dctcp::new(options.mss_bytes, options.initial_window_bytes(), DctcpOptions::default());
+    /// BBR of 2016.
+    Bbr1 "bbr1" => |options| Bbr1::new(options.mss_bytes, options.initial_window_bytes(), options.seed);
+    /// draft-ietf-ccwg-bbr.
+    Bbr3 "bbr3" => |options| Bbr3::new(options.mss_bytes, options.initial_window_bytes(), options.seed);
+    /// SIGCOMM'20.
+    Swift "swift" => |options| Swift::new(options.mss_bytes, options.initial_window_bytes(), SwiftOptions::default());
 }
 
 impl fmt::Display for ControllerKind {

@@ -4,7 +4,7 @@ pub mod receiver;
 pub mod segment;
 pub mod sender;
 
-mod ranges;
+pub(crate) mod ranges;
 mod rtt;
 mod scoreboard;
 pub(crate) mod timer;

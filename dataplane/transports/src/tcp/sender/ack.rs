@@ -103,7 +103,18 @@ impl<C: Controller> Sender<C> {
             phase: self.phase,
             rate,
         });
+        self.pace_fraction_anew();
         self.settle_timers(now_ns, &seen, reorder_at_ns);
+    }
+
+    /// Below one segment the pause is the window, so it changes with it: the next segment leaves as late after the last as the window
+    /// of now says, not the one of then (Swift, SIGCOMM'20 §3.5).
+    #[inline]
+    fn pace_fraction_anew(&mut self) {
+        if self.controller.window_bytes() < u64::from(self.config.mss_bytes) {
+            self.send_at_ns = self.last_sent_ns;
+            self.pace(self.last_sent_ns, self.config.mss_bytes);
+        }
     }
 
     /// The cumulative ack moves on.
@@ -236,13 +247,13 @@ impl<C: Controller> Sender<C> {
             return self.mark_lost_by_time(now_ns);
         }
         if self.config.sack && self.phase != Phase::Loss {
-            self.mark_lost_by_count();
+            self.mark_lost_by_count(now_ns);
         }
         NEVER
     }
 
     /// A record is lost, for the first time or again.
-    pub(super) fn mark_lost(&mut self, index: usize) {
+    pub(super) fn mark_lost(&mut self, now_ns: u64, index: usize) {
         let record = *self.board.get(index);
         if record.flags & (LOST | RESENT) == LOST {
             return;
@@ -250,6 +261,7 @@ impl<C: Controller> Sender<C> {
         self.board.set_flags(index, (record.flags | LOST) & !RESENT);
         self.lost_bytes += u64::from(record.len_bytes);
         self.controller.on_packet_lost(&LostPacket {
+            now_ns,
             bytes: record.len_bytes.into(),
             tx_in_flight_bytes: record.tx_in_flight_bytes.into(),
             lost_since_bytes: self.lost_bytes - record.lost_bytes,

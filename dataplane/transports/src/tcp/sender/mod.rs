@@ -200,6 +200,10 @@ impl<C: Controller> Sender<C> {
         let now_ns = now.as_ns();
         self.is_paced_out = now_ns < self.send_at_ns && !self.done();
         if self.is_paced_out || self.done() {
+            if self.is_paced_out && self.window_bytes() < u64::from(self.config.mss_bytes) {
+                // Below one segment the pause is the window.
+                self.window_limited_end = self.nxt;
+            }
             return None;
         }
         if std::mem::take(&mut self.probe_due) && self.may_probe() {
@@ -360,15 +364,21 @@ impl<C: Controller> Sender<C> {
         self.last_sent_ns = now_ns;
         self.stats.segments_count += 1;
         self.prr.out_bytes += u64::from(segment.len_bytes);
-        if let Some(bytes_per_sec) = self.pacing_bytes_per_sec() {
-            let gap_ns = u128::from(segment.len_bytes) * NS_PER_SEC / u128::from(bytes_per_sec.max(1));
-            let gap_ns = u64::try_from(gap_ns).unwrap_or(NEVER);
-            self.send_at_ns = self.send_at_ns.max(now_ns).saturating_add(gap_ns);
-        }
+        self.pace(now_ns, segment.len_bytes);
         if matches!(self.timer, Timer::None | Timer::Probe | Timer::Persist) {
             self.start_timer(now_ns);
         }
         segment
+    }
+
+    /// The next segment leaves when this one's bytes have passed at the rate.
+    #[inline]
+    fn pace(&mut self, now_ns: u64, len_bytes: u32) {
+        if let Some(bytes_per_sec) = self.pacing_bytes_per_sec() {
+            let gap_ns = u128::from(len_bytes) * NS_PER_SEC / u128::from(bytes_per_sec.max(1));
+            let gap_ns = u64::try_from(gap_ns).unwrap_or(NEVER);
+            self.send_at_ns = self.send_at_ns.max(now_ns).saturating_add(gap_ns);
+        }
     }
 
     #[inline]

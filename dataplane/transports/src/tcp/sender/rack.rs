@@ -109,7 +109,7 @@ impl<C: Controller> Sender<C> {
             }
             let lost_at_ns = record.sent_ns.saturating_add(wait_ns);
             if lost_at_ns <= now_ns {
-                self.mark_lost(index);
+                self.mark_lost(now_ns, index);
             } else if next_ns == NEVER || lost_at_ns > next_ns {
                 // The last of them: one wake for all, as in Linux (`tcp_rack_detect_loss`).
                 next_ns = lost_at_ns;
@@ -119,7 +119,7 @@ impl<C: Controller> Sender<C> {
     }
 
     /// RFC 6675's IsLost: three segments above it have arrived. For flows without RACK.
-    pub(super) fn mark_lost_by_count(&mut self) {
+    pub(super) fn mark_lost_by_count(&mut self, now_ns: u64) {
         if self.board.sacked_count() < DUP_THRESHOLD {
             return;
         }
@@ -137,7 +137,7 @@ impl<C: Controller> Sender<C> {
         let from = self.board.index_of(self.marked_end);
         for lost in from..index {
             if !self.board.get(lost).is(SACKED | LOST) {
-                self.mark_lost(lost);
+                self.mark_lost(now_ns, lost);
             }
         }
         self.marked_end = self.marked_end.max(lost_end);

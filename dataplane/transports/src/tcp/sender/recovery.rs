@@ -49,11 +49,11 @@ impl<C: Controller> Sender<C> {
                 if self.phase == Phase::Cwr && self.is_cwr_over() {
                     self.phase = Phase::Open;
                 }
-                if self.is_loss_seen() {
+                if self.is_loss_seen(loss.now_ns) {
                     self.enter_recovery(loss);
                 }
             }
-            Phase::Recovery => self.go_on_recovering(seen),
+            Phase::Recovery => self.go_on_recovering(seen, loss),
             Phase::Loss => self.go_on_after_timeout(seen, loss),
         }
         credit_bytes
@@ -83,7 +83,7 @@ impl<C: Controller> Sender<C> {
     }
 
     /// Something waits to be sent again, or three duplicate acks say that the first segment should.
-    fn is_loss_seen(&mut self) -> bool {
+    fn is_loss_seen(&mut self, now_ns: u64) -> bool {
         if self.board.to_resend_bytes() > 0 {
             return true;
         }
@@ -91,13 +91,13 @@ impl<C: Controller> Sender<C> {
         if !is_third || self.una < self.fast_retransmit_from {
             return false;
         }
-        self.mark_front_lost();
+        self.mark_front_lost(now_ns);
         true
     }
 
-    fn mark_front_lost(&mut self) {
+    fn mark_front_lost(&mut self, now_ns: u64) {
         if self.board.front().is_some_and(|front| !front.is(RESENT)) {
-            self.mark_lost(0);
+            self.mark_lost(now_ns, 0);
         }
     }
 
@@ -118,12 +118,12 @@ impl<C: Controller> Sender<C> {
         self.probe_due = false;
     }
 
-    fn go_on_recovering(&mut self, seen: &Seen) {
+    fn go_on_recovering(&mut self, seen: &Seen, loss: &LossSample) {
         if self.una >= self.recovery_end {
             self.leave_recovery();
         } else if !self.config.sack && seen.acked_bytes > 0 {
             // A partial ack: the next hole is right behind it (RFC 6582 §3.2 step 3).
-            self.mark_front_lost();
+            self.mark_front_lost(loss.now_ns);
         }
     }
 
@@ -159,7 +159,7 @@ impl<C: Controller> Sender<C> {
         }
         if is_over {
             self.leave_recovery();
-            if self.is_loss_seen() {
+            if self.is_loss_seen(loss.now_ns) {
                 self.enter_recovery(loss);
             }
         }

@@ -152,7 +152,7 @@ impl<C: Controller> Sender<C> {
             // RFC 8985 §6.3: with RACK what was sent just now is not lost yet.
             let is_recent = self.config.rack && index > 0 && self.was_sent_recently(record.sent_ns, now_ns);
             if !record.is(SACKED) && !is_recent {
-                self.mark_lost(index);
+                self.mark_lost(now_ns, index);
             }
         }
         self.controller.on_rto(&loss);

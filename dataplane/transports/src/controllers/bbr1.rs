@@ -1,0 +1,322 @@
+//! BBR, version 1: the window and the rate come from a model of the path, its bandwidth and its shortest round trip
+//! (Cardwell et al., CACM 2017; draft-cardwell-iccrg-bbr-congestion-control-00; Linux's net/ipv4/tcp_bbr.c).
+//!
+//! Left out: the detection of token-bucket policers, and the allowance for aggregated acks that Linux added later.
+
+use super::max_filter::MaxFilter;
+use crate::{AckSample, Controller, LossSample, Phase};
+
+/// 2/ln 2: doubles the rate each round trip (`bbr_high_gain`).
+const HIGH_GAIN: f64 = 2.885;
+const DRAIN_GAIN: f64 = 1.0 / HIGH_GAIN;
+/// `bbr_pacing_gain`: probes for a round trip, drains for another, cruises for six. The 1.25 is why 20 % of loss are its wall.
+const CYCLE: [f64; 8] = [1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0];
+const CWND_GAIN: f64 = 2.0;
+/// The filter of the bandwidth, in round trips (`bbr_bw_rtts`: two more than the cycle).
+const BW_ROUNDS: u64 = 10;
+/// `bbr_min_rtt_win_sec`, `bbr_probe_rtt_mode_ms`, `bbr_cwnd_min_target`.
+const MIN_RTT_WINDOW_NS: u64 = 10_000_000_000;
+const PROBE_RTT_NS: u64 = 200_000_000;
+const WINDOW_MIN_SEGMENTS: u64 = 4;
+/// `bbr_full_bw_thresh`, `bbr_full_bw_cnt`: the pipe is full if three round trips brought no quarter more.
+const FULL_BW_GROWTH: f64 = 1.25;
+const FULL_BW_ROUNDS: u32 = 3;
+/// `bbr_pacing_margin_percent`.
+const PACING_MARGIN: f64 = 0.99;
+/// Before the first sample the rate is that of the initial window in a millisecond (`bbr_init_pacing_rate_from_rtt`).
+const FIRST_RTT_NS: u64 = 1_000_000;
+/// Segments that the sending and the receiving host hold back (`bbr_quantization_budget`: three bursts).
+const QUANTUM_SEGMENTS: u64 = 3;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Startup,
+    Drain,
+    ProbeBw,
+    ProbeRtt,
+}
+
+/// BBRv1.
+#[derive(Clone, Copy, Debug)]
+pub struct Bbr1 {
+    mss_bytes: u64,
+    window_bytes: u64,
+    prior_window_bytes: u64,
+    rate: f64,
+    pacing_gain: f64,
+    cwnd_gain: f64,
+    bandwidth: MaxFilter,
+    /// `u64::MAX` before the first sample; and when it was measured.
+    min_rtt_ns: u64,
+    min_rtt_at_ns: u64,
+    /// Round trips, counted in delivered data.
+    round: u64,
+    round_end_bytes: u64,
+    full_bw: f64,
+    full_bw_rounds: u32,
+    cycle_at_ns: u64,
+    cycle_index: usize,
+    probe_rtt_ends_ns: Option<u64>,
+    probe_rtt_round_end_bytes: u64,
+    mode: Mode,
+    is_full: bool,
+    phase: Phase,
+    /// In the first round trip of a recovery only what arrives is replaced.
+    conserves_until_round: u64,
+    is_idle_restart: bool,
+}
+
+impl Bbr1 {
+    /// Begins with `initial_bytes`; `seed` says where in the cycle it begins to probe, so that flows do not do so together.
+    pub fn new(mss_bytes: u32, initial_bytes: u64, seed: u64) -> Bbr1 {
+        Bbr1 {
+            mss_bytes: mss_bytes.into(),
+            window_bytes: initial_bytes,
+            prior_window_bytes: 0,
+            rate: HIGH_GAIN * initial_bytes as f64 / FIRST_RTT_NS as f64 * 1e9,
+            pacing_gain: HIGH_GAIN,
+            cwnd_gain: HIGH_GAIN,
+            bandwidth: MaxFilter::default(),
+            min_rtt_ns: u64::MAX,
+            min_rtt_at_ns: 0,
+            round: 0,
+            round_end_bytes: 0,
+            full_bw: 0.0,
+            full_bw_rounds: 0,
+            cycle_at_ns: 0,
+            // Any but the draining phase (`bbr_reset_probe_bw_mode`).
+            cycle_index: (2 + seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize % 7) % CYCLE.len(),
+            probe_rtt_ends_ns: None,
+            probe_rtt_round_end_bytes: 0,
+            mode: Mode::Startup,
+            is_full: false,
+            phase: Phase::Open,
+            conserves_until_round: 0,
+            is_idle_restart: false,
+        }
+    }
+
+    /// The model's bandwidth, in bytes per second.
+    pub fn bandwidth_bytes_per_sec(&self) -> f64 {
+        self.bandwidth.get()
+    }
+
+    fn bdp_bytes(&self, gain: f64) -> u64 {
+        if self.min_rtt_ns == u64::MAX {
+            return self.window_bytes;
+        }
+        (gain * self.bandwidth.get() * self.min_rtt_ns as f64 / 1e9) as u64
+    }
+
+    fn least_window(&self) -> u64 {
+        WINDOW_MIN_SEGMENTS * self.mss_bytes
+    }
+
+    fn enter(&mut self, mode: Mode) {
+        self.mode = mode;
+        (self.pacing_gain, self.cwnd_gain) = match mode {
+            Mode::Startup => (HIGH_GAIN, HIGH_GAIN),
+            Mode::Drain => (DRAIN_GAIN, HIGH_GAIN),
+            Mode::ProbeBw => (CYCLE[self.cycle_index], CWND_GAIN),
+            Mode::ProbeRtt => (1.0, 1.0),
+        };
+    }
+
+    fn update_bandwidth(&mut self, ack: &AckSample) -> bool {
+        let is_round_start = ack.rate.prior_delivered_bytes >= self.round_end_bytes && ack.delivered_bytes > 0;
+        if is_round_start {
+            self.round_end_bytes = ack.delivered_total_bytes;
+            self.round += 1;
+        }
+        if let Some(bytes_per_sec) = ack.rate.bytes_per_sec() {
+            let bytes_per_sec = bytes_per_sec as f64;
+            if !ack.rate.is_app_limited || bytes_per_sec >= self.bandwidth.get() {
+                self.bandwidth.update(self.round, BW_ROUNDS, bytes_per_sec);
+            }
+        }
+        is_round_start
+    }
+
+    /// `bbr_check_full_bw_reached`.
+    fn check_full(&mut self, ack: &AckSample) {
+        if self.is_full || ack.rate.is_app_limited {
+            return;
+        }
+        if self.bandwidth.get() >= self.full_bw * FULL_BW_GROWTH {
+            self.full_bw = self.bandwidth.get();
+            self.full_bw_rounds = 0;
+            return;
+        }
+        self.full_bw_rounds += 1;
+        self.is_full = self.full_bw_rounds >= FULL_BW_ROUNDS;
+    }
+
+    /// `bbr_is_next_cycle_phase`.
+    fn advance_cycle(&mut self, ack: &AckSample) {
+        let is_full_length = ack.now_ns.saturating_sub(self.cycle_at_ns) > self.min_rtt_ns;
+        let is_next = match CYCLE[self.cycle_index] {
+            gain if gain > 1.0 => {
+                is_full_length && (ack.lost_bytes > 0 || ack.prior_in_flight_bytes >= self.bdp_bytes(gain))
+            }
+            gain if gain < 1.0 => is_full_length || ack.prior_in_flight_bytes <= self.bdp_bytes(1.0),
+            _ => is_full_length,
+        };
+        if is_next {
+            self.cycle_index = (self.cycle_index + 1) % CYCLE.len();
+            self.cycle_at_ns = ack.now_ns;
+            self.enter(Mode::ProbeBw);
+        }
+    }
+
+    /// `bbr_update_min_rtt`.
+    fn update_min_rtt(&mut self, ack: &AckSample, is_round_start: bool) {
+        let is_expired = ack.now_ns > self.min_rtt_at_ns + MIN_RTT_WINDOW_NS;
+        if let Some(rtt_ns) = ack.rtt_ns
+            && (rtt_ns <= self.min_rtt_ns || is_expired)
+        {
+            (self.min_rtt_ns, self.min_rtt_at_ns) = (rtt_ns, ack.now_ns);
+        }
+        if is_expired && !self.is_idle_restart && self.mode != Mode::ProbeRtt {
+            self.enter(Mode::ProbeRtt);
+            self.prior_window_bytes = self.prior_window_bytes.max(self.window_bytes);
+            self.probe_rtt_ends_ns = None;
+        }
+        if self.mode == Mode::ProbeRtt {
+            match self.probe_rtt_ends_ns {
+                None if ack.in_flight_bytes <= self.least_window() => {
+                    self.probe_rtt_ends_ns = Some(ack.now_ns + PROBE_RTT_NS);
+                    self.probe_rtt_round_end_bytes = ack.delivered_total_bytes;
+                }
+                Some(ends_ns) => {
+                    let is_round_over =
+                        is_round_start && ack.rate.prior_delivered_bytes >= self.probe_rtt_round_end_bytes;
+                    if is_round_over {
+                        self.probe_rtt_round_end_bytes = 0;
+                    }
+                    if ack.now_ns > ends_ns && self.probe_rtt_round_end_bytes == 0 {
+                        self.min_rtt_at_ns = ack.now_ns;
+                        self.restore_window();
+                        self.enter(if self.is_full { Mode::ProbeBw } else { Mode::Startup });
+                    }
+                }
+                None => {}
+            }
+        }
+        if ack.delivered_bytes > 0 {
+            self.is_idle_restart = false;
+        }
+    }
+
+    fn restore_window(&mut self) {
+        self.window_bytes = self.window_bytes.max(self.prior_window_bytes);
+        self.prior_window_bytes = 0;
+    }
+
+    /// `bbr_set_cwnd`.
+    fn set_window(&mut self, ack: &AckSample) {
+        let phase = ack.phase;
+        let was_recovering = matches!(self.phase, Phase::Recovery | Phase::Loss);
+        if ack.lost_bytes > 0 {
+            self.window_bytes = self.window_bytes.saturating_sub(ack.lost_bytes).max(self.mss_bytes);
+        }
+        if phase == Phase::Recovery && self.phase != Phase::Recovery {
+            // Packet conservation, for a round trip (`bbr_set_cwnd_to_recover_or_restore`).
+            self.conserves_until_round = self.round + 1;
+            self.round_end_bytes = ack.delivered_total_bytes;
+            self.window_bytes = ack.in_flight_bytes + ack.delivered_bytes.max(self.mss_bytes);
+        } else if was_recovering && matches!(phase, Phase::Open | Phase::Cwr) {
+            self.conserves_until_round = 0;
+            self.restore_window();
+        }
+        self.phase = phase;
+        if self.round < self.conserves_until_round && phase == Phase::Recovery {
+            self.window_bytes = self.window_bytes.max(ack.in_flight_bytes + ack.delivered_bytes);
+        } else {
+            let target = self.bdp_bytes(self.cwnd_gain) + QUANTUM_SEGMENTS * self.mss_bytes;
+            if self.is_full {
+                self.window_bytes = (self.window_bytes + ack.delivered_bytes).min(target);
+            } else if self.window_bytes < target || ack.delivered_total_bytes < 10 * self.mss_bytes {
+                self.window_bytes += ack.delivered_bytes;
+            }
+            self.window_bytes = self.window_bytes.max(self.least_window());
+        }
+        if self.mode == Mode::ProbeRtt {
+            self.window_bytes = self.window_bytes.min(self.least_window());
+        }
+    }
+}
+
+impl Controller for Bbr1 {
+    fn on_ack(&mut self, ack: &AckSample) {
+        let is_round_start = self.update_bandwidth(ack);
+        if self.mode == Mode::ProbeBw {
+            self.advance_cycle(ack);
+        }
+        if is_round_start {
+            self.check_full(ack);
+        }
+        if self.mode == Mode::Startup && self.is_full {
+            self.enter(Mode::Drain);
+        }
+        if self.mode == Mode::Drain && ack.in_flight_bytes <= self.bdp_bytes(1.0) {
+            self.cycle_at_ns = ack.now_ns;
+            self.enter(Mode::ProbeBw);
+        }
+        self.update_min_rtt(ack, is_round_start);
+        let rate = self.pacing_gain * self.bandwidth.get() * PACING_MARGIN;
+        if self.bandwidth.get() > 0.0 && (self.is_full || rate > self.rate) {
+            self.rate = rate;
+        }
+        self.set_window(ack);
+    }
+
+    /// A loss changes the window only for the time of the recovery: see `set_window`.
+    fn on_congestion(&mut self, _loss: &LossSample) {
+        self.prior_window_bytes = match (self.phase, self.mode) {
+            (Phase::Open | Phase::Cwr, mode) if mode != Mode::ProbeRtt => self.window_bytes,
+            _ => self.prior_window_bytes.max(self.window_bytes),
+        };
+    }
+
+    fn on_rto(&mut self, loss: &LossSample) {
+        self.on_congestion(loss);
+        self.phase = Phase::Loss;
+        self.full_bw = 0.0;
+        self.window_bytes = self.mss_bytes;
+    }
+
+    /// BBRv1 does not hear marks.
+    fn on_ecn(&mut self, _loss: &LossSample) {}
+
+    fn undo(&mut self) {
+        self.full_bw = 0.0;
+        self.full_bw_rounds = 0;
+        self.restore_window();
+    }
+
+    /// Idling is no reason to forget the path; it goes on at the model's rate.
+    fn on_idle_restart(&mut self, _now_ns: u64, _initial_bytes: u64) {
+        self.is_idle_restart = true;
+        if self.mode == Mode::ProbeBw {
+            self.rate = self.bandwidth.get() * PACING_MARGIN;
+        }
+    }
+
+    #[inline]
+    fn window_bytes(&self) -> u64 {
+        self.window_bytes
+    }
+
+    #[inline]
+    fn pacing_bytes_per_sec(&self) -> Option<u64> {
+        Some(self.rate as u64)
+    }
+
+    fn is_slow_start(&self) -> bool {
+        self.mode == Mode::Startup
+    }
+
+    fn rules_recovery(&self) -> bool {
+        true
+    }
+}
