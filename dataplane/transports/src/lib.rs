@@ -15,6 +15,7 @@
 
 mod controller;
 pub mod controllers;
+pub mod homa;
 pub mod ndp;
 mod options;
 mod tcp;

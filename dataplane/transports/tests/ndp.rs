@@ -86,7 +86,7 @@ impl Incast {
 
     fn is_lost(&mut self) -> bool {
         self.carried_count += 1;
-        self.lose_one_in > 0 && self.carried_count % self.lose_one_in == 0
+        self.lose_one_in > 0 && self.carried_count.is_multiple_of(self.lose_one_in)
     }
 
     fn settle_sender(&mut self, flow: usize) {
