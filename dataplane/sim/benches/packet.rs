@@ -6,12 +6,11 @@
 
 #[path = "../tests/edges/mod.rs"]
 mod edges;
-// The library's own files: what is measured alone is private there. Their tests are empty here.
+// The library's own file: what is measured alone is private there. Its tests are empty here.
 #[allow(dead_code, unused_imports, reason = "what the library needs of it besides")]
 #[path = "../src/packet/events.rs"]
 mod events;
-#[allow(unused_imports, reason = "its tests are the library's")]
-#[path = "../src/packet/heap.rs"]
+#[path = "support/heap.rs"]
 mod heap;
 #[path = "support/lists.rs"]
 mod lists;
@@ -65,10 +64,11 @@ fn main() {
         }
     }
     for (threads_count, grouping) in [
-        (1, Grouping::One),
+        (1, Grouping::PerThread),
+        (2, Grouping::PerThread),
+        (4, Grouping::PerThread),
         (1, Grouping::ByTopology),
         (2, Grouping::ByTopology),
-        (4, Grouping::ByTopology),
     ] {
         let name = format!("fattree pull {threads_count} threads {grouping:?}");
         if wanted(&name) {

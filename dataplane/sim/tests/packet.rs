@@ -216,6 +216,13 @@ fn neither_threads_nor_groups_change_anything() {
             };
             let one = run(1, Grouping::One);
             assert!(one.1.drops.count() > 0);
+            for threads_count in [1, 2, 3] {
+                assert_eq!(
+                    run(threads_count, Grouping::PerThread),
+                    one,
+                    "{threads_count} groups, {balance:?}"
+                );
+            }
             for threads_count in if balance == Balance::FlowHash { [1, 4] } else { [1, 2] } {
                 assert_eq!(
                     run(threads_count, Grouping::ByTopology),

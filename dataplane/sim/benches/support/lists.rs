@@ -5,8 +5,8 @@ use std::{cmp::Reverse, collections::BinaryHeap, hint::black_box, time::Duration
 
 use crate::{
     cpu_sec,
-    events::EventList,
-    heap::{Entry, Heap},
+    events::{Entry, EventList},
+    heap::Heap,
 };
 
 /// A packet of 1500 B at 10 Gbit/s; and the same with 5 µs of cable.
@@ -32,11 +32,8 @@ pub fn compare() {
             },
         );
         let heap = hold_ns(pending, &mut Heap::default(), Heap::push, Heap::pop);
-        let push = |heap: &mut BinaryHeap<_>, entry: Entry| heap.push(Reverse((entry.at_ps, entry.id)));
-        let pop = |heap: &mut BinaryHeap<Reverse<(u64, u32)>>| {
-            let Reverse((at_ps, id)) = heap.pop()?;
-            Some(Entry { at_ps, id })
-        };
+        let push = |heap: &mut BinaryHeap<_>, entry: Entry| heap.push(Reverse(entry));
+        let pop = |heap: &mut BinaryHeap<Reverse<Entry>>| heap.pop().map(|Reverse(entry)| entry);
         let standard = hold_ns(pending, &mut BinaryHeap::new(), push, pop);
         println!(
             "{:<34} {calendar:>10.1} {heap:>10.1} {standard:>10.1}",

@@ -13,11 +13,18 @@
 //!     cursor's bucket and before
 //! ```
 
-use super::heap::{Entry, Heap};
+use std::{cmp::Reverse, collections::BinaryHeap};
 
 const BUCKETS_COUNT: usize = 2048;
 const WORDS_COUNT: usize = BUCKETS_COUNT / 64;
 const NONE: u32 = u32::MAX;
+
+/// When, and what: 16 bytes. The order is by time, and at the same time by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Entry {
+    pub at_ps: u64,
+    pub id: u32,
+}
 
 /// Events with a number below the one given at the beginning; each pending at most once. Order: time, then number.
 #[derive(Debug)]
@@ -35,7 +42,7 @@ pub(crate) struct EventList {
     cursor: u64,
     /// Backwards: the last is the next.
     due: Vec<Entry>,
-    far: Heap,
+    far: BinaryHeap<Reverse<Entry>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +63,7 @@ impl EventList {
             shift: bucket_ps.trailing_zeros(),
             cursor: 0,
             due: Vec::with_capacity(64),
-            far: Heap::default(),
+            far: BinaryHeap::new(),
         }
     }
 
@@ -81,14 +88,14 @@ impl EventList {
             self.occupied[slot / 64] |= 1 << (slot % 64);
             self.summary |= 1 << (slot / 64);
         } else {
-            self.far.push(Entry { at_ps, id });
+            self.far.push(Reverse(Entry { at_ps, id }));
         }
     }
 
     fn insert_due(&mut self, entry: Entry) {
         let mut index = self.due.len();
         self.due.push(entry);
-        while index > 0 && self.due[index - 1].key() < entry.key() {
+        while index > 0 && self.due[index - 1] < entry {
             self.due[index] = self.due[index - 1];
             index -= 1;
         }
@@ -113,7 +120,10 @@ impl EventList {
     /// Moves the cursor to the next bucket that holds something.
     fn advance(&mut self) {
         let near = self.next_occupied();
-        let far = self.far.peek().map_or(u64::MAX, |entry| entry.at_ps >> self.shift);
+        let far = self
+            .far
+            .peek()
+            .map_or(u64::MAX, |Reverse(entry)| entry.at_ps >> self.shift);
         let bucket = near.min(far);
         if bucket == u64::MAX {
             return;
@@ -132,14 +142,14 @@ impl EventList {
                 id = link.next;
             }
         }
-        while let Some(entry) = self.far.peek()
+        while let Some(&Reverse(entry)) = self.far.peek()
             && entry.at_ps >> self.shift == bucket
         {
             self.due.push(entry);
             self.far.pop();
         }
         if self.due.len() > 1 {
-            self.due.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.key()));
+            self.due.sort_unstable_by_key(|&entry| Reverse(entry));
         }
     }
 
@@ -181,18 +191,18 @@ mod tests {
         #[test]
         fn the_list_agrees_with_the_heap(delays in prop::collection::vec((delay_ps(), any::<bool>()), 1..500)) {
             let mut list = EventList::new(delays.len(), 1_000_000);
-            let mut heap = Heap::default();
+            let mut heap = BinaryHeap::new();
             let mut now_ps = 0;
             for (id, (delay_ps, pops)) in delays.into_iter().enumerate() {
                 let entry = Entry { at_ps: now_ps + delay_ps, id: id as u32 };
                 list.insert(entry.id, entry.at_ps);
-                heap.push(entry);
+                heap.push(Reverse(entry));
                 if pops {
                     now_ps = list.next_at_ps();
-                    prop_assert_eq!(list.pop(), heap.pop());
+                    prop_assert_eq!(list.pop().map(Reverse), heap.pop());
                 }
             }
-            while let Some(entry) = heap.pop() {
+            while let Some(Reverse(entry)) = heap.pop() {
                 prop_assert_eq!(list.next_at_ps(), entry.at_ps);
                 prop_assert_eq!(list.pop(), Some(entry));
             }

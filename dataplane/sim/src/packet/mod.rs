@@ -22,7 +22,6 @@ mod counters;
 mod edge;
 mod events;
 mod frame;
-mod heap;
 mod memory;
 mod observe;
 mod parallel;

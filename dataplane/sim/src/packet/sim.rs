@@ -26,24 +26,27 @@ use crate::{
 pub struct Computing {
     /// Threads, at most one for each group.
     pub threads_count: usize,
-    /// As the topology has them, or all nodes in one: a single group needs no synchronisation.
+    /// Which nodes are computed together. A single group needs no synchronisation.
     pub grouping: Grouping,
 }
 
 /// Which nodes are computed together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Grouping {
     /// All.
     One,
     /// Pods or racks, as [`Topology::groups`] says.
     ByTopology,
+    /// As many groups as threads, each of neighbouring pods or racks: the fewest packets go from one to another.
+    #[default]
+    PerThread,
 }
 
 impl Default for Computing {
     fn default() -> Computing {
         Computing {
             threads_count: 1,
-            grouping: Grouping::ByTopology,
+            grouping: Grouping::default(),
         }
     }
 }
@@ -85,7 +88,7 @@ impl<E: Edge> PacketSim<E> {
         seed: u64,
         mut edge: impl FnMut(Range<u32>) -> E,
     ) -> PacketSim<E> {
-        let plan = Plan::new(topology, computing.grouping);
+        let plan = Plan::new(topology, computing);
         let mut ports = vec![(0, 0); topology.links.len()];
         let groups = (0..plan.groups_count).map(|group| {
             let core = plan.core(topology, group, seed, E::TIMERS_PER_FLOW);
@@ -272,12 +275,17 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(topology: &Topology, grouping: Grouping) -> Plan {
+    fn new(topology: &Topology, computing: Computing) -> Plan {
         let nodes_count = topology.nodes_count() as usize;
-        let mut group_of = match grouping {
-            Grouping::One => vec![0; nodes_count],
-            Grouping::ByTopology => topology.groups.clone(),
+        let given_count = topology.groups.iter().max().map_or(1, |last| last + 1);
+        let wanted_count = match computing.grouping {
+            Grouping::One => 1,
+            Grouping::ByTopology => given_count,
+            Grouping::PerThread => given_count.min(computing.threads_count.max(1) as u32),
         };
+        // Neighbours stay neighbours, and no group is larger than another by more than one.
+        let merged = topology.groups.iter().map(|group| group * wanted_count / given_count);
+        let mut group_of: Vec<u32> = merged.collect();
         let latency = |link: &super::topology::Link| link.cable.delay + latency(topology, link);
         let crossing = |group_of: &[u32]| {
             let links = topology.links.iter();
