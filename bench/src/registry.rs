@@ -4,15 +4,12 @@ use crate::{
     claim::Claim,
     experiment::Experiment,
     experiments::{
-        client_bias::ClientBias, coordinated_omission::CoordinatedOmission, electrode::Electrode, failover::Failover,
-        flexible_quorum_tail::FlexibleQuorumTail, load_latency::LoadLatency, loss_exclusion::LossExclusion,
-        pacelc_else::PacelcElse, packet_rate::PacketRate, peers::Peers, quorum_fanout::QuorumFanout,
-        client_bias::ClientBias, control_laws, coordinated_omission::CoordinatedOmission, failover::Failover,
-        flexible_quorum_tail::FlexibleQuorumTail, incast_dctcp, incast_timers, load_latency::LoadLatency,
-        loss_exclusion::LossExclusion, pacelc_else::PacelcElse, packet_rate::PacketRate, peers::Peers,
-        quorum_ladder::QuorumLadder, quorum_messages::QuorumMessages, rtt_breakdown::RttBreakdown,
-        rtt_ladder::RttLadder, self_test::SelfTest, shard_commit::ShardCommit, wakeup_model::WakeupModel,
-        wal_group_commit::WalGroupCommit, wal_ladder::WalLadder, xdp_quorum::XdpQuorum,
+        client_bias::ClientBias, control_laws, coordinated_omission::CoordinatedOmission, electrode::Electrode,
+        failover::Failover, flexible_quorum_tail::FlexibleQuorumTail, incast_dctcp, incast_timers,
+        load_latency::LoadLatency, loss_exclusion::LossExclusion, pacelc_else::PacelcElse, packet_rate::PacketRate,
+        peers::Peers, quorum_fanout::QuorumFanout, quorum_ladder::QuorumLadder, quorum_messages::QuorumMessages,
+        rtt_breakdown::RttBreakdown, rtt_ladder::RttLadder, self_test::SelfTest, shard_commit::ShardCommit,
+        wakeup_model::WakeupModel, wal_group_commit::WalGroupCommit, wal_ladder::WalLadder, xdp_quorum::XdpQuorum,
     },
 };
 

@@ -43,6 +43,9 @@ pub struct NetworkOptions {
     /// An IPv4 address that every host believes to be at this hardware address, though nobody has it: a star's switch floods
     /// what is sent there.
     pub group: Option<(Ipv4Addr, [u8; 6])>,
+    /// A star's switch has ports and no bridge: nothing passes from one to another, unless a program there does it
+    /// ([`Network::switch`]).
+    pub bare_switch: bool,
 }
 
 impl NetworkOptions {
@@ -56,6 +59,7 @@ impl NetworkOptions {
             unflooded_hosts: Vec::new(),
             cards: Vec::new(),
             group: None,
+            bare_switch: false,
         }
     }
 }
@@ -221,7 +225,8 @@ fn build_on_this_thread(options: &NetworkOptions, plan: &Plan) -> Result<Network
         sysctl::settle(&space.name, forwards, has_ipv6)?;
         let wire = Wire::open_here(&space.name)?;
         wire.up(wire.link("lo")?.index, "lo")?;
-        if space.kind.is_bridge() {
+        let is_bare = space.kind == SpaceKind::Switch && options.bare_switch;
+        if space.kind.is_bridge() && !is_bare {
             wire.add_bridge(options.mtu_bytes)?;
             sysctl::settle_switch(&space.name)?;
         }
@@ -281,6 +286,11 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
+    /// A port of a switch without a bridge.
+    fn is_bare(&self, end: &End) -> bool {
+        self.options.bare_switch && self.plan.spaces[end.space].kind == SpaceKind::Switch
+    }
+
     /// Everything between the bare links and a network that carries packets.
     fn configure(&self, namespaces: &[Arc<Namespace>]) -> Result<(), NetError> {
         for end in self.plan.ends() {
@@ -294,6 +304,7 @@ impl Builder<'_> {
                         wire.add_address(index, &end.interface, address)?;
                     }
                 }
+                None if self.is_bare(end) => {}
                 None => wire.add_to_bridge(index, wire.link(BRIDGE)?.index, &end.interface)?,
             }
             wire.up(index, &end.interface)?;
@@ -305,6 +316,9 @@ impl Builder<'_> {
         // Only now: going down, or losing carrier, would have flushed them.
         for port in self.plan.ends() {
             let Some((host, mac)) = port.leads_to else { continue };
+            if self.is_bare(port) {
+                continue;
+            }
             let wire = &self.wires[port.space];
             let index = wire.link(&port.interface)?.index;
             wire.add_forwarding(index, &port.interface, mac)?;
