@@ -420,7 +420,9 @@ fn note_unapplied<S: StateMachine>(replica: &Replica<S>, sessions: &mut [(u64, u
             if request.command == request::Command::Open {
                 return false;
             }
-            if let Some((_, sequence)) = sessions.iter_mut().find(|(id, _)| *id == request.client) {
+            // They stand at their own places.
+            let session = sessions.get_mut(replica.sessions.place_of(request.client));
+            if let Some((_, sequence)) = session.filter(|(id, _)| *id == request.client) {
                 *sequence = request.sequence.max(*sequence);
             }
         }

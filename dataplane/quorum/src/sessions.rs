@@ -23,6 +23,8 @@ pub struct Sessions {
 struct Session {
     id: u64,
     last_used: Slot,
+    /// Of the requests that were answered; 0 for none.
+    newest: u64,
     /// By `sequence % replies_max`; grows to that length as it is used.
     replies: Vec<Remembered>,
 }
@@ -110,6 +112,7 @@ impl Sessions {
         let session = Session {
             id: slot.0 * self.sessions_max as u64 + index as u64,
             last_used: slot,
+            newest: 0,
             replies: Vec::new(),
         };
         let id = session.id;
@@ -120,15 +123,14 @@ impl Sessions {
         id
     }
 
-    /// Every session, with the newest request of it that was answered; in the order of their places.
+    /// Every session, with the newest request of it that was answered; each at its own place ([`Sessions::place_of`]).
     pub fn newest(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.sessions.iter().map(|session| {
-            let answered = session.replies.iter().filter(|remembered| remembered.answer.is_some());
-            (
-                session.id,
-                answered.map(|remembered| remembered.sequence).max().unwrap_or(0),
-            )
-        })
+        self.sessions.iter().map(|session| (session.id, session.newest))
+    }
+
+    /// Where a session of that number stands, if there is one.
+    pub fn place_of(&self, client: u64) -> usize {
+        (client % self.sessions_max as u64) as usize
     }
 
     /// What is known of a client's request.
@@ -154,6 +156,11 @@ impl Sessions {
         let replies_max = self.replies_max;
         let Some(session) = self.find_mut(client) else { return };
         session.last_used = slot;
+        // What an answer is not kept of is not remembered either.
+        let answer = Answer::of(outcome);
+        if answer.is_some() {
+            session.newest = session.newest.max(sequence);
+        }
         let index = (sequence % replies_max as u64) as usize;
         if session.replies.len() <= index {
             let empty = Remembered {
@@ -162,19 +169,16 @@ impl Sessions {
             };
             session.replies.resize(index + 1, empty);
         }
-        session.replies[index] = Remembered {
-            sequence,
-            answer: Answer::of(outcome),
-        };
+        session.replies[index] = Remembered { sequence, answer };
     }
 
     fn find(&self, client: u64) -> Option<&Session> {
-        let index = (client % self.sessions_max as u64) as usize;
+        let index = self.place_of(client);
         self.sessions.get(index).filter(|session| session.id == client)
     }
 
     fn find_mut(&mut self, client: u64) -> Option<&mut Session> {
-        let index = (client % self.sessions_max as u64) as usize;
+        let index = self.place_of(client);
         self.sessions.get_mut(index).filter(|session| session.id == client)
     }
 
@@ -227,6 +231,7 @@ impl Sessions {
             loaded.sessions.push(Session {
                 id,
                 last_used,
+                newest: 0,
                 replies: Vec::new(),
             });
             let answers_count = number(bytes)?;
@@ -287,6 +292,39 @@ mod tests {
         sessions.remember(id, 13, Slot(3), Outcome::Done);
         assert_eq!(sessions.look_up(id, 5), Known::Expired);
         assert_eq!(sessions.look_up(id + 4, 5), Known::Expired);
+    }
+
+    /// As [`Sessions::newest`] says it, from what is remembered.
+    fn newest_remembered(sessions: &Sessions) -> Vec<(u64, u64)> {
+        let of = |session: &Session| {
+            let answered = session.replies.iter().filter(|remembered| remembered.answer.is_some());
+            (
+                session.id,
+                answered.map(|remembered| remembered.sequence).max().unwrap_or(0),
+            )
+        };
+        sessions.sessions.iter().map(of).collect()
+    }
+
+    #[test]
+    fn the_newest_request_of_each_session_is_known_in_any_order_after_loading_and_in_a_place_that_was_taken_over() {
+        let mut sessions = Sessions::new(3, 4);
+        let ids = [1, 2, 7, 9].map(|slot| sessions.open(Slot(slot)));
+        assert_eq!(
+            sessions.place_of(ids[3]),
+            sessions.place_of(ids[0]),
+            "the first had to go"
+        );
+        assert!(sessions.newest().all(|(_, newest)| newest == 0));
+        for (index, sequence) in [(1, 9), (3, 5), (1, 7), (2, 3), (3, 6), (1, 8), (0, 99)] {
+            sessions.remember(ids[index], sequence, Slot(20), Outcome::Done);
+            assert_eq!(sessions.newest().collect::<Vec<_>>(), newest_remembered(&sessions));
+        }
+        assert_eq!(sessions.newest().nth(sessions.place_of(ids[1])), Some((ids[1], 9)));
+        let mut bytes = Vec::new();
+        sessions.save(&mut bytes);
+        let loaded = Sessions::new(3, 4).load(&mut &bytes[..]).expect("just saved");
+        assert_eq!(loaded.newest().collect::<Vec<_>>(), newest_remembered(&sessions));
     }
 
     #[test]
