@@ -243,6 +243,14 @@ pub const SINKS: &[BackEnd] = &[
     },
 ];
 
+/// `udp-blocking` for a client with several requests under way: those that it sends at once leave as one datagram, which the
+/// kernel cuts at the last moment (UDP_SEGMENT), and answers that are there at once come with one system call.
+pub const TRAINS: BackEnd = BackEnd {
+    name: "udp-gso-blocking",
+    summary: "UDP socket, blocking, frames that go together cut by the kernel (UDP_SEGMENT)",
+    kind: Kind::Udp(WaitHow::Blocking, Batching::Gso),
+};
+
 /// What takes frames in under that name: a back end, or one of [`SINKS`].
 pub fn sink_by_name(name: &str) -> Option<&'static BackEnd> {
     by_name(name).or_else(|| SINKS.iter().find(|sink| sink.name == name))

@@ -124,8 +124,11 @@ pub fn timing_of(heartbeat: Duration) -> Timing {
 pub enum ReplicaRole {
     /// Sends back what comes: the floor.
     Echo,
-    /// A program in its host's driver, in generic mode, sends back what comes.
-    Reflector,
+    /// A program in its host's driver sends back what comes; in generic mode if so said, natively otherwise.
+    Reflector {
+        /// On socket buffers, in the stack's first step.
+        generic: bool,
+    },
     /// Replicates and keeps its log in memory.
     Memory,
     /// Replicates and keeps its log in this folder, by this way to disk; one whose name ends in [`INLINE`] is written to in

@@ -63,6 +63,16 @@ const REPLICAS: Axis = Axis {
     allowed: Allowed::Words,
 };
 
+const FABRIC: Axis = Axis {
+    name: "fabric",
+    meaning: "what joins the hosts. bridge: the kernel's, with generic XDP in the hosts; hub: a program on each port of the switch, \
+              with native XDP in the hosts, so that frames stay XDP frames; direct: one veth pair, for the ways with one server",
+    full: &[BRIDGE, HUB, DIRECT],
+    tour: &[BRIDGE],
+    smallest: BRIDGE,
+    allowed: Allowed::Words,
+};
+
 const IN_FLIGHT: Axis = Axis {
     name: "in_flight",
     meaning: "requests that the client keeps under way",
@@ -70,6 +80,16 @@ const IN_FLIGHT: Axis = Axis {
     tour: &["1"],
     smallest: "1",
     allowed: Allowed::Number(1.0, 256.0),
+};
+
+const CLIENT: Axis = Axis {
+    name: "client",
+    meaning: "single: each request that the client sends is a system call and a datagram; train: those that it sends at once are one \
+              datagram until the kernel cuts it behind the sockets (UDP_SEGMENT). With one request in flight there is no train",
+    full: &[SINGLE, TRAIN],
+    tour: &[SINGLE],
+    smallest: SINGLE,
+    allowed: Allowed::Words,
 };
 
 const VALUE_BYTES: Axis = Axis {
@@ -102,7 +122,9 @@ const CPUS: Axis = Axis {
 const AXES: &[Axis] = &[
     WAY,
     REPLICAS,
+    FABRIC,
     IN_FLIGHT,
+    CLIENT,
     VALUE_BYTES,
     LOSS,
     CPUS,
@@ -114,6 +136,11 @@ const AXES: &[Axis] = &[
 
 const PLAIN_BYTES: &str = "64";
 const LOSSLESS: &str = "0";
+const SINGLE: &str = "single";
+const TRAIN: &str = "train";
+const BRIDGE: &str = "bridge";
+const HUB: &str = "hub";
+const DIRECT: &str = "direct";
 /// The socket of all ends: what most programs use.
 pub(super) const SOCKET: &str = "udp-blocking";
 
@@ -122,7 +149,9 @@ pub(super) const SOCKET: &str = "udp-blocking";
 pub(super) struct Cell {
     pub(super) way: String,
     pub(super) replicas_count: usize,
+    pub(super) fabric: String,
     pub(super) in_flight: usize,
+    pub(super) client: String,
     pub(super) value_bytes: usize,
     pub(super) loss: String,
     pub(super) cpus: String,
@@ -136,7 +165,9 @@ impl Cell {
         Cell {
             way: way.to_owned(),
             replicas_count,
+            fabric: BRIDGE.to_owned(),
             in_flight: 1,
+            client: SINGLE.to_owned(),
             value_bytes: 64,
             loss: LOSSLESS.to_owned(),
             cpus: "one".to_owned(),
@@ -158,7 +189,18 @@ impl Cell {
     }
 
     fn needs_programs(&self) -> bool {
-        self.has_programs() || self.loss_ratio() > 0.0
+        self.has_programs() || self.loss_ratio() > 0.0 || self.fabric == HUB
+    }
+
+    /// Is there such a thing? One server takes no switch, and a cluster does; ports that lose frames, cards and chains are those
+    /// of a bridge; a train has several requests.
+    fn exists(&self) -> bool {
+        let is_on_bridge = self.fabric == BRIDGE;
+        let takes_bridge = self.loss_ratio() > 0.0 || self.placement != Placement::PLAIN;
+        (self.is_alone() || self.fabric != DIRECT)
+            && (is_on_bridge || !takes_bridge)
+            && !(self.is_alone() && self.loss_ratio() > 0.0)
+            && (self.client == SINGLE || self.in_flight > 1)
     }
 }
 
@@ -234,6 +276,10 @@ pub(super) fn run_cells(lab: &mut Lab<'_>, mut cells: Vec<Cell>, finish: fn(Row)
         cells.retain(|cell| !cell.needs_programs());
     }
     if cells.is_empty() {
+        lab.progress.println(
+            "nothing is measured: on the fabric `direct` there is one server, so it is for the ways echo and reflector; one request in \
+             flight is no train; loss, cards and chains take a bridge",
+        );
         return Ok(());
     }
     placement::keep_possible(lab, &mut cells)?;
@@ -254,16 +300,20 @@ pub(super) fn run_cells(lab: &mut Lab<'_>, mut cells: Vec<Cell>, finish: fn(Row)
     })
 }
 
-/// A bridge for each number of replicas, and one with cards: what a leader floods goes to every host on it, also to one that
-/// does nothing.
-fn grounds(cells: &[Cell]) -> anyhow::Result<BTreeMap<(usize, bool), Ground>> {
+/// What a cell's hosts stand on: a fabric, how many replicas there is room for, and whether they have cards. What a leader floods
+/// goes to every host on it, also to one that does nothing.
+type Room = (String, usize, bool);
+
+fn grounds(cells: &[Cell]) -> anyhow::Result<BTreeMap<Room, Ground>> {
     let mut grounds = BTreeMap::new();
     for cell in cells {
         if let Entry::Vacant(entry) = grounds.entry(room(cells, cell)) {
-            let (replicas_count, has_cards) = *entry.key();
-            let ground = match has_cards {
-                true => Ground::bridge_with_cards(replicas_count)?,
-                false => Ground::bridge_for_programs(replicas_count)?,
+            let (fabric, replicas_count, has_cards) = entry.key();
+            let ground = match (fabric.as_str(), has_cards) {
+                (DIRECT, _) => Ground::direct()?,
+                (HUB, _) => Ground::hub(*replicas_count)?,
+                (_, true) => Ground::bridge_with_cards(*replicas_count)?,
+                (_, false) => Ground::bridge_for_programs(*replicas_count)?,
             };
             entry.insert(ground);
         }
@@ -271,14 +321,14 @@ fn grounds(cells: &[Cell]) -> anyhow::Result<BTreeMap<(usize, bool), Ground>> {
     Ok(grounds)
 }
 
-/// Replicas that a cell's bridge has room for (an echo stands on that of the smallest cluster), and whether they have cards.
-fn room(cells: &[Cell], cell: &Cell) -> (usize, bool) {
+/// An echo stands where the smallest cluster does.
+fn room(cells: &[Cell], cell: &Cell) -> Room {
     let clusters = cells.iter().filter(|cell| !cell.is_alone());
     let count = match cell.is_alone() {
         true => clusters.map(|cell| cell.replicas_count).min().unwrap_or(1),
         false => cell.replicas_count,
     };
-    (count, cell.placement.on_card)
+    (cell.fabric.clone(), count, cell.placement.on_card)
 }
 
 /// Why there are no programs in the driver here, if there are none.
@@ -299,7 +349,9 @@ fn extras_count(lab: &Lab<'_>, cell: &Cell) -> usize {
     let is_end = matches!(cell.way.as_str(), USER | DRIVER) || cell.is_alone();
     let extras = [
         (is_named(&REPLICAS), cell.replicas_count > 3),
+        (is_named(&FABRIC), cell.fabric != BRIDGE),
         (is_named(&IN_FLIGHT), !matches!(cell.in_flight, 1 | 16)),
+        (is_named(&CLIENT), cell.client != SINGLE),
         (is_named(&VALUE_BYTES), cell.value_bytes != 64),
         (is_named(&LOSS), cell.loss_ratio() > 0.0),
         (is_named(&CPUS), cell.cpus != "one"),
@@ -319,22 +371,26 @@ fn extras_count(lab: &Lab<'_>, cell: &Cell) -> usize {
 fn cells(lab: &Lab<'_>) -> Vec<Cell> {
     let mut cells = Vec::new();
     for way in lab.values(&WAY) {
-        for (index, replicas) in lab.values(&REPLICAS).iter().enumerate() {
-            for in_flight in lab.numbers(&IN_FLIGHT) {
-                for value_bytes in lab.numbers(&VALUE_BYTES) {
-                    for loss in lab.values(&LOSS) {
-                        for cpus in lab.values(&CPUS) {
-                            let cell = Cell {
-                                way: way.clone(),
-                                replicas_count: replicas.parse().expect("axis values are checked beforehand"),
-                                in_flight: in_flight as usize,
-                                value_bytes: value_bytes as usize,
-                                loss: loss.clone(),
-                                cpus: cpus.clone(),
-                                placement: Placement::PLAIN,
-                                twin: false,
-                            };
-                            push(lab, &mut cells, cell, index == 0);
+        for fabric in lab.values(&FABRIC) {
+            for (index, replicas) in lab.values(&REPLICAS).iter().enumerate() {
+                for (in_flight, client) in loads(lab) {
+                    for value_bytes in lab.numbers(&VALUE_BYTES) {
+                        for loss in lab.values(&LOSS) {
+                            for cpus in lab.values(&CPUS) {
+                                let cell = Cell {
+                                    way: way.clone(),
+                                    replicas_count: replicas.parse().expect("axis values are checked beforehand"),
+                                    fabric: fabric.clone(),
+                                    in_flight,
+                                    client: client.clone(),
+                                    value_bytes: value_bytes as usize,
+                                    loss: loss.clone(),
+                                    cpus: cpus.clone(),
+                                    placement: Placement::PLAIN,
+                                    twin: false,
+                                };
+                                push(lab, &mut cells, cell, index == 0);
+                            }
                         }
                     }
                 }
@@ -344,20 +400,36 @@ fn cells(lab: &Lab<'_>) -> Vec<Cell> {
     cells
 }
 
-/// Adds a cell, if there is such a thing: an echo has one server, whatever the number of replicas, and is not asked about loss.
+/// How many requests are in flight, and how the client sends them.
+fn loads(lab: &Lab<'_>) -> Vec<(usize, String)> {
+    let in_flight = lab.numbers(&IN_FLIGHT).into_iter().map(|count| count as usize);
+    let clients = lab.values(&CLIENT);
+    in_flight
+        .flat_map(|count| clients.iter().map(move |client| (count, client.clone())))
+        .collect()
+}
+
+/// Adds a cell, if there is such a thing: an echo has one server, whatever the number of replicas.
 fn push(lab: &Lab<'_>, cells: &mut Vec<Cell>, mut cell: Cell, is_first: bool) {
     if cell.is_alone() {
-        if !is_first || cell.loss_ratio() > 0.0 {
+        if !is_first {
             return;
         }
         cell.replicas_count = 1;
     }
-    if extras_count(lab, &cell) > 1 {
+    if !cell.exists() || extras_count(lab, &cell) > 1 {
         return;
     }
-    let is_plain = cell.in_flight == 1 && cell.value_bytes == 64 && cell.loss_ratio() == 0.0 && cell.cpus == "one";
+    let is_plain = cell.in_flight == 1
+        && cell.value_bytes == 64
+        && cell.fabric == BRIDGE
+        && cell.loss_ratio() == 0.0
+        && cell.cpus == "one";
     let is_smallest = cell.replicas_count == 3 && is_plain;
     for cell in placement::variants(lab, cell, is_smallest) {
+        if !cell.exists() {
+            continue;
+        }
         if cell.way == DRIVER && is_smallest && cell.placement == Placement::PLAIN {
             cells.push(Cell {
                 twin: true,

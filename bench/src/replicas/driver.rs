@@ -280,10 +280,10 @@ impl Driver for InDriver {
             true => {
                 for node in 0..program::NODES_MAX {
                     told.acked_end[node] = Slot(seen.acked_end[node]);
-                    told.heard[node] = seen.acked_ns[node];
+                    told.heard[node] = seen.acked_count[node];
                 }
             }
-            false => told.heard[follows] = seen.heard_ns,
+            false => told.heard[follows] = seen.heard_count,
         }
         told
     }

@@ -1,4 +1,4 @@
-//! Where the hosts of a measured cluster are: all on this machine's loopback, or each in a namespace of its own on one bridge.
+//! Where the hosts of a measured cluster are: all on this machine's loopback, or each in a namespace of its own, on one switch.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
@@ -7,7 +7,8 @@ use std::{
 
 use anyhow::{Context, bail};
 use dataplane_netns::{Card, Network, NetworkOptions, Topology};
-use ebpf_host::{Attachment, Loaded, Lossy, Mode, Program, Settings};
+use dataplane_wire::ethernet::Mac;
+use ebpf_host::{Attachment, Hub, HubPort, Loaded, Lossy, Mode, Program, Settings};
 use serde::{Deserialize, Serialize};
 
 use crate::place::{CLIENT_PORT, Endpoint, LOOPBACK_MTU_BYTES, SERVER_PORT, VETH_CAVEAT};
@@ -39,6 +40,18 @@ pub enum Ground {
     Loopback,
     /// The client is host 0, node `n` is host `n + 1`.
     Bridge(Box<Network>),
+    /// The same hosts, whose switch is a program: see [`Ground::hub`].
+    Hub(Box<HubAndHosts>),
+    /// The client and one other host, without a switch between them.
+    Direct(Box<Network>),
+}
+
+/// Programs go before the interfaces that they are on.
+#[derive(Debug)]
+pub struct HubAndHosts {
+    _hub: Hub,
+    _client: Attachment,
+    network: Network,
 }
 
 impl Ground {
@@ -72,39 +85,97 @@ impl Ground {
     }
 
     fn bridge_with(replicas_count: usize, has_cards: bool) -> anyhow::Result<Ground> {
-        let hosts = replicas_count + 1;
-        let options = NetworkOptions {
-            mtu_bytes: MTU_BYTES_OF_PROGRAMS,
-            unflooded_hosts: vec![CLIENT_HOST],
-            group: Some((GROUP_IPV4, GROUP_MAC)),
-            cards: if has_cards { (1..hosts).collect() } else { Vec::new() },
-            ..NetworkOptions::new(Topology::Star { hosts })
-        };
+        let mut options = for_programs(replicas_count);
+        if has_cards {
+            options.cards = (1..=replicas_count).collect();
+        }
         let network = Network::build(&options).context("making hosts on a bridge as network namespaces")?;
         Ok(Ground::Bridge(Box::new(network)))
     }
 
+    /// Hosts whose switch is the program `hub`, native on each of its ports: what a program in a host's driver sends stays an XDP
+    /// frame until it is at the next host. There a native program must be, also where nobody needs one: see
+    /// [`Ground::let_in`]. The client's has one.
+    ///
+    /// # Errors
+    /// They could not be made, or the kernel takes no such program.
+    pub fn hub(replicas_count: usize) -> anyhow::Result<Ground> {
+        let options = NetworkOptions {
+            bare_switch: true,
+            ..for_programs(replicas_count)
+        };
+        let network = Network::build(&options).context("making hosts on a hub as network namespaces")?;
+        let switch = network.switch().context("a star has a switch")?;
+        let numbered = network.hosts().iter().zip(switch.ports()).enumerate();
+        let ports: Vec<HubPort<'_>> = numbered
+            .map(|(host, (there, port))| HubPort {
+                interface: port,
+                mac: Mac(there.mac()),
+                is_in_group: host != CLIENT_HOST,
+            })
+            .collect();
+        let hub = switch
+            .run(|| Hub::attach(&ports, Mac(GROUP_MAC)))?
+            .context("making the hub")?;
+        let client = pass_at(&network, CLIENT_HOST)?;
+        Ok(Ground::Hub(Box::new(HubAndHosts {
+            _hub: hub,
+            _client: client,
+            network,
+        })))
+    }
+
+    /// A client and one server on a veth pair of their own: an echo that no switch is in the way of.
+    ///
+    /// # Errors
+    /// They could not be made.
+    pub fn direct() -> anyhow::Result<Ground> {
+        let options = NetworkOptions {
+            mtu_bytes: MTU_BYTES_OF_PROGRAMS,
+            ..NetworkOptions::new(Topology::Pair)
+        };
+        let network = Network::build(&options).context("making two hosts as network namespaces")?;
+        Ok(Ground::Direct(Box::new(network)))
+    }
+
+    /// Lets frames come in to the first `count` replicas, which have no programs of their own, for as long as what is returned is
+    /// held: behind a hub that takes one that passes everything.
+    ///
+    /// # Errors
+    /// It could not be attached.
+    pub fn let_in(&self, count: usize) -> anyhow::Result<Vec<Attachment>> {
+        match self {
+            Ground::Hub(ground) => (1..=count).map(|host| pass_at(&ground.network, host)).collect(),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn network(&self) -> Option<&Network> {
+        match self {
+            Ground::Loopback => None,
+            Ground::Bridge(network) | Ground::Direct(network) => Some(network),
+            Ground::Hub(ground) => Some(&ground.network),
+        }
+    }
+
     /// In one sentence, for records.
     pub fn describe(&self) -> String {
-        match self {
-            Ground::Loopback => "the loopback interface of this machine".to_owned(),
-            Ground::Bridge(network) => {
-                let cards = match network.cards().is_empty() {
-                    true => "",
-                    false => ", each replica's behind a card: one more namespace, with a bridge in it",
-                };
-                let mtu_bytes = network.facts().mtu_bytes;
-                format!(
-                    "a network namespace for each process on this machine, joined by a bridge over veth pairs (MTU \
-                     {mtu_bytes}){cards}; {VETH_CAVEAT}"
-                )
+        let joined = match self {
+            Ground::Loopback => return "the loopback interface of this machine".to_owned(),
+            Ground::Bridge(network) if network.cards().is_empty() => "joined by a bridge over veth pairs",
+            Ground::Bridge(_) => {
+                "joined by a bridge over veth pairs, each replica's behind a card: one more namespace, with a bridge in it"
             }
-        }
+            Ground::Hub(_) => "joined by an XDP program that redirects frames between veth pairs",
+            Ground::Direct(_) => "joined by one veth pair",
+        };
+        let mtu_bytes = self.network().map_or(0, |network| network.facts().mtu_bytes);
+        format!("a network namespace for each process on this machine, {joined} (MTU {mtu_bytes}); {VETH_CAVEAT}")
     }
 
     /// Do frames cross veth pairs?
     pub fn is_veth(&self) -> bool {
-        matches!(self, Ground::Bridge(_))
+        self.network().is_some()
     }
 
     /// Where `count` replicas are, by node. Replicas must know each other before any of them is there.
@@ -115,28 +186,28 @@ impl Ground {
     /// # Panics
     /// If there are fewer hosts.
     pub fn replicas(&self, count: usize) -> anyhow::Result<Vec<Endpoint>> {
-        match self {
-            Ground::Loopback => Ok(free_addresses(count)?.into_iter().map(on_loopback).collect()),
-            Ground::Bridge(network) => Ok((1..=count).map(|host| on_bridge(network, host, SERVER_PORT)).collect()),
+        match self.network() {
+            None => Ok(free_addresses(count)?.into_iter().map(on_loopback).collect()),
+            Some(network) => Ok((1..=count).map(|host| on_host(network, host, SERVER_PORT)).collect()),
         }
     }
 
     /// Where the client is.
     pub fn client(&self) -> Endpoint {
-        match self {
-            Ground::Loopback => on_loopback((Ipv4Addr::LOCALHOST, 0).into()),
-            Ground::Bridge(network) => on_bridge(network, CLIENT_HOST, CLIENT_PORT),
+        match self.network() {
+            None => on_loopback((Ipv4Addr::LOCALHOST, 0).into()),
+            Some(network) => on_host(network, CLIENT_HOST, CLIENT_PORT),
         }
     }
 
     /// What reaches every replica at once, and nobody else: an address that programs in the driver listen for beside their own.
     pub fn group(&self) -> Option<Endpoint> {
         match self {
-            Ground::Loopback => None,
-            Ground::Bridge(network) => Some(Endpoint {
+            Ground::Loopback | Ground::Direct(_) => None,
+            Ground::Bridge(_) | Ground::Hub(_) => self.network().map(|network| Endpoint {
                 addr: SocketAddr::new(IpAddr::V4(GROUP_IPV4), SERVER_PORT),
                 mac: GROUP_MAC,
-                ..on_bridge(network, CLIENT_HOST, SERVER_PORT)
+                ..on_host(network, CLIENT_HOST, SERVER_PORT)
             }),
         }
     }
@@ -148,7 +219,7 @@ impl Ground {
     /// There is no switch, or its ports take no program.
     pub fn lose(&self, loss_ratio: f64, seed: u64) -> anyhow::Result<Losing> {
         let Ground::Bridge(network) = self else {
-            bail!("the loopback interface has no switch that could lose frames");
+            bail!("only a bridge has ports that can be made to lose frames");
         };
         let switch = network.switch().context("a star has a switch")?;
         let numbered = switch.ports().iter().zip(0u64..);
@@ -176,10 +247,7 @@ impl Ground {
 
     /// The cards, by node, where the replicas have some.
     pub fn cards(&self) -> &[Card] {
-        match self {
-            Ground::Loopback => &[],
-            Ground::Bridge(network) => network.cards(),
-        }
+        self.network().map_or(&[], Network::cards)
     }
 
     /// Runs `f` on this thread in node `n`'s namespace; sockets and children made there stay there.
@@ -199,9 +267,9 @@ impl Ground {
     }
 
     fn inside<T>(&self, host: usize, f: impl FnOnce() -> T) -> anyhow::Result<T> {
-        match self {
-            Ground::Loopback => Ok(f()),
-            Ground::Bridge(network) => {
+        match self.network() {
+            None => Ok(f()),
+            Some(network) => {
                 let host_there = &network.hosts()[host];
                 host_there
                     .run(f)
@@ -228,6 +296,25 @@ impl Losing {
     }
 }
 
+fn for_programs(replicas_count: usize) -> NetworkOptions {
+    let hosts = replicas_count + 1;
+    NetworkOptions {
+        mtu_bytes: MTU_BYTES_OF_PROGRAMS,
+        unflooded_hosts: vec![CLIENT_HOST],
+        group: Some((GROUP_IPV4, GROUP_MAC)),
+        ..NetworkOptions::new(Topology::Star { hosts })
+    }
+}
+
+/// Attaches a program that passes everything, natively.
+fn pass_at(network: &Network, host: usize) -> anyhow::Result<Attachment> {
+    let there = &network.hosts()[host];
+    let attach = || Loaded::load(Program::Pass, &Settings::default())?.attach(&there.interface().name, Mode::Native);
+    there
+        .run(attach)?
+        .with_context(|| format!("letting frames in to host {host}"))
+}
+
 fn on_loopback(addr: SocketAddr) -> Endpoint {
     Endpoint {
         addr,
@@ -237,7 +324,7 @@ fn on_loopback(addr: SocketAddr) -> Endpoint {
     }
 }
 
-fn on_bridge(network: &Network, host: usize, port: u16) -> Endpoint {
+fn on_host(network: &Network, host: usize, port: u16) -> Endpoint {
     let host = &network.hosts()[host];
     Endpoint {
         addr: SocketAddr::new(IpAddr::V4(host.ipv4()), port),

@@ -67,8 +67,8 @@ pub fn main(config: &str) -> anyhow::Result<()> {
 pub(super) fn serve(config: &ReplicaConfig, begin: impl FnOnce(Facts) -> Begun) -> anyhow::Result<ReplicaReport> {
     let backend = backends::by_name(&config.backend).with_context(|| format!("no back end {:?}", config.backend))?;
     let local = &config.endpoints[config.node as usize];
-    if matches!(config.role, ReplicaRole::Reflector) {
-        return reflect(local, config, begin);
+    if let ReplicaRole::Reflector { generic } = config.role {
+        return reflect(local, config, mode(generic), begin);
     }
     let Opened {
         port,
@@ -81,7 +81,7 @@ pub(super) fn serve(config: &ReplicaConfig, begin: impl FnOnce(Facts) -> Begun) 
         port::open(backend, &config.network, Some(config.node), local, known)?
     };
     match &config.role {
-        ReplicaRole::Reflector => unreachable!("it has no port"),
+        ReplicaRole::Reflector { .. } => unreachable!("it has no port"),
         ReplicaRole::Echo => {
             let node = Node::new(port, MemoryLog::new(), EchoServer, 1);
             let (port, ..) = turn(node, config, begin, |_| {})?;
@@ -99,10 +99,7 @@ pub(super) fn serve(config: &ReplicaConfig, begin: impl FnOnce(Facts) -> Begun) 
         }
         ReplicaRole::Driver { generic, parts, disk } => {
             let options = InDriverOptions {
-                mode: match generic {
-                    true => Mode::Generic,
-                    false => Mode::Native,
-                },
+                mode: mode(*generic),
                 parts: *parts,
                 waits_for_disk: disk.is_some(),
                 fan_out: config.manner.fan_out,
@@ -130,13 +127,21 @@ pub(super) fn serve(config: &ReplicaConfig, begin: impl FnOnce(Facts) -> Begun) 
     }
 }
 
+fn mode(is_generic: bool) -> Mode {
+    match is_generic {
+        true => Mode::Generic,
+        false => Mode::Native,
+    }
+}
+
 /// The program does it all; this process holds it.
 fn reflect(
     local: &Endpoint,
     config: &ReplicaConfig,
+    mode: Mode,
     begin: impl FnOnce(Facts) -> Begun,
 ) -> anyhow::Result<ReplicaReport> {
-    let _program = xdp::attach(Program::Echo, local, Mode::Generic)?;
+    let _program = xdp::attach(Program::Echo, local, mode)?;
     let stop = begin(host::settle("replica", config.seat))?;
     while !stop.load(Ordering::Acquire) {
         std::thread::sleep(Duration::from_millis(5));

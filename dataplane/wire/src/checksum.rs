@@ -42,6 +42,19 @@ pub fn crc32c_word(state: u32, word: u64) -> u32 {
         ^ TABLES[0][h as usize]
 }
 
+/// As [`crc32c_word`], over four bytes.
+#[inline(always)]
+pub fn crc32c_half(state: u32, half: u32) -> u32 {
+    let [a, b, c, d] = (half ^ state).to_le_bytes();
+    TABLES[3][a as usize] ^ TABLES[2][b as usize] ^ TABLES[1][c as usize] ^ TABLES[0][d as usize]
+}
+
+/// As [`crc32c_difference`] of `byte` and `BEHIND` zeros behind it; at most [`BEHIND_BYTES_MAX`].
+#[inline(always)]
+pub fn crc32c_difference_at<const BEHIND: usize>(byte: u8) -> u32 {
+    TABLES[BEHIND][byte as usize]
+}
+
 /// As [`crc32c_word`], over one byte.
 #[inline(always)]
 pub fn crc32c_byte(state: u32, byte: u8) -> u32 {
@@ -94,11 +107,14 @@ const BYTE_TABLE: [u32; 256] = {
     table
 };
 
-static TABLES: [[u32; 256]; 8] = {
-    let mut tables = [[0u32; 256]; 8];
+/// See [`crc32c_difference_at`]: from the last byte of a slot to the end of a frame's header.
+pub const BEHIND_BYTES_MAX: usize = 12;
+
+static TABLES: [[u32; 256]; BEHIND_BYTES_MAX + 1] = {
+    let mut tables = [[0u32; 256]; BEHIND_BYTES_MAX + 1];
     tables[0] = BYTE_TABLE;
     let mut behind = 1;
-    while behind < 8 {
+    while behind <= BEHIND_BYTES_MAX {
         let mut index = 0;
         while index < 256 {
             let crc = tables[behind - 1][index];
@@ -140,6 +156,12 @@ mod tests {
                 *byte ^= bits;
             }
             prop_assert_eq!(before ^ crc32c(&bytes), crc32c_difference(0, &mask[..bytes.len()]));
+        }
+
+        #[test]
+        fn a_half_word_is_four_bytes(state in any::<u32>(), bytes in any::<[u8; 4]>()) {
+            let one_by_one = bytes.iter().fold(state, |state, &byte| crc32c_byte(state, byte));
+            prop_assert_eq!(crc32c_half(state, u32::from_le_bytes(bytes)), one_by_one);
         }
 
         /// The instruction and the tables must agree, or an XDP program would refuse what user space sends.

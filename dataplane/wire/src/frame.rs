@@ -14,7 +14,7 @@ use core::ops::Range;
 
 use crate::{
     Reject,
-    checksum::{crc32c, crc32c_const},
+    checksum::{crc32c, crc32c_const, crc32c_difference_at, crc32c_half, crc32c_word},
 };
 
 /// Where each field stands.
@@ -152,6 +152,64 @@ pub struct Frame<'a> {
     pub payload_crc: u32,
 }
 
+/// Checksums of headers that come one after another and differ in little: the next slot, another payload. A CRC is linear, so
+/// that the checksum of a header is that of another one, changed by a function of where the two differ; what is the same
+/// costs nothing. It is the exact checksum, whatever came before: for those who have no instruction for it.
+///
+/// All zeros is one that has seen nothing.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeaderChain {
+    /// The last header but its checksums, as it lies in memory.
+    words: [u64; 4],
+    payload_crc: u32,
+    /// Its checksum, less that of a header of zeros.
+    difference: u32,
+}
+
+/// CRC-32C of a header that is zeros.
+const CRC_OF_ZEROS: u32 = crc32c_const(&[0; field::HEADER_CRC.start]);
+
+impl HeaderChain {
+    /// The checksum of the header whose first 32 bytes are `words`, as they lie in memory, and whose payload's is `payload_crc`.
+    #[inline(always)]
+    pub fn crc(&mut self, words: [u64; 4], payload_crc: u32) -> u32 {
+        let changes = [
+            u64::from_le(words[0] ^ self.words[0]) | u64::from_le(words[1] ^ self.words[1]),
+            u64::from_le(words[2] ^ self.words[2]),
+            u64::from_le(words[3] ^ self.words[3]),
+        ];
+        // The last byte of the slot, and the lower half of what is behind it, stand in the upper parts of these numbers.
+        let is_next = changes[0] == 0 && changes[1] << 8 == 0 && changes[2] << 32 == 0;
+        let difference = if is_next {
+            let [a, b, c, d] = ((changes[2] >> 32) as u32).to_le_bytes();
+            let [e, f, g, h] = (payload_crc ^ self.payload_crc).to_be_bytes();
+            self.difference
+                ^ crc32c_difference_at::<12>((changes[1] >> 56) as u8)
+                ^ crc32c_difference_at::<7>(a)
+                ^ crc32c_difference_at::<6>(b)
+                ^ crc32c_difference_at::<5>(c)
+                ^ crc32c_difference_at::<4>(d)
+                ^ crc32c_difference_at::<3>(e)
+                ^ crc32c_difference_at::<2>(f)
+                ^ crc32c_difference_at::<1>(g)
+                ^ crc32c_difference_at::<0>(h)
+        } else {
+            let mut state = 0;
+            for word in words {
+                state = crc32c_word(state, u64::from_le(word));
+            }
+            crc32c_half(state, payload_crc.swap_bytes())
+        };
+        *self = HeaderChain {
+            words,
+            payload_crc,
+            difference,
+        };
+        difference ^ CRC_OF_ZEROS
+    }
+}
+
 /// Parses one frame that fills `bytes` exactly.
 ///
 /// # Errors
@@ -256,6 +314,24 @@ mod tests {
             slot,
             sent_ns,
         })
+    }
+
+    proptest! {
+        /// Steps as small as those from one entry to the next, and any others.
+        #[test]
+        fn a_chain_of_headers_says_what_each_alone_says(
+            first in any::<[u64; 4]>(),
+            steps in prop::collection::vec((0usize..4, prop_oneof![0u64..300, any::<u64>()], any::<u32>()), 1..20),
+        ) {
+            let mut chain = HeaderChain::default();
+            let mut numbers = first;
+            for (index, step, payload_crc) in steps {
+                numbers[index] = numbers[index].wrapping_add(step);
+                let mut bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_be_bytes()).collect();
+                bytes.extend_from_slice(&payload_crc.to_be_bytes());
+                prop_assert_eq!(chain.crc(numbers.map(u64::to_be), payload_crc), crc32c(&bytes));
+            }
+        }
     }
 
     fn emitted(header: &Header, payload: &[u8]) -> Vec<u8> {

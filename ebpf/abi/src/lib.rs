@@ -32,11 +32,13 @@ pub enum Program {
     QuorumFollower,
     /// Drops a share of all frames by seed ([`lost`]) and passes the rest.
     Lossy,
+    /// A switch's: forwards frames of any kind, whosever they are, from port to port ([`map::PORTS`], [`map::GROUP_PORTS`]).
+    Hub,
 }
 
 impl Program {
     /// All of them.
-    pub const ALL: [Program; 8] = [
+    pub const ALL: [Program; 9] = [
         Program::Pass,
         Program::CountDrop,
         Program::Echo,
@@ -45,6 +47,7 @@ impl Program {
         Program::QuorumLeader,
         Program::QuorumFollower,
         Program::Lossy,
+        Program::Hub,
     ];
 
     /// Name of the object and of its function for frames of one buffer.
@@ -58,6 +61,7 @@ impl Program {
             Program::QuorumLeader => "quorum_leader",
             Program::QuorumFollower => "quorum_follower",
             Program::Lossy => "lossy",
+            Program::Hub => "hub",
         }
     }
 
@@ -72,13 +76,15 @@ impl Program {
             Program::QuorumLeader => "quorum_leader_frags",
             Program::QuorumFollower => "quorum_follower_frags",
             Program::Lossy => "lossy_frags",
+            Program::Hub => "hub_frags",
         }
     }
 }
 
-/// Read-only globals of a program, set before it is loaded; the verifier then knows their values. `pass` has none, `lossy` its own.
+/// Read-only globals of a program, set before it is loaded; the verifier then knows their values. `pass` has none, `lossy` its own,
+/// and `hub` [`setting::GROUP_MAC`] alone.
 pub mod setting {
-    /// `[u8; 6]`: the interface's own MAC address; frames to another are a stranger's, also where a switch floods them.
+    /// `[u8; 8]`: the interface's own MAC address and two zeros; frames to another are a stranger's, also where a switch floods them.
     pub const LOCAL_MAC: &str = "LOCAL_MAC";
     /// `[u8; 4]`: this host's IPv4 address, or zeros for none.
     pub const LOCAL_IPV4: &str = "LOCAL_IPV4";
@@ -91,7 +97,7 @@ pub mod setting {
     pub const KINDS: &str = "KINDS";
     /// `u32`, `quorum_leader` only: how many sessions a replica has places for, at most [`super::quorum::SESSIONS_MAX`].
     pub const SESSION_COUNT: &str = "SESSION_COUNT";
-    /// `[u8; 6]`: a MAC address that is ours too, and others'; zeros for none.
+    /// `[u8; 8]`: a MAC address that is ours too, and others', and two zeros; zeros for none.
     pub const GROUP_MAC: &str = "GROUP_MAC";
     /// `[u8; 4]`: an IPv4 address that is ours too, and others'; zeros for none.
     pub const GROUP_IPV4: &str = "GROUP_IPV4";
@@ -119,6 +125,15 @@ pub mod map {
     pub const QUORUM_COUNTS: &str = "QUORUM_COUNTS";
     /// An array of `u64`, one for each [`super::Lossy`]; `lossy` only.
     pub const LOST: &str = "LOST";
+    /// `hub` only: a DEVMAP from the last byte of a host's MAC address to the port behind which it is.
+    pub const PORTS: &str = "PORTS";
+    /// `hub` only: a DEVMAP of the ports that frames to [`super::setting::GROUP_MAC`] go to.
+    pub const GROUP_PORTS: &str = "GROUP_PORTS";
+    /// Ports that [`PORTS`] has room for: one for each byte.
+    pub const PORTS_MAX: u32 = 256;
+    /// Ports that [`GROUP_PORTS`] has room for. The kernel looks at each place for each frame to the group
+    /// (kernel/bpf/devmap.c, `dev_map_redirect_multi`).
+    pub const GROUP_PORTS_MAX: u32 = super::quorum::NODES_MAX as u32;
     /// Receive queues that [`SOCKETS`] has room for.
     pub const SOCKETS_MAX: u32 = 64;
 }
@@ -175,7 +190,7 @@ pub enum Count {
     NoSocket = 9,
     /// Passed: the checksum looks as if it were left to a device, and is over more than a program may sum up ([`summed`]); or `stamp` found no trailer in the first buffer.
     Unfit = 10,
-    /// Passed: our port, on another host: not our MAC address, or not our IP address.
+    /// Passed: our port, on another host: not our MAC address, or not our IP address. By `hub`: to no host behind any port.
     Stranger = 11,
 }
 

@@ -44,18 +44,40 @@ pub const ENTRY_BYTES_MAX: usize = 1424;
 /// Sessions that [`super::map::SESSIONS`] has room for. A power of two.
 pub const SESSIONS_MAX: u32 = 1024;
 
-/// Where a node or a client is.
+/// Where a node or a client is, as two words, so that programs compare and copy words. [`Place::new`] says what is in them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Place {
-    /// The address, as it lies in a packet.
-    pub ipv4: [u8; 4],
-    /// The UDP port, as it lies in a packet.
-    pub port: [u8; 2],
-    /// The next hop.
-    pub mac: [u8; 6],
-    /// Zeros.
-    pub padding: [u8; 4],
+    /// The IPv4 address and the UDP port, as they lie in a packet, and two zeros.
+    pub address: u64,
+    /// The next hop's MAC address, as it lies in a packet, and two zeros.
+    pub mac: u64,
+}
+
+impl Place {
+    /// The place of these bytes; the port is a number.
+    pub const fn new(ipv4: [u8; 4], port: u16, mac: [u8; 6]) -> Place {
+        let ([a, b, c, d], [e, f]) = (ipv4, port.to_be_bytes());
+        let [g, h, i, j, k, l] = mac;
+        Place {
+            address: u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]),
+            mac: u64::from_ne_bytes([g, h, i, j, k, l, 0, 0]),
+        }
+    }
+
+    /// The address and the port; nothing for no place.
+    pub const fn ipv4_and_port(self) -> Option<([u8; 4], u16)> {
+        let [a, b, c, d, e, f, ..] = self.address.to_ne_bytes();
+        match u16::from_be_bytes([e, f]) {
+            0 => None,
+            port => Some(([a, b, c, d], port)),
+        }
+    }
+
+    /// Whether it is the same address and port: MAC addresses change with the way.
+    pub const fn is_same(self, other: Place) -> bool {
+        self.address == other.address
+    }
 }
 
 /// Of which there is one.
@@ -76,12 +98,12 @@ pub struct Control {
     pub term_begin: u64,
     /// Leader: the most slots that may be appended and not committed.
     pub in_flight_slots: u64,
-    /// Follower: when it last took an entry, nanoseconds of CLOCK_MONOTONIC.
-    pub heard_ns: u64,
+    /// Follower: entries that it took. It grows whenever the leader was heard; a clock would cost more to read.
+    pub heard_count: u64,
     /// Leader: by node, everything before is safe there; its own too.
     pub acked_end: [u64; NODES_MAX],
-    /// Leader: when each node last acknowledged something, nanoseconds of CLOCK_MONOTONIC.
-    pub acked_ns: [u64; NODES_MAX],
+    /// Leader: how often each node has acknowledged something.
+    pub acked_count: [u64; NODES_MAX],
     /// Leader: who votes, as bits.
     pub voters: u64,
     /// Leader: how many of them must have an entry.

@@ -89,7 +89,7 @@ impl Loaded {
         }
     }
 
-    fn link(&mut self, interface: &str, mode: Mode) -> Result<(XdpLink, u32), HostError> {
+    pub(crate) fn link(&mut self, interface: &str, mode: Mode) -> Result<(XdpLink, u32), HostError> {
         // Older kernels know netlink alone, by which a program outlives the process that attached it.
         if KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(5, 9, 0)) {
             return Err(HostError::OldKernel {

@@ -2,6 +2,7 @@
 
 use std::{error::Error, io};
 
+use dataplane_wire::ethernet::Mac;
 use ebpf_abi::{Program, map};
 use nix::errno::Errno;
 
@@ -136,6 +137,22 @@ pub enum HostError {
         /// What does not fit.
         why: String,
     },
+    /// A hub tells hosts apart by one byte.
+    #[error(
+        "a hub for {one} and {other}: it tells hosts apart by the last byte of their addresses; give one of them another address"
+    )]
+    TwoHosts {
+        /// One of the hosts.
+        one: Mac,
+        /// The other.
+        other: Mac,
+    },
+    /// The group has more members than the program has places for.
+    #[error(
+        "a hub with more than {} ports in its group: its map has no more places",
+        map::GROUP_PORTS_MAX
+    )]
+    GroupTooLarge,
     /// The object in this binary does not fit this crate.
     #[error("reading the object of {}: {why}; it does not fit this build: run scripts/build-ebpf and build again", .program.name())]
     Object {

@@ -11,6 +11,7 @@ use aya::{
     maps::{Array, MapError, PerCpuArray, XskMap},
     programs::{ProgramError, Xdp},
 };
+use dataplane_wire::ethernet::Mac;
 use ebpf_abi::{Count, Lossy, Program, map, setting};
 use nix::errno::Errno;
 
@@ -103,17 +104,19 @@ impl Loaded {
             true => program.name_frags(),
             false => program.name(),
         };
-        let mac = settings.local_mac.0;
+        let mac = eight(settings.local_mac);
         let ipv4 = settings.local_ipv4.map_or([0; 4], |address| address.octets());
         let ipv6 = settings.local_ipv6.map_or([0; 16], |address| address.octets());
         let (group_mac, group_ipv4) = settings
             .group
-            .map_or(([0; 6], [0; 4]), |(mac, address)| (mac.0, address.octets()));
+            .map_or(([0; 8], [0; 4]), |(mac, address)| (eight(mac), address.octets()));
         let mut loader = EbpfLoader::new();
         if program == Program::Lossy {
             loader
                 .override_global(setting::LOSS_THRESHOLD, &settings.loss_threshold, true)
                 .override_global(setting::LOSS_SEED, &settings.loss_seed, true);
+        } else if program == Program::Hub {
+            loader.override_global(setting::GROUP_MAC, &group_mac, true);
         } else if program != Program::Pass {
             loader
                 .override_global(setting::LOCAL_MAC, &mac, true)
@@ -313,6 +316,11 @@ impl Loaded {
             why: format!("its map of counters: {error}"),
         }
     }
+}
+
+/// As programs compare it: in one word.
+fn eight(Mac([a, b, c, d, e, f]): Mac) -> [u8; 8] {
+    [a, b, c, d, e, f, 0, 0]
 }
 
 /// Runs `function`, which is `xdp`, `repeat` times on a copy of `frame`, and writes what it left of it to `data`.

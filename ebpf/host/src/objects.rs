@@ -14,6 +14,7 @@ pub(crate) fn object(program: Program) -> &'static [u8] {
         Program::QuorumLeader => include_bytes_aligned!("../../objects/quorum_leader.o"),
         Program::QuorumFollower => include_bytes_aligned!("../../objects/quorum_follower.o"),
         Program::Lossy => include_bytes_aligned!("../../objects/lossy.o"),
+        Program::Hub => include_bytes_aligned!("../../objects/hub.o"),
     }
 }
 

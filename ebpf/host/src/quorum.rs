@@ -81,12 +81,12 @@ pub struct Seen {
     pub next: u64,
     /// See [`Control::commit_end`].
     pub commit_end: u64,
-    /// See [`Control::heard_ns`].
-    pub heard_ns: u64,
+    /// See [`Control::heard_count`].
+    pub heard_count: u64,
     /// See [`Control::acked_end`].
     pub acked_end: [u64; NODES_MAX],
-    /// See [`Control::acked_ns`].
-    pub acked_ns: [u64; NODES_MAX],
+    /// See [`Control::acked_count`].
+    pub acked_count: [u64; NODES_MAX],
 }
 
 /// An entry, copied out of the ring.
@@ -267,9 +267,9 @@ impl Shared {
             generation: grant::generation(word),
             next: grant::next(word),
             commit_end,
-            heard_ns: get(word!(Control, heard_ns)),
+            heard_count: get(word!(Control, heard_count)),
             acked_end: std::array::from_fn(|node| get(word!(Control, acked_end) + node)),
-            acked_ns: std::array::from_fn(|node| get(word!(Control, acked_ns) + node)),
+            acked_count: std::array::from_fn(|node| get(word!(Control, acked_count) + node)),
         }
     }
 
@@ -343,22 +343,20 @@ impl Shared {
     }
 }
 
-/// A place as two words, as it lies in memory.
 fn put_place(words: &[AtomicU64], place: Option<(SocketAddrV4, Mac)>) {
-    let mut bytes = [0; size_of::<Place>()];
-    if let Some((address, mac)) = place {
-        bytes[..4].copy_from_slice(&address.ip().octets());
-        bytes[4..6].copy_from_slice(&address.port().to_be_bytes());
-        bytes[6..12].copy_from_slice(&mac.0);
-    }
-    for (word, bytes) in words.iter().zip(bytes.as_chunks::<WORD_BYTES>().0) {
-        word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
-    }
+    let place = place.map_or(Place::default(), |(address, mac)| {
+        Place::new(address.ip().octets(), address.port(), mac.0)
+    });
+    words[word!(Place, address)].store(place.address, Ordering::Relaxed);
+    words[word!(Place, mac)].store(place.mac, Ordering::Relaxed);
 }
 
 /// The address of a place; nothing for none.
 fn place(words: &[AtomicU64]) -> Option<SocketAddrV4> {
-    let [a, b, c, d, high, low, ..] = words[0].load(Ordering::Relaxed).to_ne_bytes();
-    let address = SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low]));
-    (address.port() != 0).then_some(address)
+    let place = Place {
+        address: words[word!(Place, address)].load(Ordering::Relaxed),
+        mac: 0,
+    };
+    let (ipv4, port) = place.ipv4_and_port()?;
+    Some(SocketAddrV4::new(Ipv4Addr::from(ipv4), port))
 }

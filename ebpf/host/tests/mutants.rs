@@ -80,7 +80,7 @@ fn mutants_get_their_verdicts(program: Program, frags: bool) {
     }
     println!("{}: {runs_count} mutants, {taken_count} of them taken", program.name());
     assert!(
-        program == Program::Pass || program == Program::Steer || taken_count > 0,
+        matches!(program, Program::Pass | Program::Steer | Program::Hub) || taken_count > 0,
         "no mutant came through, so nothing was tested"
     );
 }

@@ -13,7 +13,7 @@ use dataplane_wire::{
 };
 use ebpf_abi::quorum::{Control, NODES_MAX, Place};
 
-use crate::{LOCAL_MAC, LOCAL_PORT, Ours, at, at_mut, be16_of, quorum::change16};
+use crate::{LOCAL_MAC, LOCAL_PORT, Ours, bytes_at, quorum::Sum};
 
 /// Where a follower hands an entry on to.
 #[derive(Clone, Copy)]
@@ -38,7 +38,7 @@ impl Link {
     /// Is there nobody behind? Then for these nodes an acknowledgement speaks.
     #[inline(always)]
     pub fn last(&self) -> Option<u64> {
-        (self.next.port == [0; 2]).then_some(self.nodes)
+        (port_of(self.next) == 0).then_some(self.nodes)
     }
 }
 
@@ -46,11 +46,11 @@ impl Link {
 #[inline(always)]
 pub fn origin(from: Place) -> (Place, u64) {
     let port = LOCAL_PORT.load();
-    let hop = u16::from_be_bytes(from.port).wrapping_sub(port);
+    let hop = port_of(from).wrapping_sub(port);
     match hop != 0 && (hop as usize) < NODES_MAX {
         true => (
             Place {
-                port: port.to_be_bytes(),
+                address: (from.address & 0xffff_ffff) | (u64::from(port.to_be()) << 32),
                 ..from
             },
             hop as u64,
@@ -59,12 +59,17 @@ pub fn origin(from: Place) -> (Place, u64) {
     }
 }
 
+#[inline(always)]
+fn port_of(place: Place) -> u16 {
+    u16::from_be((place.address >> 32) as u16)
+}
+
 /// Says in the frame that it is on its way to the `hop`-th follower. The datagram has no checksum.
 #[inline(always)]
 pub fn set_hop(ctx: &XdpContext, ours: Ours, hop: u64) -> Option<()> {
-    let udp: &mut [u8; udp::HEADER_BYTES] = at_mut(ctx, ours.udp_at)?;
+    let udp = bytes_at::<{ udp::HEADER_BYTES }>(ctx, ours.udp_at)?;
     let port = LOCAL_PORT.load().wrapping_add(hop as u16);
-    udp[udp::field::SRC_PORT].copy_from_slice(&port.to_be_bytes());
+    udp.set(udp::field::SRC_PORT.start, port.to_be());
     Some(())
 }
 
@@ -73,27 +78,25 @@ pub fn set_hop(ctx: &XdpContext, ours: Ours, hop: u64) -> Option<()> {
 pub fn hand_on(ctx: &XdpContext, ours: Ours, link: &Link) -> Option<()> {
     set_hop(ctx, ours, link.hop + 1)?;
     let to = &link.next;
-    let ip: &mut [u8; ipv4::HEADER_BYTES] = at_mut(ctx, ours.ip_at)?;
-    let mut sum = be16_of(ip, ipv4::field::CHECKSUM.start);
-    sum = change16(ip, 16, u16::from_be_bytes([to.ipv4[0], to.ipv4[1]]), sum);
-    sum = change16(ip, 18, u16::from_be_bytes([to.ipv4[2], to.ipv4[3]]), sum);
-    ip[ipv4::field::CHECKSUM].copy_from_slice(&sum.to_be_bytes());
-    let macs: &mut [u8; 12] = at_mut(ctx, ethernet::field::DST.start)?;
-    macs[0..6].copy_from_slice(&to.mac);
-    macs[6..12].copy_from_slice(&LOCAL_MAC.load());
+    let ip = bytes_at::<{ ipv4::HEADER_BYTES }>(ctx, ours.ip_at)?;
+    let mut sum = Sum::of_header(ip);
+    sum.set_address(ip, ipv4::field::DST.start, to.address as u32);
+    ip.set(ipv4::field::CHECKSUM.start, sum.end());
+    let macs = bytes_at::<{ ethernet::HEADER_BYTES }>(ctx, 0)?;
+    macs.set_macs(ethernet::field::DST.start, to.mac, LOCAL_MAC.load());
     Some(())
 }
 
 /// Makes an append of the chain, which goes up, the leader's own again. Others stay as they are.
 #[inline(always)]
 pub fn leave(ctx: &XdpContext, ours: Ours) -> Option<()> {
-    let head: &[u8; frame::HEADER_BYTES] = at(ctx, ours.frame_at)?;
-    if head[frame::field::KIND.start] != Kind::Append as u8 {
+    let head = bytes_at::<{ frame::HEADER_BYTES }>(ctx, ours.frame_at)?;
+    if head.get::<u8>(frame::field::KIND.start) != Kind::Append as u8 {
         return None;
     }
-    let udp: &[u8; udp::HEADER_BYTES] = at(ctx, ours.udp_at)?;
-    let hop = be16_of(udp, udp::field::SRC_PORT.start).wrapping_sub(LOCAL_PORT.load());
-    let has_checksum = udp[6] != 0 || udp[7] != 0;
+    let udp = bytes_at::<{ udp::HEADER_BYTES }>(ctx, ours.udp_at)?;
+    let hop = udp.be16(udp::field::SRC_PORT.start).wrapping_sub(LOCAL_PORT.load());
+    let has_checksum = udp.get::<u16>(udp::field::CHECKSUM.start) != 0;
     if has_checksum || hop == 0 || hop as usize >= NODES_MAX {
         return None;
     }

@@ -21,15 +21,18 @@ use dataplane_wire::{
 };
 use ebpf_abi::Count;
 
+// Addresses are numbers here, of the bytes as they lie in a packet: a program compares a word in one instruction, and bytes in
+// as many.
+
 /// See [`ebpf_abi::setting::LOCAL_MAC`].
 #[unsafe(no_mangle)]
-pub static LOCAL_MAC: Global<[u8; 6]> = Global::new([0; 6]);
+pub static LOCAL_MAC: Global<u64> = Global::new(0);
 /// See [`ebpf_abi::setting::LOCAL_IPV4`].
 #[unsafe(no_mangle)]
-pub static LOCAL_IPV4: Global<[u8; 4]> = Global::new([0; 4]);
+pub static LOCAL_IPV4: Global<u32> = Global::new(0);
 /// See [`ebpf_abi::setting::LOCAL_IPV6`].
 #[unsafe(no_mangle)]
-pub static LOCAL_IPV6: Global<[u8; 16]> = Global::new([0; 16]);
+pub static LOCAL_IPV6: Global<[u64; 2]> = Global::new([0; 2]);
 /// See [`ebpf_abi::setting::LOCAL_PORT`].
 #[unsafe(no_mangle)]
 pub static LOCAL_PORT: Global<u16> = Global::new(0);
@@ -39,10 +42,10 @@ pub static KINDS: Global<u32> = Global::new(0);
 
 /// See [`ebpf_abi::setting::GROUP_MAC`].
 #[unsafe(no_mangle)]
-pub static GROUP_MAC: Global<[u8; 6]> = Global::new([0; 6]);
+pub static GROUP_MAC: Global<u64> = Global::new(0);
 /// See [`ebpf_abi::setting::GROUP_IPV4`].
 #[unsafe(no_mangle)]
-pub static GROUP_IPV4: Global<[u8; 4]> = Global::new([0; 4]);
+pub static GROUP_IPV4: Global<u32> = Global::new(0);
 
 #[map]
 static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Count::ALL.len() as u32, 0);
@@ -114,34 +117,24 @@ fn in_ipv4<A: Act, const AT: usize>(ctx: &XdpContext) -> Result<u32, Count> {
     const PLAIN: u8 = 0x45;
     /// More-fragments and the offset: a fragment has one of them.
     const FRAGMENT_MASK: u16 = 0x3fff;
-    let ip: &[u8; HEADER_BYTES] = at(ctx, AT).ok_or(Count::NotIp)?;
-    let version_ihl = ip[field::VERSION_IHL.start];
+    let ip = bytes_at::<HEADER_BYTES>(ctx, AT).ok_or(Count::NotIp)?;
+    let version_ihl: u8 = ip.get(field::VERSION_IHL.start);
     if version_ihl >> 4 != VERSION {
         return Err(Count::NotIp);
     }
     if version_ihl != PLAIN {
         return Err(Count::IpOptions);
     }
-    if ip[field::PROTOCOL.start] != internet::PROTOCOL_UDP {
+    if ip.get::<u8>(field::PROTOCOL.start) != internet::PROTOCOL_UDP {
         return Err(Count::NotUdp);
     }
-    if be16_of(ip, field::FRAGMENT.start) & FRAGMENT_MASK != 0 {
+    if ip.be16(field::FRAGMENT.start) & FRAGMENT_MASK != 0 {
         return Err(Count::Fragment);
     }
-    let ip_bytes = be16_of(ip, field::TOTAL_LEN.start) as usize;
-    let local = LOCAL_IPV4.load();
+    let ip_bytes = ip.be16(field::TOTAL_LEN.start) as usize;
+    let to: u32 = ip.get(field::DST.start);
     // Zeros are no address of ours, whatever a frame says.
-    let is_mine = local != [0; 4]
-        && ip[field::DST.start] == local[0]
-        && ip[field::DST.start + 1] == local[1]
-        && ip[field::DST.start + 2] == local[2]
-        && ip[field::DST.start + 3] == local[3];
-    let group = GROUP_IPV4.load();
-    let is_group = group != [0; 4]
-        && ip[field::DST.start] == group[0]
-        && ip[field::DST.start + 1] == group[1]
-        && ip[field::DST.start + 2] == group[2]
-        && ip[field::DST.start + 3] == group[3];
+    let is_my_ip = to != 0 && (to == LOCAL_IPV4.load() || to == GROUP_IPV4.load());
     let ours = Ours {
         ip_at: AT,
         is_ipv6: false,
@@ -149,7 +142,7 @@ fn in_ipv4<A: Act, const AT: usize>(ctx: &XdpContext) -> Result<u32, Count> {
         frame_at: AT + HEADER_BYTES + udp::HEADER_BYTES,
         udp_bytes: ip_bytes.wrapping_sub(HEADER_BYTES),
     };
-    in_udp::<A>(ctx, ours, is_mine || is_group)
+    in_udp::<A>(ctx, ours, is_my_ip)
 }
 
 #[inline(always)]
@@ -157,19 +150,15 @@ fn in_ipv6<A: Act, const AT: usize>(ctx: &XdpContext) -> Result<u32, Count> {
     use ipv6::{HEADER_BYTES, field};
     /// Version 6, in the upper half of the first byte.
     const VERSION: u8 = 6;
-    let ip: &[u8; HEADER_BYTES] = at(ctx, AT).ok_or(Count::NotIp)?;
-    if ip[field::VERSION_CLASS_LABEL.start] >> 4 != VERSION {
+    let ip = bytes_at::<HEADER_BYTES>(ctx, AT).ok_or(Count::NotIp)?;
+    if ip.get::<u8>(field::VERSION_CLASS_LABEL.start) >> 4 != VERSION {
         return Err(Count::NotIp);
     }
-    if ip[field::NEXT_HEADER.start] != internet::PROTOCOL_UDP {
+    if ip.get::<u8>(field::NEXT_HEADER.start) != internet::PROTOCOL_UDP {
         return Err(Count::NotUdp);
     }
-    let udp_bytes = be16_of(ip, field::PAYLOAD_LEN.start) as usize;
-    let local = LOCAL_IPV6.load();
-    let mut difference = 0;
-    for index in 0..16 {
-        difference |= ip[field::DST.start + index] ^ local[index];
-    }
+    let udp_bytes = ip.be16(field::PAYLOAD_LEN.start) as usize;
+    let to: [u64; 2] = [ip.get(field::DST.start), ip.get(field::DST.start + 8)];
     let ours = Ours {
         ip_at: AT,
         is_ipv6: true,
@@ -177,33 +166,30 @@ fn in_ipv6<A: Act, const AT: usize>(ctx: &XdpContext) -> Result<u32, Count> {
         frame_at: AT + HEADER_BYTES + udp::HEADER_BYTES,
         udp_bytes,
     };
-    in_udp::<A>(ctx, ours, local != [0; 16] && difference == 0)
+    in_udp::<A>(ctx, ours, to[0] | to[1] != 0 && to == LOCAL_IPV6.load())
 }
 
 #[inline(always)]
 fn in_udp<A: Act>(ctx: &XdpContext, ours: Ours, is_my_ip: bool) -> Result<u32, Count> {
-    let udp: &[u8; udp::HEADER_BYTES] = at(ctx, ours.udp_at).ok_or(Count::Length)?;
-    if be16_of(udp, udp::field::DST_PORT.start) != LOCAL_PORT.load() {
+    let udp = bytes_at::<{ udp::HEADER_BYTES }>(ctx, ours.udp_at).ok_or(Count::Length)?;
+    if udp.be16(udp::field::DST_PORT.start) != LOCAL_PORT.load() {
         return Err(Count::OtherPort);
     }
     if !is_my_ip || !is_my_mac(ctx) {
         return Err(Count::Stranger);
     }
-    let head: &[u8; frame::HEADER_BYTES] = at(ctx, ours.frame_at).ok_or(Count::NotOurs)?;
-    let magic = head[0] == frame::MAGIC[0]
-        && head[1] == frame::MAGIC[1]
-        && head[2] == frame::MAGIC[2]
-        && head[3] == frame::MAGIC[3];
-    if !magic || head[frame::field::VERSION.start] != frame::VERSION {
+    let head = bytes_at::<{ frame::HEADER_BYTES }>(ctx, ours.frame_at).ok_or(Count::NotOurs)?;
+    let magic: u32 = head.get(frame::field::MAGIC.start);
+    if magic != u32::from_ne_bytes(frame::MAGIC) || head.get::<u8>(frame::field::VERSION.start) != frame::VERSION {
         return Err(Count::NotOurs);
     }
-    let kind = head[frame::field::KIND.start];
+    let kind: u8 = head.get(frame::field::KIND.start);
     if kind >= 32 || KINDS.load() & (1 << kind) == 0 {
         return Err(Count::OtherKind);
     }
-    let payload_bytes = be16_of(head, frame::field::PAYLOAD_LEN.start) as usize;
+    let payload_bytes = head.be16(frame::field::PAYLOAD_LEN.start) as usize;
     let announced = udp::HEADER_BYTES + frame::HEADER_BYTES + payload_bytes;
-    if be16_of(udp, udp::field::LEN.start) as usize != announced || ours.udp_bytes != announced {
+    if udp.be16(udp::field::LEN.start) as usize != announced || ours.udp_bytes != announced {
         return Err(Count::Length);
     }
     if ours.udp_at + announced > packet_bytes::<A>(ctx) {
@@ -214,17 +200,12 @@ fn in_udp<A: Act>(ctx: &XdpContext, ours: Ours, is_my_ip: bool) -> Result<u32, C
 
 #[inline(always)]
 fn is_my_mac(ctx: &XdpContext) -> bool {
-    let Some(to) = at::<[u8; 6]>(ctx, ethernet::field::DST.start) else {
+    let Some(macs) = bytes_at::<{ ethernet::HEADER_BYTES }>(ctx, 0) else {
         return false;
     };
-    let (local, group) = (LOCAL_MAC.load(), GROUP_MAC.load());
-    let (mut difference, mut from_group, mut is_group) = (0, 0, 0);
-    for index in 0..6 {
-        difference |= to[index] ^ local[index];
-        from_group |= to[index] ^ group[index];
-        is_group |= group[index];
-    }
-    difference == 0 || (is_group != 0 && from_group == 0)
+    let to = macs.mac(ethernet::field::DST.start);
+    let group = GROUP_MAC.load();
+    to == LOCAL_MAC.load() || (group != 0 && to == group)
 }
 
 #[inline(always)]
@@ -235,6 +216,82 @@ fn packet_bytes<A: Act>(ctx: &XdpContext) -> usize {
     } else {
         ctx.data_end() - ctx.data()
     }
+}
+
+/// `LEN` bytes of a packet.
+#[derive(Clone, Copy)]
+pub struct Bytes<const LEN: usize> {
+    at: usize,
+}
+
+/// Numbers of any bytes.
+pub trait Number: Copy {}
+impl Number for u8 {}
+impl Number for u16 {}
+impl Number for u32 {}
+impl Number for u64 {}
+
+/// The `LEN` bytes at `offset`, if the packet's first buffer has all of them. Not to be used after the packet was cut or
+/// lengthened: the verifier refuses that.
+#[inline(always)]
+pub fn bytes_at<const LEN: usize>(ctx: &XdpContext, offset: usize) -> Option<Bytes<LEN>> {
+    let at = ctx.data() + offset;
+    if at + LEN > ctx.data_end() {
+        return None;
+    }
+    Some(Bytes { at })
+}
+
+// Where numbers are put together from parts below, as in all of this for the one target that is built.
+const _: () = assert!(cfg!(target_endian = "little"));
+
+impl<const LEN: usize> Bytes<LEN> {
+    /// The number that the bytes from `offset` on are, as they lie there. Offsets are constants.
+    #[inline(always)]
+    pub fn get<T: Number>(self, offset: usize) -> T {
+        if offset + size_of::<T>() > LEN {
+            out_of_bounds();
+        }
+        // SAFETY: inside the packet, as `bytes_at` has checked. The kernel lets a program read words at any address where the
+        // machine does (CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS), and refuses the program elsewhere.
+        unsafe { *((self.at + offset) as *const T) }
+    }
+
+    /// Writes the bytes from `offset` on.
+    #[inline(always)]
+    pub fn set<T: Number>(self, offset: usize, value: T) {
+        if offset + size_of::<T>() > LEN {
+            out_of_bounds();
+        }
+        // SAFETY: as in `get`; no reference into the packet is held.
+        unsafe { *((self.at + offset) as *mut T) = value };
+    }
+
+    /// The big-endian number at `offset`.
+    #[inline(always)]
+    pub fn be16(self, offset: usize) -> u16 {
+        u16::from_be(self.get(offset))
+    }
+
+    /// The MAC address at `offset`, as settings have it: behind it two zeros.
+    #[inline(always)]
+    pub fn mac(self, offset: usize) -> u64 {
+        u64::from(self.get::<u32>(offset)) | (u64::from(self.get::<u16>(offset + 4)) << 32)
+    }
+
+    /// Writes two MAC addresses, one behind the other.
+    #[inline(always)]
+    pub fn set_macs(self, offset: usize, first: u64, second: u64) {
+        self.set(offset, first | (second << 48));
+        self.set(offset + 8, (second >> 16) as u32);
+    }
+}
+
+/// Offsets are constants, so that nothing is left of this: the verifier refuses what never ends.
+#[cold]
+fn out_of_bounds() -> ! {
+    #[expect(clippy::empty_loop, reason = "a program has nobody to tell")]
+    loop {}
 }
 
 /// The `T` at `offset`, if the packet's first buffer has all of it.

@@ -11,17 +11,17 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use dataplane_wire::{
-    checksum::{crc32c_byte, crc32c_word},
+    checksum::{crc32c_byte, crc32c_half, crc32c_word},
     ethernet,
-    frame::{self, Kind},
-    internet, ipv4, udp,
+    frame::{self, HeaderChain, Kind},
+    ipv4, udp,
 };
 use ebpf_abi::{
     Count as Passed,
     quorum::{Control, Count, ENTRY_BYTES_MAX, Entry, Place, RING_SLOTS, grant},
 };
 
-use crate::{LOCAL_IPV4, LOCAL_MAC, LOCAL_PORT, Ours, at, at_mut, be16_of};
+use crate::{LOCAL_IPV4, LOCAL_MAC, LOCAL_PORT, Ours, bytes_at};
 
 /// `BPF_F_MMAPABLE`, include/uapi/linux/bpf.h.
 const MMAPABLE: u32 = 1 << 10;
@@ -35,6 +35,23 @@ static RING: Array<Entry> = Array::with_max_entries(RING_SLOTS, MMAPABLE);
 /// See [`ebpf_abi::map::QUORUM_COUNTS`].
 #[map]
 static QUORUM_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Count::ALL.len() as u32, 0);
+
+/// The last header of each sort that this CPU has checked or written.
+#[map]
+static CHAINS: PerCpuArray<Chains> = PerCpuArray::with_max_entries(1, 0);
+
+/// Headers of one sort follow each other in small steps: see [`HeaderChain`].
+#[repr(C)]
+pub struct Chains {
+    /// Those of [`Kind::Ack`] that come.
+    acks: HeaderChain,
+    /// All others that come.
+    others: HeaderChain,
+    /// What goes to the followers, or to the leader.
+    appends_or_acks: HeaderChain,
+    /// What goes to clients.
+    answers: HeaderChain,
+}
 
 // The target has no compare and exchange to the language's eyes, since the first BPF had none; Linux has since 5.12.
 const ORDERED: AtomicOrdering = AtomicOrdering::SeqCst;
@@ -149,36 +166,39 @@ pub fn copy_payload(ctx: &XdpContext, ours: Ours, len_bytes: usize, entry: *mut 
     const WORD_BYTES: usize = 8;
     // SAFETY: a pointer into the map's value; every write below is inside the array.
     let to = unsafe { &raw mut (*entry).bytes } as *mut u8;
-    let from = ctx.data() + ours.frame_at + frame::HEADER_BYTES;
+    let from_at = ours.frame_at + frame::HEADER_BYTES;
+    // The compiler knows that it is no longer, and would leave out the comparison from which the verifier learns it.
+    // SAFETY: a local variable.
+    let len_bytes = unsafe { core::ptr::read_volatile(&raw const len_bytes) };
+    if len_bytes > ENTRY_BYTES_MAX {
+        return None;
+    }
     let mut state = !0u32;
     for index in 0..ENTRY_BYTES_MAX / WORD_BYTES {
         if index >= len_bytes / WORD_BYTES {
             break;
         }
-        let at = from + index * WORD_BYTES;
-        if at + WORD_BYTES > ctx.data_end() {
-            return None;
-        }
-        // SAFETY: inside the packet, as just checked. The kernel lets a program read words at any address where the machine
-        // does (CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS), and refuses the program elsewhere.
-        let word = unsafe { *(at as *const u64) };
+        let word: u64 = bytes_at::<WORD_BYTES>(ctx, from_at + index * WORD_BYTES)?.get(0);
         // SAFETY: `index` is below the array's length in words, and the array begins at a multiple of eight.
         unsafe { *(to.add(index * WORD_BYTES) as *mut u64) = word };
         state = crc32c_word(state, u64::from_le(word));
     }
-    let whole_bytes = len_bytes & (ENTRY_BYTES_MAX.next_power_of_two() - WORD_BYTES);
-    for index in 0..WORD_BYTES - 1 {
-        if index >= len_bytes % WORD_BYTES {
+    let done_bytes = len_bytes & (ENTRY_BYTES_MAX.next_power_of_two() - WORD_BYTES);
+    if len_bytes & 4 != 0 {
+        let half: u32 = bytes_at::<4>(ctx, from_at + done_bytes)?.get(0);
+        // SAFETY: the array has room for a word behind the longest payload, and a half word lies at a multiple of four.
+        unsafe { *(to.add(done_bytes) as *mut u32) = half };
+        state = crc32c_half(state, u32::from_le(half));
+    }
+    // A mask and not a sum: the verifier keeps the bound of what it masks.
+    let done_bytes = len_bytes & (ENTRY_BYTES_MAX.next_power_of_two() - 4);
+    for index in 0..3 {
+        if index >= len_bytes % 4 {
             break;
         }
-        let at = from + whole_bytes + index;
-        if at + 1 > ctx.data_end() {
-            return None;
-        }
-        // SAFETY: inside the packet, as just checked.
-        let byte = unsafe { *(at as *const u8) };
-        // SAFETY: the array has room for a word behind the longest payload.
-        unsafe { *to.add(whole_bytes + index) = byte };
+        let byte: u8 = bytes_at::<1>(ctx, from_at + done_bytes + index)?.get(0);
+        // SAFETY: as above.
+        unsafe { *to.add(done_bytes + index) = byte };
         state = crc32c_byte(state, byte);
     }
     Some(!state)
@@ -199,42 +219,30 @@ pub struct Head {
     pub payload_crc: u32,
 }
 
-/// The 64-bit number at `offset`, as it lies there, if the packet's first buffer has all of it.
+/// What this CPU has seen of headers. It is alone with it: a program is not interrupted by itself.
 #[inline(always)]
-fn word_at(ctx: &XdpContext, offset: usize) -> Option<u64> {
-    let at = ctx.data() + offset;
-    if at + 8 > ctx.data_end() {
-        return None;
-    }
-    // SAFETY: inside the packet, as just checked; see `copy_payload` for the alignment.
-    Some(unsafe { *(at as *const u64) })
-}
-
-/// Four words and the payload's checksum, as they lie in a packet: a header without its own checksum.
-#[inline(always)]
-fn head_crc(words: [u64; 4], payload_crc: u32) -> u32 {
-    let mut state = !0;
-    for word in words {
-        state = crc32c_word(state, u64::from_le(word));
-    }
-    for byte in payload_crc.to_be_bytes() {
-        state = crc32c_byte(state, byte);
-    }
-    !state
+fn chains() -> Option<&'static mut Chains> {
+    // SAFETY: the map's value is this CPU's own, lives as long as the program, and is borrowed by one caller at a time.
+    CHAINS.get_ptr_mut(0).map(|chains| unsafe { &mut *chains })
 }
 
 /// Reads and checks our header.
 #[inline(always)]
 pub fn head(ctx: &XdpContext, ours: Ours) -> Result<Head, Passed> {
-    let word = |index: usize| word_at(ctx, ours.frame_at + 8 * index).ok_or(Passed::NotOurs);
-    let words = [word(0)?, word(1)?, word(2)?, word(3)?];
-    let crcs = u64::from_be(word(4)?);
-    let (payload_crc, crc) = ((crcs >> 32) as u32, crcs as u32);
-    if head_crc(words, payload_crc) != crc {
+    let bytes = bytes_at::<{ frame::HEADER_BYTES }>(ctx, ours.frame_at).ok_or(Passed::NotOurs)?;
+    let words: [u64; 4] = [bytes.get(0), bytes.get(8), bytes.get(16), bytes.get(24)];
+    let payload_crc = u32::from_be(bytes.get(frame::field::PAYLOAD_CRC.start));
+    let kind = (u64::from_be(words[0]) >> 16) as u8;
+    let chains = chains().ok_or(Passed::NotOurs)?;
+    let chain = match kind == Kind::Ack as u8 {
+        true => &mut chains.acks,
+        false => &mut chains.others,
+    };
+    if chain.crc(words, payload_crc) != u32::from_be(bytes.get(frame::field::HEADER_CRC.start)) {
         return Err(up(Count::Checksum));
     }
     Ok(Head {
-        kind: (u64::from_be(words[0]) >> 16) as u8,
+        kind,
         term: u64::from_be(words[1]),
         slot: u64::from_be(words[2]),
         sent_ns: u64::from_be(words[3]),
@@ -253,51 +261,32 @@ pub fn write_head(ctx: &XdpContext, ours: Ours, head: Head, payload_bytes: usize
         head.slot.to_be(),
         head.sent_ns.to_be(),
     ];
-    let crcs = (u64::from(head.payload_crc) << 32) | u64::from(head_crc(words, head.payload_crc));
-    let at = ctx.data() + ours.frame_at;
-    if at + frame::HEADER_BYTES > ctx.data_end() {
-        return None;
+    let chains = chains()?;
+    let chain = match head.kind == Kind::QuorumReply as u8 {
+        true => &mut chains.answers,
+        false => &mut chains.appends_or_acks,
+    };
+    let crc = chain.crc(words, head.payload_crc);
+    let bytes = bytes_at::<{ frame::HEADER_BYTES }>(ctx, ours.frame_at)?;
+    for (index, word) in words.into_iter().enumerate() {
+        bytes.set(8 * index, word);
     }
-    for (index, word) in [words[0], words[1], words[2], words[3], crcs.to_be()]
-        .into_iter()
-        .enumerate()
-    {
-        // SAFETY: inside the packet, as just checked; no reference into it is held.
-        unsafe { *((at + 8 * index) as *mut u64) = word };
-    }
+    bytes.set(frame::field::PAYLOAD_CRC.start, head.payload_crc.to_be());
+    bytes.set(frame::field::HEADER_CRC.start, crc.to_be());
     Some(())
-}
-
-/// The eight bytes as a number.
-#[inline(always)]
-pub fn be64(bytes: &[u8]) -> u64 {
-    u64::from_be_bytes([
-        bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7],
-    ])
 }
 
 /// Where the frame came from.
 #[inline(always)]
 pub fn source(ctx: &XdpContext, ours: Ours) -> Result<Place, Passed> {
-    let ip: &[u8; ipv4::HEADER_BYTES] = at(ctx, ours.ip_at).ok_or(Passed::NotIp)?;
-    let udp: &[u8; udp::HEADER_BYTES] = at(ctx, ours.udp_at).ok_or(Passed::Length)?;
-    let macs: &[u8; 12] = at(ctx, ethernet::field::DST.start).ok_or(Passed::NotIp)?;
+    let ip = bytes_at::<{ ipv4::HEADER_BYTES }>(ctx, ours.ip_at).ok_or(Passed::NotIp)?;
+    let udp = bytes_at::<{ udp::HEADER_BYTES }>(ctx, ours.udp_at).ok_or(Passed::Length)?;
+    let macs = bytes_at::<{ ethernet::HEADER_BYTES }>(ctx, 0).ok_or(Passed::NotIp)?;
+    let (ipv4, port): (u32, u16) = (ip.get(ipv4::field::SRC.start), udp.get(udp::field::SRC_PORT.start));
     Ok(Place {
-        ipv4: [ip[12], ip[13], ip[14], ip[15]],
-        port: [udp[0], udp[1]],
-        mac: [macs[6], macs[7], macs[8], macs[9], macs[10], macs[11]],
-        padding: [0; 4],
+        address: u64::from(ipv4) | (u64::from(port) << 32),
+        mac: macs.mac(ethernet::field::SRC.start),
     })
-}
-
-/// Whether two places are the same address and port: MAC addresses change with the way.
-#[inline(always)]
-pub fn is_same(one: &Place, other: &Place) -> bool {
-    let mut difference = (one.port[0] ^ other.port[0]) | (one.port[1] ^ other.port[1]);
-    for index in 0..4 {
-        difference |= one.ipv4[index] ^ other.ipv4[index];
-    }
-    difference == 0
 }
 
 /// Writes the headers in front of ours: from us to `to`, with a UDP payload of `frame_bytes`.
@@ -306,28 +295,23 @@ pub fn is_same(one: &Place, other: &Place) -> bool {
 #[inline(always)]
 pub fn address(ctx: &XdpContext, ours: Ours, to: &Place, frame_bytes: usize) -> Option<()> {
     let udp_bytes = (udp::HEADER_BYTES + frame_bytes) as u16;
-    let udp: &mut [u8; udp::HEADER_BYTES] = at_mut(ctx, ours.udp_at)?;
-    udp[0..2].copy_from_slice(&LOCAL_PORT.load().to_be_bytes());
-    udp[2..4].copy_from_slice(&to.port);
-    udp[4..6].copy_from_slice(&udp_bytes.to_be_bytes());
-    udp[6] = 0;
-    udp[7] = 0;
+    let udp = bytes_at::<{ udp::HEADER_BYTES }>(ctx, ours.udp_at)?;
+    udp.set(udp::field::SRC_PORT.start, LOCAL_PORT.load().to_be());
+    udp.set(udp::field::DST_PORT.start, (to.address >> 32) as u16);
+    udp.set(udp::field::LEN.start, udp_bytes.to_be());
+    udp.set(udp::field::CHECKSUM.start, 0u16);
 
-    let ip: &mut [u8; ipv4::HEADER_BYTES] = at_mut(ctx, ours.ip_at)?;
-    let mut sum = be16_of(ip, ipv4::field::CHECKSUM.start);
-    let local = LOCAL_IPV4.load();
-    let ip_bytes = (ipv4::HEADER_BYTES as u16) + udp_bytes;
-    sum = change16(ip, ipv4::field::TOTAL_LEN.start, ip_bytes, sum);
-    sum = change16(ip, 12, u16::from_be_bytes([local[0], local[1]]), sum);
-    sum = change16(ip, 14, u16::from_be_bytes([local[2], local[3]]), sum);
-    sum = change16(ip, 16, u16::from_be_bytes([to.ipv4[0], to.ipv4[1]]), sum);
-    sum = change16(ip, 18, u16::from_be_bytes([to.ipv4[2], to.ipv4[3]]), sum);
-    ip[ipv4::field::CHECKSUM].copy_from_slice(&sum.to_be_bytes());
+    let ip = bytes_at::<{ ipv4::HEADER_BYTES }>(ctx, ours.ip_at)?;
+    let ip_bytes = ((ipv4::HEADER_BYTES as u16) + udp_bytes).to_be();
+    let mut sum = Sum::of_header(ip);
+    sum.changes(ip.get::<u16>(ipv4::field::TOTAL_LEN.start).into(), ip_bytes.into());
+    ip.set(ipv4::field::TOTAL_LEN.start, ip_bytes);
+    sum.set_address(ip, ipv4::field::SRC.start, LOCAL_IPV4.load());
+    sum.set_address(ip, ipv4::field::DST.start, to.address as u32);
+    ip.set(ipv4::field::CHECKSUM.start, sum.end());
 
-    let macs: &mut [u8; 12] = at_mut(ctx, ethernet::field::DST.start)?;
-    let local = LOCAL_MAC.load();
-    macs[0..6].copy_from_slice(&to.mac);
-    macs[6..12].copy_from_slice(&local);
+    let macs = bytes_at::<{ ethernet::HEADER_BYTES }>(ctx, 0)?;
+    macs.set_macs(ethernet::field::DST.start, to.mac, LOCAL_MAC.load());
     Some(())
 }
 
@@ -338,34 +322,68 @@ pub fn readdress(ctx: &XdpContext, ours: Ours) -> Option<()> {
     if ours.is_ipv6 {
         return None;
     }
-    let ip: &[u8; ipv4::HEADER_BYTES] = at(ctx, ours.ip_at)?;
-    let (high, low) = (be16_of(ip, 16), be16_of(ip, 18));
-    let local = LOCAL_IPV4.load();
-    let udp: &mut [u8; udp::HEADER_BYTES] = at_mut(ctx, ours.udp_at)?;
-    let mut sum = be16_of(udp, udp::field::CHECKSUM.start);
-    if sum != 0 {
-        sum = internet::updated(sum, high, u16::from_be_bytes([local[0], local[1]]));
-        sum = internet::updated(sum, low, u16::from_be_bytes([local[2], local[3]]));
+    let ip = bytes_at::<{ ipv4::HEADER_BYTES }>(ctx, ours.ip_at)?;
+    let (was, is): (u32, u32) = (ip.get(ipv4::field::DST.start), LOCAL_IPV4.load());
+    let udp = bytes_at::<{ udp::HEADER_BYTES }>(ctx, ours.udp_at)?;
+    let checksum: u16 = udp.get(udp::field::CHECKSUM.start);
+    if checksum != 0 {
+        let mut sum = Sum::of(checksum);
+        sum.changes(was, is);
         // Zero would mean "none" (RFC 768).
-        sum = if sum == 0 { 0xffff } else { sum };
-        udp[udp::field::CHECKSUM].copy_from_slice(&sum.to_be_bytes());
+        let checksum = match sum.end() {
+            0 => 0xffff,
+            other => other,
+        };
+        udp.set(udp::field::CHECKSUM.start, checksum);
     }
-    let ip: &mut [u8; ipv4::HEADER_BYTES] = at_mut(ctx, ours.ip_at)?;
-    let mut sum = be16_of(ip, ipv4::field::CHECKSUM.start);
-    sum = change16(ip, 16, u16::from_be_bytes([local[0], local[1]]), sum);
-    sum = change16(ip, 18, u16::from_be_bytes([local[2], local[3]]), sum);
-    ip[ipv4::field::CHECKSUM].copy_from_slice(&sum.to_be_bytes());
-    let to: &mut [u8; 6] = at_mut(ctx, ethernet::field::DST.start)?;
-    *to = LOCAL_MAC.load();
+    let mut sum = Sum::of_header(ip);
+    sum.set_address(ip, ipv4::field::DST.start, is);
+    ip.set(ipv4::field::CHECKSUM.start, sum.end());
+    let macs = bytes_at::<{ ethernet::HEADER_BYTES }>(ctx, 0)?;
+    macs.set_macs(
+        ethernet::field::DST.start,
+        LOCAL_MAC.load(),
+        macs.mac(ethernet::field::SRC.start),
+    );
     Some(())
 }
 
-/// Sets the word at `offset`; says the checksum over it afterwards.
-#[inline(always)]
-pub fn change16(ip: &mut [u8; ipv4::HEADER_BYTES], offset: usize, to: u16, checksum: u16) -> u16 {
-    let was = be16_of(ip, offset);
-    ip[offset..offset + 2].copy_from_slice(&to.to_be_bytes());
-    internet::updated(checksum, was, to)
+/// An internet checksum while what it covers changes (RFC 1624), of words as they lie in memory: a sum of one's complements
+/// may be taken in any byte order and width, and be folded at the end (RFC 1071 §2).
+pub(crate) struct Sum(u64);
+
+impl Sum {
+    #[inline(always)]
+    fn of(checksum: u16) -> Sum {
+        Sum(u64::from(!checksum))
+    }
+
+    /// Of an IPv4 header.
+    #[inline(always)]
+    pub(crate) fn of_header(ip: crate::Bytes<{ ipv4::HEADER_BYTES }>) -> Sum {
+        Sum::of(ip.get(ipv4::field::CHECKSUM.start))
+    }
+
+    #[inline(always)]
+    fn changes(&mut self, was: u32, is: u32) {
+        self.0 += u64::from(!was) + u64::from(is);
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_address(&mut self, ip: crate::Bytes<{ ipv4::HEADER_BYTES }>, offset: usize, is: u32) {
+        self.changes(ip.get(offset), is);
+        ip.set(offset, is);
+    }
+
+    /// The checksum, as it lies in memory.
+    #[inline(always)]
+    pub(crate) fn end(self) -> u16 {
+        let mut sum = (self.0 & 0xffff_ffff) + (self.0 >> 32);
+        for _ in 0..3 {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        !(sum as u16)
+    }
 }
 
 const _: () = assert!(Kind::Append as u8 == 5 && frame::field::HEADER_CRC.start == 36);

@@ -3,11 +3,7 @@
 #![no_std]
 #![no_main]
 
-use aya_ebpf::{
-    bindings::xdp_action,
-    helpers::generated::{bpf_ktime_get_ns, bpf_xdp_adjust_tail},
-    programs::XdpContext,
-};
+use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_xdp_adjust_tail, programs::XdpContext};
 use dataplane_wire::frame::{self, Kind};
 use ebpf_abi::{
     Count as Passed,
@@ -17,8 +13,7 @@ use ebpf_programs::{
     Act, Ours,
     chain::{self, Link},
     quorum::{
-        Claim, Head, address, copy_payload, count, entry_of, head, is_same, payload_bytes, readdress, source, up,
-        write_head,
+        Claim, Head, address, copy_payload, count, entry_of, head, payload_bytes, readdress, source, up, write_head,
     },
 };
 
@@ -59,7 +54,7 @@ fn take(ctx: &XdpContext, ours: Ours) -> Result<u32, Passed> {
     let (append_end, entry_bytes_max) = (control.append_end, control.entry_bytes_max);
     let waits_for_disk = control.waits_for_disk != 0;
     let link = Link::of(control, hop);
-    if !is_same(&from, &leader_place) {
+    if !from.is_same(leader_place) {
         return claim.unused(Count::Stranger);
     }
     // In a chain, the frame comes from the follower before.
@@ -102,8 +97,7 @@ fn take(ctx: &XdpContext, ours: Ours) -> Result<u32, Passed> {
     entry.len_bytes = len_bytes as u64;
     entry.slot = next;
     let control = claim.control();
-    // SAFETY: no argument.
-    control.heard_ns = unsafe { bpf_ktime_get_ns() };
+    control.heard_count += 1;
     if append.sent_ns > control.commit_end {
         control.commit_end = append.sent_ns;
     }

@@ -5,27 +5,21 @@
 #![no_main]
 
 use aya_ebpf::{
-    Global,
-    bindings::xdp_action,
-    helpers::generated::{bpf_ktime_get_ns, bpf_xdp_adjust_tail},
-    macros::map,
-    maps::Array,
+    Global, bindings::xdp_action, helpers::generated::bpf_xdp_adjust_tail, macros::map, maps::Array,
     programs::XdpContext,
 };
 use dataplane_wire::{
-    checksum::{crc32c_byte, crc32c_word},
+    checksum::{crc32c_half, crc32c_word},
     frame::{self, Kind},
     quorum::{VALUE_BYTES_MAX, reply, request},
 };
 use ebpf_abi::{
     Count as Passed,
-    quorum::{Control, Count, NODES_MAX, RING_SLOTS, SESSIONS_MAX, Session},
+    quorum::{Control, Count, NODES_MAX, Place, RING_SLOTS, SESSIONS_MAX, Session},
 };
 use ebpf_programs::{
-    Act, Ours, at, be16_of, chain,
-    quorum::{
-        Claim, Head, address, be64, copy_payload, count, entry_of, head, is_same, payload_bytes, source, up, write_head,
-    },
+    Act, Ours, bytes_at, chain,
+    quorum::{Claim, Head, address, copy_payload, count, entry_of, head, payload_bytes, source, up, write_head},
 };
 
 /// See [`ebpf_abi::map::SESSIONS`].
@@ -58,19 +52,17 @@ impl<const FRAGS: bool> Act for Leader<FRAGS> {
 /// A client's request. A put is all that is taken: its answer depends on nothing but its place in the log.
 #[inline(always)]
 fn asked(ctx: &XdpContext, ours: Ours, came: Head, len_bytes: usize) -> Result<u32, Passed> {
-    let fixed: &[u8; request::HEADER_BYTES] =
-        at(ctx, ours.frame_at + frame::HEADER_BYTES).ok_or_else(|| up(Count::Unfit))?;
-    let (client, sequence) = (
-        be64(&fixed[request::field::CLIENT]),
-        be64(&fixed[request::field::SEQUENCE]),
-    );
-    let key_len = fixed[request::field::KEY_LEN.start] as usize;
-    let value_len = be16_of(fixed, request::field::FIRST_LEN.start) as usize;
-    let is_put = fixed[request::field::COMMAND.start] == request::code::PUT
+    let fixed = bytes_at::<{ request::HEADER_BYTES }>(ctx, ours.frame_at + frame::HEADER_BYTES)
+        .ok_or_else(|| up(Count::Unfit))?;
+    let client = u64::from_be(fixed.get(request::field::CLIENT.start));
+    let sequence = u64::from_be(fixed.get(request::field::SEQUENCE.start));
+    let key_len = fixed.get::<u8>(request::field::KEY_LEN.start) as usize;
+    let value_len = fixed.be16(request::field::FIRST_LEN.start) as usize;
+    let is_put = fixed.get::<u8>(request::field::COMMAND.start) == request::code::PUT
         && key_len > 0
         && value_len <= VALUE_BYTES_MAX
-        && be16_of(fixed, request::field::SECOND_LEN.start) == 0
-        && be16_of(fixed, request::field::COUNT_MAX.start) == 0
+        && fixed.be16(request::field::SECOND_LEN.start) == 0
+        && fixed.be16(request::field::COUNT_MAX.start) == 0
         && request::HEADER_BYTES + key_len + value_len == len_bytes;
     if !is_put {
         return Err(up(Count::OtherCommand));
@@ -154,46 +146,28 @@ fn acknowledged(ctx: &XdpContext, ours: Ours, ack: Head) -> Result<u32, Passed> 
     if ack.term != control.term {
         return claim.unused(Count::OtherTerm);
     }
-    let mut node = NODES_MAX;
-    for index in 0..NODES_MAX {
-        if control.voters & (1 << index) != 0
-            && index != control.node as usize
-            && is_same(&from, &control.places[index])
-        {
-            node = index;
-        }
-    }
-    if node >= NODES_MAX {
-        return claim.unused(Count::Stranger);
-    }
+    let node = match voter_at(control, &from) {
+        Some(node) => node,
+        None => return claim.unused(Count::Stranger),
+    };
     if ack.slot > next {
         return claim.unused(Count::Impossible);
     }
-    // SAFETY: no argument.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
-    // The last of a chain speaks for all of it; otherwise that word says nothing to us.
-    let nodes = match control.chain_hop {
-        0 => 0,
-        _ => ack.sent_ns & control.voters & !(1 << (control.node % NODES_MAX as u64)),
-    };
     let before = control.commit_end;
-    let mut is_news = false;
-    for index in 0..NODES_MAX {
-        if index != node && nodes & (1 << index) == 0 {
-            continue;
+    let is_news = match control.chain_hop {
+        0 => heard(control, 1 << node, ack.slot),
+        // The last of a chain speaks for all of it; otherwise that word says nothing to us.
+        _ => {
+            let others = control.voters & !(1 << (control.node % NODES_MAX as u64));
+            heard(control, (ack.sent_ns & others) | (1 << node), ack.slot)
         }
-        control.acked_ns[index] = now_ns;
-        if ack.slot > control.acked_end[index] {
-            control.acked_end[index] = ack.slot;
-            is_news = true;
-        }
-    }
+    };
     if !is_news {
         claim.give_back(next);
         count(Count::Counted);
         return Ok(xdp_action::XDP_DROP);
     }
-    let end = quorum_end(control);
+    let end = quorum_end(control, ack.slot, before);
     if end <= before || end <= control.term_begin {
         // With its own disk's word the replica may have a quorum.
         let waits_for_disk = control.waits_for_disk != 0;
@@ -245,21 +219,12 @@ fn acknowledged(ctx: &XdpContext, ours: Ours, ack: Head) -> Result<u32, Passed> 
 fn write_reply(ctx: &XdpContext, ours: Ours, client: u64, sequence: u64) -> Option<u32> {
     const DONE: [u8; 4] = [reply::code::DONE, 0, 0, 0];
     let (client, sequence) = (client.to_be(), sequence.to_be());
-    let mut state = crc32c_word(crc32c_word(!0, u64::from_le(client)), u64::from_le(sequence));
-    for byte in DONE {
-        state = crc32c_byte(state, byte);
-    }
-    let at = ctx.data() + ours.frame_at + frame::HEADER_BYTES;
-    if at + reply::HEADER_BYTES > ctx.data_end() {
-        return None;
-    }
-    // SAFETY: inside the packet, as just checked, and nothing refers to it.
-    unsafe {
-        *(at as *mut u64) = client;
-        *((at + 8) as *mut u64) = sequence;
-        *((at + 16) as *mut u32) = u32::from_ne_bytes(DONE);
-    }
-    Some(!state)
+    let state = crc32c_word(crc32c_word(!0, u64::from_le(client)), u64::from_le(sequence));
+    let bytes = bytes_at::<{ reply::HEADER_BYTES }>(ctx, ours.frame_at + frame::HEADER_BYTES)?;
+    bytes.set(reply::field::CLIENT.start, client);
+    bytes.set(reply::field::SEQUENCE.start, sequence);
+    bytes.set(reply::field::OUTCOME.start, u32::from_ne_bytes(DONE));
+    Some(!crc32c_half(state, u32::from_le_bytes(DONE)))
 }
 
 const _: () = assert!(
@@ -269,26 +234,74 @@ const _: () = assert!(
         && reply::HEADER_BYTES == 20
 );
 
-/// The highest end that `commit_count` voters have reached.
+// What is below has no branch for each node: the verifier would follow all their combinations. Slots and places are far below
+// 2^63, so that the highest bit of a difference says which of two is smaller.
+
+/// Which other voter is at `from`.
 #[inline(always)]
-fn quorum_end(control: &Control) -> u64 {
-    let mut highest = 0;
+fn voter_at(control: &Control, from: &Place) -> Option<usize> {
+    let others = control.voters & !(1 << (control.node % NODES_MAX as u64));
+    let (mut is_found, mut node) = (0, 0);
+    for index in 0..NODES_MAX as u64 {
+        let difference = from.address ^ control.places[index as usize].address;
+        let is_here = (difference.wrapping_sub(1) >> 63) & (others >> index) & 1;
+        is_found |= is_here;
+        node |= is_here.wrapping_neg() & index;
+    }
+    match is_found {
+        0 => None,
+        _ => Some(node as usize % NODES_MAX),
+    }
+}
+
+/// Notes that `nodes` have everything before `end`; says whether that is news of any of them.
+#[inline(always)]
+fn heard(control: &mut Control, nodes: u64, end: u64) -> bool {
+    let mut is_news = 0;
+    for index in 0..NODES_MAX {
+        let is_here = (nodes >> index) & 1;
+        let before = control.acked_end[index];
+        let is_behind = (before.wrapping_sub(end) >> 63) & is_here;
+        control.acked_count[index] += is_here;
+        control.acked_end[index] = before ^ ((before ^ end) & is_behind.wrapping_neg());
+        is_news |= is_behind;
+    }
+    is_news != 0
+}
+
+/// How far the entries are committed, once a voter that had less has everything before `acked_end`: the highest end that
+/// `commit_count` voters have reached, at least `before`.
+#[inline(always)]
+fn quorum_end(control: &Control, acked_end: u64, before: u64) -> u64 {
+    // One more has reached these ends, and no other ones: usually there is nothing between them.
+    if acked_end <= before {
+        return before;
+    }
+    if is_reached(control, acked_end) {
+        return acked_end;
+    }
+    if acked_end == before + 1 {
+        return before;
+    }
+    let mut highest = before;
     for index in 0..NODES_MAX {
         let end = control.acked_end[index];
-        if control.voters & (1 << index) == 0 || end <= highest {
-            continue;
-        }
-        let mut count = 0;
-        for other in 0..NODES_MAX {
-            if control.voters & (1 << other) != 0 && control.acked_end[other] >= end {
-                count += 1;
-            }
-        }
-        if count >= control.commit_count {
+        if (control.voters >> index) & 1 != 0 && end > highest && is_reached(control, end) {
             highest = end;
         }
     }
     highest
+}
+
+/// Whether `commit_count` voters have reached `end`.
+#[inline(always)]
+fn is_reached(control: &Control, end: u64) -> bool {
+    let mut behind_count = 0;
+    for index in 0..NODES_MAX {
+        let is_behind = control.acked_end[index].wrapping_sub(end) >> 63;
+        behind_count += is_behind & (control.voters >> index) & 1;
+    }
+    behind_count + control.commit_count <= u64::from(control.voters.count_ones())
 }
 
 ebpf_programs::programs!(Leader, quorum_leader, quorum_leader_frags);

@@ -6,7 +6,10 @@ use anyhow::Context;
 use dataplane_waist::{MonotonicClock, Wake};
 use nix::sys::resource::{UsageWho, getrusage};
 
-use super::{CAVEAT, CPUS, Cell, IN_FLIGHT, LOSS, REPLICAS, SOCKET, VALUE_BYTES, WAY, placement, ways};
+use super::{
+    CAVEAT, CLIENT, CPUS, Cell, FABRIC, HUB, IN_FLIGHT, LOSS, REPLICAS, SOCKET, TRAIN, VALUE_BYTES, WAY, placement,
+    ways,
+};
 use crate::{
     backends,
     experiment::Lab,
@@ -64,7 +67,13 @@ pub(in crate::experiments) fn measure(
         ..Manner::default()
     };
     let folder = Folder(lab.folder.path().join("logs"));
-    let role = |node| ways::role(&cell.way, node, &folder.0);
+    let generic = cell.fabric != HUB;
+    let role = |node| ways::role(&cell.way, generic, node, &folder.0);
+    // Held to the end.
+    let _let_in = match cell.has_programs() {
+        true => Vec::new(),
+        false => ground.let_in(count)?,
+    };
     let threads = cell.placement.start(ground, count, cpus_of)?;
     let seats: Vec<Seat> = (0..count).map(|node| seat(cpus_of(node).0)).collect();
     let losing = match network.loss_ratio > 0.0 {
@@ -105,7 +114,9 @@ pub(in crate::experiments) fn measure(
     let axis = [
         (WAY.name, cell.way.clone()),
         (REPLICAS.name, count.to_string()),
+        (FABRIC.name, cell.fabric.clone()),
         (IN_FLIGHT.name, cell.in_flight.to_string()),
+        (CLIENT.name, cell.client.clone()),
         (VALUE_BYTES.name, cell.value_bytes.to_string()),
         (LOSS.name, cell.loss.clone()),
         (CPUS.name, cell.cpus.clone()),
@@ -147,8 +158,12 @@ fn facts(ground: &Ground, cell: &Cell) -> BTreeMap<String, String> {
         );
     }
     if cell.has_programs() {
+        let mode = match cell.fabric.as_str() {
+            HUB => "native (XDP in the driver)",
+            _ => "generic (XDP on socket buffers)",
+        };
         facts.insert("caveat".to_owned(), CAVEAT.to_owned());
-        facts.insert("program_mode".to_owned(), "generic (XDP on socket buffers)".to_owned());
+        facts.insert("program_mode".to_owned(), mode.to_owned());
     }
     facts.extend(cell.placement.facts());
     facts
@@ -180,7 +195,10 @@ fn client(
         in_flight: cell.in_flight,
         value_bytes: cell.value_bytes,
     };
-    let backend = backends::by_name(SOCKET).context("it is always there")?;
+    let backend = match cell.client.as_str() {
+        TRAIN => &backends::TRAINS,
+        _ => backends::by_name(SOCKET).context("it is always there")?,
+    };
     let mut client = Client::open(backend, way, replicas, cell.is_alone(), options)?;
     let leader = client.find_leader(&clock, lab.stop)? as usize;
     client.ask(&clock, WARM_UP, lab.stop).context("warming up")?;
@@ -304,16 +322,19 @@ fn metrics(measured: &Measured, reports: &[ReplicaReport], cell: &Cell) -> BTree
                 Better::Neither,
             );
         }
-        let kept = |name: &str| {
-            let counts = reports.iter().filter_map(|report| report.programs.get(name));
-            counts.sum::<u64>() as f64
-        };
-        put(
-            "followers_kept_in_driver",
-            kept("follower_appended"),
-            "count",
-            Better::Neither,
-        );
+        // A fabric that forgets a follower looks splendid: the majority answers without it.
+        let kept = |report: &ReplicaReport| report.programs.get("follower_appended").copied().unwrap_or(0);
+        let followers = (0..).zip(reports).filter(|&(node, _)| node != measured.leader);
+        let least_kept = followers.map(|(_, report)| kept(report)).min().unwrap_or(0);
+        let appended = leader.programs.get("leader_appended").copied().unwrap_or(0);
+        if appended > 0 {
+            put(
+                "least_kept_by_a_follower",
+                least_kept as f64 / appended as f64,
+                "ratio",
+                Better::Higher,
+            );
+        }
     }
     for (name, count, better) in replicas::troubles(reports) {
         put(name, count, "count", better);

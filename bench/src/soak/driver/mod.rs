@@ -355,10 +355,10 @@ impl Driver for Nic {
             _ => next,
         };
         self.seen_end = end;
-        let mut heard = widened(seen.acked_ns, 0);
+        let mut heard = widened(seen.acked_count, 0);
         if !self.is_leader {
             heard.fill(0);
-            heard[self.leader] = seen.heard_ns;
+            heard[self.leader] = seen.heard_count;
         }
         driver::Seen {
             end: Slot(end),

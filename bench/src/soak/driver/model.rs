@@ -448,9 +448,9 @@ impl Program for Model {
             generation,
             next,
             commit_end: part.given.commit_end,
-            heard_ns: part.heard,
+            heard_count: part.heard,
             acked_end: part.given.acked_end,
-            acked_ns: part.acked,
+            acked_count: part.acked,
         }
     }
 

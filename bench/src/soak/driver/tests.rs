@@ -257,15 +257,15 @@ fn compare(appends: bool) -> Option<(u64, [u64; Count::ALL.len()])> {
             "frame {index}"
         );
         assert_eq!(
-            ours.heard_ns != before.heard_ns,
-            theirs.heard_ns != bpf_heard.heard_ns,
+            ours.heard_count != before.heard_count,
+            theirs.heard_count != bpf_heard.heard_count,
             "frame {index}"
         );
         for node in 0..NODES_MAX {
-            let (was, is) = (before.acked_ns[node], ours.acked_ns[node]);
+            let (was, is) = (before.acked_count[node], ours.acked_count[node]);
             assert_eq!(
                 is != was,
-                theirs.acked_ns[node] != bpf_heard.acked_ns[node],
+                theirs.acked_count[node] != bpf_heard.acked_count[node],
                 "frame {index}, node {node}"
             );
         }

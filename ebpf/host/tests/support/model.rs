@@ -60,6 +60,14 @@ pub fn expect(program: Program, settings: &Settings, situation: &Situation, fram
             data,
         };
     }
+    // A hub without ports.
+    if program == Program::Hub {
+        return Expected {
+            verdict: Verdict::Pass,
+            count: Some(Count::Stranger),
+            data,
+        };
+    }
     let outcome = find(settings, frame).and_then(|ours| act(program, settings, situation, &ours, &mut data));
     match outcome {
         Ok(verdict) => Expected {
@@ -161,7 +169,7 @@ fn act(
     data: &mut [u8],
 ) -> Result<Verdict, Count> {
     match program {
-        Program::Pass | Program::Lossy => unreachable!("it looks into no frame"),
+        Program::Pass | Program::Lossy | Program::Hub => unreachable!("it looks into no frame"),
         Program::CountDrop => Ok(Verdict::Drop),
         Program::Steer if situation.has_socket => Ok(Verdict::Redirect),
         Program::Steer => Err(Count::NoSocket),
