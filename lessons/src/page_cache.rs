@@ -170,6 +170,14 @@ impl Storage for PageCache {
         self.disk.sync_folder()
     }
 
+    /// Past the cache.
+    fn make(&mut self, name: &str, head: &[u8], len_bytes: u64) -> io::Result<()> {
+        self.disk.make(name, head, len_bytes)
+    }
+    fn made(&mut self, wait: bool) -> Option<io::Result<()>> {
+        self.disk.made(wait)
+    }
+
     fn commit(&mut self, file: FileId, at_bytes: u64, buffer: Buffer) -> io::Result<()> {
         let written = self.write_at(file, at_bytes, buffer.bytes());
         let result = written.and_then(|()| self.sync(file));

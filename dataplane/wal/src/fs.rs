@@ -1,5 +1,6 @@
 //! Folders of a Linux file system, and the ways to write a commit to them.
 
+mod maker;
 mod probe;
 
 use std::{
@@ -10,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use maker::{Make, Maker};
 pub use probe::probe;
 
 use crate::{
@@ -58,6 +60,8 @@ const LOCK_NAME: &str = "LOCK";
 pub struct FolderStorage {
     /// Declared first: what is under way is over before the files are closed.
     ring: sys::WriteRing,
+    /// Ends before the lock is given back.
+    maker: Maker,
     folder: PathBuf,
     folder_file: File,
     _lock: Option<File>,
@@ -131,6 +135,7 @@ impl FolderStorage {
             files: Vec::new(),
             done: VecDeque::new(),
             ring: sys::WriteRing::new(),
+            maker: Maker::default(),
             stats: EngineStats::default(),
         })
     }
@@ -294,6 +299,20 @@ impl Storage for FolderStorage {
 
     fn sync_folder(&mut self) -> io::Result<()> {
         self.folder_file.sync_all()
+    }
+
+    fn make(&mut self, name: &str, head: &[u8], len_bytes: u64) -> io::Result<()> {
+        self.maker.start(Make {
+            folder: self.folder.clone(),
+            name: name.to_owned(),
+            head: head.to_vec(),
+            len_bytes,
+            is_direct: self.engine != Engine::File,
+        })
+    }
+
+    fn made(&mut self, wait: bool) -> Option<io::Result<()>> {
+        self.maker.made(wait)
     }
 
     fn commit(&mut self, file: FileId, at_bytes: u64, buffer: Buffer) -> io::Result<()> {

@@ -1,7 +1,5 @@
 //! Opening a log: look at the folder, refuse what is not ours, read what is there, make it durable.
 
-use std::io;
-
 use crate::{
     error::{WalError, is_foreign},
     format::{FileHeader, SECTOR_BYTES, VERSION, file_version},
@@ -339,40 +337,4 @@ pub(crate) fn read_snapshot(
         Ok(snapshot) => Ok((id, snapshot)),
         Err(what) => Err(WalError::Snapshot { place, file, what }),
     }
-}
-
-/// How much is written at once when a file is prepared.
-const PREPARE_BYTES: usize = 1 << 20;
-
-/// Makes a segment file: written from end to end, so that no later write allocates; durable; under its name only then.
-pub(crate) fn prepare_segment(storage: &mut dyn Storage, options: &WalOptions, file_index: u32) -> io::Result<()> {
-    let name = segment_name(file_index);
-    let unfinished = format!("{name}{UNFINISHED}");
-    let mut piece = vec![0; PREPARE_BYTES.min(options.segment_bytes as usize)];
-    let header = FileHeader {
-        cluster: options.cluster,
-        file_index,
-        file_bytes: options.segment_bytes,
-    };
-    header.emit(piece.first_chunk_mut().expect("a piece is longer than a sector"));
-    let file = storage.open(&unfinished, OpenFor::Create)?;
-    let mut write = || {
-        let mut at_bytes = 0;
-        while at_bytes < options.segment_bytes {
-            let len_bytes = (options.segment_bytes - at_bytes).min(piece.len() as u64) as usize;
-            storage.write_at(file, at_bytes, &piece[..len_bytes])?;
-            piece[..SECTOR_BYTES].fill(0);
-            at_bytes += len_bytes as u64;
-        }
-        storage.sync(file)
-    };
-    let written = write();
-    storage.close(file);
-    if let Err(error) = written {
-        // Of no use to anybody, and the space may be what is wanted.
-        let _ = storage.remove(&unfinished);
-        return Err(error);
-    }
-    storage.rename(&unfinished, &name)?;
-    storage.sync_folder()
 }

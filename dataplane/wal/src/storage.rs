@@ -72,6 +72,14 @@ pub trait Storage: Send {
     fn remove(&mut self, name: &str) -> io::Result<()>;
     /// Makes names durable.
     fn sync_folder(&mut self) -> io::Result<()>;
+    /// Starts to make a file, beside everything else: `head`, and zeros up to `len_bytes`, written from end to end. It has its
+    /// name, and is durable with it, when [`Storage::made`] says so. One at a time.
+    ///
+    /// # Errors
+    /// None but "cannot be started".
+    fn make(&mut self, name: &str, head: &[u8], len_bytes: u64) -> io::Result<()>;
+    /// What has become of the file that is being made; with `wait`, waits for that. `None`: none is being made, or it still is.
+    fn made(&mut self, wait: bool) -> Option<io::Result<()>>;
     /// Starts a commit: writes `buffer` to a file opened for commits and makes it durable, now or later.
     ///
     /// # Errors
@@ -121,6 +129,12 @@ impl<S: Storage + ?Sized> Storage for Box<S> {
     }
     fn sync_folder(&mut self) -> io::Result<()> {
         (**self).sync_folder()
+    }
+    fn make(&mut self, name: &str, head: &[u8], len_bytes: u64) -> io::Result<()> {
+        (**self).make(name, head, len_bytes)
+    }
+    fn made(&mut self, wait: bool) -> Option<io::Result<()>> {
+        (**self).made(wait)
     }
     fn commit(&mut self, file: FileId, at_bytes: u64, buffer: Buffer) -> io::Result<()> {
         (**self).commit(file, at_bytes, buffer)

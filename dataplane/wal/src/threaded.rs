@@ -171,13 +171,11 @@ impl ThreadedWal {
     /// # Errors
     /// As [`Log::durable`].
     pub fn wait(&mut self) -> io::Result<Durable> {
-        if self.is_late {
-            self.hand_over_or_wait()?;
-        }
         loop {
+            // What did not fit into the queue is handed over on the way. That is no stall: who waits here wants to.
             let durable = self.durable()?;
             match &self.writer {
-                Some(writer) if !writer.handed.is_empty() => self.rest(),
+                Some(writer) if self.is_late || !writer.handed.is_empty() => self.rest(),
                 _ => return Ok(durable),
             }
         }

@@ -65,6 +65,8 @@ pub struct Wal {
     at_sector: u32,
     /// Oldest first; the last is being written.
     live: Vec<LiveSegment>,
+    /// A file that is being made, to be the next.
+    making: Option<u32>,
     /// Files that hold nothing of value, as the newest origin says.
     free: Vec<u32>,
     /// Files that hold nothing of value; the next origin will say so, and then they may be written.
@@ -220,6 +222,7 @@ impl Wal {
             file: None,
             at_sector: 0,
             live: walked.live,
+            making: None,
             free,
             freed: Vec::new(),
             files_count,

@@ -271,8 +271,9 @@ fn fail_at_every_call(errno: i32, lasts: bool, says: &str) {
         assert_eq!(wal.report().damaged_slots, None);
     }
     println!("{calls_count} calls, {failures_count} of them ended the log");
+    // A segment file that is made ahead and cannot be is a failure only when it is needed.
     assert!(
-        failures_count * 10 > calls_count * 9,
+        failures_count * 10 > calls_count * 7,
         "{failures_count} of {calls_count}"
     );
 }

@@ -14,6 +14,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
+use super::make_at_once;
 use crate::{
     buffer::Buffer,
     storage::{Completion, EngineStats, FileId, OpenFor, Storage},
@@ -84,6 +85,7 @@ struct State {
     polls: u32,
     depth: usize,
     align_bytes: usize,
+    made: Option<io::Result<()>>,
     stats: EngineStats,
 }
 
@@ -365,6 +367,16 @@ impl Storage for Disk {
     fn sync_folder(&mut self) -> io::Result<()> {
         self.lock().note(Event::SyncFolder);
         Ok(())
+    }
+
+    fn make(&mut self, name: &str, head: &[u8], len_bytes: u64) -> io::Result<()> {
+        let made = make_at_once(self, name, head, len_bytes);
+        self.lock().made = Some(made);
+        Ok(())
+    }
+
+    fn made(&mut self, _wait: bool) -> Option<io::Result<()>> {
+        self.lock().made.take()
     }
 
     fn commit(&mut self, file: FileId, at_bytes: u64, buffer: Buffer) -> io::Result<()> {

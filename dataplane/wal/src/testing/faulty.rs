@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use super::make_at_once;
 use crate::{
     buffer::Buffer,
     storage::{Completion, EngineStats, FileId, OpenFor, Storage},
@@ -33,6 +34,7 @@ pub struct Faulty<S> {
     calls: Arc<AtomicU64>,
     /// A commit that has failed is over like any other.
     failed: Option<Buffer>,
+    made: Option<io::Result<()>>,
 }
 
 impl<S: Storage> Faulty<S> {
@@ -43,6 +45,7 @@ impl<S: Storage> Faulty<S> {
             fault,
             calls: Arc::default(),
             failed: None,
+            made: None,
         }
     }
 
@@ -106,6 +109,13 @@ impl<S: Storage> Storage for Faulty<S> {
     fn sync_folder(&mut self) -> io::Result<()> {
         self.call(true)?;
         self.inner.sync_folder()
+    }
+    fn make(&mut self, name: &str, head: &[u8], len_bytes: u64) -> io::Result<()> {
+        self.made = Some(make_at_once(self, name, head, len_bytes));
+        Ok(())
+    }
+    fn made(&mut self, _wait: bool) -> Option<io::Result<()>> {
+        self.made.take()
     }
     fn commit(&mut self, file: FileId, at_bytes: u64, buffer: Buffer) -> io::Result<()> {
         match self.call(true) {

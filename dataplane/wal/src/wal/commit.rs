@@ -81,6 +81,7 @@ impl Wal {
             self.sealed_state.clear();
             self.sealed_state.extend_from_slice(&self.state);
         }
+        self.make_ahead();
         Ok(())
     }
 

@@ -1,13 +1,14 @@
 //! The segment files: which is written, which holds nothing of value any more, and what the first commit of one says.
 
+use std::io;
+
 use dataplane_waist::Durable;
 
 use super::Wal;
 use crate::{
     buffer::CommitBuilder,
     error::WalError,
-    format::{FIRST_SECTOR, Origin, RecordHeader, RecordKind, SECTOR_BYTES},
-    open::prepare_segment,
+    format::{FIRST_SECTOR, FileHeader, Origin, RecordHeader, RecordKind, SECTOR_BYTES},
     replay::{Damage, Standing},
     scan::{LiveSegment, segment_name},
     snapshot::SnapshotId,
@@ -39,14 +40,49 @@ impl Wal {
         self.freed.extend(self.live.drain(..count).map(|live| live.file_index));
     }
 
+    /// Waits for the segment file that is being made; if there is none, makes one.
     pub(super) fn make_segment(&mut self) -> Result<u32, WalError> {
-        let file_index = self.files_count;
-        if let Err(error) = prepare_segment(&mut *self.storage, &self.options, file_index) {
-            let (name, segment_bytes) = (segment_name(file_index), self.options.segment_bytes);
-            return Err(self.fail(format!("preparing {name} ({segment_bytes} bytes)"), error));
+        let file_index = match self.making.take() {
+            Some(file_index) => file_index,
+            None => match self.begin_making() {
+                Ok(file_index) => file_index,
+                Err(error) => return Err(self.not_made(self.files_count, error)),
+            },
+        };
+        match self.storage.made(true) {
+            Some(Ok(())) => Ok(file_index),
+            Some(Err(error)) => Err(self.not_made(file_index, error)),
+            None => Err(self.not_made(file_index, io::ErrorKind::NotFound.into())),
         }
+    }
+
+    /// Has the next segment file made beside everything else, once the one that is written is half full and no other is there.
+    pub(super) fn make_ahead(&mut self) {
+        let is_soon = 2 * self.at_sector >= self.sectors_max();
+        if is_soon && self.free.is_empty() && self.making.is_none() {
+            // What cannot be begun now is begun when it is needed, and fails then if it must.
+            self.making = self.begin_making().ok();
+        }
+    }
+
+    fn begin_making(&mut self) -> io::Result<u32> {
+        let file_index = self.files_count;
+        let mut head = [0; SECTOR_BYTES];
+        FileHeader {
+            cluster: self.options.cluster,
+            file_index,
+            file_bytes: self.options.segment_bytes,
+        }
+        .emit(&mut head);
+        let name = segment_name(file_index);
+        self.storage.make(&name, &head, self.options.segment_bytes)?;
         self.files_count += 1;
         Ok(file_index)
+    }
+
+    fn not_made(&mut self, file_index: u32, error: io::Error) -> WalError {
+        let (name, segment_bytes) = (segment_name(file_index), self.options.segment_bytes);
+        self.fail(format!("preparing {name} ({segment_bytes} bytes)"), error)
     }
 
     /// Goes on in the next segment file, which begins with all that a reader must know of those before it.
