@@ -5,6 +5,7 @@ mod failures;
 #[path = "../support/memory_wire.rs"]
 mod memory_wire;
 mod messages;
+mod namespaces;
 mod pair;
 
 use std::{panic, time::Duration};
