@@ -1,5 +1,6 @@
 //! What a segment costs its flow: an ack at a sender with ten segments in flight, the segment it lets go, and the receiver's
 //! answer; without losses, which are what a simulator spends its time on.
+#![forbid(unsafe_code)]
 
 use std::{collections::VecDeque, hint::black_box};
 
