@@ -438,7 +438,7 @@ fn a_chain_is_one_frame_that_every_follower_has_kept() {
         let seen = leader.shared.seen();
         assert_eq!((seen.commit_end, &seen.acked_end[..3]), (slot + 1, &[slot + 1; 3][..]));
         assert!(
-            seen.acked_ns[1] > 0 && seen.acked_ns[1] == seen.acked_ns[2],
+            seen.acked_count[1] > 0 && seen.acked_count[1] == seen.acked_count[2],
             "both were heard of"
         );
 

@@ -44,7 +44,15 @@ fn main() -> io::Result<()> {
     image.clear();
     store.save(&mut image);
     write("kv_image", "three", &image)?;
-    write("quorum_recovery", "real", &replica(&image))
+    write("quorum_recovery", "real", &replica(&image))?;
+    let mut conversation = Vec::new();
+    for (index, vector) in rdma::wire::vectors::VECTORS.iter().enumerate() {
+        write("rdma_packet", &format!("vector-{index}"), vector.datagram)?;
+        let (ours, len) = (tests_fuzz::packets::OURS, vector.datagram.len() as u8);
+        conversation.extend([len, ours, index as u8]);
+        conversation.extend(vector.datagram);
+    }
+    write("rdma_endpoint", "vectors", &conversation)
 }
 
 fn snapshot_file() -> io::Result<Vec<u8>> {
