@@ -42,7 +42,10 @@ mod objects;
 mod probe;
 pub mod quorum;
 mod settings;
-#[allow(unsafe_code, reason = "the one place that maps the kernel's memory")]
+#[allow(
+    unsafe_code,
+    reason = "the one place that maps the kernel's memory, and asks bpf(2) itself"
+)]
 mod sys;
 
 pub use attach::{Attachment, Mode};
@@ -52,6 +55,6 @@ pub use error::HostError;
 pub use foreign::Foreign;
 pub use guard::refuse_default_route;
 pub use hub::{Hub, HubPort};
-pub use load::{FRAME_BYTES_MIN, Loaded, TestRun, Verdict};
-pub use probe::probe;
+pub use load::{Cost, FRAME_BYTES_MIN, Loaded, TestRun, Verdict};
+pub use probe::{probe, probe_offload};
 pub use settings::{Settings, kinds};

@@ -1,9 +1,9 @@
 //! One program in the kernel: loaded, so verified; run on single packets; asked what it counted.
 
 use std::{
-    io,
+    fmt, io,
     num::NonZeroU32,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
 use aya::{
@@ -86,6 +86,45 @@ impl TestRun {
     }
 }
 
+/// What a loaded program costs before any frame comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    /// Instructions that the verifier walked, over all paths and rounds of loops (since Linux 5.16). It gives up at a million
+    /// (BPF_COMPLEXITY_LIMIT_INSNS, include/linux/bpf.h).
+    pub verified_instructions_count: Option<u32>,
+    /// Instructions of the program as the kernel keeps it; 0 where it does not say.
+    pub translated_instructions_count: u32,
+    /// What the compiler in the kernel made of them; 0 without one.
+    pub machine_code_bytes: u32,
+    /// Memory of maps that are still in the object, as the kernel charges it.
+    pub map_bytes: u64,
+}
+
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verified = self.verified_instructions_count.unwrap_or_default();
+        write!(
+            f,
+            "{} instructions, {verified} walked by the verifier, {} bytes of machine code, {} bytes of maps",
+            self.translated_instructions_count, self.machine_code_bytes, self.map_bytes
+        )
+    }
+}
+
+/// Of BPF (struct bpf_insn, include/uapi/linux/bpf.h).
+const INSTRUCTION_BYTES: u32 = 8;
+
+/// What a map is charged with: `memlock` of its file (bpf_map_show_fdinfo, kernel/bpf/syscall.c).
+fn map_memory_bytes(map: &aya::maps::Map) -> io::Result<u64> {
+    let fd = match map {
+        aya::maps::Map::Array(data) | aya::maps::Map::PerCpuArray(data) | aya::maps::Map::XskMap(data) => data.fd(),
+        _ => return Ok(0),
+    };
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()))?;
+    let memory = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+    Ok(memory.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or_default())
+}
+
 /// By how much a program may lengthen a frame: an acknowledgement that becomes an answer.
 const GROWTH_BYTES_MAX: usize = 64;
 
@@ -165,6 +204,27 @@ impl Loaded {
         let info = self.xdp()?.info();
         info.map(|info| info.id())
             .map_err(|error| HostError::kernel(format!("asking for the id of {}", self.function), io_error(&error)))
+    }
+
+    /// What the program costs before any frame comes.
+    ///
+    /// # Errors
+    /// The kernel would not say.
+    pub fn cost(&self) -> Result<Cost, HostError> {
+        let asking = |error: &(dyn std::error::Error + 'static)| {
+            HostError::kernel(format!("asking what {} costs", self.function), io_error(error))
+        };
+        let info = self.xdp()?.info().map_err(|error| asking(&error))?;
+        let mut map_bytes = 0;
+        for (_, map) in self.ebpf.maps() {
+            map_bytes += map_memory_bytes(map).map_err(|error| asking(&error))?;
+        }
+        Ok(Cost {
+            verified_instructions_count: info.verified_instruction_count(),
+            translated_instructions_count: info.size_translated().unwrap_or_default() / INSTRUCTION_BYTES,
+            machine_code_bytes: info.size_jitted(),
+            map_bytes,
+        })
     }
 
     /// Runs the program once on a copy of `frame`, as if it had come in by queue 0 of `lo`. Needs no interface.

@@ -3,8 +3,9 @@
 use std::io;
 
 use dataplane_waist::{ProbeError, Support};
+use nix::{errno::Errno, net::if_::if_nametoindex};
 
-use crate::{HostError, Loaded, Mode, Program, Settings};
+use crate::{HostError, Loaded, Mode, Program, Settings, error::errno};
 
 /// Loads [`Program::Pass`] and, where `interface` is given, attaches it in `mode` for a moment. Without an interface the answer
 /// is about the kernel alone; `mode` does not matter then. Some physical interfaces reset their link when a native program
@@ -17,6 +18,36 @@ pub fn probe(interface: Option<&str>, mode: Mode) -> Result<Support, ProbeError>
         // The MTU is no question of whether there is XDP.
         Err(HostError::MtuTooLarge { .. }) => sort(attempt(interface, mode, true)),
         answer => sort(answer),
+    }
+}
+
+/// Would the driver of `interface` translate a program for its device (hardware offload)? Asked by loading the smallest program
+/// for it; nothing is attached. The programs of this crate cannot be attached so: their maps are more than such devices have.
+///
+/// # Errors
+/// As [`probe`].
+pub fn probe_offload(interface: &str) -> Result<Support, ProbeError> {
+    let Ok(index) = if_nametoindex(interface) else {
+        return sort(Err(HostError::NoInterface {
+            interface: interface.to_owned(),
+        }));
+    };
+    // That there is BPF at all, and that we may use it, is another question; EINVAL then is about the device.
+    sort(attempt(None, Mode::Native, false))?;
+    match crate::sys::load_for_device(index) {
+        Ok(()) => Ok(Support::Native),
+        Err(error) if matches!(errno(&error), Some(Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENODEV)) => {
+            Ok(Support::Absent {
+                why: format!(
+                    "loading a program for {interface} itself: {error}: its driver translates no programs for the device; in Linux \
+                     only nfp does, and netdevsim, which tests it; native mode runs them on the host's CPU"
+                ),
+            })
+        }
+        Err(error) => sort(Err(HostError::kernel(
+            format!("loading a program for {interface} itself"),
+            error,
+        ))),
     }
 }
 
@@ -63,8 +94,6 @@ fn sort(answer: Result<(), HostError>) -> Result<Support, ProbeError> {
 
 #[cfg(test)]
 mod tests {
-    use nix::errno::Errno;
-
     use super::*;
 
     fn sorted(errno: Errno, mode: Mode) -> Result<Support, ProbeError> {

@@ -1,6 +1,72 @@
-//! Memory that a program in the kernel writes and we read, and the other way round: an array map, mapped (mmap(2)).
+//! Memory that a program in the kernel writes and we read, and the other way round: an array map, mapped (mmap(2)). And the one
+//! question to bpf(2) that aya does not ask: will a device's driver translate a program for the device itself?
 
-use std::{io, ops::Deref, os::fd::AsRawFd, os::fd::BorrowedFd, ptr::NonNull, sync::atomic::AtomicU64};
+use std::{
+    io,
+    ops::Deref,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    ptr::NonNull,
+    sync::atomic::AtomicU64,
+};
+
+/// What BPF_PROG_LOAD takes (union bpf_attr, include/uapi/linux/bpf.h), as far as to the device.
+#[repr(C)]
+struct ProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; 16],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
+}
+
+/// Loads the program that passes everything for the device `interface_index` of the calling thread's network namespace, to run on
+/// the device, and gives it up at once.
+///
+/// # Errors
+/// What bpf(2) says: EINVAL if the device's driver translates no programs (`__bpf_prog_dev_bound_init`, kernel/bpf/offload.c).
+pub(crate) fn load_for_device(interface_index: u32) -> io::Result<()> {
+    const BPF_PROG_LOAD: libc::c_long = 5;
+    const BPF_PROG_TYPE_XDP: u32 = 6;
+    /// `r0 = XDP_PASS; exit`, as instructions lie in memory on a little-endian machine.
+    const PASS: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
+    const LICENSE: &[u8; 4] = b"GPL\0";
+    let attributes = ProgLoad {
+        prog_type: BPF_PROG_TYPE_XDP,
+        insn_cnt: PASS.len() as u32,
+        insns: PASS.as_ptr() as u64,
+        license: LICENSE.as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log_buf: 0,
+        kern_version: 0,
+        prog_flags: 0,
+        prog_name: [0; 16],
+        prog_ifindex: interface_index,
+        expected_attach_type: 0,
+    };
+    // SAFETY: the kernel reads as many bytes as it is told, and what they point to: constants that live for ever.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_LOAD,
+            &raw const attributes,
+            size_of::<ProgLoad>(),
+        )
+    };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a file that the kernel has just opened for us.
+    drop(unsafe { OwnedFd::from_raw_fd(answer as i32) });
+    Ok(())
+}
 
 /// The words of an array map with `BPF_F_MMAPABLE`, until it is dropped.
 ///

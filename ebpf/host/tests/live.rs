@@ -16,7 +16,9 @@ use dataplane_wire::{
     frame::{self, Kind},
     trace::{self, Station},
 };
-use ebpf_host::{Attachment, Count, HostError, Loaded, Mode, Program, Settings, kinds, probe, refuse_default_route};
+use ebpf_host::{
+    Attachment, Count, HostError, Loaded, Mode, Program, Settings, kinds, probe, probe_offload, refuse_default_route,
+};
 use support::{load, monotonic_ns};
 
 const PORT: u16 = 4001;
@@ -382,6 +384,31 @@ fn the_probe_asks_the_mechanism_and_leaves_the_interface_free() {
         assert!(why.contains(part), "{why}");
     }
     attach(host, Program::Pass, &Settings::default(), Mode::Native).expect("it is free");
+}
+
+#[test]
+fn a_veth_runs_no_program_in_hardware_and_says_so() {
+    let Some(network) = pair("offload", 1500, Offloads::Off) else {
+        return;
+    };
+    let host = &network.hosts()[0];
+    for (interface, part) in [
+        ("eth0", "translates no programs"),
+        ("lo", "translates no programs"),
+        ("dplab-absent0", "no such interface"),
+    ] {
+        let answer = host.run(|| probe_offload(interface)).expect("back").expect("an answer");
+        let Support::Absent { why } = answer else {
+            panic!("{interface} is no card")
+        };
+        assert!(why.contains(part), "{why}");
+    }
+    let refused = std::thread::spawn(|| {
+        caps::clear(None, caps::CapSet::Effective).expect("giving up is allowed");
+        probe_offload("lo")
+    });
+    let error = refused.join().expect("no panic").expect_err("it could not be asked");
+    assert!(error.to_string().contains("CAP_BPF"), "{error}");
 }
 
 #[test]
