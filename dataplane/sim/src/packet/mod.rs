@@ -25,6 +25,7 @@ mod frame;
 mod memory;
 mod observe;
 mod parallel;
+mod plan;
 mod port;
 mod routing;
 mod sim;
