@@ -26,6 +26,8 @@ const RECEIVER_TIMER: u8 = 1;
 const WRITE_TIMER: u8 = 2;
 /// A query is asked; the flow is its first.
 const ASK_TIMER: u8 = 3;
+/// A question of which nothing has been heard is asked again.
+const RETRY_TIMER: u8 = 4;
 
 /// No place: this end of the flow is on a host of another group.
 const ELSEWHERE: u32 = u32::MAX;
@@ -35,8 +37,11 @@ const ELSEWHERE: u32 = u32::MAX;
 pub enum Header {
     /// A segment of TCP.
     Segment(Segment),
-    /// The question of a query.
-    Ask,
+    /// The question of a query, in so many rounds before it.
+    Ask {
+        /// The round's number.
+        round: u32,
+    },
 }
 
 /// A query in the asking.
@@ -57,6 +62,8 @@ pub struct Hosts {
     sender_places: Vec<u32>,
     receiver_places: Vec<u32>,
     senders: Vec<Sender<AnyController>>,
+    /// By sender: rounds whose question has come. One that is asked twice is answered once.
+    asked_counts: Vec<u32>,
     receivers: Vec<Receiving>,
     /// By query.
     asking: Vec<Asking>,
@@ -91,6 +98,7 @@ impl Hosts {
             sender_places: vec![ELSEWHERE; setup.flows.len()],
             receiver_places: vec![ELSEWHERE; setup.flows.len()],
             senders: Vec::new(),
+            asked_counts: Vec::new(),
             receivers: Vec::new(),
             asking: Vec::new(),
             rounds: Vec::new(),
@@ -106,6 +114,7 @@ impl Hosts {
                 sender.timer_tick_phase = edge.phase(flow.from, sender.timer_tick);
                 edge.sender_places[number as usize] = edge.senders.len() as u32;
                 edge.senders.push(Sender::new(&sender, options.controller(&sender)));
+                edge.asked_counts.push(0);
             }
             if hosts.contains(&flow.to) {
                 let mut receiver = options.receiver;
@@ -192,6 +201,7 @@ impl Hosts {
             self.unfinished_count -= 1;
             return;
         };
+        host.cancel_timer(number, RETRY_TIMER);
         let (query, asking) = (&self.queries[index as usize], &mut self.asking[index as usize]);
         asking.waiting_count -= 1;
         if asking.waiting_count > 0 {
@@ -222,12 +232,32 @@ impl Hosts {
                 receiving.half.on_wake(at);
                 self.pump_receiver(number, host);
             }
-            let flow = self.flows[number as usize];
-            host.send(Packet {
-                bytes: query.request_bytes.max(FRAME_BYTES_MIN),
-                header: Header::Ask,
-                ..packet(number, flow.to, flow.from, Segment::default())
-            });
+            self.ask_one(number, index, host);
+        }
+    }
+
+    /// Asks one server, and again after the least retransmission timeout if nothing is heard: a question is a segment, too.
+    fn ask_one(&self, number: u32, index: u32, host: &mut HostApi<'_, Header>) {
+        let (flow, query) = (self.flows[number as usize], &self.queries[index as usize]);
+        let round = self.asking[index as usize].rounds_done_count;
+        host.send(Packet {
+            bytes: query.request_bytes.max(FRAME_BYTES_MIN),
+            header: Header::Ask { round },
+            ..packet(number, flow.to, flow.from, Segment::default())
+        });
+        host.set_timer(number, RETRY_TIMER, host.now() + query.retry);
+    }
+
+    /// A question has been open for a while: was it lost?
+    fn retry(&mut self, number: u32, host: &mut HostApi<'_, Header>) {
+        let FlowKind::Answer { query: index } = self.flows[number as usize].kind else {
+            return;
+        };
+        let receiving = &self.receivers[self.receiver_places[number as usize] as usize];
+        let answer_bytes = self.queries[index as usize].answer_bytes;
+        if receiving.due_bytes.checked_sub(answer_bytes) == Some(receiving.half.received_bytes()) {
+            self.timeouts.push((host.now(), number));
+            self.ask_one(number, index, host);
         }
     }
 
@@ -247,6 +277,7 @@ impl Hosts {
 
 impl Edge for Hosts {
     type Header = Header;
+    const TIMERS_PER_FLOW: u8 = RETRY_TIMER + 1;
 
     fn on_start(&mut self, host: &mut HostApi<'_, Header>) {
         let me = host.host();
@@ -273,10 +304,15 @@ impl Edge for Hosts {
                 sender.on_segment(instant(host.now()), segment);
                 self.pump_sender(number, host);
             }
-            Header::Ask => {
+            &Header::Ask { round } => {
                 let FlowKind::Answer { query } = self.flows[number as usize].kind else {
                     return;
                 };
+                let asked_count = &mut self.asked_counts[self.sender_places[number as usize] as usize];
+                if round < *asked_count {
+                    return;
+                }
+                *asked_count = round + 1;
                 match self.queries[query as usize].jitter {
                     SimTime::ZERO => self.write(number, host),
                     jitter => {
@@ -305,6 +341,7 @@ impl Edge for Hosts {
                 self.pump_receiver(number, host);
             }
             WRITE_TIMER => self.write(number, host),
+            RETRY_TIMER => self.retry(number, host),
             _ => {
                 if let FlowKind::Answer { query } = self.flows[number as usize].kind {
                     self.ask(query, host);

@@ -432,6 +432,7 @@ impl Builder<'_> {
             start,
             pause: load.pause.map_or(SimTime::ZERO, |span| span.sim()),
             jitter: load.jitter.map_or(SimTime::ZERO, |span| span.sim()),
+            retry: SimTime::from_ns(self.options[usize::from(options)].sender.rto_min.as_nanos() as u64),
             request_bytes: load.request.map_or(REQUEST_BYTES, |size| size.bytes as u32),
         });
         let kind = FlowKind::Answer { query };

@@ -87,6 +87,8 @@ pub struct Query {
     pub jitter: SimTime,
     /// The frame that asks.
     pub request_bytes: u32,
+    /// After so long without an answer's first byte a question is asked again.
+    pub retry: SimTime,
 }
 
 impl Query {

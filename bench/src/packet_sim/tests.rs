@@ -141,6 +141,24 @@ fn threads_groups_and_repetition_change_nothing() {
     assert_ne!(other.hash, one.0, "another seed is another run");
 }
 
+/// A tenth of the packets vanishes on each cable, questions among them, and every answer comes all the same.
+#[test]
+fn a_lost_question_is_asked_again() {
+    let file = parse(
+        r#"
+        name = "test"
+        title = "test"
+        horizon = "600 s"
+        topology = { kind = "star", hosts = 3, rate = "1 Gbit/s", delay = "20 us", loss_ratio = 0.1 }
+        tcp = { rto_min = "1 ms" }
+        load = [{ kind = "incast", servers = 2, bytes = "3 KB", rounds = 50 }]
+        "#,
+    );
+    let outcome = points(&file)[0].setup(5).expect("a setup").run(&NEVER);
+    assert_eq!((outcome.rounds.len(), outcome.unfinished_count), (50, 0));
+    assert_eq!(outcome.answered_bytes, 50 * 2 * 3_000);
+}
+
 /// What the estimate of a scenario's memory assumes.
 #[test]
 fn an_idle_flow_takes_less_than_was_assumed() {
