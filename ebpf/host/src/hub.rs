@@ -92,3 +92,23 @@ impl Loaded {
             .map_err(|error| HostError::kernel(format!("adding a port to {name}"), io_error(&error)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_that_a_hub_cannot_tell_apart_are_refused_before_anything_is_loaded() {
+        let port = |interface, mac| HubPort {
+            interface,
+            mac: Mac(mac),
+            is_in_group: true,
+        };
+        let ports = [port("p0", [2, 0, 0, 0, 0, 7]), port("p1", [2, 0, 0, 0, 1, 7])];
+        let refused = Hub::attach(&ports, Mac([2, 0, 0, 0, 0, 0xfa])).map(|_| ());
+        assert!(
+            matches!(&refused, Err(HostError::TwoHosts { one, other }) if (*one, *other) == (ports[0].mac, ports[1].mac)),
+            "{refused:?}"
+        );
+    }
+}

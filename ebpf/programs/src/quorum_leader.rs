@@ -167,7 +167,7 @@ fn acknowledged(ctx: &XdpContext, ours: Ours, ack: Head) -> Result<u32, Passed> 
         count(Count::Counted);
         return Ok(xdp_action::XDP_DROP);
     }
-    let end = quorum_end(control, ack.slot, before);
+    let end = quorum_end(control, before);
     if end <= before || end <= control.term_begin {
         // With its own disk's word the replica may have a quorum.
         let waits_for_disk = control.waits_for_disk != 0;
@@ -269,19 +269,15 @@ fn heard(control: &mut Control, nodes: u64, end: u64) -> bool {
     is_news != 0
 }
 
-/// How far the entries are committed, once a voter that had less has everything before `acked_end`: the highest end that
-/// `commit_count` voters have reached, at least `before`.
+/// How far the entries are committed: the highest end that `commit_count` voters have reached, at least `before`.
 #[inline(always)]
-fn quorum_end(control: &Control, acked_end: u64, before: u64) -> u64 {
-    // One more has reached these ends, and no other ones: usually there is nothing between them.
-    if acked_end <= before {
+fn quorum_end(control: &Control, before: u64) -> u64 {
+    // Usually it is the one entry that the client waits for, or nothing.
+    if !is_reached(control, before + 1) {
         return before;
     }
-    if is_reached(control, acked_end) {
-        return acked_end;
-    }
-    if acked_end == before + 1 {
-        return before;
+    if !is_reached(control, before + 2) {
+        return before + 1;
     }
     let mut highest = before;
     for index in 0..NODES_MAX {

@@ -1,7 +1,8 @@
 //! What a commit in the driver claims, and how its rows decide it.
 
 use super::{
-    BRIDGE, DRIVER, DRIVER_ACK, DRIVER_COUNT, DRIVER_DURABLE, ECHO, LOSSLESS, SINGLE, SOCKET, TRAIN, USER, USER_DURABLE,
+    BRIDGE, DIRECT, DRIVER, DRIVER_ACK, DRIVER_COUNT, DRIVER_DURABLE, ECHO, HUB, LOSSLESS, SINGLE, SOCKET, TRAIN, USER,
+    USER_DURABLE,
 };
 use crate::{
     claim::{Claim, Judgement, Source},
@@ -29,12 +30,23 @@ pub(super) const CLAIMS: &[Claim] = &[
         judge: beats_echo,
     },
     Claim {
-        id: "xdp-commits-per-second",
-        sentence: "On one CPU, with 16 requests in flight, three replicas answer at least twice as many puts per second with \
-                   programs in the driver as without",
+        id: "xdp-commit-on-a-hub",
+        sentence: "In path length on one CPU, where frames stay XDP frames from driver to driver, a commit among three replicas \
+                   takes less than an echo between kernel sockets without any switch, and so does one among five",
         source: Source::Ours {
-            seen: "2.3 times as many; with one request in flight 3.9 times, since in user space one wake-up carries several frames \
-                   where several are under way",
+            seen: "0.73 and 0.94 of such an echo; a prototype in C without terms, repair or sessions took 0.72 and 0.90",
+        },
+        invariant: "Path length, not network latency: as xdp-commit-beats-echo, with native XDP. The echo's two hosts share one \
+                    veth pair, so that what a switch costs is not credited to the commit. Decided by paired ratios of medians.",
+        judge: beats_direct_echo,
+    },
+    Claim {
+        id: "xdp-commits-per-second",
+        sentence: "On one CPU, with 16 requests in flight that leave as trains, three replicas answer at least three times as many \
+                   puts per second with programs in the driver as without",
+        source: Source::Ours {
+            seen: "108,000 answers per second from trains, where a client that sends each request by itself got 75,000, and 30,000 \
+                   from replicas without programs",
         },
         invariant: "The same replicas over the same sockets, with and without programs; one CPU does all the work, clients' and \
                     replicas' alike. Decided by the paired ratio of answers per second.",
@@ -89,6 +101,12 @@ const fn alone(way: &'static str, replicas: &'static str) -> Axes {
     axes(way, replicas, ("1", SINGLE), LOSSLESS)
 }
 
+/// The same where something else joins the hosts.
+const fn on(fabric: &'static str, mut axes: Axes) -> Axes {
+    axes[2] = ("fabric", fabric);
+    axes
+}
+
 const fn axes(
     way: &'static str,
     replicas: &'static str,
@@ -111,6 +129,9 @@ const fn axes(
 }
 
 const ECHO_ALONE: &Axes = &alone(ECHO, "1");
+const ECHO_DIRECT: &Axes = &on(DIRECT, alone(ECHO, "1"));
+const HUB_THREE: &Axes = &on(HUB, alone(DRIVER, "3"));
+const HUB_FIVE: &Axes = &on(HUB, alone(DRIVER, "5"));
 const THREE: &Axes = &alone(DRIVER, "3");
 const FIVE: &Axes = &alone(DRIVER, "5");
 const BUSY: &Axes = &axes(DRIVER, "3", ("16", SINGLE), LOSSLESS);
@@ -146,6 +167,21 @@ fn beats_echo(table: &Table) -> Judgement {
     judge::all(vec![against_echo, further_follower(table)])
 }
 
+fn beats_direct_echo(table: &Table) -> Judgement {
+    let against_echo =
+        |what, commit| judge::ratio(table, what, (arm(commit), arm(ECHO_DIRECT)), p50, Bound::AtMost(1.0));
+    judge::all(vec![
+        against_echo(
+            "p50 of a commit among three over the hub ÷ p50 of an echo without a switch, path length, one CPU",
+            HUB_THREE,
+        ),
+        against_echo(
+            "p50 of a commit among five over the hub ÷ p50 of an echo without a switch, path length, one CPU",
+            HUB_FIVE,
+        ),
+    ])
+}
+
 fn further_follower(table: &Table) -> Judgement {
     let arms = [arm(FIVE), arm(THREE)];
     let [five, three] = table.aligned(arms, p50);
@@ -173,7 +209,7 @@ fn throughput(table: &Table) -> Judgement {
         "answers per second in the driver ÷ in user space, three replicas, 16 in flight, one CPU",
         (arm(TRAINS), arm(TRAINS_USER)),
         goodput,
-        Bound::AtLeast(2.0),
+        Bound::AtLeast(3.0),
     )
 }
 
