@@ -322,6 +322,7 @@ impl Builder<'_> {
             let wire = &self.wires[port.space];
             let index = wire.link(&port.interface)?.index;
             wire.add_forwarding(index, &port.interface, mac)?;
+            wire.do_not_learn(index, &port.interface)?;
             let is_switch = self.plan.spaces[port.space].kind == SpaceKind::Switch;
             if is_switch && self.options.unflooded_hosts.contains(&host) {
                 wire.do_not_flood(index, &port.interface)?;

@@ -189,6 +189,13 @@ impl Wire {
         self.ask("ending floods to", interface, request)
     }
 
+    /// Keeps the bridge from noting, for each frame, behind which port its sender is: it has been told.
+    pub fn do_not_learn(&self, port_index: u32, interface: &str) -> Result<(), NetError> {
+        let change = LinkBridgePort::new(port_index).learning(false).build();
+        let request = self.handle.link().set_port(change).execute();
+        self.ask("ending to learn at", interface, request)
+    }
+
     pub fn add_route_ipv4(
         &self,
         index: u32,
