@@ -86,6 +86,18 @@ fn entries_in_a_chain_are_kept_by_every_follower() {
     puts_are_answered("chain");
 }
 
+#[test]
+fn a_chain_that_has_lost_a_follower_goes_on_without_it() {
+    if !can("a follower of a chain killed") {
+        return;
+    }
+    let told = ask("chain-follower-kill");
+    println!("{told}");
+    agree(&told);
+    assert!(told["answered_after_count"].as_u64() > Some(0), "{told}");
+    assert_eq!(told["replicas"].as_array().map(Vec::len), Some(2), "{told}");
+}
+
 /// Elections, sessions and heartbeats go up to the replicas; puts are the programs'.
 fn puts_are_answered(how: &str) {
     let told = ask(how);

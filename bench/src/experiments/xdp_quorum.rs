@@ -192,11 +192,11 @@ impl Cell {
         self.has_programs() || self.loss_ratio() > 0.0 || self.fabric == HUB
     }
 
-    /// Is there such a thing? One server takes no switch, and a cluster does; ports that lose frames, cards and chains are those
-    /// of a bridge; a train has several requests.
+    /// Is there such a thing? One server takes no switch, and a cluster does; ports that lose frames, and cards, are those of a
+    /// bridge; a train has several requests.
     fn exists(&self) -> bool {
         let is_on_bridge = self.fabric == BRIDGE;
-        let takes_bridge = self.loss_ratio() > 0.0 || self.placement != Placement::PLAIN;
+        let takes_bridge = self.loss_ratio() > 0.0 || !self.placement.is_in_plain_hosts();
         (self.is_alone() || self.fabric != DIRECT)
             && (is_on_bridge || !takes_bridge)
             && !(self.is_alone() && self.loss_ratio() > 0.0)
@@ -278,7 +278,7 @@ pub(super) fn run_cells(lab: &mut Lab<'_>, mut cells: Vec<Cell>, finish: fn(Row)
     if cells.is_empty() {
         lab.progress.println(
             "nothing is measured: on the fabric `direct` there is one server, so it is for the ways echo and reflector; one request in \
-             flight is no train; loss, cards and chains take a bridge",
+             flight is no train; loss and cards take a bridge",
         );
         return Ok(());
     }

@@ -59,6 +59,9 @@ pub(super) struct InDriver {
     follows: usize,
     sessions: Vec<Session>,
     kept: Kept,
+    /// Through whom the chain of the last grant leads, as bits; nobody where the switch floods.
+    chained: u32,
+    is_chain_broken: bool,
 }
 
 impl InDriver {
@@ -134,6 +137,8 @@ impl InDriver {
             follows: 0,
             sessions: Vec::new(),
             kept: Kept::default(),
+            chained: 0,
+            is_chain_broken: false,
         })
     }
 
@@ -244,14 +249,20 @@ impl Driver for InDriver {
             }
         }
         if self.options.fan_out == FanOut::Chain {
-            let chain = self.chain(given.leader);
+            let is_whole = !leads || keep_up(given.voters & !(1 << self.node), given.commit_end, &given.acked_end);
+            self.chained = if leads && is_whole {
+                given.voters & !(1 << self.node)
+            } else {
+                0
+            };
+            let chain = is_whole.then(|| self.chain(given.leader));
             // The leader's own is where the first follower is.
-            if leads {
+            if let Some(chain) = chain.filter(|_| leads) {
                 given.group = chain.next;
             }
             let shared = self.shared();
             shared.revoke();
-            shared.set_chain(Some(chain));
+            shared.set_chain(chain);
         }
         self.end = grant.next;
         self.shared().grant(&given);
@@ -267,6 +278,7 @@ impl Driver for InDriver {
     fn seen(&mut self) -> Seen {
         let (leads, follows, end) = (self.leads, self.follows, self.end);
         let seen = self.shared().seen();
+        self.is_chain_broken = leads && !keep_up(self.chained, seen.commit_end, &seen.acked_end);
         let mut told = Seen {
             end: match seen.generation {
                 0 => end,
@@ -286,6 +298,10 @@ impl Driver for InDriver {
             false => told.heard[follows] = seen.heard_count,
         }
         told
+    }
+
+    fn wants_new_grant(&self) -> bool {
+        self.is_chain_broken
     }
 
     fn entry(&mut self, slot: Slot) -> Option<Taken<'_>> {
@@ -337,6 +353,17 @@ impl Driver for InDriver {
     }
 }
 
+/// So many committed entries may a follower lack, and still have a place in the chain: its acknowledgements may just be on their way.
+const LACKED_SLOTS_MAX: u64 = 8;
+
+/// Whether all of `nodes` keep up. A chain that leads through one which is gone ends there, and a put is then answered only when
+/// the leader's replica sends it again; so a leader whose follower lacks what is committed lets the switch flood instead, until a
+/// later grant finds that it has caught up.
+fn keep_up(nodes: u32, commit_end: u64, acked_end: &[u64; program::NODES_MAX]) -> bool {
+    let lacks = |node: usize| nodes & (1 << node) != 0 && commit_end.saturating_sub(acked_end[node]) > LACKED_SLOTS_MAX;
+    !(0..program::NODES_MAX).any(lacks)
+}
+
 impl InDriver {
     /// This node's place in the chain of a leader: behind it come all others, in the order of their numbers.
     fn chain(&self, leader: u32) -> Chain {
@@ -356,5 +383,20 @@ impl InDriver {
     /// All replicas have the same.
     fn port(&self) -> u16 {
         self.places[self.node as usize].map_or(0, |(address, _)| address.port())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_leads_through_no_follower_that_is_left_behind() {
+        let mut acked_end = [0; program::NODES_MAX];
+        acked_end[1..3].copy_from_slice(&[110, 110 - LACKED_SLOTS_MAX]);
+        assert!(keep_up(0b110, 110, &acked_end));
+        acked_end[2] -= 1;
+        assert!(!keep_up(0b110, 110, &acked_end));
+        assert!(keep_up(0b010, 110, &acked_end), "the others are no matter");
     }
 }

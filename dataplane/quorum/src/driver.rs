@@ -59,6 +59,10 @@ pub trait Driver: Send {
     fn drained(&mut self, end: Slot);
     /// It may append before `end`, and not behind: as [`Grant::append_end`].
     fn limit(&mut self, end: Slot);
+    /// Whether it would do better under a new grant than under the one it has: the replica then takes that back and gives another.
+    fn wants_new_grant(&self) -> bool {
+        false
+    }
     /// Whether a leader's program gives slots to requests. One that does not counts alone: the replica appends while the
     /// program has the grant, and says so by [`Driver::appended`].
     fn appends(&self) -> bool {
@@ -434,6 +438,9 @@ fn note_unapplied<S: StateMachine>(replica: &Replica<S>, sessions: &mut [(u64, u
 impl<S: StateMachine, D: Driver> Protocol for Driven<S, D> {
     fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Effects) {
         self.collect(now, out);
+        if self.has_grant && self.driver.wants_new_grant() {
+            self.take_back(now, out);
+        }
         if matches!(input, Input::Tick) {
             self.ticked_at = now;
             // This one may be ours alone.

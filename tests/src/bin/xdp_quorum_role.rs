@@ -72,7 +72,8 @@ fn parts_of(how: &str) -> Parts {
     }
 }
 
-/// Puts for a while; with `kill`, the leader is killed then, and there are puts until another leads, and some more. With `cards`
+/// Puts for a while; with `kill`, the leader is killed then, and there are puts until another leads, and some more; with
+/// `follower-kill` a follower is. With `cards`
 /// the programs are on cards, of which receive work has threads and too little of a CPU, where that can be had. With
 /// `chain` entries visit the followers one after another.
 fn ask(how: &str) -> anyhow::Result<()> {
@@ -92,9 +93,9 @@ fn ask(how: &str) -> anyhow::Result<()> {
         seed: 7,
         ..Network::default()
     };
-    let fan_out = match how {
-        "chain" => FanOut::Chain,
-        _ => FanOut::Flood,
+    let fan_out = match how.starts_with("chain") {
+        true => FanOut::Chain,
+        false => FanOut::Flood,
     };
     let replicas = start(&ground, network, parts, fan_out)?;
     let options = ClientOptions {
@@ -110,8 +111,12 @@ fn ask(how: &str) -> anyhow::Result<()> {
     let mut killed = Vec::new();
     let mut answered_after_count = 0;
     if kills {
-        replicas.kill(leader)?;
-        killed.push(leader);
+        let victim = match how.ends_with("follower-kill") {
+            true => (leader + 1) % REPLICAS_COUNT,
+            false => leader,
+        };
+        replicas.kill(victim)?;
+        killed.push(victim);
         // Its program goes on answering until the kernel has taken the process down.
         std::thread::sleep(Duration::from_millis(500));
         let deadline = std::time::Instant::now() + Duration::from_secs(20);

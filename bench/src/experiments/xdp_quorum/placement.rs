@@ -77,6 +77,15 @@ impl Placement {
         fan_out: FanOut::Flood,
     };
 
+    /// Neither cards nor threads.
+    pub(super) fn is_in_plain_hosts(self) -> bool {
+        let fan_out = self.fan_out;
+        self == Placement {
+            fan_out,
+            ..Placement::PLAIN
+        }
+    }
+
     pub(super) fn axis(self) -> [(&'static str, String); 4] {
         let word = |is: bool, yes: &str, no: &str| if is { yes } else { no }.to_owned();
         [
