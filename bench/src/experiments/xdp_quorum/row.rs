@@ -324,6 +324,12 @@ fn metrics(measured: &Measured, reports: &[ReplicaReport], cell: &Cell) -> BTree
         }
         // A fabric that forgets a follower looks splendid: the majority answers without it.
         let kept = |report: &ReplicaReport| report.programs.get("follower_appended").copied().unwrap_or(0);
+        put(
+            "followers_kept_in_driver",
+            reports.iter().map(kept).sum::<u64>() as f64,
+            "count",
+            Better::Neither,
+        );
         let followers = (0..).zip(reports).filter(|&(node, _)| node != measured.leader);
         let least_kept = followers.map(|(_, report)| kept(report)).min().unwrap_or(0);
         let appended = leader.programs.get("leader_appended").copied().unwrap_or(0);
