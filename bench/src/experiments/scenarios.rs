@@ -137,6 +137,10 @@ impl Experiment for Scenario {
         self.tour_weight
     }
 
+    fn is_virtual(&self) -> bool {
+        true
+    }
+
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
         let mut file = self.file()?;
         shorten(&mut file, lab.choice.depth);
@@ -372,7 +376,7 @@ mod tests {
     use super::*;
     use crate::registry::EXPERIMENTS;
 
-    /// The axes of an experiment are those of its file: neither has a value that the other lacks.
+    /// The axes of an experiment are those of its file: neither has a value that the other lacks. And nothing of it is real.
     #[test]
     fn experiments_and_their_files_agree() {
         let mut seen = 0;
@@ -381,6 +385,11 @@ mod tests {
                 continue;
             };
             seen += 1;
+            assert!(
+                experiment.is_virtual(),
+                "{}: namespaces would be made for it",
+                embedded.name
+            );
             let file = ScenarioFile::parse(embedded.name, embedded.text).expect("a good file");
             let full = |name: &str| {
                 experiment
