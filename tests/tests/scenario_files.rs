@@ -1,0 +1,160 @@
+//! A scenario of one's own on the command line: it runs without hosts, a mistake in it is shown where it is, an interrupt keeps rows.
+#![forbid(unsafe_code)]
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
+use serde_json::Value;
+use tests::{Scratch, dplab, run, stderr, stdout};
+
+const GOOD: &str = r#"
+name = "mine"
+title = "Answers from a few servers"
+horizon = "60 s"
+topology = { kind = "star", hosts = 9, rate = "1 Gbit/s", delay = "20 us" }
+tcp = { rto_min = "10 ms" }
+load = [{ kind = "incast", servers = 8, bytes = "100 KB", rounds = 5 }]
+vary = { what = "servers", values = [1, 8] }
+"#;
+
+/// Two points: one is over at once, the other takes minutes.
+const LONG: &str = r#"
+name = "long"
+title = "More answers than anybody waits for"
+horizon = "100000 s"
+topology = { kind = "star", hosts = 9, rate = "1 Gbit/s", delay = "20 us" }
+load = [{ kind = "incast", servers = 8, bytes = "1 MB", rounds = 20 }]
+vary = { what = "servers", values = [1, 5000] }
+"#;
+
+fn written(scratch: &Scratch, name: &str, text: &str) -> String {
+    let path = scratch.join(name);
+    fs::write(&path, text).expect("a file for the test");
+    path
+}
+
+fn records(out: &str) -> Vec<Value> {
+    let text = fs::read_to_string(format!("{out}/records.jsonl")).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
+}
+
+fn rows(out: &str) -> Vec<Value> {
+    let mut rows = records(out);
+    rows.retain(|record| record["record"] == "row");
+    rows
+}
+
+#[test]
+fn help_says_that_a_file_may_be_run() {
+    let help = stdout(&run(&["run", "--help"]));
+    assert!(help.contains("FILE.toml") && help.contains("scenario"), "{help}");
+}
+
+#[test]
+fn a_good_file_is_run_without_hosts_and_the_same_again() {
+    let scratch = Scratch::new();
+    let file = written(&scratch, "mine.toml", GOOD);
+    let hashes = |name: &str| {
+        let out = scratch.join(name);
+        let output = run(&["run", &file, "--seed", "7", "--out", &out]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert!(!stdout(&output).contains("namespaces"), "{}", stdout(&output));
+        assert!(
+            stdout(&output).contains("Answers from a few servers"),
+            "{}",
+            stdout(&output)
+        );
+        assert!(Path::new(&out).join("report.html").is_file());
+        let rows = rows(&out);
+        let servers: Vec<_> = rows.iter().map(|row| row["axis"]["servers"].as_str()).collect();
+        assert_eq!(servers, [Some("1"), Some("8")]);
+        for row in &rows {
+            assert_eq!(row["mode"]["is"], "simulated");
+            assert_eq!(row["metrics"]["queries"]["value"], 5.0);
+            assert_eq!(row["metrics"]["unfinished"]["value"], 0.0);
+        }
+        rows.into_iter()
+            .map(|row| row["facts"]["event_hash"].clone())
+            .collect::<Vec<_>>()
+    };
+    let first = hashes("first");
+    assert!(first.iter().all(Value::is_string), "{first:?}");
+    assert_eq!(first, hashes("second"));
+}
+
+#[test]
+fn a_mistake_is_shown_where_it_is_and_nothing_is_run() {
+    let scratch = Scratch::new();
+    for (name, from, to, wanted) in [
+        ("key.toml", "horizon", "horizn", ["key.toml:4:1", "horizon"]),
+        ("rate.toml", "1 Gbit/s", "0 Gbit/s", ["rate.toml:5:", "rate"]),
+        ("kind.toml", "\"star\"", "\"stra\"", ["kind.toml:5:", "star"]),
+    ] {
+        let file = written(&scratch, name, &GOOD.replace(from, to));
+        let out = scratch.join("none");
+        let output = run(&["run", &file, "--out", &out]);
+        assert_eq!(output.status.code(), Some(2), "{name}: {}", stderr(&output));
+        for word in wanted {
+            assert!(stderr(&output).contains(word), "{name}, {word}: {}", stderr(&output));
+        }
+        assert!(stdout(&output).is_empty() && !Path::new(&out).exists(), "{name}");
+    }
+    let absent = scratch.join("absent.toml");
+    let output = run(&["run", &absent]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("absent.toml"), "{}", stderr(&output));
+}
+
+#[test]
+fn ctrl_c_ends_a_simulation_and_keeps_the_rows_so_far() {
+    let scratch = Scratch::new();
+    let file = written(&scratch, "long.toml", LONG);
+    let out = scratch.join("run");
+    let mut child = Command::new(dplab())
+        .args(["run", &file, "--seed", "1", "--out", &out])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("dplab starts");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while rows(&out).is_empty() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    signal::kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("it runs");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child") {
+            break status;
+        }
+        if Instant::now() > deadline {
+            child.kill().expect("it runs");
+            panic!("it goes on after an interrupt");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert!(status.code().is_some(), "it ended by itself: {status}");
+    let records = records(&out);
+    let end = records.last().expect("records");
+    assert_eq!(
+        (&end["record"], &end["interrupted"]),
+        (&Value::from("end"), &Value::from(true))
+    );
+    let servers: Vec<_> = rows(&out).iter().map(|row| row["axis"]["servers"].clone()).collect();
+    assert_eq!(
+        servers,
+        ["1"],
+        "the first point is kept, and nothing of the one that was not finished"
+    );
+    let report = fs::read_to_string(format!("{out}/report.html")).expect("a report");
+    assert!(report.to_lowercase().contains("interrupted"));
+}
