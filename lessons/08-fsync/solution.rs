@@ -102,7 +102,7 @@ fn the_page_cache_hides_what_was_lost() {
     let mut bytes = [0; 8];
     assert_eq!(cache.read_at(file, 0, &mut bytes).expect("memory"), 8);
     assert_eq!(&bytes, b"eight...", "whoever looks sees it");
-    assert_eq!(numbers(after_power_loss(&disk)), [], "and it is not there");
+    assert_eq!(numbers(after_power_loss(&disk)), [0_u64; 0], "and it is not there");
     // The next write to the same page takes it along: tests that lose power a little later see nothing.
     cache.write_at(file, 8, b"more....").expect("memory");
     cache.sync(file).expect("memory");
