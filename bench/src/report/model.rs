@@ -131,11 +131,12 @@ impl Experiment<'_> {
             name.contains("cpu") || name.starts_with("stage_") || is_counted(name) || IN_TABLE.contains(name)
         };
         let is_loss = |name: &&str| *name == "lost_ratio";
+        let is_endless = |name: &&str| OF_ENDLESS_FLOWS.contains(name);
         let names = self.metric_names();
         let of = |wanted: &dyn Fn(&&str) -> bool| names.iter().copied().filter(wanted).collect::<Vec<_>>();
         match self.has_latency() {
             true => [of(&is_cpu), self.companions()].concat(),
-            false => [of(&is_rate), of(&is_cpu), of(&is_loss)].concat(),
+            false => [of(&is_rate), of(&is_cpu), of(&is_endless), of(&is_loss)].concat(),
         }
     }
 
@@ -186,6 +187,9 @@ const IN_TABLE: [&str; 5] = [
     "leader_wakeups_per_op",
     "follower_wakeups_per_op",
 ];
+
+/// What an endless flow is told by: it has no time that it took.
+const OF_ENDLESS_FLOWS: [&str; 2] = ["long_goodput_mbit_per_sec", "queue_packets_p99"];
 
 /// A short detection beside many false alarms is no good one; a mean of shards hides the worst.
 const COMPANIONS: [&str; 2] = ["false_alarms_per_s", "worst_shard_p99"];
