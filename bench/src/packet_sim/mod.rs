@@ -8,11 +8,15 @@
 //! its halves lie in two vectors, and nothing is looked up in a map on the way of a packet.
 
 mod hosts;
+mod ndp;
+mod ndp_run;
 mod outcome;
 mod point;
 mod setup;
 
 pub use hosts::{Header, Hosts};
+pub use ndp::{NdpCounts, NdpFlow, NdpHosts, frame_bytes};
+pub use ndp_run::{NdpOutcome, NdpSetup};
 pub use outcome::{Outcome, QueryRecord};
 pub use point::{Point, points};
 pub use setup::{Flow, FlowKind, FlowOptions, Query, Setup};
