@@ -7,6 +7,7 @@ pub mod electrode;
 pub mod failover;
 pub mod flexible_quorum_tail;
 pub mod incast_dctcp;
+pub mod incast_ndp;
 pub mod incast_timers;
 pub mod load_latency;
 pub mod loss_exclusion;

@@ -5,7 +5,7 @@ use crate::{
     experiment::Experiment,
     experiments::{
         client_bias::ClientBias, control_laws, coordinated_omission::CoordinatedOmission, electrode::Electrode,
-        failover::Failover, flexible_quorum_tail::FlexibleQuorumTail, incast_dctcp, incast_timers,
+        failover::Failover, flexible_quorum_tail::FlexibleQuorumTail, incast_dctcp, incast_ndp, incast_timers,
         load_latency::LoadLatency, loss_exclusion::LossExclusion, pacelc_else::PacelcElse, packet_rate::PacketRate,
         peers::Peers, quorum_fanout::QuorumFanout, quorum_ladder::QuorumLadder, quorum_messages::QuorumMessages,
         rtt_breakdown::RttBreakdown, rtt_ladder::RttLadder, self_test::SelfTest, shard_commit::ShardCommit,
@@ -39,6 +39,8 @@ pub const EXPERIMENTS: &[&dyn Experiment] = &[
     &incast_dctcp::FIG19,
     &incast_dctcp::ALL_TO_ALL,
     &incast_dctcp::QUEUE_BUILDUP,
+    &incast_ndp::ON_432,
+    &incast_ndp::ON_8192,
     &control_laws::MARKING,
     &control_laws::MATHIS,
     &WalLadder,

@@ -38,6 +38,8 @@ pub struct Outcome {
     pub timed_out: Vec<bool>,
     /// Finite flows: how long each took, in the order of their ends.
     pub completions: Vec<SimTime>,
+    /// When the last finite flow had arrived; zero if none did.
+    pub ended_last: SimTime,
     /// Finite flows and rounds that were not finished at the horizon.
     pub unfinished_count: u64,
     /// Of each endless flow: bytes a second, from [`Setup::measured_from`] to the end.
@@ -175,6 +177,7 @@ impl Setup {
         let sum =
             |of: fn(&dataplane_transports::SenderStats) -> u64| senders.iter().map(|sender| of(sender.stats())).sum();
         Outcome {
+            ended_last: ended.last().map_or(SimTime::ZERO, |&(at, _)| at),
             counters: sim.counters(),
             hash: sim.hash().value(),
             ended: sim.now(),

@@ -62,7 +62,7 @@ pub(super) fn estimate(file: &ScenarioFile, hosts_count: u32) -> u64 {
 }
 
 /// Says no to what does not fit into the memory that is free now. Where the kernel does not say, nothing is refused.
-pub(super) fn refuse(needed_bytes: u64) -> Result<(), String> {
+pub(crate) fn refuse(needed_bytes: u64) -> Result<(), String> {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
     let free_kib: Option<u64> = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());

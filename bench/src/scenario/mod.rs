@@ -9,7 +9,7 @@
 mod check;
 mod embedded;
 pub mod file;
-mod memory;
+pub(crate) mod memory;
 mod problem;
 pub mod units;
 
