@@ -14,6 +14,10 @@ mod events;
 mod heap;
 #[path = "support/lists.rs"]
 mod lists;
+// The edge that the bench runs: it knows nothing but transports and this crate.
+#[allow(dead_code, reason = "what experiments count besides")]
+#[path = "../../../bench/src/packet_sim/ndp.rs"]
+mod ndp;
 #[path = "support/tcp.rs"]
 mod tcp;
 
@@ -27,8 +31,9 @@ use dataplane_sim::{
     SimTime,
     packet::{Cable, Computing, Counters, Edge, Grouping, HostOptions, PacketSim, SwitchOptions, Topology},
 };
-use dataplane_transports::{ControllerKind, EcnMode, ReceiverOptions, SenderOptions};
+use dataplane_transports::{ControllerKind, EcnMode, ReceiverOptions, SenderOptions, ndp::NdpOptions};
 use edges::{Flow, pull::PullEdge, window::WindowEdge};
+use ndp::{NdpFlow, NdpHosts};
 use nix::time::{ClockId, clock_gettime};
 use tcp::TcpEdge;
 
@@ -62,6 +67,15 @@ fn main() {
                 measure(&name, || star_tcp(hosts, kind));
             }
         }
+    }
+    for hosts in [100, 1_000] {
+        let name = format!("star ndp {hosts}:1");
+        if wanted(&name) {
+            measure(&name, || star_ndp(hosts));
+        }
+    }
+    if wanted("fattree ndp") {
+        measure("fattree ndp", fat_tree_ndp);
     }
     for (threads_count, grouping) in [
         (1, Grouping::PerThread),
@@ -133,20 +147,62 @@ fn star_flows(senders: u32) -> Arc<[Flow]> {
         .collect()
 }
 
-/// The anchor: 1024 hosts, each sends 2 MB to one other in packets of 9000 B, 100 Gbit/s, 1 µs of cable.
-fn fat_tree(threads_count: usize, grouping: Grouping) -> PacketSim<PullEdge> {
-    let cable = Cable::new(100_000_000_000, SimTime::from_us(1));
-    let switch = SwitchOptions {
-        // NDP's: 8 packets, and as many bytes of headers.
+/// The same incast with the real NDP: 1500 B packets, 8 of them in the queue, initial window 30.
+fn star_ndp(senders: u32) -> PacketSim<NdpHosts> {
+    let cable = Cable::new(10_000_000_000, SimTime::from_us(5));
+    let topology = Topology::star(senders + 1, cable, HostOptions::default(), trimming(1_500)).expect("a star");
+    let flows: Arc<[NdpFlow]> = star_flows(senders)
+        .iter()
+        .map(|flow| ndp_flow(flow, FLOW_BYTES))
+        .collect();
+    let options = NdpOptions {
+        payload_bytes: 1_436,
+        ..NdpOptions::default()
+    };
+    PacketSim::new(&topology, Computing::default(), 1, |hosts| {
+        NdpHosts::new(&flows, hosts, &options, cable.bits_per_sec)
+    })
+}
+
+fn ndp_flow(flow: &Flow, bytes: u64) -> NdpFlow {
+    NdpFlow {
+        from: flow.from,
+        to: flow.to,
+        bytes,
+        start: flow.start,
+    }
+}
+
+/// NDP's switches: 8 packets, and as many bytes of headers.
+fn trimming(packet_bytes: u64) -> SwitchOptions {
+    SwitchOptions {
         discipline: Discipline::Trimming(TrimmingOptions {
             data: Limit::Packets(8),
-            headers: Limit::Bytes(8 * 9_000),
+            headers: Limit::Bytes(8 * packet_bytes),
             headers_per_data: 10,
         }),
         returns_headers: true,
         ..SwitchOptions::default()
+    }
+}
+
+/// The permutation below with the real NDP.
+fn fat_tree_ndp() -> PacketSim<NdpHosts> {
+    let (topology, flows) = permutation();
+    let flows: Arc<[NdpFlow]> = flows.iter().map(|flow| ndp_flow(flow, 2_000_000)).collect();
+    let options = NdpOptions {
+        initial_window_packets: 50,
+        ..NdpOptions::default()
     };
-    let topology = Topology::fat_tree(16, cable, HostOptions::default(), switch).expect("a FatTree");
+    PacketSim::new(&topology, Computing::default(), 1, |hosts| {
+        NdpHosts::new(&flows, hosts, &options, PERMUTATION_CABLE.bits_per_sec)
+    })
+}
+
+/// The anchor: 1024 hosts, each sends 2 MB to one other in packets of 9000 B, 100 Gbit/s, 1 µs of cable.
+fn permutation() -> (Topology, Arc<[Flow]>) {
+    let topology =
+        Topology::fat_tree(16, PERMUTATION_CABLE, HostOptions::default(), trimming(9_000)).expect("a FatTree");
     let hosts = topology.hosts_count;
     let flows: Arc<[Flow]> = (0..hosts)
         .map(|from| Flow {
@@ -159,12 +215,19 @@ fn fat_tree(threads_count: usize, grouping: Grouping) -> PacketSim<PullEdge> {
         })
         .filter(|flow| flow.from != flow.to)
         .collect();
+    (topology, flows)
+}
+
+const PERMUTATION_CABLE: Cable = Cable::new(100_000_000_000, SimTime::from_us(1));
+
+fn fat_tree(threads_count: usize, grouping: Grouping) -> PacketSim<PullEdge> {
+    let (topology, flows) = permutation();
     let computing = Computing {
         threads_count,
         grouping,
     };
     PacketSim::new(&topology, computing, 1, |hosts| {
-        PullEdge::new(&flows, hosts, 50, cable.bits_per_sec)
+        PullEdge::new(&flows, hosts, 50, PERMUTATION_CABLE.bits_per_sec)
     })
 }
 
@@ -182,6 +245,12 @@ impl Counted for WindowEdge {
 impl Counted for PullEdge {
     fn done_count(&self) -> usize {
         self.done_count
+    }
+}
+
+impl Counted for NdpHosts {
+    fn done_count(&self) -> usize {
+        self.ended.len()
     }
 }
 
