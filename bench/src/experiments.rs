@@ -6,6 +6,7 @@ pub mod coordinated_omission;
 pub mod electrode;
 pub mod failover;
 pub mod flexible_quorum_tail;
+pub mod homa_tail;
 pub mod incast_dctcp;
 pub mod incast_ndp;
 pub mod incast_timers;

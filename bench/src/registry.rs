@@ -5,11 +5,12 @@ use crate::{
     experiment::Experiment,
     experiments::{
         client_bias::ClientBias, control_laws, coordinated_omission::CoordinatedOmission, electrode::Electrode,
-        failover::Failover, flexible_quorum_tail::FlexibleQuorumTail, incast_dctcp, incast_ndp, incast_timers,
-        load_latency::LoadLatency, loss_exclusion::LossExclusion, pacelc_else::PacelcElse, packet_rate::PacketRate,
-        peers::Peers, quorum_fanout::QuorumFanout, quorum_ladder::QuorumLadder, quorum_messages::QuorumMessages,
-        rtt_breakdown::RttBreakdown, rtt_ladder::RttLadder, self_test::SelfTest, shard_commit::ShardCommit,
-        wakeup_model::WakeupModel, wal_group_commit::WalGroupCommit, wal_ladder::WalLadder, xdp_quorum::XdpQuorum,
+        failover::Failover, flexible_quorum_tail::FlexibleQuorumTail, homa_tail::HomaTail, incast_dctcp, incast_ndp,
+        incast_timers, load_latency::LoadLatency, loss_exclusion::LossExclusion, pacelc_else::PacelcElse,
+        packet_rate::PacketRate, peers::Peers, quorum_fanout::QuorumFanout, quorum_ladder::QuorumLadder,
+        quorum_messages::QuorumMessages, rtt_breakdown::RttBreakdown, rtt_ladder::RttLadder, self_test::SelfTest,
+        shard_commit::ShardCommit, wakeup_model::WakeupModel, wal_group_commit::WalGroupCommit, wal_ladder::WalLadder,
+        xdp_quorum::XdpQuorum,
     },
 };
 
@@ -41,6 +42,7 @@ pub const EXPERIMENTS: &[&dyn Experiment] = &[
     &incast_dctcp::QUEUE_BUILDUP,
     &incast_ndp::ON_432,
     &incast_ndp::ON_8192,
+    &HomaTail,
     &control_laws::MARKING,
     &control_laws::MATHIS,
     &WalLadder,

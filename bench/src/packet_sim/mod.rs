@@ -7,6 +7,7 @@
 //! The simulator knows no protocol and transports know no simulator. [`Hosts`] is the edge between them: a flow is a number,
 //! its halves lie in two vectors, and nothing is looked up in a map on the way of a packet.
 
+mod homa;
 mod hosts;
 mod ndp;
 mod ndp_run;
@@ -14,6 +15,7 @@ mod outcome;
 mod point;
 mod setup;
 
+pub use homa::{HomaCall, HomaHosts, homa_frame_bytes};
 pub use hosts::{Header, Hosts};
 pub use ndp::{NdpCounts, NdpFlow, NdpHosts, frame_bytes};
 pub use ndp_run::{NdpOutcome, NdpSetup};
