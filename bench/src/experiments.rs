@@ -1,5 +1,9 @@
 //! One file per experiment; [`crate::registry`] lists them.
 
+pub mod bbr_loss_wall;
+pub mod cc_bufferbloat;
+pub mod cc_cubic_window;
+pub mod cc_sharing;
 pub mod client_bias;
 pub mod control_laws;
 pub mod coordinated_omission;

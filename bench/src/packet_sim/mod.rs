@@ -19,7 +19,7 @@ pub use homa::{HomaCall, HomaHosts, homa_frame_bytes};
 pub use hosts::{Header, Hosts};
 pub use ndp::{NdpCounts, NdpFlow, NdpHosts, frame_bytes};
 pub use ndp_run::{NdpOutcome, NdpSetup};
-pub use outcome::{Outcome, QueryRecord};
+pub use outcome::{Outcome, QueryRecord, SLICES_COUNT, WindowSample, quantile};
 pub use point::{Point, points};
 pub use setup::{Flow, FlowKind, FlowOptions, Query, Setup};
 

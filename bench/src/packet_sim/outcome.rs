@@ -7,6 +7,8 @@ use dataplane_sim::{
     packet::{Computing, Counters, DepthSample, Grouping, PacketSim},
 };
 
+use dataplane_transports::Controller;
+
 use super::{
     hosts::Hosts,
     setup::{FlowKind, Setup},
@@ -21,6 +23,17 @@ pub struct QueryRecord {
     pub begun: SimTime,
     /// When all was there.
     pub ended: SimTime,
+}
+
+/// A window, seen from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowSample {
+    /// When.
+    pub at: SimTime,
+    /// What its controller allows to be in flight.
+    pub window_bytes: u64,
+    /// Its controller is in slow start.
+    pub is_slow_start: bool,
 }
 
 /// What came of a run.
@@ -44,6 +57,10 @@ pub struct Outcome {
     pub unfinished_count: u64,
     /// Of each endless flow: bytes a second, from [`Setup::measured_from`] to the end.
     pub endless_bytes_per_sec: Vec<f64>,
+    /// From the last endless flow's beginning to the end of the first window in which the flows' shares were about equal.
+    pub converged: Option<SimTime>,
+    /// The first endless flow's window over time, at every [`SLICES_COUNT`]th of the horizon.
+    pub windows: Vec<WindowSample>,
     /// Bytes of all answers and finite flows that arrived, and the time that they took.
     pub answered_bytes: u64,
     /// Retransmission timers that fired.
@@ -64,6 +81,12 @@ pub struct Outcome {
 
 /// Samples of a queue over a run.
 const SAMPLES_COUNT: u64 = 20_000;
+/// How often a run with endless flows is looked at.
+pub const SLICES_COUNT: u64 = 2_000;
+/// Shares are compared over so many slices: a fiftieth of the run.
+const SHARE_SLICES_COUNT: u64 = SLICES_COUNT / 50;
+/// Shares are about equal from this Jain index on: of two flows, the larger one has at most 1.6 times the smaller one's.
+const CONVERGED_JAIN: f64 = 0.95;
 
 impl Setup {
     /// Simulates, in one thread.
@@ -100,24 +123,30 @@ impl Setup {
         let has_finite = !is_done(&sim);
         let mut before = vec![0; endless.len()];
         let mut is_interrupted = false;
-        if !endless.is_empty() {
-            is_interrupted = sim.run_until(self.measured_from, stop) == dataplane_sim::packet::Outcome::Interrupted;
-            before = received(&sim);
-        }
+        let mut watch = Watch::new(self, &endless);
         // With endless flows there is always something due, so it is asked now and then whether the others are done.
-        let slice = SimTime::from_ps((self.horizon.as_ps() / 2_000).max(1));
+        let slice = SimTime::from_ps((self.horizon.as_ps() / SLICES_COUNT).max(1));
         while !is_interrupted && sim.now() < self.horizon {
-            let until = if endless.is_empty() {
-                self.horizon
-            } else {
-                (sim.now() + slice).min(self.horizon)
+            let is_warm = endless.is_empty() || sim.now() >= self.measured_from;
+            let until = match (endless.is_empty(), is_warm) {
+                (true, _) => self.horizon,
+                (false, true) => (sim.now() + slice).min(self.horizon),
+                (false, false) => (sim.now() + slice).min(self.measured_from),
             };
             match sim.run_until(until, stop) {
                 dataplane_sim::packet::Outcome::Idle => break,
                 dataplane_sim::packet::Outcome::Interrupted => is_interrupted = true,
                 dataplane_sim::packet::Outcome::Time => (),
             }
-            if has_finite && is_done(&sim) {
+            if !endless.is_empty() {
+                let received = received(&sim);
+                watch.windows.extend(self.window(&sim, endless[0]));
+                watch.look(sim.now(), &received);
+                if !is_warm && sim.now() >= self.measured_from {
+                    before = received;
+                }
+            }
+            if is_warm && has_finite && is_done(&sim) {
                 break;
             }
         }
@@ -127,7 +156,17 @@ impl Setup {
             .zip(&before)
             .map(|(after, before)| (after - before) as f64 / measured_s)
             .collect();
-        self.outcome(&sim, rates, is_interrupted)
+        self.outcome(&sim, rates, watch, is_interrupted)
+    }
+
+    /// The window of a flow's sender.
+    fn window(&self, sim: &PacketSim<Hosts>, flow: u32) -> Option<WindowSample> {
+        let sender = sim.edge_of(self.flows[flow as usize].from).sender(flow)?;
+        Some(WindowSample {
+            at: sim.now(),
+            window_bytes: sender.controller().window_bytes(),
+            is_slow_start: sender.controller().is_slow_start(),
+        })
     }
 
     fn flows_where(&self, is_wanted: impl Fn(FlowKind) -> bool) -> Vec<u32> {
@@ -138,7 +177,13 @@ impl Setup {
             .collect()
     }
 
-    fn outcome(&self, sim: &PacketSim<Hosts>, endless_bytes_per_sec: Vec<f64>, is_interrupted: bool) -> Outcome {
+    fn outcome(
+        &self,
+        sim: &PacketSim<Hosts>,
+        endless_bytes_per_sec: Vec<f64>,
+        watch: Watch,
+        is_interrupted: bool,
+    ) -> Outcome {
         let mut rounds: Vec<QueryRecord> = sim.edges().flat_map(|edge| edge.rounds.iter().copied()).collect();
         rounds.sort_by_key(|round| (round.ended, round.query));
         let mut ended: Vec<(SimTime, u32)> = sim.edges().flat_map(|edge| edge.ended.iter().copied()).collect();
@@ -187,6 +232,8 @@ impl Setup {
             completions,
             unfinished_count: sim.edges().map(|edge| edge.unfinished_count).sum(),
             endless_bytes_per_sec,
+            converged: watch.converged,
+            windows: watch.windows,
             timeouts_count: sum(|stats| stats.timeouts_count.into()),
             segments_count: sum(|stats| stats.segments_count),
             retransmissions_count: sum(|stats| stats.retransmissions_count),
@@ -212,6 +259,57 @@ impl Setup {
             times.get(next).is_some_and(|at| *at <= round.ended)
         };
         rounds.iter().map(is_hit).collect()
+    }
+}
+
+/// What is seen of endless flows while they run.
+#[derive(Debug)]
+struct Watch {
+    /// When the last of them begins.
+    begun: SimTime,
+    /// What had arrived of each when the window of shares began.
+    share_from: Vec<u64>,
+    slices_count: u64,
+    converged: Option<SimTime>,
+    windows: Vec<WindowSample>,
+}
+
+impl Watch {
+    fn new(setup: &Setup, endless: &[u32]) -> Watch {
+        let start = |&flow: &u32| match setup.flows[flow as usize].kind {
+            FlowKind::Endless { start } => start,
+            FlowKind::Finite { .. } | FlowKind::Answer { .. } => SimTime::ZERO,
+        };
+        Watch {
+            begun: endless.iter().map(start).max().unwrap_or(SimTime::ZERO),
+            share_from: vec![0; endless.len()],
+            slices_count: 0,
+            converged: None,
+            windows: Vec::new(),
+        }
+    }
+
+    /// At the end of a slice: what has arrived of each flow.
+    fn look(&mut self, at: SimTime, received: &[u64]) {
+        if at <= self.begun {
+            self.share_from.copy_from_slice(received);
+            self.slices_count = 0;
+            return;
+        }
+        self.slices_count += 1;
+        if self.slices_count < SHARE_SLICES_COUNT || self.converged.is_some() {
+            return;
+        }
+        let shares: Vec<f64> = received
+            .iter()
+            .zip(&self.share_from)
+            .map(|(after, before)| (after - before) as f64)
+            .collect();
+        if jain(&shares).is_some_and(|jain| jain >= CONVERGED_JAIN) {
+            self.converged = Some(at.saturating_since(self.begun));
+        }
+        self.share_from.copy_from_slice(received);
+        self.slices_count = 0;
     }
 }
 
@@ -255,6 +353,16 @@ impl Outcome {
             "long_goodput_mbit_per_sec",
             (!self.endless_bytes_per_sec.is_empty()).then_some(endless * 8.0 / 1e6),
         );
+        let of_several = |flow: Option<&f64>| {
+            flow.filter(|_| self.endless_bytes_per_sec.len() > 1)
+                .map(|bytes| bytes * 8.0 / 1e6)
+        };
+        put(
+            "long_first_mbit_per_sec",
+            of_several(self.endless_bytes_per_sec.first()),
+        );
+        put("long_last_mbit_per_sec", of_several(self.endless_bytes_per_sec.last()));
+        put("converged_ms", self.converged.map(|span| span.as_ns() as f64 / 1e6));
         put("loss_percent", share(self.counters.drops.count(), self.segments_count));
         put("queue_packets_p50", quantile(&depths, 0.5));
         put("queue_packets_p99", quantile(&depths, 0.99));
@@ -293,7 +401,7 @@ fn mean(values: &[f64]) -> Option<f64> {
 }
 
 /// The smallest value that so large a part of the values does not exceed.
-pub(super) fn quantile(values: &[f64], q: f64) -> Option<f64> {
+pub fn quantile(values: &[f64], q: f64) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let rank = (q * sorted.len() as f64).ceil() as usize;
@@ -306,4 +414,35 @@ fn jain(shares: &[f64]) -> Option<f64> {
         (sum + share, squares + share * share)
     });
     (shares.len() > 1 && squares > 0.0).then(|| sum * sum / (shares.len() as f64 * squares))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One flow has nine times what the other has, until `equal_from`.
+    fn converged(begun: u64, equal_from: u64) -> Option<SimTime> {
+        let mut watch = Watch {
+            begun: SimTime::from_ns(begun),
+            share_from: vec![0, 0],
+            slices_count: 0,
+            converged: None,
+            windows: Vec::new(),
+        };
+        let mut received = [0, 0];
+        for at in 1..=1_000 {
+            let more = if at > equal_from { [5, 5] } else { [9, 1] };
+            received = [received[0] + more[0], received[1] + more[1]];
+            watch.look(SimTime::from_ns(at), &received);
+        }
+        watch.converged
+    }
+
+    #[test]
+    fn shares_converge_when_a_whole_window_of_them_is_equal() {
+        assert_eq!(SHARE_SLICES_COUNT, 40);
+        assert_eq!(converged(100, 0), Some(SimTime::from_ns(40)));
+        assert_eq!(converged(100, 500), Some(SimTime::from_ns(440)));
+        assert_eq!(converged(100, 2_000), None);
+    }
 }

@@ -93,6 +93,7 @@ impl<'a> Point<'a> {
             queries: Vec::new(),
             // The first load's receiver: where a queue grows.
             watched_host: None,
+            has_long: false,
             seed,
         };
         for load in &self.file.load {
@@ -294,6 +295,8 @@ struct Builder<'a> {
     flows: Vec<Flow>,
     queries: Vec<Query>,
     watched_host: Option<u32>,
+    /// A load of long flows has been.
+    has_long: bool,
     seed: u64,
 }
 
@@ -336,10 +339,10 @@ impl Builder<'_> {
             LoadKind::Long => {
                 let (from, to) = (number(&load.from).unwrap_or(0), number(&load.to).unwrap_or(1));
                 self.watched_host.get_or_insert(to);
-                let flows = self
-                    .point
-                    .varied(Varied::Flows)
-                    .map_or(number(&load.flows).unwrap_or(1), |n| n as u32);
+                // Only the first such load is varied: the others stand beside it.
+                let varied = self.point.varied(Varied::Flows).filter(|_| !self.has_long);
+                self.has_long = true;
+                let flows = varied.map_or(number(&load.flows).unwrap_or(1), |n| n as u32);
                 let stagger = load.stagger.map_or(SimTime::ZERO, |span| span.sim());
                 let mut start = start;
                 for from in self.senders(from, to).into_iter().cycle().take(flows as usize) {

@@ -108,6 +108,53 @@ fn long_flows_share_a_link_and_are_measured_after_they_have_begun() {
     );
 }
 
+/// The flows that are varied come first, and those beside them do not grow with them.
+#[test]
+fn only_the_first_load_of_long_flows_is_varied() {
+    let file = parse(
+        r#"
+        name = "test"
+        title = "test"
+        horizon = "2 s"
+        topology = { kind = "dumbbell", left = 1, right = 1, rate = "1 Gbit/s", core_rate = "100 Mbit/s", delay = "1 ms" }
+        tcp = { rto_min = "200 ms" }
+        load = [
+            { kind = "long", from = 0, to = 1, flows = 1 },
+            { kind = "long", from = 0, to = 1, flows = 1, start = "1900 ms", tcp = { controller = "bbr1" } },
+        ]
+        vary = { what = "flows", values = [3] }
+        "#,
+    );
+    let outcome = points(&file)[0].setup(1).expect("a setup").run(&NEVER);
+    let shares = &outcome.endless_bytes_per_sec;
+    assert_eq!(shares.len(), 4);
+    // The last one has a tenth of a second of 1.6.
+    let last = outcome.metric("long_last_mbit_per_sec").expect("several flows");
+    assert!(
+        shares[..3].iter().all(|share| share * 8.0 / 1e6 > last) && last > 0.0,
+        "{shares:?}"
+    );
+    let windows = &outcome.windows;
+    assert!(windows.len() >= 1_999 && windows.iter().all(|sample| sample.window_bytes > 0));
+}
+
+#[test]
+fn equal_flows_converge() {
+    let file = parse(
+        r#"
+        name = "test"
+        title = "test"
+        horizon = "10 s"
+        topology = { kind = "dumbbell", left = 1, right = 1, rate = "1 Gbit/s", core_rate = "50 Mbit/s", delay = "1 ms" }
+        tcp = { rto_min = "200 ms" }
+        load = [{ kind = "long", from = 0, to = 1, flows = 2, stagger = "2 s" }]
+        "#,
+    );
+    let outcome = points(&file)[0].setup(1).expect("a setup").run(&NEVER);
+    let ms = outcome.metric("converged_ms").expect("shares that become equal");
+    assert!((200.0..8_000.0).contains(&ms), "{ms} ms");
+}
+
 #[test]
 fn threads_groups_and_repetition_change_nothing() {
     let file = parse(

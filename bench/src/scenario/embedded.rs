@@ -29,6 +29,11 @@ embedded![
     "incast-tlp",
     "dctcp-marking-threshold",
     "cc-mathis",
+    "cc-cubic-window",
+    "bbr-loss-wall",
+    "cc-bufferbloat",
+    "cc-bbr-vs-lossbased",
+    "cc-fairness",
 ];
 
 /// The file of that name.
