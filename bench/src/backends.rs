@@ -457,7 +457,7 @@ impl BackEnd {
                 // What a native program sends back over a veth arrives only where the peer has a program, too.
                 let keeps = match mode {
                     Mode::Native if wiring.over_veth => Some(xdp::attach(Program::Pass, &wiring.local, mode)?),
-                    Mode::Native | Mode::Generic => None,
+                    Mode::Native | Mode::Generic | Mode::Offload => None,
                 };
                 Ok(Opened { keeps, ..opened })
             }

@@ -9,7 +9,12 @@ use aya::{
 };
 use nix::net::if_::if_nametoindex;
 
-use crate::{Counts, HostError, Loaded, error::io_error, load::kernel_release};
+use crate::{
+    Counts, HostError, Loaded,
+    error::io_error,
+    load::kernel_release,
+    offload::{self, OnDevice},
+};
 
 /// Where on its way a frame meets the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,21 +23,18 @@ pub enum Mode {
     Native,
     /// In the network stack, on a socket buffer: any driver can, nothing is saved.
     Generic,
+    /// On the network card itself, whose driver has translated it: the host's CPU sees what the program passes. Only
+    /// [`Program::Pass`](crate::Program::Pass) can be there; see [`probe_offload`](crate::probe_offload).
+    Offload,
 }
 
 impl Mode {
-    pub(crate) const fn other(self) -> Mode {
-        match self {
-            Mode::Native => Mode::Generic,
-            Mode::Generic => Mode::Native,
-        }
-    }
-
     /// What `ip link set dev X …` calls it.
     pub(crate) const fn ip_link_word(self) -> &'static str {
         match self {
             Mode::Native => "xdpdrv",
             Mode::Generic => "xdpgeneric",
+            Mode::Offload => "xdpoffload",
         }
     }
 }
@@ -42,8 +44,21 @@ impl fmt::Display for Mode {
         f.write_str(match self {
             Mode::Native => "native",
             Mode::Generic => "generic",
+            Mode::Offload => "offload",
         })
     }
+}
+
+/// What holds a program on its interface.
+#[derive(Debug)]
+pub(crate) enum Link {
+    /// Run by a CPU of the host.
+    Host(XdpLink),
+    /// Run by the device.
+    Device {
+        /// Closed when the attachment goes.
+        _held: OnDevice,
+    },
 }
 
 /// A program attached to an interface; detached when this is dropped, and by the kernel when this process ends however it
@@ -51,7 +66,7 @@ impl fmt::Display for Mode {
 #[derive(Debug)]
 pub struct Attachment {
     // Before the program: detached first. Nothing only while, or after, an exchange fails.
-    link: Option<XdpLink>,
+    link: Option<Link>,
     loaded: Loaded,
     interface: String,
     interface_index: u32,
@@ -67,7 +82,7 @@ impl Loaded {
     ///
     /// # Errors
     /// [`HostError::NoInterface`], [`HostError::Busy`], [`HostError::MtuTooLarge`], [`HostError::NoNative`],
-    /// [`HostError::NotAllowed`], and what the driver says.
+    /// [`HostError::NoOffload`], [`HostError::NotAllowed`], and what the driver says.
     pub fn attach(mut self, interface: &str, mode: Mode) -> Result<Attachment, HostError> {
         let link = self.link(interface, mode)?;
         Ok(Attachment::new(link, self, interface, mode, None))
@@ -89,7 +104,7 @@ impl Loaded {
         }
     }
 
-    pub(crate) fn link(&mut self, interface: &str, mode: Mode) -> Result<(XdpLink, u32), HostError> {
+    pub(crate) fn link(&mut self, interface: &str, mode: Mode) -> Result<(Link, u32), HostError> {
         // Older kernels know netlink alone, by which a program outlives the process that attached it.
         if KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(5, 9, 0)) {
             return Err(HostError::OldKernel {
@@ -105,11 +120,15 @@ impl Loaded {
         let xdp_mode = match mode {
             Mode::Native => XdpMode::Driver,
             Mode::Generic => XdpMode::Skb,
+            Mode::Offload => {
+                let held = offload::attach(self.program(), interface, index)?;
+                return Ok((Link::Device { _held: held }, index));
+            }
         };
         let xdp = self.xdp_mut()?;
         let attached = xdp.attach_to_if_index(index, xdp_mode).and_then(|id| xdp.take_link(id));
         match attached {
-            Ok(link) => Ok((link, index)),
+            Ok(link) => Ok((Link::Host(link), index)),
             Err(error) => {
                 let mtu_bytes = mtu_bytes(interface);
                 Err(HostError::attaching(
@@ -126,7 +145,7 @@ impl Loaded {
 
 impl Attachment {
     fn new(
-        (link, interface_index): (XdpLink, u32),
+        (link, interface_index): (Link, u32),
         loaded: Loaded,
         interface: &str,
         mode: Mode,
@@ -165,11 +184,24 @@ impl Attachment {
     /// Puts another program in this one's place, atomically: every frame meets the one or the other. Says the old one.
     ///
     /// # Errors
-    /// [`HostError::Detached`] after an exchange that failed; what the kernel says: the interface then has no program.
+    /// [`HostError::NoOffload`] on a device, which keeps the program that it has; [`HostError::Detached`] after an exchange that
+    /// failed; what the kernel says: the interface then has no program.
     pub fn exchange(&mut self, mut program: Loaded) -> Result<Loaded, HostError> {
-        let link = self.link.take().ok_or_else(|| HostError::Detached {
-            interface: self.interface.clone(),
-        })?;
+        let link = match self.link.take() {
+            Some(Link::Host(link)) => link,
+            Some(on_device) => {
+                self.link = Some(on_device);
+                return Err(HostError::NoOffload {
+                    interface: self.interface.clone(),
+                    why: "a program on the device is not exchanged for another: detach it first".to_owned(),
+                });
+            }
+            None => {
+                return Err(HostError::Detached {
+                    interface: self.interface.clone(),
+                });
+            }
+        };
         let frags = program.frags();
         let xdp = program.xdp_mut()?;
         let exchanged = xdp.attach_to_link(link).and_then(|id| xdp.take_link(id));
@@ -177,7 +209,7 @@ impl Attachment {
             let mtu_bytes = mtu_bytes(&self.interface);
             HostError::attaching(&self.interface, self.mode, frags, mtu_bytes, io_error(&error))
         })?;
-        self.link = Some(link);
+        self.link = Some(Link::Host(link));
         Ok(std::mem::replace(&mut self.loaded, program))
     }
 

@@ -78,6 +78,14 @@ pub enum HostError {
         /// What the kernel said.
         error: io::Error,
     },
+    /// The device does not run this program.
+    #[error("attaching to {interface} in offload mode: {why}")]
+    NoOffload {
+        /// Where.
+        interface: String,
+        /// What was seen, and what to try.
+        why: String,
+    },
     /// A privilege is missing: says nothing about what the kernel can do.
     #[error("{operation}: {error}; {MEND_NOT_ALLOWED}")]
     NotAllowed {
@@ -250,9 +258,14 @@ impl HostError {
         match (errno(&error), mode) {
             (Some(Errno::ENODEV), _) => HostError::NoInterface { interface },
             (Some(Errno::EBUSY), mode) => HostError::Busy { interface, mode },
-            (Some(Errno::EEXIST), mode) => HostError::Busy {
+            // Only these two are never there together.
+            (Some(Errno::EEXIST), Mode::Native) => HostError::Busy {
                 interface,
-                mode: mode.other(),
+                mode: Mode::Generic,
+            },
+            (Some(Errno::EEXIST), Mode::Generic) => HostError::Busy {
+                interface,
+                mode: Mode::Native,
             },
             // veth says ERANGE; virtio_net, ixgbe and i40e EINVAL.
             (Some(Errno::ERANGE), _) if !frags => HostError::MtuTooLarge {
@@ -326,6 +339,7 @@ mod tests {
             (Errno::EINVAL, Mode::Native, Some(1500), "not expected"),
             (Errno::EOPNOTSUPP, Mode::Native, Some(1500), "generic mode runs them"),
             (Errno::EOPNOTSUPP, Mode::Generic, Some(1500), "not expected"),
+            (Errno::EBUSY, Mode::Offload, None, "ip link set dev eth7 xdpoffload off"),
             (Errno::EPERM, Mode::Generic, None, "CAP_BPF"),
             (Errno::ENOSYS, Mode::Generic, None, "CONFIG_BPF_SYSCALL"),
             (Errno::ENOSPC, Mode::Native, None, "queues"),

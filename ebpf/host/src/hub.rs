@@ -1,13 +1,10 @@
 //! The program `hub` on the ports of a switch: frames stay XDP frames from one host's driver to the next one's.
 
-use aya::{
-    maps::{DevMap, MapData},
-    programs::xdp::XdpLink,
-};
+use aya::maps::{DevMap, MapData};
 use dataplane_wire::ethernet::Mac;
 use ebpf_abi::{Program, map};
 
-use crate::{Counts, HostError, Loaded, Mode, Settings, error::io_error};
+use crate::{Counts, HostError, Loaded, Mode, Settings, attach::Link, error::io_error};
 
 /// A port of a switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +21,7 @@ pub struct HubPort<'a> {
 #[derive(Debug)]
 pub struct Hub {
     // Before the program: detached first.
-    _links: Vec<XdpLink>,
+    _links: Vec<Link>,
     loaded: Loaded,
 }
 

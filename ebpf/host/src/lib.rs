@@ -39,6 +39,7 @@ mod guard;
 mod hub;
 mod load;
 mod objects;
+mod offload;
 mod probe;
 pub mod quorum;
 mod settings;

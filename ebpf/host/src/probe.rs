@@ -3,9 +3,9 @@
 use std::io;
 
 use dataplane_waist::{ProbeError, Support};
-use nix::{errno::Errno, net::if_::if_nametoindex};
+use nix::net::if_::if_nametoindex;
 
-use crate::{HostError, Loaded, Mode, Program, Settings, error::errno};
+use crate::{HostError, Loaded, Mode, Program, Settings, offload};
 
 /// Loads [`Program::Pass`] and, where `interface` is given, attaches it in `mode` for a moment. Without an interface the answer
 /// is about the kernel alone; `mode` does not matter then. Some physical interfaces reset their link when a native program
@@ -22,7 +22,8 @@ pub fn probe(interface: Option<&str>, mode: Mode) -> Result<Support, ProbeError>
 }
 
 /// Would the driver of `interface` translate a program for its device (hardware offload)? Asked by loading the smallest program
-/// for it; nothing is attached. The programs of this crate cannot be attached so: their maps are more than such devices have.
+/// for it; nothing is attached. Of the programs of this crate `pass` alone could be attached so ([`Mode::Offload`]): the maps of
+/// the others are more than such devices have.
 ///
 /// # Errors
 /// As [`probe`].
@@ -34,21 +35,7 @@ pub fn probe_offload(interface: &str) -> Result<Support, ProbeError> {
     };
     // That there is BPF at all, and that we may use it, is another question; EINVAL then is about the device.
     sort(attempt(None, Mode::Native, false))?;
-    match crate::sys::load_for_device(index) {
-        Ok(()) => Ok(Support::Native),
-        Err(error) if matches!(errno(&error), Some(Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENODEV)) => {
-            Ok(Support::Absent {
-                why: format!(
-                    "loading a program for {interface} itself: {error}: its driver translates no programs for the device; in Linux \
-                     only nfp does, and netdevsim, which tests it; native mode runs them on the host's CPU"
-                ),
-            })
-        }
-        Err(error) => sort(Err(HostError::kernel(
-            format!("loading a program for {interface} itself"),
-            error,
-        ))),
-    }
+    sort(offload::load(interface, index).map(drop))
 }
 
 fn attempt(interface: Option<&str>, mode: Mode, frags: bool) -> Result<(), HostError> {
@@ -73,6 +60,7 @@ fn sort(answer: Result<(), HostError>) -> Result<Support, ProbeError> {
         HostError::NoBpf { .. }
         | HostError::OldKernel { .. }
         | HostError::NoNative { .. }
+        | HostError::NoOffload { .. }
         | HostError::NoInterface { .. } => Ok(Support::Absent { why: error.to_string() }),
         HostError::NotAllowed { operation, error } => Err(ProbeError {
             asked: operation,
@@ -94,6 +82,8 @@ fn sort(answer: Result<(), HostError>) -> Result<Support, ProbeError> {
 
 #[cfg(test)]
 mod tests {
+    use nix::errno::Errno;
+
     use super::*;
 
     fn sorted(errno: Errno, mode: Mode) -> Result<Support, ProbeError> {

@@ -1,5 +1,5 @@
 //! Memory that a program in the kernel writes and we read, and the other way round: an array map, mapped (mmap(2)). And the one
-//! question to bpf(2) that aya does not ask: will a device's driver translate a program for the device itself?
+//! thing that aya does not ask of bpf(2): a program for a network card itself.
 
 use std::{
     io,
@@ -27,11 +27,11 @@ struct ProgLoad {
 }
 
 /// Loads the program that passes everything for the device `interface_index` of the calling thread's network namespace, to run on
-/// the device, and gives it up at once.
+/// the device.
 ///
 /// # Errors
 /// What bpf(2) says: EINVAL if the device's driver translates no programs (`__bpf_prog_dev_bound_init`, kernel/bpf/offload.c).
-pub(crate) fn load_for_device(interface_index: u32) -> io::Result<()> {
+pub(crate) fn load_for_device(interface_index: u32) -> io::Result<OwnedFd> {
     const BPF_PROG_LOAD: libc::c_long = 5;
     const BPF_PROG_TYPE_XDP: u32 = 6;
     /// `r0 = XDP_PASS; exit`, as instructions lie in memory on a little-endian machine.
@@ -51,21 +51,50 @@ pub(crate) fn load_for_device(interface_index: u32) -> io::Result<()> {
         prog_ifindex: interface_index,
         expected_attach_type: 0,
     };
-    // SAFETY: the kernel reads as many bytes as it is told, and what they point to: constants that live for ever.
-    let answer = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_PROG_LOAD,
-            &raw const attributes,
-            size_of::<ProgLoad>(),
-        )
+    // SAFETY: what the attributes point to are constants that live for ever.
+    unsafe { file_of_bpf(BPF_PROG_LOAD, &attributes) }
+}
+
+/// What BPF_LINK_CREATE takes, as far as to its flags.
+#[repr(C)]
+struct LinkCreate {
+    prog_fd: u32,
+    target_ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// Attaches a program of [`load_for_device`] on the device, for as long as what is returned is open.
+///
+/// # Errors
+/// What bpf(2) says (dev_xdp_attach, net/core/dev.c).
+pub(crate) fn link_to_device(program: BorrowedFd<'_>, interface_index: u32) -> io::Result<OwnedFd> {
+    const BPF_LINK_CREATE: libc::c_long = 28;
+    const BPF_XDP: u32 = 37;
+    /// include/uapi/linux/if_link.h.
+    const XDP_FLAGS_HW_MODE: u32 = 1 << 3;
+    let attributes = LinkCreate {
+        prog_fd: program.as_raw_fd() as u32,
+        target_ifindex: interface_index,
+        attach_type: BPF_XDP,
+        flags: XDP_FLAGS_HW_MODE,
     };
+    // SAFETY: the attributes point to nothing.
+    unsafe { file_of_bpf(BPF_LINK_CREATE, &attributes) }
+}
+
+/// Asks bpf(2) for a new file.
+///
+/// # Safety
+/// `attributes` are the beginning of those of `command`, which opens a file, and what they point to is there.
+unsafe fn file_of_bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
+    // SAFETY: the kernel reads as many bytes as it is told, and what they point to, which the caller answers for.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attributes, size_of::<T>()) };
     if answer < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: a file that the kernel has just opened for us.
-    drop(unsafe { OwnedFd::from_raw_fd(answer as i32) });
-    Ok(())
+    Ok(unsafe { OwnedFd::from_raw_fd(answer as i32) })
 }
 
 /// The words of an array map with `BPF_F_MMAPABLE`, until it is dropped.

@@ -403,6 +403,18 @@ fn a_veth_runs_no_program_in_hardware_and_says_so() {
         };
         assert!(why.contains(part), "{why}");
     }
+    for program in [Program::Pass, Program::Echo] {
+        let loaded = Loaded::load(program, &Settings::default()).expect("it loads");
+        let error = host
+            .run(|| loaded.attach("eth0", Mode::Offload))
+            .expect("back")
+            .expect_err("a veth is no card");
+        assert!(matches!(error, HostError::NoOffload { .. }), "{error}");
+        assert!(error.to_string().contains("native mode runs them"), "{error}");
+    }
+    let answer = host.run(|| probe(Some("eth0"), Mode::Offload)).expect("back");
+    assert!(matches!(answer, Ok(Support::Absent { .. })), "{answer:?}");
+    attach(host, Program::Pass, &Settings::default(), Mode::Native).expect("it is free");
     let refused = std::thread::spawn(|| {
         caps::clear(None, caps::CapSet::Effective).expect("giving up is allowed");
         probe_offload("lo")
