@@ -71,17 +71,18 @@ pub fn probe(json: bool) -> anyhow::Result<String> {
     dataplane_netns::sweep()?;
     let place = Place::prepare(&privilege)?;
     let backends = run::probe(&place)?;
+    let cards = run::probe_cards(&place)?;
     let environment = environment::capture(&[]);
     if json {
         let all = serde_json::json!({
-            "place": place.describe(), "backends": backends, "environment": environment,
+            "place": place.describe(), "backends": backends, "cards": cards, "environment": environment,
         });
         return Ok(serde_json::to_string_pretty(&all)? + "\n");
     }
     Ok(format!(
         "Packets would go through {}.\n\n{}",
         place.describe(),
-        environment::render_probe(&environment, &backends)
+        environment::render_probe(&environment, &backends, &cards)
     ))
 }
 

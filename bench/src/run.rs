@@ -329,6 +329,35 @@ pub fn probe(place: &Place) -> anyhow::Result<Vec<BackEndRecord>> {
     })
 }
 
+/// Interfaces of this machine at most that are asked: a host of containers has thousands.
+const CARDS_MAX: usize = 16;
+
+/// Asks about every interface of this namespace, and about the client's, whether programs can be on the card itself. Nothing is
+/// attached.
+///
+/// # Errors
+/// When the client's host could not be entered, or the interfaces cannot be listed.
+pub fn probe_cards(place: &Place) -> anyhow::Result<Vec<BackEndRecord>> {
+    let ask = |interface: &str, whose: &str| BackEndRecord {
+        name: interface.to_owned(),
+        summary: whose.to_owned(),
+        support: ebpf_host::probe_offload(interface).into(),
+    };
+    let listed = nix::net::if_::if_nameindex().context("listing this machine's interfaces")?;
+    let names: Vec<String> = listed
+        .iter()
+        .map(|interface| interface.name().to_string_lossy().into_owned())
+        .collect();
+    let mut cards: Vec<BackEndRecord> = names
+        .iter()
+        .take(CARDS_MAX)
+        .map(|name| ask(name, "of this machine"))
+        .collect();
+    let client = place.endpoint(End::Client).interface;
+    cards.push(place.inside(End::Client, || ask(&client, "at the client's end"))?);
+    Ok(cards)
+}
+
 /// Ctrl-C and SIGTERM: the first lets the running trial end and keeps everything; the second ends at once.
 fn interrupts() -> anyhow::Result<Arc<AtomicBool>> {
     use signal_hook::{consts, flag};

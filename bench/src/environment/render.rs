@@ -22,7 +22,7 @@ const SHOWN: &[(&str, &str)] = &[
 
 /// What `dplab probe` prints. Plain text, so that it can stand in a pipe or a bug report; commands are whole: a line that
 /// had to be broken ends with a backslash, as a shell reads it.
-pub fn render_probe(environment: &Environment, backends: &[BackEndRecord]) -> String {
+pub fn render_probe(environment: &Environment, backends: &[BackEndRecord], cards: &[BackEndRecord]) -> String {
     let mut out = String::from("Machine\n");
     for (name, title) in SHOWN {
         if let Some(value) = environment.facts.get(*name) {
@@ -33,28 +33,10 @@ pub fn render_probe(environment: &Environment, backends: &[BackEndRecord]) -> St
     if backends.is_empty() {
         out.push_str("  none was asked\n");
     }
-    let name_columns = backends
-        .iter()
-        .map(|backend| backend.name.chars().count())
-        .max()
-        .unwrap_or(0)
-        .min(30);
-    for backend in backends {
-        let (answer, reason) = match &backend.support {
-            SupportRecord::Native => ("native", String::new()),
-            SupportRecord::Emulated { by } => ("emulated", format!("by {by}")),
-            SupportRecord::Absent { why } => ("absent", why.clone()),
-            SupportRecord::Unknown { why } => ("unknown", why.clone()),
-        };
-        let text = match reason.is_empty() {
-            true => backend.summary.clone(),
-            false => format!("{}: {reason}", backend.summary.trim_end_matches(['.', ':'])),
-        };
-        entry(
-            &mut out,
-            &format!("  {:<name_columns$}  {answer:<8}  ", backend.name),
-            &text,
-        );
+    supports(&mut out, backends);
+    if !cards.is_empty() {
+        out.push_str("\nXDP programs on the card itself (hardware offload)\n");
+        supports(&mut out, cards);
     }
     match environment.noise.len() {
         0 => out.push_str("\nNoise\n  none was seen\n"),
@@ -66,6 +48,29 @@ pub fn render_probe(environment: &Environment, backends: &[BackEndRecord]) -> St
         }
     }
     out
+}
+
+/// A line, or a few, for each answer.
+fn supports(out: &mut String, asked: &[BackEndRecord]) {
+    let name_columns = asked
+        .iter()
+        .map(|backend| backend.name.chars().count())
+        .max()
+        .unwrap_or(0)
+        .min(30);
+    for backend in asked {
+        let (answer, reason) = match &backend.support {
+            SupportRecord::Native => ("native", String::new()),
+            SupportRecord::Emulated { by } => ("emulated", format!("by {by}")),
+            SupportRecord::Absent { why } => ("absent", why.clone()),
+            SupportRecord::Unknown { why } => ("unknown", why.clone()),
+        };
+        let text = match reason.is_empty() {
+            true => backend.summary.clone(),
+            false => format!("{}: {reason}", backend.summary.trim_end_matches(['.', ':'])),
+        };
+        entry(out, &format!("  {:<name_columns$}  {answer:<8}  ", backend.name), &text);
+    }
 }
 
 fn noise(out: &mut String, number: usize, source: &NoiseSource) {
@@ -149,11 +154,17 @@ mod tests {
                 },
             ),
         ];
-        let page = render_probe(&environment, &backends);
+        let cards = [BackEndRecord {
+            name: "eth1".into(),
+            summary: "driver veth".into(),
+            support: SupportRecord::Absent { why: "no card".into() },
+        }];
+        let page = render_probe(&environment, &backends, &cards);
         assert_eq!(
             page,
             "Machine\n  kernel         6.1.0\n\nBack ends\n  udp-blocking  native    kernel UDP, blocking\n  xdp           \
-             absent    kernel UDP, blocking: no CAP_BPF\n\nNoise, worst first (1)\n   1. governor: frequency governor \
+             absent    kernel UDP, blocking: no CAP_BPF\n\nXDP programs on the card itself (hardware offload)\n  eth1  \
+             absent    driver veth: no card\n\nNoise, worst first (1)\n   1. governor: frequency governor \
              powersave\n      why:  the clock frequency follows the load, so light loads are measured on a slower CPU \
              than\n            heavy ones\n      mend: sudo cpupower frequency-set -g performance\n"
         );
@@ -161,7 +172,7 @@ mod tests {
 
     #[test]
     fn nothing_is_said_plainly() {
-        let page = render_probe(&Environment::default(), &[]);
+        let page = render_probe(&Environment::default(), &[], &[]);
         assert!(
             page.contains("none was asked") && page.contains("none was seen"),
             "{page}"
@@ -194,7 +205,7 @@ mod tests {
         fn no_line_is_wider_than_100_columns(seen in ".{0,400}", name in "[a-z_]{1,60}", why in "(?s).{0,200}") {
             let noise = NoiseSource { name: name.clone(), seen: seen.clone(), why: why.clone(), mend: Some(seen.clone()) };
             let environment = Environment { facts: [("kernel".to_owned(), seen)].into(), noise: vec![noise] };
-            let page = render_probe(&environment, &[backend(&name, SupportRecord::Unknown { why })]);
+            let page = render_probe(&environment, &[backend(&name, SupportRecord::Unknown { why })], &[]);
             for line in page.lines() {
                 prop_assert!(line.chars().count() <= COLUMNS, "{} columns: {line}", line.chars().count());
             }

@@ -79,7 +79,7 @@ pub enum HostError {
         error: io::Error,
     },
     /// The device does not run this program.
-    #[error("attaching to {interface} in offload mode: {why}")]
+    #[error("a program on {interface} itself: {why}")]
     NoOffload {
         /// Where.
         interface: String,
