@@ -179,7 +179,7 @@ pub struct RunArgs {
     /// Values of an axis: frame_bytes=64,1472 (may be repeated for other axes)
     #[arg(long = "axis", value_name = "AXIS=VALUE,…")]
     pub axes: Vec<String>,
-    /// Where programs of xdp-quorum are, host or dpu: short for --axis placement=…
+    /// Where programs of xdp-quorum are, host, dpu or offload: short for --axis placement=…
     #[arg(long, value_name = "PLACE,…")]
     pub placement: Option<String>,
     /// Time for all of it: 30s, 5m [default: 65s for the tour, 60s per experiment otherwise]

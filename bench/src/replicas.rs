@@ -19,6 +19,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use anyhow::Context;
 use dataplane_quorum::{Limits, Timing, majorities};
 use dataplane_wal::Engine;
+use ebpf_host::Mode;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -124,26 +125,57 @@ pub fn timing_of(heartbeat: Duration) -> Timing {
 pub enum ReplicaRole {
     /// Sends back what comes: the floor.
     Echo,
-    /// A program in its host's driver sends back what comes; in generic mode if so said, natively otherwise.
+    /// A program at its host's interface sends back what comes.
     Reflector {
-        /// On socket buffers, in the stack's first step.
-        generic: bool,
+        /// Where frames meet it.
+        mode: ProgramMode,
     },
     /// Replicates and keeps its log in memory.
     Memory,
     /// Replicates and keeps its log in this folder, by this way to disk; one whose name ends in [`INLINE`] is written to in
     /// the replica's own turn.
     Durable(PathBuf, String),
-    /// Replicates; programs in its host's driver do the normal case, or parts of it, in its place. In generic mode if so said,
-    /// natively otherwise.
+    /// Replicates; programs at its host's interface do the normal case, or parts of it, in its place.
     Driver {
-        /// On socket buffers, in the stack's first step.
-        generic: bool,
+        /// Where frames meet them.
+        mode: ProgramMode,
         /// What programs do.
         parts: Parts,
         /// Keeps its log in this folder, by this way to disk, and acknowledges nothing before it is there; in memory without.
         disk: Option<(PathBuf, String)>,
     },
+}
+
+/// A [`Mode`] on a command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProgramMode {
+    /// [`Mode::Generic`].
+    Generic,
+    /// [`Mode::Native`].
+    Native,
+    /// [`Mode::Offload`].
+    Offload,
+}
+
+impl From<Mode> for ProgramMode {
+    fn from(mode: Mode) -> ProgramMode {
+        match mode {
+            Mode::Generic => ProgramMode::Generic,
+            Mode::Native => ProgramMode::Native,
+            Mode::Offload => ProgramMode::Offload,
+        }
+    }
+}
+
+impl From<ProgramMode> for Mode {
+    fn from(mode: ProgramMode) -> Mode {
+        match mode {
+            ProgramMode::Generic => Mode::Generic,
+            ProgramMode::Native => Mode::Native,
+            ProgramMode::Offload => Mode::Offload,
+        }
+    }
 }
 
 /// The last line on a replica's stdout.

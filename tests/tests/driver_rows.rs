@@ -147,6 +147,56 @@ fn a_switch_that_loses_frames_says_how_many() {
 }
 
 #[test]
+fn programs_on_the_card_itself_are_refused_where_the_driver_takes_none() {
+    if !can("placement=offload") {
+        return;
+    }
+    let asked = |placement: &str| {
+        let scratch = Scratch::new();
+        let out = scratch.join("run");
+        let plain = ["--axis", "way=driver", "--axis", "replicas=3", "--axis", "in_flight=1"];
+        let output = run(&[
+            &["run", "xdp-quorum", "--placement", placement, "--axis", "fabric=bridge"],
+            &plain[..],
+            &[
+                "--axis",
+                "value_bytes=64",
+                "--axis",
+                "loss=0",
+                "--axis",
+                "cpus=one",
+                "--axis",
+                "client=single",
+            ],
+            &[
+                "--axis",
+                "receive=inline",
+                "--axis",
+                "dpu_slowdown=1",
+                "--axis",
+                "fan_out=flood",
+            ],
+            &["--budget", "1s", "--seed", "7", "--out", &out],
+        ]
+        .concat());
+        assert!(matches!(output.status.code(), Some(0 | 1 | 3)), "{}", stderr(&output));
+        let records = fs::read_to_string(format!("{out}/records.jsonl")).expect("records");
+        let text = stderr(&output);
+        assert!(
+            text.contains("placement=offload is left out") && text.contains("translates no programs"),
+            "{text}"
+        );
+        (records.matches("\"record\":\"row\"").count(), text)
+    };
+    // Replicas are on veth pairs, wherever this runs.
+    let (rows_count, text) = asked("offload");
+    assert_eq!(rows_count, 0, "{text}");
+    assert!(text.contains("nothing is measured"), "{text}");
+    let (rows_count, text) = asked("host,offload");
+    assert!(rows_count > 0, "the host's are measured all the same: {text}");
+}
+
+#[test]
 fn offloads_and_followers_have_rows_of_their_own() {
     if !can("electrode, quorum-fanout") {
         return;

@@ -188,6 +188,15 @@ impl Cell {
         self.way == REFLECTOR || ways::parts(&self.way).is_some()
     }
 
+    /// Where frames meet the programs of replicas.
+    fn mode(&self) -> Mode {
+        match (self.placement.on_device, self.fabric == HUB) {
+            (true, _) => Mode::Offload,
+            (false, true) => Mode::Native,
+            (false, false) => Mode::Generic,
+        }
+    }
+
     fn needs_programs(&self) -> bool {
         self.has_programs() || self.loss_ratio() > 0.0 || self.fabric == HUB
     }
@@ -283,6 +292,10 @@ pub(super) fn run_cells(lab: &mut Lab<'_>, mut cells: Vec<Cell>, finish: fn(Row)
         return Ok(());
     }
     placement::keep_possible(lab, &mut cells)?;
+    if cells.is_empty() {
+        lab.say("nothing is measured: nothing else was asked for");
+        return Ok(());
+    }
     let grounds = grounds(&cells)?;
     // A cluster is started and elects its leader before anything is measured, which the plan does not know of.
     let plan = lab.plan(cells.len(), Duration::from_millis(300));

@@ -67,8 +67,8 @@ pub fn main(config: &str) -> anyhow::Result<()> {
 pub(super) fn serve(config: &ReplicaConfig, begin: impl FnOnce(Facts) -> Begun) -> anyhow::Result<ReplicaReport> {
     let backend = backends::by_name(&config.backend).with_context(|| format!("no back end {:?}", config.backend))?;
     let local = &config.endpoints[config.node as usize];
-    if let ReplicaRole::Reflector { generic } = config.role {
-        return reflect(local, config, mode(generic), begin);
+    if let ReplicaRole::Reflector { mode } = config.role {
+        return reflect(local, config, mode.into(), begin);
     }
     let Opened {
         port,
@@ -97,9 +97,9 @@ pub(super) fn serve(config: &ReplicaConfig, begin: impl FnOnce(Facts) -> Begun) 
             let log = MemoryLog::with_capacity(bounds.window_slots, bounds.window_bytes);
             replicate((port, peers), log, None, config, begin)
         }
-        ReplicaRole::Driver { generic, parts, disk } => {
+        ReplicaRole::Driver { mode, parts, disk } => {
             let options = InDriverOptions {
-                mode: mode(*generic),
+                mode: (*mode).into(),
                 parts: *parts,
                 waits_for_disk: disk.is_some(),
                 fan_out: config.manner.fan_out,
@@ -124,13 +124,6 @@ pub(super) fn serve(config: &ReplicaConfig, begin: impl FnOnce(Facts) -> Begun) 
                 false => replicate((port, peers), wal, None, config, begin),
             }
         }
-    }
-}
-
-fn mode(is_generic: bool) -> Mode {
-    match is_generic {
-        true => Mode::Generic,
-        false => Mode::Native,
     }
 }
 

@@ -9,7 +9,8 @@ use bench::{
     backends,
     host::{Scheduler, Seat},
     replicas::{
-        self, Client, ClientOptions, FanOut, Ground, Manner, Network, Parts, ReceiveThreads, ReplicaRole, Replicas,
+        self, Client, ClientOptions, FanOut, Ground, Manner, Network, Parts, ProgramMode, ReceiveThreads, ReplicaRole,
+        Replicas,
     },
 };
 use dataplane_waist::MonotonicClock;
@@ -48,7 +49,7 @@ fn start(ground: &Ground, network: Network, parts: Parts, fan_out: FanOut) -> an
         ..Manner::default()
     };
     let role = |_| ReplicaRole::Driver {
-        generic: true,
+        mode: ProgramMode::Generic,
         parts,
         disk: None,
     };

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use ebpf_host::{Loaded, Mode, Program, Settings};
+
 use super::{Cell, ways::DRIVER};
 use crate::{
     bandwidth::{Bandwidth, SLOWDOWN_MAX},
@@ -14,8 +16,9 @@ use crate::{
 pub(super) const PLACEMENT: Axis = Axis {
     name: "placement",
     meaning: "where programs are. host: at the replica's own interface; dpu: at the outer interface of a card, which stands in \
-              the wire in front of the host and hands on to it what programs pass up",
-    full: &[HOST, DPU],
+              the wire in front of the host and hands on to it what programs pass up; offload: on the network card itself, whose driver \
+              has translated them",
+    full: &[HOST, DPU, OFFLOAD],
     tour: &[HOST],
     smallest: HOST,
     allowed: Allowed::Words,
@@ -55,6 +58,7 @@ const FLOOD: &str = "flood";
 const CHAIN: &str = "chain";
 const HOST: &str = "host";
 const DPU: &str = "dpu";
+const OFFLOAD: &str = "offload";
 const INLINE: &str = "inline";
 const THREAD: &str = "thread";
 
@@ -62,6 +66,8 @@ const THREAD: &str = "thread";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::experiments) struct Placement {
     pub(super) on_card: bool,
+    /// On the network card itself, not on a host that stands for one.
+    pub(super) on_device: bool,
     pub(super) has_threads: bool,
     /// 1: as fast as everybody.
     pub(super) slowdown: u32,
@@ -72,6 +78,7 @@ impl Placement {
     /// What all ways have.
     pub(in crate::experiments) const PLAIN: Placement = Placement {
         on_card: false,
+        on_device: false,
         has_threads: false,
         slowdown: 1,
         fan_out: FanOut::Flood,
@@ -87,9 +94,14 @@ impl Placement {
     }
 
     pub(super) fn axis(self) -> [(&'static str, String); 4] {
+        let place = match (self.on_device, self.on_card) {
+            (true, _) => OFFLOAD,
+            (_, true) => DPU,
+            _ => HOST,
+        };
         let word = |is: bool, yes: &str, no: &str| if is { yes } else { no }.to_owned();
         [
-            (PLACEMENT.name, word(self.on_card, DPU, HOST)),
+            (PLACEMENT.name, place.to_owned()),
             (RECEIVE.name, word(self.has_threads, THREAD, INLINE)),
             (DPU_SLOWDOWN.name, self.slowdown.to_string()),
             (FAN_OUT.name, word(self.fan_out == FanOut::Chain, CHAIN, FLOOD)),
@@ -182,6 +194,7 @@ pub(super) fn variants(lab: &Lab<'_>, cell: Cell, is_smallest: bool) -> Vec<Cell
             for slowdown in lab.numbers(&DPU_SLOWDOWN) {
                 let placement = Placement {
                     on_card: placement == DPU,
+                    on_device: placement == OFFLOAD,
                     has_threads: receive == THREAD,
                     slowdown: slowdown as u32,
                     fan_out: FanOut::Flood,
@@ -191,6 +204,10 @@ pub(super) fn variants(lab: &Lab<'_>, cell: Cell, is_smallest: bool) -> Vec<Cell
                 }
                 // Only what is in threads on a card can be slowed without slowing anybody else.
                 if placement.slowdown > 1 && !(placement.on_card && placement.has_threads) {
+                    continue;
+                }
+                // A device has no threads of this kernel.
+                if placement.on_device && placement.has_threads {
                     continue;
                 }
                 variants.push(Cell {
@@ -215,12 +232,32 @@ pub(super) fn keep_possible(lab: &Lab<'_>, cells: &mut Vec<Cell>) -> anyhow::Res
         lab.progress.println(format!("receive=thread is left out: {error:#}"));
         cells.retain(|cell| !cell.placement.has_threads);
     }
+    if has(cells, |cell| cell.placement.on_device)
+        && let Err(error) = put_on_device()
+    {
+        lab.say(&format!("placement=offload is left out: {error:#}"));
+        cells.retain(|cell| !cell.placement.on_device);
+    }
     if has(cells, |cell| cell.placement.slowdown > 1)
         && let Err(error) = Bandwidth::of(2)
     {
         lab.progress.println(format!("a slower DPU is left out: {error:#}"));
         cells.retain(|cell| cell.placement.slowdown == 1);
     }
+    Ok(())
+}
+
+/// Puts the program that every replica begins with on a replica's interface itself, for a moment.
+///
+/// # Errors
+/// That interface's driver, or its device, does not take it.
+fn put_on_device() -> anyhow::Result<()> {
+    let ground = Ground::bridge_for_programs(1)?;
+    let interface = &ground.replicas(1)?[0].interface;
+    ground.inside_replica(0, || {
+        let program = Loaded::load(Program::QuorumFollower, &Settings::default())?;
+        program.attach(interface, Mode::Offload).map(drop)
+    })??;
     Ok(())
 }
 

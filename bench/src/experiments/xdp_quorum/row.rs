@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use dataplane_waist::{MonotonicClock, Wake};
+use ebpf_host::Mode;
 use nix::sys::resource::{UsageWho, getrusage};
 
 use super::{
-    CAVEAT, CLIENT, CPUS, Cell, FABRIC, HUB, IN_FLIGHT, LOSS, REPLICAS, SOCKET, TRAIN, VALUE_BYTES, WAY, placement,
-    ways,
+    CAVEAT, CLIENT, CPUS, Cell, FABRIC, IN_FLIGHT, LOSS, REPLICAS, SOCKET, TRAIN, VALUE_BYTES, WAY, placement, ways,
 };
 use crate::{
     backends,
@@ -67,8 +67,7 @@ pub(in crate::experiments) fn measure(
         ..Manner::default()
     };
     let folder = Folder(lab.folder.path().join("logs"));
-    let generic = cell.fabric != HUB;
-    let role = |node| ways::role(&cell.way, generic, node, &folder.0);
+    let role = |node| ways::role(&cell.way, cell.mode(), node, &folder.0);
     // Held to the end.
     let _let_in = match cell.has_programs() {
         true => Vec::new(),
@@ -158,9 +157,10 @@ fn facts(ground: &Ground, cell: &Cell) -> BTreeMap<String, String> {
         );
     }
     if cell.has_programs() {
-        let mode = match cell.fabric.as_str() {
-            HUB => "native (XDP in the driver)",
-            _ => "generic (XDP on socket buffers)",
+        let mode = match cell.mode() {
+            Mode::Native => "native (XDP in the driver)",
+            Mode::Generic => "generic (XDP on socket buffers)",
+            Mode::Offload => "offload (XDP on the network card)",
         };
         facts.insert("caveat".to_owned(), CAVEAT.to_owned());
         facts.insert("program_mode".to_owned(), mode.to_owned());

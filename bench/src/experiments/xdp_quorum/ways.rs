@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use ebpf_host::Mode;
+
 use crate::{
     host::Scheduler,
     replicas::{self, Parts, ReplicaRole},
@@ -68,19 +70,19 @@ pub(in crate::experiments) fn parts(way: &str) -> Option<Parts> {
     }
 }
 
-/// What node `node` is; a log on disk is in a folder of its own in `logs`. `generic`: where frames meet its programs.
-pub(super) fn role(way: &str, generic: bool, node: usize, logs: &Path) -> ReplicaRole {
+/// What node `node` is; a log on disk is in a folder of its own in `logs`. `mode`: where frames meet its programs.
+pub(super) fn role(way: &str, mode: Mode, node: usize, logs: &Path) -> ReplicaRole {
     let disk = || (logs.join(format!("node-{node}")), ENGINE.to_owned());
     if let Some(parts) = parts(way) {
         return ReplicaRole::Driver {
-            generic,
+            mode: mode.into(),
             parts,
             disk: is_durable(way).then(disk),
         };
     }
     match way {
         ECHO => ReplicaRole::Echo,
-        REFLECTOR => ReplicaRole::Reflector { generic },
+        REFLECTOR => ReplicaRole::Reflector { mode: mode.into() },
         USER_DURABLE => {
             let (folder, engine) = disk();
             ReplicaRole::Durable(folder, engine)
