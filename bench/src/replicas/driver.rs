@@ -199,9 +199,7 @@ fn ipv4_of(endpoint: &Endpoint) -> anyhow::Result<SocketAddrV4> {
 impl Driver for InDriver {
     fn grant(&mut self, grant: &Grant<'_>) -> bool {
         let leads = matches!(grant.part, Part::Leader { .. });
-        let parts = self.options.parts;
-        let is_wanted = if leads { parts.counts } else { parts.acknowledges };
-        if !is_wanted || !self.become_part(leads) {
+        if !self.takes_grants(leads) || !self.become_part(leads) {
             return false;
         }
         let mut given = program::Grant {
@@ -267,6 +265,11 @@ impl Driver for InDriver {
         self.end = grant.next;
         self.shared().grant(&given);
         true
+    }
+
+    fn takes_grants(&self, leads: bool) -> bool {
+        let parts = self.options.parts;
+        if leads { parts.counts } else { parts.acknowledges }
     }
 
     fn revoke(&mut self) {

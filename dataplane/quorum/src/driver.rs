@@ -49,6 +49,10 @@ pub const LOOK_EVERY: Duration = Duration::from_millis(1);
 pub trait Driver: Send {
     /// Lets it append, acknowledge and count from now on. Says no if it cannot.
     fn grant(&mut self, grant: &Grant<'_>) -> bool;
+    /// Whether it would ever take a grant, a leader's or a follower's. Where it takes none, nobody is woken to look.
+    fn takes_grants(&self, _leads: bool) -> bool {
+        true
+    }
     /// Takes the grant back, atomically. It has appended nothing behind what [`Driver::seen`] says from now on.
     fn revoke(&mut self);
     /// What it has done under the last grant.
@@ -347,9 +351,15 @@ impl<S: StateMachine, D: Driver> Driven<S, D> {
         }
     }
 
+    /// Whether there is something to look at now and then: what was done under a grant, or whether one may be given.
+    fn looks(&self) -> bool {
+        let leads = matches!(self.replica.role, Role::Leader(_));
+        self.has_grant || self.driver.takes_grants(leads)
+    }
+
     /// Gives a grant if the fast path's conditions hold.
     fn grant_if_due(&mut self) {
-        if self.has_grant || !self.is_whole() || !self.replica.state_is_durable() {
+        if self.has_grant || !self.looks() || !self.is_whole() || !self.replica.state_is_durable() {
             return;
         }
         let replica = &self.replica;
@@ -467,6 +477,7 @@ impl<S: StateMachine, D: Driver> Protocol for Driven<S, D> {
 
     fn wake_at(&self) -> Option<Instant> {
         match self.is_whole() {
+            true if !self.looks() => self.replica.wake_at(),
             true => {
                 let look_at = self.ticked_at + LOOK_EVERY;
                 Some(self.replica.wake_at().map_or(look_at, |at| at.min(look_at)))
@@ -655,6 +666,44 @@ mod tests {
             self.end = end;
             self.told.push(end);
         }
+    }
+
+    /// Takes no grant.
+    struct Idle;
+
+    impl Driver for Idle {
+        fn grant(&mut self, _: &Grant<'_>) -> bool {
+            panic!("it is not asked")
+        }
+        fn takes_grants(&self, _: bool) -> bool {
+            false
+        }
+        fn revoke(&mut self) {}
+        fn seen(&mut self) -> Seen {
+            panic!("it has done nothing")
+        }
+        fn entry(&mut self, _: Slot) -> Option<Taken<'_>> {
+            None
+        }
+        fn drained(&mut self, _: Slot) {}
+        fn limit(&mut self, _: Slot) {}
+    }
+
+    #[test]
+    fn a_replica_whose_program_takes_no_grant_wakes_when_it_would_without_one() {
+        let replica = || Replica::recover(config(), Nothing, &mut MemoryLog::new()).expect("an empty log");
+        let now = Instant::from_ns(1_000_000);
+        let mut alone = replica();
+        let mut out = alone.effects(32);
+        alone.handle(now, Input::Tick, &mut out);
+        let mut idle = Driven::new(replica(), Idle);
+        idle.handle(now, Input::Tick, &mut out);
+        assert!(alone.wake_at().is_some_and(|at| at > now + LOOK_EVERY));
+        assert_eq!(idle.wake_at(), alone.wake_at());
+        // One that may get a grant is looked after.
+        let mut counting = Driven::new(replica(), Counting::default());
+        counting.handle(now, Input::Tick, &mut out);
+        assert_eq!(counting.wake_at(), Some(now + LOOK_EVERY));
     }
 
     fn framed(request: &Request<'_>) -> Vec<u8> {
