@@ -206,6 +206,14 @@ pub(crate) fn open(storage: &mut dyn Storage, options: &WalOptions) -> Result<Op
         states_count: walked.replay.states_count,
         state: walked.replay.state.clone(),
     };
+    let remove = |storage: &mut dyn Storage, name: &str| {
+        let removed = storage.remove(name);
+        removed.map_err(WalError::io(format!("removing {place}/{name}, which nothing needs")))
+    };
+    // Before the state's file is mended, which may take the place of one that was left unfinished.
+    for name in &files.unfinished {
+        remove(storage, name)?;
+    }
     let state_file = StateFile::read(storage, options.cluster)
         .and_then(|file| file.mend(storage, options.cluster, &kept))
         .map_err(WalError::io(format!("making {place}/{STATE_NAME} hold the state")))?;
@@ -215,11 +223,8 @@ pub(crate) fn open(storage: &mut dyn Storage, options: &WalOptions) -> Result<Op
         standing.is_some_and(|standing| (standing.end, standing.generation) == (id.end, Some(id.generation)))
     };
     let stale = files.snapshots.iter().filter(|&&(id, _)| !stands(id));
-    let stale = stale.map(|&(id, _)| id.name()).chain(files.unfinished);
-    for name in stale {
-        storage
-            .remove(&name)
-            .map_err(WalError::io(format!("removing {place}/{name}, which nothing needs")))?;
+    for &(id, _) in stale {
+        remove(storage, &id.name())?;
     }
     storage
         .sync_folder()

@@ -358,6 +358,9 @@ impl Storage for Disk {
 
     fn remove(&mut self, name: &str) -> io::Result<()> {
         let mut state = self.lock();
+        if !state.names.contains_key(name) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let change = NameChange::Remove { name: name.into() };
         change.apply(&mut state.names);
         state.note(Event::Name(change));
