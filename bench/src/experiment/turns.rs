@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::{Depth, Lab};
 use crate::{measure::rounds, table::ROUNDS_MIN};
 
+/// How many times the budget the rounds without which nothing is compared may take.
+const EXCESS_MAX: u32 = 10;
+
 /// One arm's turn in one round.
 #[derive(Debug)]
 pub struct Turn<'arms, A> {
@@ -23,7 +26,8 @@ impl Lab<'_> {
     /// ([`rounds::order`]): what the machine does in the meantime, it does to all of them.
     ///
     /// Ends earlier when the user has had enough or the budget is spent, but not before [`ROUNDS_MIN`] rounds: a
-    /// paired ratio takes as many. If those take longer than the budget, that is said as soon as it shows.
+    /// paired ratio takes as many. If those take longer than the budget, that is said as soon as it shows; if they take ten
+    /// times as long, nobody meant that, and one round is all that is sure.
     ///
     /// # Errors
     /// The first of `measure`'s.
@@ -41,8 +45,7 @@ impl Lab<'_> {
                 self.say_if_the_least_is_too_much(arms.len());
             }
             for index in order {
-                let is_spent = round >= ROUNDS_MIN && self.started.elapsed() > self.budget;
-                if self.interrupted() || is_spent {
+                if self.interrupted() || is_spent(round, self.started.elapsed(), self.budget) {
                     return Ok(());
                 }
                 let turn = Turn {
@@ -69,12 +72,22 @@ impl Lab<'_> {
     }
 }
 
+/// Whether a turn in this round is one too many.
+fn is_spent(round: usize, elapsed: Duration, budget: Duration) -> bool {
+    let factor = match round {
+        0 => return false,
+        1..ROUNDS_MIN => EXCESS_MAX,
+        _ => 1,
+    };
+    elapsed > budget * factor
+}
+
 fn too_much(least: Duration, budget: Duration, arms_count: usize) -> Option<String> {
     // What a first round sets up once is not repeated; a little more is not worth a word.
     (least > budget.mul_f64(1.25)).then(|| {
         format!(
             "{arms_count} arms take about {} s for the {ROUNDS_MIN} rounds without which nothing is compared, and the budget is \
-             {} s; they are measured none the less. Fewer arms take less (--axis, --backend)",
+             {} s; they are measured none the less, up to {EXCESS_MAX} times the budget. Fewer arms take less (--axis, --backend)",
             least.as_secs(),
             budget.as_secs()
         )
@@ -84,6 +97,14 @@ fn too_much(least: Duration, budget: Duration, arms_count: usize) -> Option<Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_budget_ends_a_comparison_that_is_one_or_takes_absurdly_long() {
+        let second = Duration::from_secs(1);
+        assert!(!is_spent(0, 100 * second, second), "one round is sure");
+        assert!(!is_spent(1, 10 * second, second) && is_spent(1, 11 * second, second));
+        assert!(!is_spent(ROUNDS_MIN, second, second) && is_spent(ROUNDS_MIN, 2 * second, second));
+    }
 
     #[test]
     fn a_budget_that_is_not_enough_is_named() {
