@@ -33,7 +33,6 @@ pub struct CardPlace {
 }
 
 /// The hosts of a cluster and its client.
-#[allow(clippy::large_enum_variant, reason = "an experiment has one or two")]
 #[derive(Debug)]
 pub enum Ground {
     /// One host.

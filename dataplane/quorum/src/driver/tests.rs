@@ -1,0 +1,236 @@
+//! The hand-over between a replica and programs that are stand-ins.
+
+use dataplane_waist::MemoryLog;
+use dataplane_wire::{
+    Reject,
+    checksum::crc32c,
+    quorum::{
+        reply::Outcome,
+        request::{Command, Request},
+    },
+};
+
+use super::*;
+use crate::{Config, Limits, ReadMode, Timing, majorities};
+
+struct Nothing;
+
+impl StateMachine for Nothing {
+    fn apply(&mut self, _: &Command<'_>, answer: &mut dyn FnMut(Outcome<'_>)) {
+        answer(Outcome::Done);
+    }
+    fn read(&self, _: &Command<'_>, answer: &mut dyn FnMut(Outcome<'_>)) {
+        answer(Outcome::Done);
+    }
+    fn save(&self, _: &mut Vec<u8>) {}
+    fn load(&mut self, _: &[u8]) -> Result<(), Reject> {
+        Ok(())
+    }
+}
+
+/// Appends one entry at the last moment: after the replica has looked, and before it takes the grant back.
+struct Late {
+    end: Slot,
+    bytes: Vec<u8>,
+}
+
+impl Driver for Late {
+    fn grant(&mut self, grant: &Grant<'_>) -> bool {
+        self.end = grant.next;
+        true
+    }
+    fn revoke(&mut self) {
+        self.end.0 += 1;
+    }
+    fn seen(&mut self) -> Seen {
+        Seen {
+            end: self.end,
+            commit_end: Slot(0),
+            acked_end: [Slot(0); NODES_MAX],
+            heard: [0; NODES_MAX],
+        }
+    }
+    fn entry(&mut self, slot: Slot) -> Option<Taken<'_>> {
+        (slot < self.end).then(|| Taken {
+            bytes: &self.bytes,
+            crc: crc32c(&self.bytes),
+            waiting: None,
+            answered: false,
+        })
+    }
+    fn drained(&mut self, _: Slot) {}
+    fn limit(&mut self, _: Slot) {}
+}
+
+/// Counts alone, and remembers how far it was told that the log goes.
+#[derive(Default)]
+struct Counting {
+    told: Vec<Slot>,
+    end: Slot,
+}
+
+impl Driver for Counting {
+    fn grant(&mut self, grant: &Grant<'_>) -> bool {
+        self.end = grant.next;
+        true
+    }
+    fn revoke(&mut self) {}
+    fn seen(&mut self) -> Seen {
+        Seen {
+            end: self.end,
+            commit_end: Slot(0),
+            acked_end: [Slot(0); NODES_MAX],
+            heard: [0; NODES_MAX],
+        }
+    }
+    fn entry(&mut self, _: Slot) -> Option<Taken<'_>> {
+        None
+    }
+    fn drained(&mut self, _: Slot) {}
+    fn limit(&mut self, _: Slot) {}
+    fn appends(&self) -> bool {
+        false
+    }
+    fn appended(&mut self, end: Slot) {
+        self.end = end;
+        self.told.push(end);
+    }
+}
+
+/// Takes no grant.
+struct Idle;
+
+impl Driver for Idle {
+    fn grant(&mut self, _: &Grant<'_>) -> bool {
+        panic!("it is not asked")
+    }
+    fn takes_grants(&self, _: bool) -> bool {
+        false
+    }
+    fn revoke(&mut self) {}
+    fn seen(&mut self) -> Seen {
+        panic!("it has done nothing")
+    }
+    fn entry(&mut self, _: Slot) -> Option<Taken<'_>> {
+        None
+    }
+    fn drained(&mut self, _: Slot) {}
+    fn limit(&mut self, _: Slot) {}
+}
+
+#[test]
+fn a_replica_whose_program_takes_no_grant_wakes_when_it_would_without_one() {
+    let replica = || Replica::recover(config(), Nothing, &mut MemoryLog::new()).expect("an empty log");
+    let now = Instant::from_ns(1_000_000);
+    let mut alone = replica();
+    let mut out = alone.effects(32);
+    alone.handle(now, Input::Tick, &mut out);
+    let mut idle = Driven::new(replica(), Idle);
+    idle.handle(now, Input::Tick, &mut out);
+    assert!(alone.wake_at().is_some_and(|at| at > now + LOOK_EVERY));
+    assert_eq!(idle.wake_at(), alone.wake_at());
+    // One that may get a grant is looked after.
+    let mut counting = Driven::new(replica(), Counting::default());
+    counting.handle(now, Input::Tick, &mut out);
+    assert_eq!(counting.wake_at(), Some(now + LOOK_EVERY));
+}
+
+fn framed(request: &Request<'_>) -> Vec<u8> {
+    let mut bytes = vec![0; frame::HEADER_BYTES + request.len_bytes()];
+    request::emit(request, &mut bytes[frame::HEADER_BYTES..]);
+    let header = frame::Header {
+        kind: Kind::QuorumRequest,
+        term: 0,
+        slot: request.sequence,
+        sent_ns: 0,
+    };
+    frame::emit(&header, &mut bytes);
+    bytes
+}
+
+#[test]
+fn a_program_that_counts_alone_keeps_its_grant_while_the_replica_appends() {
+    let mut replica = Replica::recover(config(), Nothing, &mut MemoryLog::new()).expect("an empty log");
+    let mut out = replica.effects(32);
+    let now = Instant::from_ns(1_000_000);
+    replica.lead(now, &mut out);
+    replica.durable_end = replica.window.end();
+    replica.leader_durable(now, &mut out);
+    replica.acked(now, 1, replica.window.end(), &mut out);
+    let begin = replica.window.end();
+    let mut driven = Driven::new(replica, Counting::default());
+    driven.handle(now, Input::Tick, &mut out);
+    assert!(driven.has_grant());
+
+    let open = Request {
+        client: 0,
+        sequence: 1,
+        command: Command::Open,
+    };
+    let from = Peer(7);
+    let bytes = framed(&open);
+    driven.handle(now, Input::Frame { from, bytes: &bytes }, &mut out);
+    let end = Slot(begin.0 + 1);
+    assert_eq!(driven.replica().window().end(), end);
+    assert!(driven.has_grant() && driven.is_whole());
+    assert_eq!(driven.driver().told, [end]);
+
+    // Who votes is what it counts by.
+    let members = majorities(0b11);
+    let change = Request {
+        client: 1024,
+        sequence: 2,
+        command: Command::Reconfigure { members },
+    };
+    let bytes = framed(&change);
+    driven.handle(now, Input::Frame { from, bytes: &bytes }, &mut out);
+    assert!(!driven.has_grant());
+}
+
+fn config() -> Config {
+    Config {
+        cluster: 1,
+        node: 0,
+        peers: vec![(1, Peer(0)), (2, Peer(1))],
+        members: majorities(0b111),
+        reads: ReadMode::Index,
+        timing: Timing::LOCAL,
+        limits: Limits::SMALL,
+        seed: 1,
+        mutation: None,
+    }
+}
+
+#[test]
+fn what_was_appended_between_the_last_look_and_the_revocation_is_in_the_log() {
+    let mut replica = Replica::recover(config(), Nothing, &mut MemoryLog::new()).expect("an empty log");
+    let mut out = replica.effects(32);
+    let now = Instant::from_ns(1_000_000);
+    replica.handle(now, Input::Tick, &mut out);
+    let Role::Follower(follower) = &mut replica.role else {
+        panic!("nobody has stood yet")
+    };
+    follower.leader = Some(1);
+    follower.fast.synced = true;
+    let request = Request {
+        client: 1024,
+        sequence: 1,
+        command: Command::Put {
+            key: b"key",
+            value: b"value",
+        },
+    };
+    let mut bytes = vec![0; request.len_bytes()];
+    request::emit(&request, &mut bytes);
+    let mut driven = Driven::new(replica, Late { end: Slot(0), bytes });
+    driven.handle(now, Input::Tick, &mut out);
+    assert!(driven.has_grant());
+    assert!(driven.take_back(now, &mut out));
+    assert_eq!(
+        (driven.replica().window().end(), driven.counters().entries_count),
+        (Slot(1), 1)
+    );
+    // What is cut from the log later is not missing.
+    driven.replica.window.truncate(Slot(0));
+    assert!(driven.is_whole());
+}
