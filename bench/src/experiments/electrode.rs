@@ -152,11 +152,7 @@ impl Experiment for Electrode {
                 }
             }
         }
-        run_cells(lab, cells, |mut row| {
-            "electrode".clone_into(&mut row.experiment);
-            row.axis.retain(|name, _| AXES.iter().any(|axis| axis.name == name));
-            row
-        })
+        run_cells(self, lab, cells)
     }
 }
 

@@ -108,11 +108,7 @@ impl Experiment for QuorumFanout {
                 cells.push(cell);
             }
         }
-        run_cells(lab, cells, |mut row| {
-            "quorum-fanout".clone_into(&mut row.experiment);
-            row.axis.retain(|name, _| AXES.iter().any(|axis| axis.name == name));
-            row
-        })
+        run_cells(self, lab, cells)
     }
 }
 

@@ -3,7 +3,7 @@
 
 mod claims;
 pub(super) mod placement;
-pub(super) mod row;
+mod row;
 pub(super) mod ways;
 
 use std::{
@@ -23,7 +23,6 @@ use self::{
 use crate::{
     claim::Claim,
     experiment::{Allowed, Axis, Experiment, Lab},
-    record::Row,
     replicas::Ground,
 };
 
@@ -267,12 +266,12 @@ impl Experiment for XdpQuorum {
     }
 
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
-        run_cells(lab, cells(lab), |row| row)
+        run_cells(self, lab, cells(lab))
     }
 }
 
-/// Measures all cells, in rounds; `finish` makes of each row what the experiment has of it.
-pub(super) fn run_cells(lab: &mut Lab<'_>, mut cells: Vec<Cell>, finish: fn(Row) -> Row) -> anyhow::Result<()> {
+/// Measures all cells, in rounds. Rows are `experiment`'s, with its axes alone: what it does not vary is as in [`Cell::plain`].
+pub(super) fn run_cells(experiment: &dyn Experiment, lab: &mut Lab<'_>, mut cells: Vec<Cell>) -> anyhow::Result<()> {
     if let Some(why) = lab.place.cannot_make_hosts() {
         lab.progress
             .println(format!("nothing is measured: it needs hosts of its own, and {why}"));
@@ -309,7 +308,12 @@ pub(super) fn run_cells(lab: &mut Lab<'_>, mut cells: Vec<Cell>, finish: fn(Row)
             turn.round + 1
         ));
         let ground = &grounds[&room(&cells, cell)];
-        lab.record_until_valid(|lab| Ok(finish(measure(lab, (ground, cell), turn.round, plan.trial)?)))
+        lab.record_until_valid(|lab| {
+            let mut row = measure(lab, experiment.id(), (ground, cell), turn.round, plan.trial)?;
+            row.axis
+                .retain(|name, _| experiment.axes().iter().any(|axis| axis.name == name));
+            Ok(row)
+        })
     })
 }
 

@@ -36,9 +36,10 @@ impl Drop for Folder {
     }
 }
 
-/// Measures one cell.
-pub(in crate::experiments) fn measure(
+/// Measures one cell, for the experiment of that id.
+pub(super) fn measure(
     lab: &Lab<'_>,
+    experiment: &str,
     (ground, cell): (&Ground, &Cell),
     round: u32,
     duration: Duration,
@@ -124,7 +125,7 @@ pub(in crate::experiments) fn measure(
     .chain(cell.placement.axis());
     let latency = &measured.asked.latency;
     Ok(Row {
-        experiment: "xdp-quorum".to_owned(),
+        experiment: experiment.to_owned(),
         backend: SOCKET.to_owned(),
         mode: ModeRecord::Native,
         axis: axis.map(|(name, value)| (name.to_owned(), value)).collect(),
