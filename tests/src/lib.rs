@@ -3,6 +3,7 @@
 
 pub mod files;
 pub mod netns;
+pub mod programs;
 
 use std::{
     path::{Path, PathBuf},

@@ -8,26 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dataplane_netns::{Privilege, prepare};
-use dataplane_waist::Support;
-use ebpf_host::Mode;
 use nix::{
     sys::signal::{self, Signal},
     unistd::Pid,
 };
 use serde_json::Value;
-use tests::{Scratch, dplab, run, stderr};
-
-fn can(test: &str) -> bool {
-    let why = match (prepare(), ebpf_host::probe(None, Mode::Generic)) {
-        (Privilege::Root, Ok(Support::Absent { why })) => why,
-        (Privilege::Root, Ok(_)) => return true,
-        (Privilege::Root, Err(error)) => error.to_string(),
-        _ => "namespaces with programs take root".to_owned(),
-    };
-    println!("{test}: not run: {why}");
-    false
-}
+use tests::{Scratch, dplab, programs::can, run, stderr};
 
 /// xdp-quorum where nothing is varied that a test does not name.
 const PLAIN: [&str; 21] = [

@@ -9,32 +9,13 @@ use std::{
 };
 
 use aya::programs::{loaded_links, loaded_programs};
-use dataplane_netns::{Privilege, prepare, sweep};
-use dataplane_waist::Support;
-use ebpf_host::Mode;
+use dataplane_netns::sweep;
 use serde_json::Value;
+use tests::programs::can;
 
 const ROLE: &str = env!("CARGO_BIN_EXE_xdp_quorum_role");
 /// The kernel frees a program in the background, after a grace period, and slowly on a busy machine.
 const KERNEL_WAIT_MAX: Duration = Duration::from_secs(60);
-
-fn can(test: &str) -> bool {
-    if prepare() != Privilege::Root {
-        println!("{test}: not run: namespaces with programs take root");
-        return false;
-    }
-    match ebpf_host::probe(None, Mode::Generic) {
-        Ok(Support::Absent { why }) => {
-            println!("{test}: not run: {why}");
-            false
-        }
-        Ok(_) => true,
-        Err(error) => {
-            println!("{test}: not run: {error}");
-            false
-        }
-    }
-}
 
 /// What a run of the cluster said.
 fn ask(how: &str) -> Value {
