@@ -34,11 +34,13 @@ pub enum Program {
     Lossy,
     /// A switch's: forwards frames of any kind, whosever they are, from port to port ([`map::PORTS`], [`map::GROUP_PORTS`]).
     Hub,
+    /// A switch's in user space: hands every frame to the AF_XDP socket of its receive queue ([`map::SOCKETS`]).
+    TakeAll,
 }
 
 impl Program {
     /// All of them.
-    pub const ALL: [Program; 9] = [
+    pub const ALL: [Program; 10] = [
         Program::Pass,
         Program::CountDrop,
         Program::Echo,
@@ -48,6 +50,7 @@ impl Program {
         Program::QuorumFollower,
         Program::Lossy,
         Program::Hub,
+        Program::TakeAll,
     ];
 
     /// Name of the object and of its function for frames of one buffer.
@@ -62,6 +65,7 @@ impl Program {
             Program::QuorumFollower => "quorum_follower",
             Program::Lossy => "lossy",
             Program::Hub => "hub",
+            Program::TakeAll => "take_all",
         }
     }
 
@@ -77,11 +81,12 @@ impl Program {
             Program::QuorumFollower => "quorum_follower_frags",
             Program::Lossy => "lossy_frags",
             Program::Hub => "hub_frags",
+            Program::TakeAll => "take_all_frags",
         }
     }
 }
 
-/// Read-only globals of a program, set before it is loaded; the verifier then knows their values. `pass` has none, `lossy` its own,
+/// Read-only globals of a program, set before it is loaded; the verifier then knows their values. `pass` and `take_all` have none, `lossy` its own,
 /// and `hub` [`setting::GROUP_MAC`] alone.
 pub mod setting {
     /// `[u8; 8]`: the interface's own MAC address and two zeros; frames to another are a stranger's, also where a switch floods them.
@@ -113,7 +118,7 @@ pub mod setting {
 pub mod map {
     /// A per-CPU array of `u64`, one for each [`super::Count`]. Every program has it but `pass` and `lossy`.
     pub const COUNTS: &str = "COUNTS";
-    /// An XSKMAP from receive queue to AF_XDP socket; `steer` only.
+    /// An XSKMAP from receive queue to AF_XDP socket; `steer` and `take_all` only.
     pub const SOCKETS: &str = "SOCKETS";
     /// An array of one [`super::quorum::Control`], to be mapped; the programs of the quorum only, as the next three.
     pub const CONTROL: &str = "CONTROL";

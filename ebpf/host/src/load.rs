@@ -156,7 +156,7 @@ impl Loaded {
                 .override_global(setting::LOSS_SEED, &settings.loss_seed, true);
         } else if program == Program::Hub {
             loader.override_global(setting::GROUP_MAC, &group_mac, true);
-        } else if program != Program::Pass {
+        } else if !matches!(program, Program::Pass | Program::TakeAll) {
             loader
                 .override_global(setting::LOCAL_MAC, &mac, true)
                 .override_global(setting::LOCAL_IPV4, &ipv4, true)
@@ -296,7 +296,7 @@ impl Loaded {
     /// long as somebody holds its file.
     ///
     /// # Errors
-    /// [`HostError::TakesNoSocket`] for any program but `steer`; [`HostError::Queue`]; what the kernel says about the
+    /// [`HostError::TakesNoSocket`] for any program but `steer` and `take_all`; [`HostError::Queue`]; what the kernel says about the
     /// socket: EOPNOTSUPP if it is none of AF_XDP.
     pub fn set_socket(&mut self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), HostError> {
         let set = self.sockets(queue)?.set(queue, socket.as_raw_fd(), 0);

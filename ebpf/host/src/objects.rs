@@ -15,6 +15,7 @@ pub(crate) fn object(program: Program) -> &'static [u8] {
         Program::QuorumFollower => include_bytes_aligned!("../../objects/quorum_follower.o"),
         Program::Lossy => include_bytes_aligned!("../../objects/lossy.o"),
         Program::Hub => include_bytes_aligned!("../../objects/hub.o"),
+        Program::TakeAll => include_bytes_aligned!("../../objects/take_all.o"),
     }
 }
 

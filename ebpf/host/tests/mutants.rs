@@ -80,7 +80,10 @@ fn mutants_get_their_verdicts(program: Program, frags: bool) {
     }
     println!("{}: {runs_count} mutants, {taken_count} of them taken", program.name());
     assert!(
-        matches!(program, Program::Pass | Program::Steer | Program::Hub) || taken_count > 0,
+        matches!(
+            program,
+            Program::Pass | Program::Steer | Program::Hub | Program::TakeAll
+        ) || taken_count > 0,
         "no mutant came through, so nothing was tested"
     );
 }
@@ -103,6 +106,11 @@ fn mutants_get_their_verdicts_from_echo() {
 #[test]
 fn mutants_get_their_verdicts_from_steer() {
     mutants_get_their_verdicts(Program::Steer, false);
+}
+
+#[test]
+fn mutants_get_their_verdicts_from_take_all() {
+    mutants_get_their_verdicts(Program::TakeAll, false);
 }
 
 #[test]

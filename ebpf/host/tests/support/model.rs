@@ -68,6 +68,18 @@ pub fn expect(program: Program, settings: &Settings, situation: &Situation, fram
             data,
         };
     }
+    // It looks into no frame.
+    if program == Program::TakeAll {
+        let (verdict, count) = match situation.has_socket {
+            true => (Verdict::Redirect, Count::Taken),
+            false => (Verdict::Pass, Count::NoSocket),
+        };
+        return Expected {
+            verdict,
+            count: Some(count),
+            data,
+        };
+    }
     let outcome = find(settings, frame).and_then(|ours| act(program, settings, situation, &ours, &mut data));
     match outcome {
         Ok(verdict) => Expected {
@@ -169,7 +181,7 @@ fn act(
     data: &mut [u8],
 ) -> Result<Verdict, Count> {
     match program {
-        Program::Pass | Program::Lossy | Program::Hub => unreachable!("it looks into no frame"),
+        Program::Pass | Program::Lossy | Program::Hub | Program::TakeAll => unreachable!("it looks into no frame"),
         Program::CountDrop => Ok(Verdict::Drop),
         Program::Steer if situation.has_socket => Ok(Verdict::Redirect),
         Program::Steer => Err(Count::NoSocket),
