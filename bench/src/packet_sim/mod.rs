@@ -14,6 +14,7 @@ mod ndp_run;
 mod outcome;
 mod point;
 mod setup;
+mod tcp;
 
 pub use homa::{HomaCall, HomaHosts, homa_frame_bytes};
 pub use hosts::{Header, Hosts};

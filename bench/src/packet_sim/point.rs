@@ -1,7 +1,5 @@
 //! From a scenario file to setups: one for each arm and each value of what is varied.
 
-use std::time::Duration;
-
 use anyhow::Context;
 use dataplane_queue::{
     CoDelOptions, Discipline, DropTailOptions, FqCoDelOptions, Limit, Marking, RedOptions, Sharing, TrimmingOptions,
@@ -10,15 +8,15 @@ use dataplane_sim::{
     SimTime,
     packet::{Balance, Cable, Forwarding, HostOptions, LeafSpine, SwitchOptions, Topology},
 };
-use dataplane_transports::{
-    ControllerKind, EcnMode, Pacing, ReceiverOptions, SenderOptions, controllers::DctcpOptions,
-};
 
-use super::setup::{Flow, FlowKind, FlowOptions, Query, Setup};
+use super::{
+    setup::{Flow, FlowKind, FlowOptions, Query, Setup},
+    tcp::{flow_options, over},
+};
 use crate::scenario::{
     file::{
-        Arm, BalanceKind, LoadFile, LoadKind, MarkWhen, QueueFile, QueueKind, ScenarioFile, TcpBase, TcpFile,
-        TopologyKind, Varied,
+        Arm, BalanceKind, LoadFile, LoadKind, MarkWhen, QueueFile, QueueKind, ScenarioFile, TcpFile, TopologyKind,
+        Varied,
     },
     units::Size,
 };
@@ -465,96 +463,5 @@ impl Shuffle {
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((mixed ^ (mixed >> 31)) % count as u64) as usize
-    }
-}
-
-/// What `own` says, and the rest from `base`.
-fn over(own: TcpFile, base: TcpFile) -> TcpFile {
-    TcpFile {
-        base: own.base.or(base.base),
-        controller: own.controller.or(base.controller),
-        ecn: own.ecn.or(base.ecn),
-        dctcp_gain: own.dctcp_gain.or(base.dctcp_gain),
-        mss: own.mss.or(base.mss),
-        initial_window: own.initial_window.or(base.initial_window),
-        receive_window: own.receive_window.or(base.receive_window),
-        sack: own.sack.or(base.sack),
-        rack: own.rack.or(base.rack),
-        tlp: own.tlp.or(base.tlp),
-        frto: own.frto.or(base.frto),
-        limited_transmit: own.limited_transmit.or(base.limited_transmit),
-        prr: own.prr.or(base.prr),
-        timestamps: own.timestamps.or(base.timestamps),
-        rto_min: own.rto_min.or(base.rto_min),
-        rto_max: own.rto_max.or(base.rto_max),
-        rto_initial: own.rto_initial.or(base.rto_initial),
-        rto_randomised: own.rto_randomised.or(base.rto_randomised),
-        timer_tick: own.timer_tick.or(base.timer_tick),
-        ack_delay: own.ack_delay.or(base.ack_delay),
-        quick_acks: own.quick_acks.or(base.quick_acks),
-        pacing: own.pacing.or(base.pacing),
-        idle_restart: own.idle_restart.or(base.idle_restart),
-    }
-}
-
-/// The two halves of a flow as a file wants them.
-fn flow_options(tcp: &TcpFile) -> FlowOptions {
-    let (mut sender, mut receiver) = match tcp.base.unwrap_or_default() {
-        TcpBase::Rfc => (SenderOptions::default(), ReceiverOptions::default()),
-        TcpBase::Linux2008 => (SenderOptions::linux_2008(), ReceiverOptions::linux_2008()),
-        TcpBase::Linux2026 => (SenderOptions::linux_2026(), ReceiverOptions::linux_2026()),
-    };
-    let controller = tcp
-        .controller
-        .map_or(ControllerKind::NewReno, |controller| controller.0);
-    let ecn = match (controller, tcp.ecn) {
-        (ControllerKind::Dctcp, None | Some(true)) => EcnMode::Dctcp,
-        (_, Some(true)) => EcnMode::Classic,
-        _ => EcnMode::Off,
-    };
-    (sender.ecn, receiver.ecn) = (ecn, ecn);
-    let set = |value: Option<bool>, into: &mut bool| *into = value.unwrap_or(*into);
-    let set_time = |value: Option<crate::scenario::units::Span>, into: &mut Duration| {
-        *into = value.map_or(*into, |span| span.duration());
-    };
-    set(tcp.sack, &mut sender.sack);
-    set(tcp.rack, &mut sender.rack);
-    set(tcp.tlp, &mut sender.tlp);
-    set(tcp.frto, &mut sender.frto);
-    set(tcp.limited_transmit, &mut sender.limited_transmit);
-    set(tcp.prr, &mut sender.prr);
-    set(tcp.timestamps, &mut sender.timestamps);
-    set(tcp.rto_randomised, &mut sender.rto_randomised);
-    set(tcp.idle_restart, &mut sender.idle_restart);
-    set_time(tcp.rto_min, &mut sender.rto_min);
-    set_time(tcp.rto_max, &mut sender.rto_max);
-    set_time(tcp.rto_initial, &mut sender.rto_initial);
-    set_time(tcp.timer_tick, &mut sender.timer_tick);
-    set_time(tcp.timer_tick, &mut receiver.timer_tick);
-    set_time(tcp.ack_delay, &mut receiver.ack_delay);
-    receiver.sack = sender.sack;
-    sender.ack_delay_max = sender.ack_delay_max.max(receiver.ack_delay);
-    if let Some(mss) = tcp.mss {
-        (sender.mss_bytes, receiver.mss_bytes) = (mss.bytes as u32, mss.bytes as u32);
-    }
-    sender.initial_window_segments = tcp.initial_window.unwrap_or(sender.initial_window_segments);
-    receiver.quick_acks_count = tcp.quick_acks.unwrap_or(receiver.quick_acks_count);
-    receiver.window_bytes = tcp
-        .receive_window
-        .map_or(receiver.window_bytes, |size| size.bytes as u32);
-    sender.pacing = match tcp.pacing {
-        Some(true) => Pacing::Window,
-        Some(false) => Pacing::Off,
-        None => sender.pacing,
-    };
-    let dctcp = tcp.dctcp_gain.map(|gain| DctcpOptions {
-        gain: gain as f32,
-        ..DctcpOptions::default()
-    });
-    FlowOptions {
-        sender,
-        receiver,
-        controller,
-        dctcp,
     }
 }
