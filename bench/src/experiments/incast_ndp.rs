@@ -1,17 +1,14 @@
 //! `incast-ndp-432` and `incast-ndp-8000`: how near NDP comes to what the receiver's link can carry, in the packet simulator.
 
-use std::{collections::BTreeMap, time::Duration};
+mod run;
+#[cfg(test)]
+mod tests;
 
-use anyhow::Context;
-use dataplane_queue::{Discipline, DropTailOptions, ETHERNET_OVERHEAD_BYTES, Limit, Marking, TrimmingOptions};
-use dataplane_sim::{
-    SimTime,
-    packet::{Cable, Counters, HostOptions, SwitchOptions, Topology},
-};
-use dataplane_transports::{ControllerKind, EcnMode, ReceiverOptions, SenderOptions, ndp::NdpOptions};
-use rand::{RngExt, SeedableRng, seq::SliceRandom};
-use rand_pcg::Pcg64Mcg;
+use std::collections::BTreeMap;
 
+use dataplane_sim::SimTime;
+
+use self::run::{Incast, Run};
 use super::{
     scenarios::{ARM, Demand, judge_all, metric},
     virtual_time::{Happened, Simulated},
@@ -19,9 +16,7 @@ use super::{
 use crate::{
     claim::{Claim, Judgement, Source},
     experiment::{Allowed, Axis, Experiment, Lab},
-    packet_sim::{Flow, FlowKind, FlowOptions, NdpCounts, NdpFlow, NdpSetup, Setup, frame_bytes},
     record::{Better, Row},
-    scenario::memory,
     table::Table,
 };
 
@@ -30,17 +25,6 @@ const WORK: &str = "Handley et al., Re-architecting datacenter networks and stac
 
 const VIRTUAL: &str = "Virtual time: a row follows from the seed alone. Decided by the figures of the rows, without an interval; another \
                        seed moves who answers, by which paths, and which packets are trimmed.";
-
-const LINK_BITS_PER_SEC: u64 = 10_000_000_000;
-const DELAY: SimTime = SimTime::from_us(1);
-/// 9 KB packets, so that 270 KB are 30 of them.
-const PAYLOAD_BYTES: u32 = 9_000;
-/// Answers begin within so much of each other.
-const JITTER: SimTime = SimTime::from_us(1);
-/// The least timeout of DCTCP; the paper's is not known here.
-const DCTCP_RTO: Duration = Duration::from_millis(10);
-/// The largest incast's answers take 1.75 s at the receiver's link if nothing goes wrong.
-const HORIZON: SimTime = SimTime::from_ms(60_000);
 
 /// An incast on a FatTree.
 #[derive(Clone, Copy, Debug)]
@@ -261,188 +245,6 @@ impl Experiment for NdpIncast {
     }
 }
 
-/// Who sends to whom.
-struct Incast {
-    receiver: u32,
-    /// With the time at which each begins.
-    senders: Vec<(u32, SimTime)>,
-    optimal: SimTime,
-}
-
-/// What came of it, whoever sent.
-struct Run {
-    counters: Counters,
-    hash: u64,
-    ended: SimTime,
-    took: Vec<SimTime>,
-    last: SimTime,
-    unfinished_count: u64,
-    retransmissions_count: u64,
-    timeouts_count: u64,
-    ndp: Option<(NdpCounts, u64)>,
-}
-
-/// A full packet's time on a link.
-fn packet_time() -> SimTime {
-    let bits = u64::from(frame_bytes(PAYLOAD_BYTES) + ETHERNET_OVERHEAD_BYTES) * 8;
-    SimTime::from_ps(bits * 1_000_000_000_000 / LINK_BITS_PER_SEC)
-}
-
-impl Incast {
-    fn draw(of: &NdpIncast, senders_count: u32, seed: u64) -> anyhow::Result<Incast> {
-        let hosts_count = of.ports_count.pow(3) / 4;
-        anyhow::ensure!(
-            senders_count < hosts_count,
-            "{senders_count} senders need as many hosts beside the receiver, and {} has {hosts_count}: take fewer",
-            of.id
-        );
-        let mut random = Pcg64Mcg::seed_from_u64(seed);
-        let mut hosts: Vec<u32> = (0..hosts_count).collect();
-        hosts.shuffle(&mut random);
-        let receiver = hosts[0];
-        let senders: Vec<(u32, SimTime)> = hosts[1..=senders_count as usize]
-            .iter()
-            .map(|&host| (host, SimTime::from_ps(random.random_range(0..=JITTER.as_ps()))))
-            .collect();
-        // Links before the last: to the switch that both share, and down again.
-        let links_before = |host: u32| match (host / (of.ports_count / 2), host / (of.ports_count / 2).pow(2)) {
-            (rack, _) if rack == receiver / (of.ports_count / 2) => 1,
-            (_, pod) if pod == receiver / (of.ports_count / 2).pow(2) => 3,
-            _ => 5,
-        };
-        let nearest = senders.iter().map(|&(host, _)| links_before(host)).min().unwrap_or(5);
-        let packets_count = u64::from(senders_count) * of.answer_bytes.div_ceil(PAYLOAD_BYTES.into());
-        let ps = nearest * (packet_time() + DELAY).as_ps() + packets_count * packet_time().as_ps() + DELAY.as_ps();
-        Ok(Incast {
-            receiver,
-            senders,
-            optimal: SimTime::from_ps(ps),
-        })
-    }
-
-    /// `None` if it was interrupted.
-    fn run(&self, of: &NdpIncast, lab: &Lab<'_>, arm: &str) -> anyhow::Result<Option<Run>> {
-        match arm {
-            NDP => self.run_ndp(of, lab),
-            DCTCP => self.run_dctcp(of, lab),
-            other => anyhow::bail!("no arm is called {other}: there are {NDP} and {DCTCP}"),
-        }
-    }
-
-    fn run_ndp(&self, of: &NdpIncast, lab: &Lab<'_>) -> anyhow::Result<Option<Run>> {
-        let switch = SwitchOptions {
-            discipline: Discipline::Trimming(TrimmingOptions {
-                data: Limit::Packets(8),
-                headers: Limit::Bytes(8 * u64::from(frame_bytes(PAYLOAD_BYTES))),
-                headers_per_data: 10,
-            }),
-            returns_headers: true,
-            ..SwitchOptions::default()
-        };
-        let flow = |&(from, start)| NdpFlow {
-            from,
-            to: self.receiver,
-            bytes: of.answer_bytes,
-            start,
-        };
-        let setup = NdpSetup {
-            topology: fat_tree(of.ports_count, switch)?,
-            options: NdpOptions {
-                payload_bytes: PAYLOAD_BYTES,
-                initial_window_packets: of.initial_window_packets,
-                ..NdpOptions::default()
-            },
-            flows: self.senders.iter().map(flow).collect(),
-            horizon: HORIZON,
-            seed: lab.choice.seed,
-        };
-        let memory_bytes = setup.memory_estimate_bytes();
-        memory::refuse(memory_bytes).map_err(anyhow::Error::msg)?;
-        let outcome = setup.run(lab.stop);
-        if outcome.is_interrupted {
-            return Ok(None);
-        }
-        let took = |&(at, flow): &(SimTime, u32)| at.saturating_since(setup.flows[flow as usize].start);
-        Ok(Some(Run {
-            counters: outcome.counters,
-            hash: outcome.hash,
-            ended: outcome.ended,
-            took: outcome.arrivals.iter().map(took).collect(),
-            last: outcome.arrivals.last().map_or(SimTime::ZERO, |&(at, _)| at),
-            unfinished_count: (setup.flows.len() - outcome.arrivals.len()) as u64,
-            retransmissions_count: outcome.counts.retransmissions_count,
-            timeouts_count: outcome.counts.timeouts_count,
-            ndp: Some((outcome.counts, memory_bytes)),
-        }))
-    }
-
-    fn run_dctcp(&self, of: &NdpIncast, lab: &Lab<'_>) -> anyhow::Result<Option<Run>> {
-        let switch = SwitchOptions {
-            discipline: Discipline::DropTail(DropTailOptions {
-                limit: Limit::Packets(200),
-                marking: Marking::AtEnqueue(Limit::Packets(30)),
-            }),
-            ..SwitchOptions::default()
-        };
-        let topology = fat_tree(of.ports_count, switch)?;
-        let to_receiver = topology.links.iter().position(|link| link.to == self.receiver);
-        let watched_link = to_receiver.context("a host without a link")? as u32;
-        let flow = |&(from, start)| Flow {
-            from,
-            to: self.receiver,
-            options: 0,
-            kind: FlowKind::Finite {
-                bytes: of.answer_bytes,
-                start,
-            },
-        };
-        let options = FlowOptions {
-            sender: SenderOptions {
-                mss_bytes: PAYLOAD_BYTES,
-                rto_min: DCTCP_RTO,
-                // The connection carried the question, so it has measured a round trip before it answers.
-                rto_initial: DCTCP_RTO,
-                ecn: EcnMode::Dctcp,
-                ..SenderOptions::default()
-            },
-            receiver: ReceiverOptions {
-                mss_bytes: PAYLOAD_BYTES,
-                ecn: EcnMode::Dctcp,
-                ..ReceiverOptions::default()
-            },
-            controller: ControllerKind::Dctcp,
-            dctcp: None,
-        };
-        let setup = Setup {
-            topology,
-            options: [options].into(),
-            flows: self.senders.iter().map(flow).collect(),
-            queries: [].into(),
-            horizon: HORIZON,
-            measured_from: SimTime::ZERO,
-            watched_link,
-            seed: lab.choice.seed,
-        };
-        let outcome = setup.run(lab.stop);
-        Ok((!outcome.is_interrupted).then_some(Run {
-            counters: outcome.counters,
-            hash: outcome.hash,
-            ended: outcome.ended,
-            last: outcome.ended_last,
-            took: outcome.completions,
-            unfinished_count: outcome.unfinished_count,
-            retransmissions_count: outcome.retransmissions_count,
-            timeouts_count: outcome.timeouts_count,
-            ndp: None,
-        }))
-    }
-}
-
-fn fat_tree(ports_count: u32, switch: SwitchOptions) -> anyhow::Result<Topology> {
-    let cable = Cable::new(LINK_BITS_PER_SEC, DELAY);
-    Ok(Topology::fat_tree(ports_count, cable, HostOptions::default(), switch)?)
-}
-
 impl NdpIncast {
     fn row(&self, lab: &Lab<'_>, incast: &Incast, arm: &str, run: &Run) -> Row {
         let mut axis = BTreeMap::from([("senders".to_owned(), incast.senders.len().to_string())]);
@@ -497,55 +299,5 @@ impl NdpIncast {
         }
         row.latencies(run.took.iter().map(|span| span.as_ns()));
         row.into_row()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{experiments::scenarios::testing::table, record::Outcome};
-
-    #[test]
-    fn claims_hold_fail_and_are_not_measured() {
-        let rows = |ndp: f64, dctcp: f64, ratio: f64| {
-            table(
-                "senders",
-                &[
-                    (NDP, "431", &[(OVER, ndp), ("slowest_to_fastest_ratio", ratio)]),
-                    (DCTCP, "431", &[(OVER, dctcp), ("slowest_to_fastest_ratio", 7.0)]),
-                ],
-            )
-        };
-        assert_eq!(near_the_link(&rows(1.0, 5.0, 1.1)).outcome, Outcome::Holds);
-        assert_eq!(near_the_link(&rows(2.1, 5.0, 1.1)).outcome, Outcome::Fails);
-        assert_eq!(near_the_link(&rows(1.0, 0.5, 1.1)).outcome, Outcome::Fails);
-        assert_eq!(spread(&rows(1.0, 5.0, 1.1)).outcome, Outcome::Holds);
-        assert_eq!(spread(&rows(1.0, 5.0, 1.3)).outcome, Outcome::Fails);
-        let all = |at_8000: f64| {
-            let row = |senders, over| (NDP, senders, over);
-            let rows = ["1", "10", "100", "1000", "2000"].map(|senders| row(senders, [(OVER, 0.5)]));
-            let mut rows: Vec<_> = rows.iter().map(|(arm, at, over)| (*arm, *at, &over[..])).collect();
-            let last = [(OVER, at_8000)];
-            rows.push((NDP, "8000", &last));
-            up_to_8000(&table("senders", &rows)).outcome
-        };
-        assert_eq!(all(1.9), Outcome::Holds);
-        assert_eq!(all(2.1), Outcome::Fails);
-        assert!(matches!(
-            up_to_8000(&Table::default()).outcome,
-            Outcome::NotMeasured { .. }
-        ));
-    }
-
-    /// One sender in another pod: five links, then 50 packets on the last.
-    #[test]
-    fn what_the_link_needs_is_what_one_flow_takes_that_nobody_disturbs() {
-        let far = (0..).map(|seed| Incast::draw(&ON_432, 1, seed).expect("an incast"));
-        let far = far
-            .take(50)
-            .find(|incast| incast.senders[0].0 / 36 != incast.receiver / 36);
-        let ns = 5 * (7_270 + 1_000) + 50 * 7_270 + 1_000;
-        assert!(far.is_some_and(|incast| incast.optimal.as_ns().abs_diff(ns) < 60));
-        assert!(Incast::draw(&ON_432, 432, 1).is_err());
     }
 }
