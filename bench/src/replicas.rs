@@ -2,6 +2,7 @@
 //! in the same process and over the same sockets, so that a commit stands beside the ping-pong that it is made of.
 
 mod broadcast;
+pub(crate) mod chaining;
 mod client;
 mod driver;
 mod echo;

@@ -13,10 +13,10 @@ use dataplane_waist::{Peer, Slot};
 use dataplane_wire::{ethernet::Mac, frame::Kind};
 use ebpf_host::{
     Attachment, Loaded, Mode, Program, Settings, kinds,
-    quorum::{self as program, Chain, Count, Kept, Session, Shared},
+    quorum::{self as program, Count, Kept, Session, Shared},
 };
 
-use super::{FanOut, Parts, ReplicaConfig};
+use super::{FanOut, Parts, ReplicaConfig, chaining::Chaining};
 use crate::{backends::xdp, place::Endpoint};
 
 /// What the programs take: the normal case, and nothing else.
@@ -59,9 +59,7 @@ pub(super) struct InDriver {
     follows: usize,
     sessions: Vec<Session>,
     kept: Kept,
-    /// Through whom the chain of the last grant leads, as bits; nobody where the switch floods.
-    chained: u32,
-    is_chain_broken: bool,
+    chaining: Chaining,
 }
 
 impl InDriver {
@@ -137,8 +135,7 @@ impl InDriver {
             follows: 0,
             sessions: Vec::new(),
             kept: Kept::default(),
-            chained: 0,
-            is_chain_broken: false,
+            chaining: Chaining::default(),
         })
     }
 
@@ -247,17 +244,7 @@ impl Driver for InDriver {
             }
         }
         if self.options.fan_out == FanOut::Chain {
-            let is_whole = !leads || keep_up(given.voters & !(1 << self.node), given.commit_end, &given.acked_end);
-            self.chained = if leads && is_whole {
-                given.voters & !(1 << self.node)
-            } else {
-                0
-            };
-            let chain = is_whole.then(|| self.chain(given.leader));
-            // The leader's own is where the first follower is.
-            if let Some(chain) = chain.filter(|_| leads) {
-                given.group = chain.next;
-            }
+            let chain = self.chaining.at_grant(leads, &mut given);
             let shared = self.shared();
             shared.revoke();
             shared.set_chain(chain);
@@ -281,7 +268,7 @@ impl Driver for InDriver {
     fn seen(&mut self) -> Seen {
         let (leads, follows, end) = (self.leads, self.follows, self.end);
         let seen = self.shared().seen();
-        self.is_chain_broken = leads && !keep_up(self.chained, seen.commit_end, &seen.acked_end);
+        self.chaining.look(leads, &seen);
         let mut told = Seen {
             end: match seen.generation {
                 0 => end,
@@ -304,7 +291,7 @@ impl Driver for InDriver {
     }
 
     fn wants_new_grant(&self) -> bool {
-        self.is_chain_broken
+        self.chaining.is_broken()
     }
 
     fn entry(&mut self, slot: Slot) -> Option<Taken<'_>> {
@@ -356,50 +343,9 @@ impl Driver for InDriver {
     }
 }
 
-/// So many committed entries may a follower lack, and still have a place in the chain: its acknowledgements may just be on their way.
-const LACKED_SLOTS_MAX: u64 = 8;
-
-/// Whether all of `nodes` keep up. A chain that leads through one which is gone ends there, and a put is then answered only when
-/// the leader's replica sends it again; so a leader whose follower lacks what is committed lets the switch flood instead, until a
-/// later grant finds that it has caught up.
-fn keep_up(nodes: u32, commit_end: u64, acked_end: &[u64; program::NODES_MAX]) -> bool {
-    let lacks = |node: usize| nodes & (1 << node) != 0 && commit_end.saturating_sub(acked_end[node]) > LACKED_SLOTS_MAX;
-    !(0..program::NODES_MAX).any(lacks)
-}
-
 impl InDriver {
-    /// This node's place in the chain of a leader: behind it come all others, in the order of their numbers.
-    fn chain(&self, leader: u32) -> Chain {
-        let followers: Vec<usize> = (0..program::NODES_MAX)
-            .filter(|&node| node != leader as usize && self.places[node].is_some())
-            .collect();
-        let before = followers.iter().position(|&node| node == self.node as usize);
-        // The leader's next is the first.
-        let behind = before.map_or(0, |index| index + 1);
-        Chain {
-            hop: behind.max(1) as u64,
-            next: followers.get(behind).and_then(|&node| self.places[node]),
-            nodes: followers[..behind].iter().fold(0, |nodes, node| nodes | 1 << node),
-        }
-    }
-
     /// All replicas have the same.
     fn port(&self) -> u16 {
         self.places[self.node as usize].map_or(0, |(address, _)| address.port())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_chain_leads_through_no_follower_that_is_left_behind() {
-        let mut acked_end = [0; program::NODES_MAX];
-        acked_end[1..3].copy_from_slice(&[110, 110 - LACKED_SLOTS_MAX]);
-        assert!(keep_up(0b110, 110, &acked_end));
-        acked_end[2] -= 1;
-        assert!(!keep_up(0b110, 110, &acked_end));
-        assert!(keep_up(0b010, 110, &acked_end), "the others are no matter");
     }
 }
