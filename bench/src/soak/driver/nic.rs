@@ -1,0 +1,331 @@
+//! A NIC with a program, as a replica's [`Driver`], and the host of a history that they are on.
+
+use std::collections::VecDeque;
+
+use dataplane_kv::Store;
+use dataplane_quorum::{
+    Replica,
+    driver::{self, Driven, Driver, DriverCounters, Part, Taken},
+};
+use dataplane_waist::{Effects, Input, Instant, Peer, Protocol, Slot};
+use ebpf_host::{
+    HostError,
+    quorum::{Grant, Kept, NODES_MAX, Seen, Session},
+};
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+
+use super::{DriverPlan, Flaw, GROUP, Program, Ran, bpf, host_address, host_of, program};
+
+/// What became of frames at the programs, and what the replicas did with them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DriverCounts {
+    /// Frames that went up.
+    pub up_count: u64,
+    /// Frames that a program dropped, because they were all that was to be known.
+    pub dropped_count: u64,
+    /// Requests that got a slot from a program.
+    pub slots_count: u64,
+    /// Acknowledgements and answers of programs.
+    pub answers_count: u64,
+    /// Frames that ran while the replica was at one of its calls.
+    pub raced_count: u64,
+    /// Programs that were replaced.
+    pub swaps_count: u64,
+}
+
+/// A NIC with a program, as the replica's [`Driver`].
+#[derive(Debug)]
+pub struct Nic {
+    program: Box<dyn Program>,
+    node: u32,
+    replicas_count: u32,
+    plan: DriverPlan,
+    rng: Pcg64Mcg,
+    /// Arrived, and not seen by the program yet.
+    rx: VecDeque<(Peer, Vec<u8>)>,
+    /// Passed up, and not seen by the replica yet.
+    up: VecDeque<(Peer, Vec<u8>)>,
+    /// Sent by the program.
+    tx: Vec<(Peer, Vec<u8>)>,
+    kept: Kept,
+    is_leader: bool,
+    leader: usize,
+    /// Behind the last entry of the last grant, once it was taken back.
+    revoked_end: u64,
+    seen_end: u64,
+    counts: DriverCounts,
+}
+
+impl Nic {
+    /// The programs of `node`, without a grant.
+    ///
+    /// # Errors
+    /// As [`program`].
+    pub fn new(plan: &DriverPlan, node: u32, replicas_count: u32, seed: u64) -> Result<Nic, HostError> {
+        Ok(Nic {
+            program: program(plan, node)?,
+            node,
+            replicas_count,
+            plan: plan.clone(),
+            rng: Pcg64Mcg::seed_from_u64(seed ^ plan.seed),
+            rx: VecDeque::new(),
+            up: VecDeque::new(),
+            tx: Vec::new(),
+            kept: Kept::default(),
+            is_leader: false,
+            leader: 0,
+            revoked_end: 0,
+            seen_end: 0,
+            counts: DriverCounts::default(),
+        })
+    }
+
+    /// The program meets the oldest frame that waits; says whether there was one.
+    fn run_one(&mut self) -> bool {
+        let Some((from, bytes)) = self.rx.pop_front() else {
+            return false;
+        };
+        match self.program.run(host_address(from.0), &bytes) {
+            Ran::Up => {
+                self.counts.up_count += 1;
+                self.up.push_back((from, bytes));
+            }
+            Ran::Dropped => self.counts.dropped_count += 1,
+            Ran::Sent(to, bytes) if to == GROUP => {
+                self.counts.slots_count += 1;
+                let others = (0..self.replicas_count).filter(|&other| other != self.node);
+                self.tx.extend(others.map(|other| (Peer(other), bytes.clone())));
+            }
+            Ran::Sent(to, bytes) => {
+                self.counts.answers_count += 1;
+                self.tx.push((Peer(host_of(&to)), bytes));
+            }
+        }
+        true
+    }
+
+    /// Another CPU is at work meanwhile.
+    fn race(&mut self) {
+        while !self.rx.is_empty() && self.rng.random_bool(self.plan.race_ratio) {
+            self.run_one();
+            self.counts.raced_count += 1;
+        }
+    }
+}
+
+impl Driver for Nic {
+    fn grant(&mut self, grant: &driver::Grant<'_>) -> bool {
+        let is_wanted = match grant.part {
+            Part::Leader { .. } => self.plan.parts.counts,
+            Part::Follower { .. } => self.plan.parts.acknowledges,
+        };
+        if !is_wanted {
+            return false;
+        }
+        self.race();
+        let mut given = Grant {
+            next: grant.next.0,
+            term: grant.term.0,
+            node: self.node,
+            leader: self.node,
+            commit_end: grant.commit_end.0,
+            append_end: grant.append_end.0,
+            entry_bytes_max: grant.entry_bytes_max as u64,
+            waits_for_disk: self.plan.waits_for_disk,
+            term_begin: 0,
+            in_flight_slots: self.plan.in_flight_slots,
+            voters: 0,
+            commit_count: 0,
+            acked_end: [0; NODES_MAX],
+            places: std::array::from_fn(|node| {
+                let address = host_address(node as u32);
+                ((node as u32) < self.replicas_count).then_some((address, bpf::mac_of(&address)))
+            }),
+            group: Some((GROUP, bpf::mac_of(&GROUP))),
+        };
+        let mut list = Vec::new();
+        match grant.part {
+            Part::Follower { leader } => given.leader = leader,
+            Part::Leader {
+                term_begin,
+                voters,
+                commit_count,
+                acked_end,
+                sessions,
+            } => {
+                given.term_begin = term_begin.0;
+                (given.voters, given.commit_count) = (voters, commit_count);
+                given.acked_end = std::array::from_fn(|node| acked_end[node].0);
+                list.extend(sessions.iter().map(|&(id, sequence)| Session { id, sequence }));
+            }
+        }
+        self.is_leader = matches!(grant.part, Part::Leader { .. });
+        self.leader = given.leader as usize;
+        (self.revoked_end, self.seen_end) = (given.next, given.next);
+        self.program.grant(self.is_leader, &given, &list);
+        self.race();
+        true
+    }
+
+    fn revoke(&mut self) {
+        self.race();
+        self.revoked_end = self.program.revoke().unwrap_or(self.revoked_end);
+        if self.plan.flaw == Some(Flaw::NoDrain) {
+            self.revoked_end = self.seen_end;
+        }
+        self.race();
+    }
+
+    fn seen(&mut self) -> driver::Seen {
+        // Words that are read one after the other, while somebody writes them.
+        self.race();
+        let commit_end = self.program.seen().commit_end;
+        self.race();
+        let Seen { generation, next, .. } = self.program.seen();
+        self.race();
+        let seen = self.program.seen();
+        let looks_late = self.plan.flaw == Some(Flaw::NoDrain) && self.rng.random_bool(0.8);
+        let end = match generation {
+            0 => self.revoked_end,
+            _ if looks_late => self.seen_end,
+            _ => next,
+        };
+        self.seen_end = end;
+        let mut heard = widened(seen.acked_count, 0);
+        if !self.is_leader {
+            heard.fill(0);
+            heard[self.leader] = seen.heard_count;
+        }
+        driver::Seen {
+            end: Slot(end),
+            commit_end: Slot(commit_end),
+            acked_end: widened(seen.acked_end.map(Slot), Slot(0)),
+            heard,
+        }
+    }
+
+    fn entry(&mut self, slot: Slot) -> Option<Taken<'_>> {
+        self.race();
+        if !self.program.entry(slot.0, &mut self.kept) {
+            return None;
+        }
+        let kept = &self.kept;
+        Some(Taken {
+            bytes: &kept.bytes,
+            crc: kept.crc,
+            waiting: kept.from.map(|from| (Peer(host_of(&from)), kept.sent_ns)),
+            answered: kept.answered,
+        })
+    }
+
+    fn drained(&mut self, end: Slot) {
+        self.race();
+        self.program.drained(end.0);
+    }
+
+    fn limit(&mut self, end: Slot) {
+        self.race();
+        self.program.limit(end.0);
+    }
+
+    fn appends(&self) -> bool {
+        self.plan.parts.appends
+    }
+
+    fn appended(&mut self, end: Slot) {
+        self.race();
+        self.program.appended(end.0);
+        self.race();
+    }
+
+    fn takes_single_entries(&self) -> bool {
+        self.plan.parts.acknowledges && !self.plan.parts.appends
+    }
+}
+
+/// A program knows of fewer nodes than a replica may have.
+fn widened<T: Copy>(known: [T; NODES_MAX], none: T) -> [T; dataplane_quorum::NODES_MAX] {
+    let mut all = [none; dataplane_quorum::NODES_MAX];
+    all[..NODES_MAX].copy_from_slice(&known);
+    all
+}
+
+/// A replica with its program, as a host of a history.
+pub struct DrivenHost {
+    driven: Driven<Store, Nic>,
+    /// A program that is to take the place of the one that acts.
+    spare: Option<Nic>,
+}
+
+impl DrivenHost {
+    /// `replica` behind `nic`.
+    pub fn new(replica: Replica<Store>, nic: Nic) -> DrivenHost {
+        DrivenHost {
+            driven: Driven::new(replica, nic),
+            spare: None,
+        }
+    }
+
+    /// The replica, which knows of what the program did as much as it was last told.
+    pub fn replica(&self) -> &Replica<Store> {
+        self.driven.replica()
+    }
+
+    /// What was counted at the hand-over, and at the program.
+    pub fn counts(&self) -> (DriverCounters, DriverCounts) {
+        (self.driven.counters(), self.driven.driver().counts)
+    }
+
+    /// `nic` is to replace the program, in one of the next turns.
+    pub fn swap(&mut self, nic: Nic) {
+        self.spare = Some(nic);
+    }
+
+    /// Puts the new program in, if there is one; frames that wait do so in the same queues.
+    fn swap_if_due(&mut self, now: Instant, out: &mut Effects) {
+        let Some(nic) = self.spare.take() else { return };
+        match self.driven.replace(now, nic, out) {
+            Err(nic) => self.spare = Some(nic),
+            Ok(old) => {
+                let nic = self.driven.driver_mut();
+                (nic.rx, nic.up, nic.tx) = (old.rx, old.up, old.tx);
+                (nic.rng, nic.counts) = (old.rng, old.counts);
+                nic.counts.swaps_count += 1;
+            }
+        }
+    }
+}
+
+impl Protocol for DrivenHost {
+    fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Effects) {
+        let nic = self.driven.driver_mut();
+        match input {
+            Input::Frame { from, bytes } => {
+                nic.rx.push_back((from, bytes.to_vec()));
+                let holds = nic.rng.random_bool(nic.plan.hold_ratio);
+                while !holds && nic.run_one() {}
+            }
+            Input::Tick | Input::Durable(_) => {
+                self.driven.handle(now, input, out);
+                // What waited through this waits no longer.
+                while matches!(input, Input::Tick) && self.driven.driver_mut().run_one() {}
+            }
+        }
+        while let Some((from, bytes)) = self.driven.driver_mut().up.pop_front() {
+            self.driven.handle(now, Input::Frame { from, bytes: &bytes }, out);
+        }
+        self.swap_if_due(now, out);
+        for (to, bytes) in self.driven.driver_mut().tx.drain(..) {
+            // Lost for want of room is lost.
+            let _ = out.send(to, bytes.len(), |frame| frame.copy_from_slice(&bytes));
+        }
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        match self.driven.driver().rx.is_empty() && self.spare.is_none() {
+            true => self.driven.wake_at(),
+            false => Some(Instant::ZERO),
+        }
+    }
+}
