@@ -201,6 +201,7 @@ impl<'a> Point<'a> {
             },
             returns_headers: queue.kind == QueueKind::Trimming,
             latency: file.latency.map_or(SimTime::ZERO, |span| span.sim()),
+            lossless: None,
         }
     }
 

@@ -43,12 +43,18 @@ impl<T: Queued> DropTail<T> {
         }
     }
 
-    pub fn enqueue(&mut self, mut packet: T, pool: &mut SharedBuffer) -> Enqueued<T> {
+    pub fn enqueue(&mut self, packet: T, pool: &mut SharedBuffer) -> Enqueued<T> {
         let (packets_count, bytes, more_bytes) = (self.fifo.len(), self.fifo.bytes(), packet.bytes());
         if !self.options.limit.has_room(packets_count, bytes, more_bytes) {
             let why = DropReason::QueueFull;
             return Enqueued::Dropped { packet, why };
         }
+        self.enqueue_beyond(packet, pool)
+    }
+
+    /// Whatever the bound is.
+    pub fn enqueue_beyond(&mut self, mut packet: T, pool: &mut SharedBuffer) -> Enqueued<T> {
+        let (packets_count, bytes, more_bytes) = (self.fifo.len(), self.fifo.bytes(), packet.bytes());
         if !pool.take(bytes, more_bytes) {
             let why = DropReason::BufferFull;
             return Enqueued::Dropped { packet, why };

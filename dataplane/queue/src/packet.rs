@@ -44,6 +44,9 @@ pub enum DropReason {
     Delay,
     /// Trimmed already, and the queue of headers was full.
     HeaderQueueFull,
+    /// It was of a class that is paused instead of dropped, and came beyond what was kept free for the time until a pause
+    /// takes effect.
+    HeadroomFull,
 }
 
 /// What became of packets when one arrived. At most one is lost at an arrival, and it need not be the one that came.

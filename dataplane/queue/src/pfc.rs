@@ -1,7 +1,7 @@
 //! Priority flow control (IEEE 802.1Qbb): a switch that holds too much of what came in at a port asks the other end to pause
 //! that priority, so that nothing is lost.
 
-use crate::SimTime;
+use crate::{ETHERNET_OVERHEAD_BYTES, SimTime};
 
 /// A pause is given in units of 512 bit times (IEEE 802.3, annex 31B.2).
 const QUANTUM_BITS: u64 = 512;
@@ -90,12 +90,24 @@ impl Pfc {
         self.held_bytes[usize::from(priority.min(7))]
     }
 
-    /// What still comes after a pause was asked for: the wire's bytes both ways, and a packet begun at each end. A port that
-    /// keeps so much free above `pause_bytes` loses nothing.
-    pub fn headroom_bytes(bits_per_sec: u64, delay: SimTime, packet_bytes_max: u32) -> u64 {
-        let round_trip_ps = u128::from(delay.as_ps()) * 2;
-        let on_the_wire = (round_trip_ps * u128::from(bits_per_sec)).div_ceil(8 * 1_000_000_000_000);
-        on_the_wire as u64 + 2 * u64::from(packet_bytes_max) + u64::from(PAUSE_FRAME_BYTES)
+    /// The priorities whose pause was asked for and not taken back: bit n is priority n.
+    pub fn paused(&self) -> u8 {
+        self.paused
+    }
+
+    /// What still comes after a pause was asked for. A port that keeps so much free above `pause_bytes` loses nothing.
+    ///
+    /// ```text
+    ///   the packet that crosses pause_bytes │ a frame that the pause waits for │ the pause itself │ there
+    ///   and back: bytes on the wire         │ a packet that the other end has just begun
+    /// ```
+    ///
+    /// `round_trip` is what a bit takes there and back, with what either end takes to react; frames are as long as
+    /// `packet_bytes_max` at most. (IEEE 802.1Q, annex N, counts the same parts; its cables and interfaces are in `round_trip`.)
+    pub fn headroom_bytes(bits_per_sec: u64, round_trip: SimTime, packet_bytes_max: u32) -> u64 {
+        let on_the_wire = (u128::from(round_trip.as_ps()) * u128::from(bits_per_sec)).div_ceil(8 * 1_000_000_000_000);
+        let frame_bytes = u64::from(packet_bytes_max + ETHERNET_OVERHEAD_BYTES);
+        on_the_wire as u64 + 3 * frame_bytes + u64::from(PAUSE_FRAME_BYTES + ETHERNET_OVERHEAD_BYTES)
     }
 
     /// How long a pause of so many quanta lasts.
@@ -135,8 +147,8 @@ mod tests {
     #[test]
     fn headroom_covers_the_wire() {
         assert_eq!(
-            Pfc::headroom_bytes(40_000_000_000, SimTime::from_us(2), 1_538),
-            20_000 + 2 * 1_538 + 64
+            Pfc::headroom_bytes(40_000_000_000, SimTime::from_us(4), 1_514),
+            20_000 + 3 * 1_538 + 88
         );
     }
 }

@@ -32,12 +32,18 @@ impl<T: Queued> Priority<T> {
         }
     }
 
-    pub fn enqueue(&mut self, mut packet: T, pool: &mut SharedBuffer) -> Enqueued<T> {
+    pub fn enqueue(&mut self, packet: T, pool: &mut SharedBuffer) -> Enqueued<T> {
         let more_bytes = packet.bytes();
         if !self.options.limit.has_room(self.packets_count, self.bytes, more_bytes) {
             let why = DropReason::QueueFull;
             return Enqueued::Dropped { packet, why };
         }
+        self.enqueue_beyond(packet, pool)
+    }
+
+    /// Whatever the bound is.
+    pub fn enqueue_beyond(&mut self, mut packet: T, pool: &mut SharedBuffer) -> Enqueued<T> {
+        let more_bytes = packet.bytes();
         if !pool.take(self.bytes, more_bytes) {
             let why = DropReason::BufferFull;
             return Enqueued::Dropped { packet, why };
@@ -59,7 +65,12 @@ impl<T: Queued> Priority<T> {
     }
 
     pub fn dequeue(&mut self, pool: &mut SharedBuffer) -> Option<T> {
-        let index = self.waiting.checked_ilog2()? as usize;
+        self.dequeue_unpaused(0, pool)
+    }
+
+    /// The next of the levels whose bit in `paused` is not set.
+    pub fn dequeue_unpaused(&mut self, paused: u8, pool: &mut SharedBuffer) -> Option<T> {
+        let index = (self.waiting & !paused).checked_ilog2()? as usize;
         let level = &mut self.levels[index];
         let mut packet = level.pop()?;
         if level.is_empty() {
@@ -111,5 +122,33 @@ mod tests {
         // A priority beyond 7 is 7.
         assert_eq!(order, [1, 3, 5, 0, 4, 2]);
         assert_eq!((queue.bytes(), pool.used_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_paused_level_waits_and_the_others_do_not() {
+        let limit = Limit::Packets(2);
+        let mut queue = Priority::new(DropTailOptions {
+            limit,
+            marking: Marking::Never,
+        });
+        let mut pool = SharedBuffer::default();
+        let parcel = |number, priority| Parcel {
+            priority,
+            ..Parcel::new(number, 100)
+        };
+        // A class that is paused has no bound of packets: who counts what came in bounds it.
+        for number in 0..3 {
+            assert_eq!(queue.enqueue_beyond(parcel(number, 3), &mut pool), Enqueued::Queued);
+        }
+        assert!(matches!(
+            queue.enqueue(parcel(3, 0), &mut pool),
+            Enqueued::Dropped { .. }
+        ));
+        assert_eq!(queue.enqueue_beyond(parcel(4, 0), &mut pool), Enqueued::Queued);
+        let number = |parcel: Option<Parcel>| parcel.map(|parcel| parcel.number);
+        assert_eq!(number(queue.dequeue_unpaused(1 << 3, &mut pool)), Some(4));
+        assert_eq!(number(queue.dequeue_unpaused(1 << 3, &mut pool)), None);
+        assert_eq!(number(queue.dequeue_unpaused(0, &mut pool)), Some(0));
+        assert_eq!((queue.packets_count(), queue.bytes()), (2, 200));
     }
 }

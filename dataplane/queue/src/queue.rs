@@ -104,6 +104,32 @@ impl<T: Queued> Queue<T> {
         }
     }
 
+    /// A packet arrives that must not be dropped at the queue's own bound: what came in with its class is counted and bounded
+    /// elsewhere ([`crate::Pfc`]).
+    ///
+    /// # Panics
+    /// If the discipline is not [`Discipline::DropTail`] or [`Discipline::Priority`]: the others drop by their nature.
+    pub fn enqueue_lossless(&mut self, packet: T, pool: &mut SharedBuffer) -> Enqueued<T> {
+        match &mut self.kind {
+            Kind::DropTail(queue) => queue.enqueue_beyond(packet, pool),
+            Kind::Priority(queue) => queue.enqueue_beyond(packet, pool),
+            _ => panic!("only drop-tail and priority queues can be lossless"),
+        }
+    }
+
+    /// The wire is free, and the other end has paused the priorities whose bits are set in `paused`. A queue without priorities
+    /// is one class: any of them stops it. `None` means that nothing may leave.
+    ///
+    /// # Panics
+    /// As [`Queue::enqueue_lossless`].
+    pub fn dequeue_unpaused(&mut self, paused: u8, pool: &mut SharedBuffer) -> Option<T> {
+        match &mut self.kind {
+            Kind::DropTail(queue) => (paused == 0).then(|| queue.dequeue(pool)).flatten(),
+            Kind::Priority(queue) => queue.dequeue_unpaused(paused, pool),
+            _ => panic!("only drop-tail and priority queues can be lossless"),
+        }
+    }
+
     /// What waits, in bytes.
     pub fn bytes(&self) -> u64 {
         each!(&self.kind, queue => queue.bytes())

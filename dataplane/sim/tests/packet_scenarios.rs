@@ -112,6 +112,7 @@ fn scenario(seed: u64) -> Scenario {
         balance: [Balance::FlowHash, Balance::SprayRandom, Balance::SprayRoundRobin][draw.random_range(0..3)],
         returns_headers: draw.random_bool(0.5),
         latency: SimTime::from_ns(draw.random_range(0..500)),
+        lossless: None,
     };
     let host = HostOptions::default().with_latency(SimTime::from_ns(draw.random_range(0..2_000)));
     let (edge, core) = (cable(&mut draw), cable(&mut draw));

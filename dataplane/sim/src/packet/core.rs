@@ -10,6 +10,7 @@ use super::{
     edge::{Edge, HostApi},
     events::EventList,
     frame::{Packet, Token},
+    lossless::Pauses,
     observe::{DepthSample, Sampler, TapEvent, TapSlot},
     port::{Destination, Flights, Node, Pipe, Port},
     routing::{Balance, Route, Way, pick},
@@ -55,6 +56,8 @@ pub(crate) struct Core<H> {
     pub sample_at: SimTime,
     /// What a queue dropped when something left it. Empty between events.
     pub lost: Vec<(Token, DropReason)>,
+    /// What is paused, where priorities are lossless.
+    pub lossless: Option<Box<Pauses>>,
 }
 
 #[derive(Debug)]
@@ -82,7 +85,8 @@ pub(crate) struct Message<H> {
     pub pipe: u32,
     pub at: SimTime,
     pub token: Token,
-    pub packet: Packet<H>,
+    /// A pause is none.
+    pub packet: Option<Packet<H>>,
 }
 
 impl<E: Edge> Group<E> {
@@ -148,7 +152,9 @@ impl<E: Edge> Group<E> {
         }
         match to {
             Node::Switch(switch) => core.forward(switch, token),
-            Node::Host(host) => {
+            Node::LosslessSwitch(switch) => core.arrive_lossless(switch, pipe as u32, token),
+            Node::LosslessHost(host) if core.is_pause_for_host(host, pipe as u32, token) => (),
+            Node::Host(host) | Node::LosslessHost(host) => {
                 let packet = core.deliver(host, link, token);
                 let host = core.first_host + host;
                 self.edge.on_packet(&packet, &mut HostApi { core, host });
@@ -185,15 +191,21 @@ impl<H: Copy> Core<H> {
     /// A switch got a packet.
     #[inline]
     fn forward(&mut self, switch: u32, token: Token) {
+        let port = self.port_to(switch, &token);
+        self.enqueue(port, token);
+    }
+
+    /// The port of a switch that a packet leaves by.
+    #[inline]
+    pub(super) fn port_to(&mut self, switch: u32, token: &Token) -> u32 {
         let (now, balance) = (self.now, self.balance);
         let switch = &mut self.switches[switch as usize];
         switch.hash.add(now.as_ps());
         switch.hash.add(token.digest());
-        let port = match switch.route.to(token.to) {
+        match switch.route.to(token.to) {
             Way::One(port) => port,
-            Way::Any(first, count) => first + switch.choose(balance, &token, count),
-        };
-        self.enqueue(port, token);
+            Way::Any(first, count) => first + switch.choose(balance, token, count),
+        }
     }
 
     /// A host got a packet.
@@ -214,7 +226,7 @@ impl<H: Copy> Core<H> {
 
     /// A packet comes to a port.
     #[inline]
-    fn enqueue(&mut self, number: u32, token: Token) {
+    pub(super) fn enqueue(&mut self, number: u32, token: Token) {
         let now = self.now;
         let port = &mut self.ports[number as usize];
         if port.passes(now, token.bytes) {
@@ -251,6 +263,9 @@ impl<H: Copy> Core<H> {
     /// The next packet goes, if there is one.
     #[inline]
     fn wire_is_free(&mut self, number: u32) {
+        if self.lossless.is_some() {
+            return self.wire_is_free_lossless(number);
+        }
         let now = self.now;
         let port = &mut self.ports[number as usize];
         port.is_planned = false;
@@ -265,7 +280,7 @@ impl<H: Copy> Core<H> {
 
     /// Puts a packet on the free wire.
     #[inline]
-    fn transmit(&mut self, number: u32, token: Token) {
+    pub(super) fn transmit(&mut self, number: u32, token: Token) {
         let port = &mut self.ports[number as usize];
         let at = port.transmit(self.now, token.bytes);
         self.counters.hops_count += 1;
@@ -285,7 +300,7 @@ impl<H: Copy> Core<H> {
             _ if is_lost => self.lose_on_wire(number, token),
             Destination::Pipe(pipe) => self.put_in_pipe(pipe, at, token),
             Destination::Elsewhere { group, pipe } => {
-                let packet = self.packets.remove(token.place);
+                let packet = Some(self.packets.remove(token.place));
                 let message = Message {
                     pipe,
                     at,
@@ -298,7 +313,7 @@ impl<H: Copy> Core<H> {
     }
 
     #[inline]
-    fn put_in_pipe(&mut self, number: u32, at: SimTime, token: Token) {
+    pub(super) fn put_in_pipe(&mut self, number: u32, at: SimTime, token: Token) {
         let is_first = self.flights.push(&mut self.pipes[number as usize], at, token);
         if is_first {
             let event = self.ports.len() as u32 + number;
@@ -310,13 +325,15 @@ impl<H: Copy> Core<H> {
     pub fn take_in(&mut self, message: &Message<H>) {
         let Message { pipe, at, packet, .. } = *message;
         let mut token = message.token;
-        token.place = self.packets.insert(packet);
+        if let Some(packet) = packet {
+            token.place = self.packets.insert(packet);
+        }
         self.put_in_pipe(pipe, at, token);
     }
 
     /// A queue dropped a packet: it ends here, or goes back as a header.
     #[cold]
-    fn lose(&mut self, number: u32, mut token: Token, why: DropReason) {
+    pub(super) fn lose(&mut self, number: u32, mut token: Token, why: DropReason) {
         let can_return = self.returns_headers && why == DropReason::HeaderQueueFull;
         if can_return && token.is_trimmed() && !token.is_returned() {
             let pool = self.ports[number as usize].pool;
@@ -404,8 +421,8 @@ impl<H: Copy> Core<H> {
         let in_pipes: usize = self.pipes.iter().map(|pipe| self.flights.count(pipe)).sum();
         let found_count = waiting + in_pipes;
         assert_eq!(found_count, self.packets.count(), "packets found, packets in the slab");
-        let leaving: usize = self.outboxes.iter().map(Vec::len).sum();
-        (found_count + leaving) as u64
+        let leaving = self.outboxes.iter().flatten();
+        (found_count + leaving.filter(|message| message.packet.is_some()).count()) as u64
     }
 }
 

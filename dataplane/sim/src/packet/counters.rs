@@ -17,6 +17,8 @@ pub struct Drops {
     pub delay_count: u64,
     /// The queue of headers was full.
     pub header_queue_full_count: u64,
+    /// It was of a lossless class, and came beyond the headroom.
+    pub headroom_full_count: u64,
     /// The wire lost it.
     pub wire_count: u64,
 }
@@ -29,6 +31,7 @@ impl Drops {
             DropReason::Early => &mut self.early_count,
             DropReason::Delay => &mut self.delay_count,
             DropReason::HeaderQueueFull => &mut self.header_queue_full_count,
+            DropReason::HeadroomFull => &mut self.headroom_full_count,
         };
         *count += 1;
     }
@@ -36,7 +39,7 @@ impl Drops {
     /// All of them.
     pub fn count(&self) -> u64 {
         let queues = self.queue_full_count + self.buffer_full_count + self.early_count + self.delay_count;
-        queues + self.header_queue_full_count + self.wire_count
+        queues + self.header_queue_full_count + self.headroom_full_count + self.wire_count
     }
 }
 
@@ -49,6 +52,7 @@ impl Add for Drops {
             early_count: self.early_count + other.early_count,
             delay_count: self.delay_count + other.delay_count,
             header_queue_full_count: self.header_queue_full_count + other.header_queue_full_count,
+            headroom_full_count: self.headroom_full_count + other.headroom_full_count,
             wire_count: self.wire_count + other.wire_count,
         }
     }
@@ -76,6 +80,8 @@ pub struct Counters {
     pub marks_count: u64,
     /// Payloads that a queue cut off.
     pub trims_count: u64,
+    /// Pauses that switches asked for, and took back.
+    pub pauses_count: u64,
 }
 
 impl Counters {
@@ -102,6 +108,7 @@ impl Sum for Counters {
             drops: sum.drops + more.drops,
             marks_count: sum.marks_count + more.marks_count,
             trims_count: sum.trims_count + more.trims_count,
+            pauses_count: sum.pauses_count + more.pauses_count,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! A packet, as an edge sends it, and the token that stands for it in queues and on wires.
 
-use dataplane_queue::{Ecn, Queued};
+use dataplane_queue::{Ecn, PAUSE_FRAME_BYTES, Queued};
 
 /// What is left of a packet whose payload was cut off: NDP's headers are 64 B (Handley et al., SIGCOMM'17, section 3.1),
 /// the shortest frame that Ethernet has (IEEE 802.3 §3.2.8).
@@ -49,6 +49,7 @@ const PRIORITY: u8 = 7;
 const CONTROL: u8 = 1 << 3;
 const TRIMMED: u8 = 1 << 4;
 const RETURNED: u8 = 1 << 5;
+const PAUSE: u8 = 1 << 6;
 
 impl Token {
     pub fn new<H>(packet: &Packet<H>, place: u32) -> Token {
@@ -65,6 +66,35 @@ impl Token {
                 | flag(packet.is_trimmed, TRIMMED)
                 | flag(packet.is_returned, RETURNED),
         }
+    }
+
+    /// No packet, but a frame of flow control between two neighbours: which priorities it is about, and which of them are to be
+    /// paused.
+    pub fn pause(about: u8, paused: u8) -> Token {
+        Token {
+            place: u32::MAX,
+            flow: 0,
+            to: 0,
+            bytes: PAUSE_FRAME_BYTES,
+            path: u16::from_be_bytes([about, paused]),
+            ecn: Ecn::NotCapable,
+            flags: PAUSE,
+        }
+    }
+
+    pub fn is_pause(&self) -> bool {
+        self.flags & PAUSE != 0
+    }
+
+    /// Which priorities a pause is about, and which of them are to be paused.
+    pub fn pause_of(&self) -> (u8, u8) {
+        let [about, paused] = self.path.to_be_bytes();
+        (about, paused)
+    }
+
+    /// 0 to 7.
+    pub fn priority_level(&self) -> u8 {
+        self.flags & PRIORITY
     }
 
     /// Writes what happened on the way into the packet.
@@ -160,5 +190,8 @@ mod tests {
         token.update(&mut packet);
         assert_eq!((packet.bytes, packet.ecn), (TRIMMED_BYTES, Ecn::Experienced));
         assert!(packet.is_trimmed && packet.is_returned && token.is_header());
+        let pause = Token::pause(0b11, 0b10);
+        assert!(pause.is_pause() && !token.is_pause());
+        assert_eq!(pause.pause_of(), (0b11, 0b10));
     }
 }

@@ -22,6 +22,7 @@ mod counters;
 mod edge;
 mod events;
 mod frame;
+mod lossless;
 mod memory;
 mod observe;
 mod parallel;
@@ -41,5 +42,6 @@ pub use observe::{DepthSample, DepthSeries, Tap, TapEvent};
 pub use routing::{Balance, Route};
 pub use sim::{Computing, Grouping, Outcome, PacketSim};
 pub use topology::{
-    CUT_THROUGH_BYTES, Cable, Forwarding, HostOptions, LeafSpine, Link, SwitchOptions, Topology, TopologyError,
+    CUT_THROUGH_BYTES, Cable, Forwarding, Headroom, HostOptions, LeafSpine, Link, Lossless, SwitchOptions, Topology,
+    TopologyError,
 };

@@ -1,16 +1,19 @@
 //! From a topology to groups: which node is computed where, and what each group begins with.
 
-use dataplane_queue::{SharedBuffer, Sharing, SimTime};
+use std::collections::HashMap;
+
+use dataplane_queue::{ETHERNET_OVERHEAD_BYTES, PAUSE_FRAME_BYTES, Pfc, Serializer, SharedBuffer, Sharing, SimTime};
 
 use super::{
     core::{Core, Host, Switch},
     counters::Counters,
     events::EventList,
+    lossless::{EndPlan, Pauses},
     observe::TapSlot,
     port::{Destination, Flights, Node, Pipe, Port},
     sim::{Computing, Grouping},
     slab::Slab,
-    topology::{Forwarding, Link, Topology},
+    topology::{Forwarding, Headroom, Link, Lossless, Topology},
     wheel::Wheel,
 };
 use crate::{
@@ -28,6 +31,8 @@ pub(super) struct Plan {
     /// By link: its number among the ports of the group where it begins, and among the pipes of that where it ends.
     port_of: Vec<u32>,
     pipe_of: Vec<u32>,
+    /// By link: the one of the same cable in the other direction, where that matters.
+    back_of: Vec<u32>,
     /// By switch: whether the next node need not wait for a frame's end, if it came by a link of that rate or faster.
     cuts_from_bits_per_sec: Vec<Option<u64>>,
     /// A packet takes at least that from one group to another.
@@ -76,6 +81,11 @@ impl Plan {
             groups_count,
             port_of: number(begins, groups_count),
             pipe_of: number(ends, groups_count),
+            back_of: if topology.switch.lossless.is_some() {
+                back_of(topology)
+            } else {
+                Vec::new()
+            },
             local,
             cuts_from_bits_per_sec: fastest.into_iter().map(|rate| cuts.then_some(rate)).collect(),
             lookahead,
@@ -103,9 +113,11 @@ impl Plan {
             }
             if is_here(link.to) {
                 let local = self.local[link.to as usize];
-                let to = match link.to < hosts_count {
-                    true => Node::Host(local),
-                    false => Node::Switch(local),
+                let to = match (link.to < hosts_count, topology.switch.lossless.is_some()) {
+                    (true, false) => Node::Host(local),
+                    (false, false) => Node::Switch(local),
+                    (true, true) => Node::LosslessHost(local),
+                    (false, true) => Node::LosslessSwitch(local),
                 };
                 pipes.push(Pipe::new(to, number));
             }
@@ -119,7 +131,12 @@ impl Plan {
             random: Random::new(seed, Purpose::PacketHost, host, 0),
             hash: EventHash::EMPTY,
         };
+        let lossless = topology.switch.lossless.as_ref().map(|lossless| {
+            let ends = pipes.iter().map(|pipe| self.end(topology, lossless, pipe.link));
+            Box::new(Pauses::new(lossless, ports.len(), ends))
+        });
         Core {
+            lossless,
             now: SimTime::ZERO,
             events: EventList::new(ports.len() + pipes.len(), horizon.as_ps()),
             timers: Wheel::new(),
@@ -145,6 +162,32 @@ impl Plan {
         }
     }
 
+    /// What a link's end needs for pauses.
+    fn end(&self, topology: &Topology, lossless: &Lossless, number: u32) -> EndPlan {
+        let link = &topology.links[number as usize];
+        let back_number = self.back_of[number as usize];
+        let back = &topology.links[back_number as usize];
+        let headroom_bytes = match lossless.headroom {
+            Headroom::Bytes(bytes) => bytes,
+            Headroom::Enough { packet_bytes_max } => {
+                // A pause that waits on a slower way back waits longer than this link takes for as many bytes.
+                let wait = |link: &Link| {
+                    let wire = Serializer::new(link.cable.bits_per_sec, ETHERNET_OVERHEAD_BYTES);
+                    wire.time_of(packet_bytes_max) + wire.time_of(PAUSE_FRAME_BYTES)
+                };
+                let longer = wait(back).saturating_since(wait(link));
+                let cables = link.cable.delay + back.cable.delay;
+                let round_trip = cables + latency(topology, link) + latency(topology, back) + longer;
+                Pfc::headroom_bytes(link.cable.bits_per_sec, round_trip, packet_bytes_max)
+            }
+        };
+        EndPlan {
+            is_at_switch: link.to >= topology.hosts_count,
+            room_bytes: lossless.thresholds.pause_bytes.saturating_add(headroom_bytes),
+            back: self.port_of[back_number as usize],
+        }
+    }
+
     fn port(&self, topology: &Topology, number: u32, seed: u64) -> Port {
         let link = &topology.links[number as usize];
         let cuts_through = (link.to as usize)
@@ -158,7 +201,7 @@ impl Plan {
         } else {
             topology.switch.sharing
         };
-        port.may_pass(&link.discipline, &sharing);
+        port.may_pass(&link.discipline, &sharing, topology.switch.lossless.is_some());
         port.pool = if is_nic { 0 } else { self.local[link.from as usize] + 1 };
         let group = self.group_of[link.to as usize];
         let pipe = self.pipe_of[number as usize];
@@ -200,6 +243,14 @@ fn latency(topology: &Topology, link: &Link) -> SimTime {
         false => topology.switch.latency,
     };
     before + after
+}
+
+/// By link: the one in the other direction. Between two nodes there is one cable.
+fn back_of(topology: &Topology) -> Vec<u32> {
+    let ends = |link: &Link| (link.from, link.to);
+    let by_ends: HashMap<(u32, u32), u32> = topology.links.iter().map(ends).zip(0..).collect();
+    let back = |link: &Link| by_ends[&(link.to, link.from)];
+    topology.links.iter().map(back).collect()
 }
 
 /// Numbers things within their groups, in their order.

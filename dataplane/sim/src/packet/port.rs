@@ -77,7 +77,11 @@ impl Port {
 
     /// Packets that find nothing before them need not go through the queue, where that changes nothing: where its decision
     /// depends on no more than what waits, and memory is not shared.
-    pub fn may_pass(&mut self, discipline: &Discipline, sharing: &Sharing) {
+    pub fn may_pass(&mut self, discipline: &Discipline, sharing: &Sharing, is_lossless: bool) {
+        // A pause stops what the queue gives out.
+        if is_lossless {
+            return;
+        }
         let limit_bytes = |limit: Limit| match limit {
             Limit::Packets(0) => 0,
             Limit::Packets(_) => u32::MAX,
@@ -134,6 +138,23 @@ impl Port {
         lost: &mut Vec<(Token, DropReason)>,
     ) -> Option<Token> {
         let token = self.queue.dequeue(now, pool, &mut |token, why| lost.push((token, why)));
+        self.waiting_count = self.queue.packets_count() as u32;
+        token
+    }
+
+    /// A packet of a lossless class joins the queue, whatever its bound is.
+    pub fn enqueue_lossless(&mut self, token: Token, pool: &mut SharedBuffer) -> Enqueued<Token> {
+        let enqueued = self.queue.enqueue_lossless(token, pool);
+        self.waiting_count = self.queue.packets_count() as u32;
+        let counters = &mut self.counters;
+        counters.queue_packets_max = counters.queue_packets_max.max(self.waiting_count);
+        counters.queue_bytes_max = counters.queue_bytes_max.max(self.queue.bytes());
+        enqueued
+    }
+
+    /// A packet leaves the queue whose priority is not among those paused.
+    pub fn dequeue_unpaused(&mut self, paused: u8, pool: &mut SharedBuffer) -> Option<Token> {
+        let token = self.queue.dequeue_unpaused(paused, pool);
         self.waiting_count = self.queue.packets_count() as u32;
         token
     }
@@ -231,11 +252,12 @@ impl Flights {
         Some((token, self.flights.get(next as usize).map(|next| next.at)))
     }
 
-    /// How many packets are in a pipe.
+    /// How many packets are in a pipe; pauses are none.
     pub fn count(&self, pipe: &Pipe) -> usize {
         std::iter::successors(self.flights.get(pipe.first as usize), |flight| {
             self.flights.get(flight.next as usize)
         })
+        .filter(|flight| !flight.token.is_pause())
         .count()
     }
 }
@@ -245,4 +267,7 @@ impl Flights {
 pub(crate) enum Node {
     Host(u32),
     Switch(u32),
+    /// Of a network with lossless priorities: what comes may be a pause.
+    LosslessHost(u32),
+    LosslessSwitch(u32),
 }

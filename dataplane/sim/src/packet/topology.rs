@@ -4,7 +4,7 @@ mod builder;
 #[cfg(test)]
 mod tests;
 
-use dataplane_queue::{Discipline, DropTailOptions, Limit, Marking, Sharing};
+use dataplane_queue::{Discipline, DropTailOptions, Limit, Marking, PfcOptions, Sharing};
 use thiserror::Error;
 
 use self::builder::{Builder, at_least, count};
@@ -64,6 +64,32 @@ pub struct SwitchOptions {
     pub returns_headers: bool,
     /// From a packet's arrival to its place in a queue. None by default, as in the peers that we compare with.
     pub latency: SimTime,
+    /// Priorities that are paused instead of dropped.
+    pub lossless: Option<Lossless>,
+}
+
+/// Priorities that are paused instead of dropped (priority flow control, IEEE 802.1Qbb). Queues are drop-tail or of priorities; a
+/// queue without priorities is one class, which any pause stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lossless {
+    /// Bit n: priority n.
+    pub priorities: u8,
+    /// When a pause is asked for and taken back: by what came in by one link with one priority, and waits.
+    pub thresholds: PfcOptions,
+    /// What is kept free above that.
+    pub headroom: Headroom,
+}
+
+/// What each end of a link at a switch keeps free, of each lossless priority, for what still comes after a pause was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Headroom {
+    /// As much as can come, if frames have so many bytes at most ([`dataplane_queue::Pfc::headroom_bytes`]).
+    Enough {
+        /// The longest frame, without what Ethernet adds.
+        packet_bytes_max: u32,
+    },
+    /// So many bytes. Too few, and packets are dropped.
+    Bytes(u64),
 }
 
 impl Default for SwitchOptions {
@@ -75,6 +101,7 @@ impl Default for SwitchOptions {
             balance: Balance::FlowHash,
             returns_headers: false,
             latency: SimTime::ZERO,
+            lossless: None,
         }
     }
 }
@@ -168,6 +195,12 @@ pub enum TopologyError {
         to: u32,
         /// What was asked for.
         ratio: f64,
+    },
+    /// What must not be dropped would be.
+    #[error("lossless priorities: {why}")]
+    Lossless {
+        /// What is wrong, and what would do.
+        why: &'static str,
     },
 }
 
@@ -324,7 +357,25 @@ impl Topology {
                 return Err(TopologyError::Loss { from, to, ratio });
             }
         }
-        Ok(())
+        self.switch
+            .lossless
+            .map_or(Ok(()), |lossless| self.check_lossless(lossless))
+    }
+
+    fn check_lossless(&self, lossless: Lossless) -> Result<(), TopologyError> {
+        let never_drops = |link: &Link| matches!(link.discipline, Discipline::DropTail(_) | Discipline::Priority(_));
+        let why = if lossless.priorities == 0 {
+            "there are none; name at least one"
+        } else if lossless.thresholds.resume_bytes >= lossless.thresholds.pause_bytes {
+            "a pause would be taken back at a length at which it is asked for; resume at less"
+        } else if self.switch.sharing != Sharing::Static {
+            "each link has memory of its own for them; take static buffers"
+        } else if !self.links.iter().all(never_drops) {
+            "other queues than drop-tail and priority drop or cut by their nature; take one of these"
+        } else {
+            return Ok(());
+        };
+        Err(TopologyError::Lossless { why })
     }
 }
 

@@ -44,6 +44,8 @@ pub struct WindowEdge {
     pub rto: SimTime,
     pub done_count: usize,
     capable: bool,
+    /// Flows have priorities in turn, so many.
+    pub priorities_count: u8,
 }
 
 const INITIAL_WINDOW: f32 = 10.0;
@@ -74,6 +76,7 @@ impl WindowEdge {
             rto,
             done_count: 0,
             capable,
+            priorities_count: 1,
         }
     }
 
@@ -97,7 +100,7 @@ impl WindowEdge {
 
     fn put(&self, flow: u32, number: u32, host: &mut HostApi<'_, Header>) {
         let spec = self.flows[flow as usize];
-        host.send(packet(flow, &spec, number, self.capable, false));
+        host.send(self.packet(flow, &spec, number, false));
     }
 
     fn on_ack(&mut self, flow: u32, number: u32, ecn: Ecn, host: &mut HostApi<'_, Header>) {
@@ -153,30 +156,31 @@ impl WindowEdge {
             *expected += 1;
         }
         let spec = self.flows[flow as usize];
-        let mut ack = packet(flow, &spec, *expected, self.capable, true);
+        let number = *expected;
+        let mut ack = self.packet(flow, &spec, number, true);
         // The mark goes back as it came.
         ack.ecn = ecn;
         host.send(ack);
     }
-}
 
-fn packet(flow: u32, spec: &Flow, number: u32, capable: bool, is_ack: bool) -> Packet<Header> {
-    let (from, to, bytes) = match is_ack {
-        true => (spec.to, spec.from, ACK_BYTES),
-        false => (spec.from, spec.to, spec.packet_bytes),
-    };
-    Packet {
-        flow,
-        from,
-        to,
-        bytes,
-        priority: 0,
-        ecn: if capable { Ecn::Capable } else { Ecn::NotCapable },
-        is_control: is_ack,
-        is_trimmed: false,
-        is_returned: false,
-        path: 0,
-        header: Header { number, is_ack },
+    fn packet(&self, flow: u32, spec: &Flow, number: u32, is_ack: bool) -> Packet<Header> {
+        let (from, to, bytes) = match is_ack {
+            true => (spec.to, spec.from, ACK_BYTES),
+            false => (spec.from, spec.to, spec.packet_bytes),
+        };
+        Packet {
+            flow,
+            from,
+            to,
+            bytes,
+            priority: (flow % u32::from(self.priorities_count)) as u8,
+            ecn: if self.capable { Ecn::Capable } else { Ecn::NotCapable },
+            is_control: is_ack,
+            is_trimmed: false,
+            is_returned: false,
+            path: 0,
+            header: Header { number, is_ack },
+        }
     }
 }
 
