@@ -169,6 +169,11 @@ impl<S: StateMachine> Replica<S> {
         self.applied_end
     }
 
+    /// Everything before this slot is on its disk.
+    pub fn durable_end(&self) -> Slot {
+        self.durable_end
+    }
+
     /// The part of its log that is in memory.
     pub fn window(&self) -> &Window {
         &self.window
