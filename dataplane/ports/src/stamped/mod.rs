@@ -10,10 +10,13 @@
 //!
 //! The receive stamp is the stack's, made when the driver hands the frame over (`net_timestamp_check` in net/core/dev.c),
 //! not when it reaches the socket. The first socket of the machine that asks for them only starts a worker that switches them on
-//! (`net_enable_timestamp`, there): until that has run, which on a busy machine takes its time, datagrams come without one. From
-//! then on they all have one, for as long as any such socket is open. Transmit stamps come back on the socket's *error queue* and occupy its receive buffer
-//! until they are read: a socket that asks for them and never reads them stops receiving. So [`StampedSocket::send`] reads
-//! them itself when many may be waiting, and keeps them for [`StampedSocket::tx_stamps`].
+//! (`net_enable_timestamp`, there): until that has run, which on a busy machine takes its time, datagrams come without one. The
+//! last one that is closed starts it to switch them off, and a socket that is opened while it does so may see a few stamps,
+//! then none, and only then all: any datagram may come without one.
+//!
+//! Transmit stamps come back on the socket's *error queue* and occupy its receive buffer until they are read: a socket that asks
+//! for them and never reads them stops receiving. So [`StampedSocket::send`] reads them itself when many may be waiting, and
+//! keeps them for [`StampedSocket::tx_stamps`].
 //!
 //! Software stamps are of CLOCK_REALTIME, hardware stamps of the NIC's clock; [`ClockOffset`] converts the former.
 

@@ -53,30 +53,23 @@ fn both_stamps(socket: &mut StampedSocket, key: u64) -> [TxStamp; 2] {
     [scheduled, sent].map(|stamp| stamp.expect("both are there"))
 }
 
-/// Sends from one to the other until a datagram comes with a receive stamp: the kernel's worker that switches them on may
-/// have to wait for a CPU. Says how many were sent, all of which have arrived and had their transmit stamps taken.
-fn await_receive_stamps(from: &mut StampedSocket, to: &mut StampedSocket) -> u64 {
-    let started = Instant::now();
-    loop {
-        let key = from.send(b"any stamps?").expect("it sends");
-        let received = next(to, &mut [0; 64]);
-        both_stamps(from, key);
-        if received.software.is_some() {
-            return key + 1;
-        }
-        assert!(started.elapsed() < PATIENCE, "no receive stamps");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
 #[test]
 fn stamps_come_in_the_order_of_the_way() {
+    const WAYS_COUNT: u32 = 200;
     for local in ["127.0.0.1:0", "[::1]:0"] {
         let (mut from, mut to) = pair(local, true);
         let lo = nix::net::if_::if_nametoindex("lo").expect("loopback");
         let mut buffer = [0; 64];
-        let first_index = await_receive_stamps(&mut from, &mut to);
-        for index in first_index..first_index + 200 {
+        let started = Instant::now();
+        let mut whole_ways_count = 0;
+        for index in 0u64.. {
+            if whole_ways_count == WAYS_COUNT {
+                break;
+            }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "{whole_ways_count} of {index} had a receive stamp"
+            );
             let offset =
                 ClockOffset::measure(WallClock::Realtime).expect("nobody sets this machine's clock all the time");
             let app_send_ns = monotonic_ns();
@@ -93,7 +86,13 @@ fn stamps_come_in_the_order_of_the_way() {
                 [Some(lo); 2],
                 "{local}"
             );
-            let in_stack = received.software.expect("each has one once there are any");
+            let Some(in_stack) = received.software else {
+                // The worker that switches them on waits for a CPU; or the one before it is just switching them off, for a
+                // socket elsewhere on this machine, and has not come to ours yet.
+                thread::sleep(Duration::from_millis(1));
+                continue;
+            };
+            whole_ways_count += 1;
             assert_eq!(in_stack.clock, StampClock::Realtime);
             let way = [
                 app_send_ns,
