@@ -31,7 +31,7 @@ pub(crate) struct Follower {
     pub(crate) deadline: Option<Instant>,
     /// What the leader was told is safe.
     acked_end: Slot,
-    /// An answer to the general path that waits for the state to be durable.
+    /// An answer to the general path that waits for the end of the burst, and for the state to be durable.
     report_due: Option<ReportDue>,
     /// The gap that was reported last, and when.
     gap_reported: Option<(Slot, Instant)>,
@@ -46,6 +46,20 @@ struct ReportDue {
     /// For a mismatch: where the leader may try next.
     next: Slot,
     leader_end: Slot,
+    /// Entries were taken, which are acknowledged once they are durable.
+    took: bool,
+}
+
+impl ReportDue {
+    /// This answer, to a frame of the same leader that came later, in place of `earlier`.
+    fn after(self, earlier: ReportDue) -> ReportDue {
+        ReportDue {
+            round: self.round.max(earlier.round),
+            leader_end: self.leader_end.max(earlier.leader_end),
+            took: self.took || earlier.took,
+            ..self
+        }
+    }
 }
 
 impl Follower {
@@ -117,6 +131,7 @@ impl<S: StateMachine> Replica<S> {
                     round: 0,
                     next: self.window.end(),
                     leader_end: Slot(0),
+                    took: false,
                 },
                 out,
             );
@@ -136,25 +151,29 @@ impl<S: StateMachine> Replica<S> {
             unreachable!("it has just become one");
         };
         follower.deadline = Some(deadline);
-        let (status, next) = match matches {
-            Ok(()) => (Status::Matches, Slot(0)),
-            Err(next) => (Status::Mismatch, next),
+        let (status, next, took) = match matches {
+            Ok(took) => (Status::Matches, Slot(0), took),
+            Err(next) => (Status::Mismatch, next, false),
         };
-        follower.report_due = Some(ReportDue {
+        let due = ReportDue {
             status,
             round: entries.round,
             next,
             leader_end: Slot(entries.leader_end),
-        });
+            took,
+        };
+        follower.report_due = Some(follower.report_due.map_or(due, |earlier| due.after(earlier)));
         follower.gap_reported = None;
+        // What seems to be missing may be in the next frame of this burst: the tick at its end answers.
+        self.is_urgent = true;
         if matches.is_ok() {
             self.learn_commit(Slot(entries.commit_end), out);
         }
-        self.flush_report(out);
     }
 
-    /// Makes our log equal to the leader's as far as `entries` say; or says where the leader may try next.
-    fn compare(&mut self, entries: &Entries<'_>, out: &mut Effects) -> Result<(), Slot> {
+    /// Makes our log equal to the leader's as far as `entries` say, and says whether it took any of them; or says where the
+    /// leader may try next.
+    fn compare(&mut self, entries: &Entries<'_>, out: &mut Effects) -> Result<bool, Slot> {
         let slot = Slot(entries.slot);
         let (begin, end) = (self.window.begin(), self.window.end());
         if slot > end {
@@ -170,7 +189,7 @@ impl<S: StateMachine> Replica<S> {
                 self.held.put(end, Slot(slot), Term(term), bytes, crc);
                 self.counters.held_count += 1;
             }
-            return Ok(());
+            return Ok(false);
         }
         // What a snapshot stands for was committed, so it is the same everywhere.
         if slot >= begin
@@ -180,6 +199,7 @@ impl<S: StateMachine> Replica<S> {
             return Err(self.conflict_begin(slot));
         }
         let mut matched_end = slot.max(begin);
+        let mut took = false;
         for (slot, term, bytes) in entries.iter() {
             let (slot, term) = (Slot(slot), Term(term));
             if slot < begin {
@@ -192,13 +212,14 @@ impl<S: StateMachine> Replica<S> {
                 if !self.take(term, bytes, dataplane_wire::checksum::crc32c(bytes), out) {
                     break;
                 }
+                took = true;
                 self.counters.general_entries_count += 1;
             }
             matched_end = Slot(slot.0 + 1);
         }
         let window_end = self.window.end();
         let Role::Follower(follower) = &mut self.role else {
-            return Ok(());
+            return Ok(took);
         };
         follower.matched_end = follower.matched_end.max(matched_end);
         follower.fast.next = window_end;
@@ -206,7 +227,7 @@ impl<S: StateMachine> Replica<S> {
         if follower.fast.synced {
             self.take_held(out);
         }
-        Ok(())
+        Ok(took)
     }
 
     /// The first slot of the term that stands, wrongly, before `slot`: one question per term instead of one per entry
@@ -326,10 +347,13 @@ impl<S: StateMachine> Replica<S> {
             round: 0,
             next,
             leader_end,
+            took: false,
         };
         self.send_report(leader, due, out);
     }
 
+    /// Answers what came by the general path. Entries that leave no gap need no answer of their own: the acknowledgement that comes
+    /// once they are durable says as much.
     fn flush_report(&mut self, out: &mut Effects) {
         if !self.state_is_durable() {
             return;
@@ -340,7 +364,10 @@ impl<S: StateMachine> Replica<S> {
         let (Some(due), Some(leader)) = (follower.report_due.take(), follower.leader) else {
             return;
         };
-        self.send_report(leader, due, out);
+        let is_whole = due.status == Status::Matches && follower.matched_end >= due.leader_end;
+        if !(is_whole && due.took && due.round == 0) {
+            self.send_report(leader, due, out);
+        }
     }
 
     fn send_report(&mut self, to: u32, due: ReportDue, out: &mut Effects) {
@@ -390,6 +417,7 @@ impl<S: StateMachine> Replica<S> {
     }
 
     pub(crate) fn follower_tick(&mut self, now: Instant, out: &mut Effects) {
+        self.flush_report(out);
         let Role::Follower(follower) = &mut self.role else {
             return;
         };

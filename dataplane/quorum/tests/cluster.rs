@@ -15,7 +15,7 @@ use dataplane_wire::{
         vote::{self, VoteRequest},
     },
 };
-use support::{Cluster, config};
+use support::{CLIENT, Cluster, config, request_frame};
 
 fn put(value: &[u8]) -> Command<'_> {
     Command::Put { key: b"k", value }
@@ -129,6 +129,65 @@ fn a_lost_entry_is_sent_again_and_those_behind_it_are_not() {
     let follower = &cluster.members[victim as usize].replica;
     assert_eq!(follower.machine().value, [10]);
     assert_eq!(follower.counters().held_count, 7);
+}
+
+/// A leader that has been asked for more than one frame holds, and its frames to each follower.
+fn asked_at_once() -> (Cluster, u32, [Vec<Vec<u8>>; 3]) {
+    let mut cluster = Cluster::of(3);
+    let leader = cluster.elect();
+    let client = cluster.open(leader);
+    // The fast path is open, as it is in a cluster at work.
+    cluster.request(leader, client, 1, put(b"v"));
+    cluster.settle();
+    let value = [7; 300];
+    let requests: Vec<_> = (2..=13)
+        .map(|sequence| request_frame(client, sequence, put(&value)))
+        .collect();
+    let inputs = requests.iter().map(|bytes| Input::Frame { from: CLIENT, bytes });
+    cluster.burst(leader, inputs);
+    let mut frames = [const { Vec::new() }; 3];
+    for (_, to, bytes) in cluster.wires.drain(..) {
+        frames[to as usize].push(bytes);
+    }
+    (cluster, leader, frames)
+}
+
+#[test]
+fn a_batch_of_several_frames_is_acknowledged_once() {
+    let (mut cluster, leader, frames) = asked_at_once();
+    let before_count = cluster.frames_count;
+    for (node, frames) in (0u32..).zip(&frames).filter(|&(node, _)| node != leader) {
+        assert!(frames.len() > 1, "{} frames", frames.len());
+        let from = Peer(leader);
+        cluster.burst(node, frames.iter().map(|bytes| Input::Frame { from, bytes }));
+    }
+    assert_eq!(cluster.frames_count - before_count, 2, "an acknowledgement of each");
+    cluster.settle();
+    let answers_count = cluster.answers.len() as u64;
+    assert_eq!(answers_count, 13);
+    assert_eq!(cluster.frames_count - before_count, 2 + 12, "and the answers");
+    let counters = *cluster.members[leader as usize].replica.counters();
+    assert_eq!(counters.resent_count, 0, "{counters:?}");
+}
+
+#[test]
+fn of_a_batch_of_several_frames_what_is_lost_is_sent_again_and_nothing_else() {
+    for lost in ["the first", "the last"] {
+        let (mut cluster, leader, frames) = asked_at_once();
+        for (node, frames) in (0u32..).zip(&frames).filter(|&(node, _)| node != leader) {
+            let rest = match lost {
+                "the first" => &frames[1..],
+                _ => &frames[..frames.len() - 1],
+            };
+            let from = Peer(leader);
+            cluster.burst(node, rest.iter().map(|bytes| Input::Frame { from, bytes }));
+        }
+        cluster.settle();
+        assert_eq!(cluster.answers.len(), 13, "{lost}");
+        let counters = *cluster.members[leader as usize].replica.counters();
+        // Four entries at most have room in a frame, and two followers lack one.
+        assert!((2..=8).contains(&counters.resent_count), "{lost}: {counters:?}");
+    }
 }
 
 #[test]

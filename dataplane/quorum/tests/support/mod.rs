@@ -132,11 +132,18 @@ impl Cluster {
 
     /// What `Node::turn` does, for one input.
     pub fn input(&mut self, node: u32, input: Input<'_>) {
+        self.burst(node, [input]);
+    }
+
+    /// What `Node::turn` does, for inputs that come at once.
+    pub fn burst<'a>(&mut self, node: u32, inputs: impl IntoIterator<Item = Input<'a>>) {
         let member = &mut self.members[node as usize];
         if !member.is_up {
             return;
         }
-        member.replica.handle(self.now, input, &mut member.effects);
+        for input in inputs {
+            member.replica.handle(self.now, input, &mut member.effects);
+        }
         loop {
             if member.replica.wake_at().is_some_and(|at| at <= self.now) {
                 member.replica.handle(self.now, Input::Tick, &mut member.effects);
@@ -222,20 +229,7 @@ impl Cluster {
     }
 
     pub fn request(&mut self, node: u32, client: u64, sequence: u64, command: Command<'_>) {
-        let request = Request {
-            client,
-            sequence,
-            command,
-        };
-        let mut bytes = vec![0; frame::HEADER_BYTES + request.len_bytes()];
-        request::emit(&request, &mut bytes[frame::HEADER_BYTES..]);
-        let header = Header {
-            kind: Kind::QuorumRequest,
-            term: 0,
-            slot: sequence,
-            sent_ns: 99,
-        };
-        frame::emit(&header, &mut bytes);
+        let bytes = request_frame(client, sequence, command);
         let input = Input::Frame {
             from: CLIENT,
             bytes: &bytes,
@@ -278,6 +272,25 @@ impl Cluster {
         member.kept = Kept::default();
         member.effects.clear();
     }
+}
+
+/// A client's request.
+pub fn request_frame(client: u64, sequence: u64, command: Command<'_>) -> Vec<u8> {
+    let request = Request {
+        client,
+        sequence,
+        command,
+    };
+    let mut bytes = vec![0; frame::HEADER_BYTES + request.len_bytes()];
+    request::emit(&request, &mut bytes[frame::HEADER_BYTES..]);
+    let header = Header {
+        kind: Kind::QuorumRequest,
+        term: 0,
+        slot: sequence,
+        sent_ns: 99,
+    };
+    frame::emit(&header, &mut bytes);
+    bytes
 }
 
 /// A log of which everything from `slot` on has become unreadable; `readable` is what is left.
