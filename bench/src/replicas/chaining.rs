@@ -106,6 +106,8 @@ mod tests {
             acked_end: [acked_end; NODES_MAX],
             places: std::array::from_fn(|node| (node < 4).then(|| place(node))),
             group: Some(place(200)),
+            hold_slots: 0,
+            session_window: 0,
         }
     }
 

@@ -215,6 +215,8 @@ impl Driver for InDriver {
             acked_end: [0; program::NODES_MAX],
             places: self.places,
             group: Some((SocketAddrV4::new(self.group.1, self.port()), self.group.0)),
+            hold_slots: program::HELD_SLOTS_MAX,
+            session_window: 0,
         };
         match grant.part {
             Part::Leader {
@@ -223,7 +225,9 @@ impl Driver for InDriver {
                 commit_count,
                 acked_end,
                 sessions,
+                session_replies,
             } => {
+                given.session_window = session_replies;
                 given.term_begin = term_begin.0;
                 given.voters = voters;
                 given.commit_count = commit_count;
@@ -234,7 +238,7 @@ impl Driver for InDriver {
                 self.sessions.clear();
                 self.sessions.resize(Limits::SMALL.sessions_max, Session::default());
                 for &(id, sequence) in sessions {
-                    self.sessions[(id % Limits::SMALL.sessions_max as u64) as usize] = Session { id, sequence };
+                    self.sessions[(id % Limits::SMALL.sessions_max as u64) as usize] = Session::new(id, sequence);
                 }
                 self.leader.set_sessions(&self.sessions);
             }

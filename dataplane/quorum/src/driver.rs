@@ -112,8 +112,11 @@ pub enum Part<'a> {
         commit_count: u32,
         /// By node: everything before is safe there.
         acked_end: &'a [Slot; NODES_MAX],
-        /// Client sessions, with the newest request of each that has a slot. Only newer ones may be given one.
+        /// Client sessions, with the newest request of each that has a slot. Only newer ones may be given one, and those between
+        /// that were not given one by the program itself.
         sessions: &'a [(u64, u64)],
+        /// The answers that are remembered of a session: a request so far behind the newest that has a slot is given none.
+        session_replies: u64,
     },
     /// It takes the entries of this leader.
     Follower {
@@ -175,6 +178,10 @@ pub struct Driven<S, D> {
     sessions: Vec<(u64, u64)>,
     /// The last tick.
     ticked_at: Instant,
+    /// Something was heard since the last tick, and there is no grant: this turn's end may be the time for one.
+    wants_tick: bool,
+    /// The program would not take the last grant: it is asked again, without anything being heard.
+    is_refused: bool,
     counters: DriverCounters,
 }
 
@@ -190,6 +197,8 @@ impl<S: StateMachine, D: Driver> Driven<S, D> {
             heard: [0; NODES_MAX],
             sessions: Vec::new(),
             ticked_at: Instant::ZERO,
+            wants_tick: false,
+            is_refused: false,
             counters: DriverCounters::default(),
         }
     }
@@ -336,6 +345,24 @@ impl<S: StateMachine, D: Driver> Driven<S, D> {
                 request.command == request::Command::Status
                     || request.command.is_stale()
                     || request.command.reads_only()
+                    || self.replica.is_answered(&request)
+            })
+    }
+
+    /// Whether a request that comes once more is under way by the program's doing: it is answered when it is committed, and a
+    /// second copy of it in the log would take the grant.
+    fn is_under_way(&self, bytes: &[u8]) -> bool {
+        if !self.has_grant || !self.driver.appends() || !matches!(self.replica.role, Role::Leader(_)) {
+            return false;
+        }
+        let Ok(frame) = frame::parse(bytes) else { return false };
+        let slots = self.replica.applied_end.0..self.replica.window.end().0;
+        frame.header.kind == Kind::QuorumRequest
+            && slots.rev().any(|slot| {
+                self.replica
+                    .window
+                    .get(Slot(slot))
+                    .is_some_and(|view| view.bytes == frame.payload)
             })
     }
 
@@ -351,15 +378,15 @@ impl<S: StateMachine, D: Driver> Driven<S, D> {
         }
     }
 
-    /// Whether there is something to look at now and then: what was done under a grant, or whether one may be given.
-    fn looks(&self) -> bool {
-        let leads = matches!(self.replica.role, Role::Leader(_));
-        self.has_grant || self.driver.takes_grants(leads)
+    /// Whether the program would take a grant for the part that the replica has now.
+    fn takes_grants(&self) -> bool {
+        self.driver.takes_grants(matches!(self.replica.role, Role::Leader(_)))
     }
 
     /// Gives a grant if the fast path's conditions hold.
     fn grant_if_due(&mut self) {
-        if self.has_grant || !self.looks() || !self.is_whole() || !self.replica.state_is_durable() {
+        self.is_refused = false;
+        if self.has_grant || !self.takes_grants() || !self.is_whole() || !self.replica.state_is_durable() {
             return;
         }
         let replica = &self.replica;
@@ -383,6 +410,7 @@ impl<S: StateMachine, D: Driver> Driven<S, D> {
                     commit_count: leader.fast.commit_count,
                     acked_end: &leader.fast.acked_end,
                     sessions: &self.sessions,
+                    session_replies: replica.config.limits.session_replies as u64,
                 }
             }
             Role::Follower(follower) => {
@@ -414,6 +442,8 @@ impl<S: StateMachine, D: Driver> Driven<S, D> {
             self.counters.grants_count += 1;
             // What was heard before, in another part or by another replica's program, is no news.
             self.heard = self.driver.seen().heard;
+        } else {
+            self.is_refused = true;
         }
     }
 }
@@ -451,6 +481,7 @@ impl<S: StateMachine, D: Driver> Protocol for Driven<S, D> {
         if self.has_grant && self.driver.wants_new_grant() {
             self.take_back(now, out);
         }
+        self.wants_tick = !matches!(input, Input::Tick) && self.takes_grants();
         if matches!(input, Input::Tick) {
             self.ticked_at = now;
             // This one may be ours alone.
@@ -459,6 +490,7 @@ impl<S: StateMachine, D: Driver> Protocol for Driven<S, D> {
             }
         }
         let may_go_on = match input {
+            Input::Frame { bytes, .. } if self.is_whole() && self.is_under_way(bytes) => return,
             Input::Frame { bytes, .. } => self.is_whole() && self.may_go_on(bytes),
             Input::Tick => !self.replica.may_change_role(now),
             Input::Durable(_) => true,
@@ -476,14 +508,17 @@ impl<S: StateMachine, D: Driver> Protocol for Driven<S, D> {
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        match self.is_whole() {
-            true if !self.looks() => self.replica.wake_at(),
-            true => {
-                let look_at = self.ticked_at + LOOK_EVERY;
-                Some(self.replica.wake_at().map_or(look_at, |at| at.min(look_at)))
-            }
-            false => Some(Instant::ZERO),
+        // Whether a grant is due is asked at the end of a burst, and not between two frames of it: the second may take back what
+        // the first brought.
+        if !self.is_whole() || (self.wants_tick && !self.has_grant) {
+            return Some(Instant::ZERO);
         }
+        // Without a grant nothing happens here that the replica does not see.
+        if !self.has_grant && !self.is_refused {
+            return self.replica.wake_at();
+        }
+        let look_at = self.ticked_at + LOOK_EVERY;
+        Some(self.replica.wake_at().map_or(look_at, |at| at.min(look_at)))
     }
 }
 

@@ -227,6 +227,9 @@ impl<S: StateMachine> Replica<S> {
         let Some(progress) = leader.follower(node) else { return };
         progress.heard_at = Some(now);
         self.acked(now, node, Slot(ack.end), out);
+        if ack.asks() {
+            self.send_asked(now, node, Slot(ack.end), out);
+        }
     }
 
     /// A follower has everything before `end`.

@@ -251,6 +251,23 @@ impl<S: StateMachine> Replica<S> {
         self.is_urgent = true;
     }
 
+    /// Sends the entry again that a follower's program lacks, by itself: a program takes no batch.
+    pub(crate) fn send_asked(&mut self, now: Instant, node: u32, slot: Slot, out: &mut Effects) {
+        let retransmit = self.config.timing.retransmit;
+        let window_begin = self.window.begin();
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(progress) = leader.follower(node) else { return };
+        let was_sent = progress.is_streaming() && (window_begin..progress.sent_end).contains(&slot);
+        let was_asked = |(mended, at): (Slot, Instant)| mended == slot && now < at + retransmit / 2;
+        if !was_sent || progress.repaired.is_some_and(was_asked) {
+            return;
+        }
+        progress.repaired = Some((slot, now));
+        let peer = progress.peer;
+        let resent_end = self.send_one(peer, slot, out);
+        self.counters.resent_count += resent_end.0 - slot.0;
+    }
+
     /// Sends again what a follower lacks, and only that.
     fn repair(&mut self, now: Instant, index: usize, from: Slot, to: Slot, out: &mut Effects) {
         let retransmit = self.config.timing.retransmit;

@@ -120,6 +120,15 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
+    /// Whether a request was applied, and its answer is remembered: it is answered again, and appends nothing.
+    pub(crate) fn is_answered(&self, request: &Request<'_>) -> bool {
+        !self.makes(Mutation::ForgetsSessions)
+            && matches!(
+                self.sessions.look_up(request.client, request.sequence),
+                Known::Answered(_)
+            )
+    }
+
     /// One voter at a time, and every quorum of the old must meet every quorum of the new (Raft thesis §4.1).
     fn accept_members(&self, new: Members, payload: &[u8]) -> Result<(), Refusal> {
         let refuse = |reason| Err(Refusal::Reason(reason));

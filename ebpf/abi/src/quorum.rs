@@ -44,6 +44,13 @@ pub const ENTRY_BYTES_MAX: usize = 1424;
 /// Sessions that [`super::map::SESSIONS`] has room for. A power of two.
 pub const SESSIONS_MAX: u32 = 1024;
 
+/// The most slots behind the next one of which a follower's program keeps an entry: what one word has bits for.
+pub const HELD_SLOTS_MAX: u64 = 63;
+/// Words of a session's ring of bits. A power of two.
+pub const SESSION_WORDS: usize = 8;
+/// The farthest that a late request of a session is behind its newest: the ring, but for the word that may have been cleared.
+pub const SESSION_WINDOW_MAX: u64 = (SESSION_WORDS as u64 - 1) * 64;
+
 /// Where a node or a client is, as two words, so that programs compare and copy words. [`Place::new`] says what is in them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -127,6 +134,15 @@ pub struct Control {
     pub chain_next: Place,
     /// Last follower of a chain: for whom it acknowledges, as bits.
     pub chain_nodes: u64,
+    /// Follower: so far behind the next slot an entry may be and is kept in the ring until what is missing comes, at most
+    /// [`HELD_SLOTS_MAX`]. 0: what comes too early goes up.
+    pub hold_slots: u64,
+    /// Follower: which entries are kept so: bit `n` is the one in slot `next + n`. Bit 0 is never set.
+    pub held: u64,
+    /// Leader: so far behind its session's newest request a late one may be and still gets a slot, at most
+    /// [`SESSION_WINDOW_MAX`], and not more than the number of answers that the replica remembers of a session. With 1 there
+    /// are no late ones.
+    pub session_window: u64,
 }
 
 /// An entry in the ring, at `slot % RING_SLOTS`.
@@ -156,13 +172,39 @@ pub struct Entry {
 }
 
 /// A client session, at `id % sessions max`.
+///
+/// Which of its requests have a slot stands in a ring of bits, as receivers of IPsec keep it against replays (RFC 6479): a
+/// request that is newer than all before moves the ring on, and clears a word of it when it comes to that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Session {
     /// Its number; 0 for none.
     pub id: u64,
-    /// The newest request of it that has a slot. Older ones, and repeated ones, go up.
+    /// The newest request of it that has a slot.
     pub sequence: u64,
+    /// Of older ones than this the program knows nothing: they go up. Those from here on that have a slot have it from the
+    /// program, under this grant.
+    pub floor: u64,
+    /// The request that the program gave a slot to last, under this grant.
+    pub last: u64,
+    /// Behind that slot, and so behind those of all others that it gave; 0 for none.
+    pub end: u64,
+    /// Bit `sequence % 64` of word `sequence / 64 % 8`: it has a slot.
+    pub given: [u64; SESSION_WORDS],
+}
+
+impl Session {
+    /// A session of which only the newest request that has a slot is known: at the beginning of a grant.
+    pub const fn new(id: u64, sequence: u64) -> Session {
+        Session {
+            id,
+            sequence,
+            floor: sequence.saturating_add(1),
+            last: 0,
+            end: 0,
+            given: [0; SESSION_WORDS],
+        }
+    }
 }
 
 /// What a program of the quorum counts: an index into [`super::map::QUORUM_COUNTS`], an array per CPU.
@@ -185,11 +227,11 @@ pub enum Count {
     Busy = 6,
     /// Passed up: another term.
     OtherTerm = 7,
-    /// Passed up: an entry behind the next one.
+    /// Passed up: an entry behind the next one, too far to be kept; or the wish of a follower for one that is not in the ring.
     Gap = 8,
     /// Passed up: the replica does not drain the ring, or too much is in flight.
     Full = 9,
-    /// Passed up: no session of ours, or not a newer request of it.
+    /// Passed up: no session of ours, or a request of which it is not known here whether it has a slot, or where.
     OtherSession = 10,
     /// Passed up: a command that the program does not take, or one that is not well formed.
     OtherCommand = 11,
@@ -203,11 +245,17 @@ pub enum Count {
     Impossible = 15,
     /// Passed up after it was appended, or counted: the replica's disk must have it first.
     WaitsForDisk = 16,
+    /// Follower: an entry that came too early was kept until what is missing comes.
+    Held = 17,
+    /// Leader: an entry went out once more, because a follower asked for it, or the client that waits for it.
+    SentAgain = 18,
+    /// Leader: a request that came once more was answered once more.
+    AnsweredAgain = 19,
 }
 
 impl Count {
     /// All of them, in the order of the map.
-    pub const ALL: [Count; 17] = [
+    pub const ALL: [Count; 20] = [
         Count::Appended,
         Count::AppendedAgain,
         Count::Counted,
@@ -225,6 +273,9 @@ impl Count {
         Count::Stranger,
         Count::Impossible,
         Count::WaitsForDisk,
+        Count::Held,
+        Count::SentAgain,
+        Count::AnsweredAgain,
     ];
 
     /// A name for records and reports.
@@ -247,12 +298,16 @@ impl Count {
             Count::Stranger => "stranger",
             Count::Impossible => "impossible",
             Count::WaitsForDisk => "waits_for_disk",
+            Count::Held => "held",
+            Count::SentAgain => "sent_again",
+            Count::AnsweredAgain => "answered_again",
         }
     }
 }
 
 const _: () = assert!(RING_SLOTS.is_power_of_two() && SESSIONS_MAX.is_power_of_two());
 const _: () = assert!(ENTRY_BYTES_MAX.is_multiple_of(8) && size_of::<Entry>().is_multiple_of(8));
+const _: () = assert!(SESSION_WORDS.is_power_of_two() && HELD_SLOTS_MAX < 64);
 const _: () = assert!(size_of::<Place>() == 16 && size_of::<Control>().is_multiple_of(8));
 
 #[cfg(test)]

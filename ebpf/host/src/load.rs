@@ -125,8 +125,8 @@ fn map_memory_bytes(map: &aya::maps::Map) -> io::Result<u64> {
     Ok(memory.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or_default())
 }
 
-/// By how much a program may lengthen a frame: an acknowledgement that becomes an answer.
-const GROWTH_BYTES_MAX: usize = 64;
+/// By how much a program may lengthen a frame: an acknowledgement that becomes the longest entry.
+const GROWTH_BYTES_MAX: usize = ebpf_abi::quorum::ENTRY_BYTES_MAX;
 
 impl Loaded {
     /// Tells `program` its settings and loads the one function of it that they ask for: what accepts several buffers is

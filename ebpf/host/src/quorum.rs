@@ -10,7 +10,9 @@ use std::{
 
 use aya::maps::{Map, PerCpuArray};
 use dataplane_wire::ethernet::Mac;
-pub use ebpf_abi::quorum::{Count, ENTRY_BYTES_MAX, NODES_MAX, RING_SLOTS, Session};
+pub use ebpf_abi::quorum::{
+    Count, ENTRY_BYTES_MAX, HELD_SLOTS_MAX, NODES_MAX, RING_SLOTS, SESSION_WINDOW_MAX, Session,
+};
 use ebpf_abi::{
     Program, map,
     quorum::{Control, Entry, Place, SESSIONS_MAX, grant},
@@ -20,7 +22,7 @@ use crate::{HostError, Loaded, error::io_error, sys::SharedWords};
 
 const WORD_BYTES: usize = size_of::<u64>();
 const ENTRY_WORDS: usize = size_of::<Entry>() / WORD_BYTES;
-const SESSION_WORDS: usize = size_of::<Session>() / WORD_BYTES;
+const WORDS_OF_SESSION: usize = size_of::<Session>() / WORD_BYTES;
 
 /// How often a busy grant is asked for again before whoever holds it is given the CPU.
 const SPINS_MAX: usize = 1 << 10;
@@ -58,6 +60,11 @@ pub struct Grant {
     pub places: [Option<(SocketAddrV4, Mac)>; NODES_MAX],
     /// Leader: what reaches every follower.
     pub group: Option<(SocketAddrV4, Mac)>,
+    /// Follower: see [`Control::hold_slots`]; what is more than [`HELD_SLOTS_MAX`] is not. A program that waits for a disk holds
+    /// nothing: its replica must see every entry.
+    pub hold_slots: u64,
+    /// Leader: see [`Control::session_window`]; what is more than [`SESSION_WINDOW_MAX`] is not.
+    pub session_window: u64,
 }
 
 /// How entries visit the followers one after another in one frame, where the network carries no frame to all of them. Nothing is
@@ -125,7 +132,7 @@ impl Loaded {
     pub fn share(&mut self) -> Result<Shared, HostError> {
         let program = self.program();
         let sessions = match program {
-            Program::QuorumLeader => Some(self.words(map::SESSIONS, SESSIONS_MAX as usize * SESSION_WORDS)?),
+            Program::QuorumLeader => Some(self.words(map::SESSIONS, SESSIONS_MAX as usize * WORDS_OF_SESSION)?),
             _ => None,
         };
         let control = self.words(map::CONTROL, size_of::<Control>() / WORD_BYTES)?;
@@ -181,6 +188,13 @@ impl Shared {
             put_place(&self.control[word!(Control, places) + 2 * node..], given.places[node]);
         }
         put_place(&self.control[word!(Control, group)..], given.group);
+        let hold_slots = if given.waits_for_disk { 0 } else { given.hold_slots };
+        set(word!(Control, hold_slots), hold_slots.min(HELD_SLOTS_MAX));
+        set(word!(Control, held), 0);
+        set(
+            word!(Control, session_window),
+            given.session_window.min(SESSION_WINDOW_MAX),
+        );
         // What is in the ring was drained when the last grant was taken back; what comes begins here.
         set(word!(Control, drained_end), given.next);
         // Old frames are told by their term, and a program that still held the first generation's word would have held it for
@@ -325,9 +339,21 @@ impl Shared {
         let words = self.sessions.as_ref().expect("only a leader's program knows sessions");
         assert!(sessions.len() <= SESSIONS_MAX as usize, "{} sessions", sessions.len());
         for place in 0..SESSIONS_MAX as usize {
+            let words = &words[place * WORDS_OF_SESSION..][..WORDS_OF_SESSION];
+            let set = |word: usize, value: u64| words[word].store(value, Ordering::Relaxed);
             let session = sessions.get(place).copied().unwrap_or_default();
-            words[place * SESSION_WORDS].store(session.id, Ordering::Relaxed);
-            words[place * SESSION_WORDS + 1].store(session.sequence, Ordering::Relaxed);
+            set(word!(Session, id), session.id);
+            if session.id == 0 {
+                // Nobody looks at the rest.
+                continue;
+            }
+            set(word!(Session, sequence), session.sequence);
+            set(word!(Session, floor), session.floor);
+            set(word!(Session, last), session.last);
+            set(word!(Session, end), session.end);
+            for (index, given) in session.given.into_iter().enumerate() {
+                set(word!(Session, given) + index, given);
+            }
         }
     }
 

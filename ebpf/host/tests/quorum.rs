@@ -20,7 +20,7 @@ use dataplane_wire::{
 };
 use ebpf_host::{
     Loaded, Program, Settings, TestRun, Verdict, kinds,
-    quorum::{Chain, Grant, Kept, Shared},
+    quorum::{Chain, Grant, HELD_SLOTS_MAX, Kept, Shared},
 };
 use support::load;
 
@@ -80,6 +80,8 @@ fn grant(node: u32, next: u64) -> Grant {
         acked_end: [next; NODES_MAX],
         places,
         group: Some(GROUP),
+        hold_slots: HELD_SLOTS_MAX,
+        session_window: 1024,
     }
 }
 
@@ -100,10 +102,7 @@ impl Member {
         let mut shared = loaded.share().expect("it has just been loaded");
         if node == 0 {
             let mut sessions = [Session::default(); 6];
-            sessions[5] = Session {
-                id: SESSION,
-                sequence: 0,
-            };
+            sessions[5] = Session::new(SESSION, 0);
             shared.set_sessions(&sessions);
         }
         Some(Member { node, loaded, shared })
@@ -272,6 +271,10 @@ fn what_a_follower_may_not_take_goes_up() {
     };
     let first = leader.run(&put(1, b"first")).data;
     let second = leader.run(&put(2, b"second")).data;
+    one.shared.grant(&Grant {
+        hold_slots: 0,
+        ..grant(1, 7)
+    });
     one.passes(&second, Count::Gap);
     assert_eq!(one.run(&first).verdict, Verdict::Tx);
     // Again: acknowledged up to where we are, and kept once.
@@ -337,9 +340,16 @@ fn what_a_leader_may_not_take_goes_up() {
     leader.passes(&delete, Count::OtherCommand);
     let sent = leader.run(&put(5, b"v"));
     assert_eq!(sent.verdict, Verdict::Tx);
-    for sequence in [5, 4] {
-        leader.passes(&put(sequence, b"v"), Count::OtherSession);
-    }
+    // Of another length it is no repetition, and what is older than the window is the replica's.
+    leader.passes(&put(5, b"longer"), Count::OtherSession);
+    let narrow = Grant {
+        session_window: 1,
+        ..grant(0, 7)
+    };
+    leader.shared.grant(&narrow);
+    let sent = leader.run(&put(5 + 1, b"v"));
+    assert_eq!(sent.verdict, Verdict::Tx);
+    leader.passes(&put(5, b"v"), Count::OtherSession);
     let acked = one.run(&sent.data);
     let (_, ack) = unwrapped(&acked.data);
     leader.passes(&wrapped(at(7), node_at(0), ack), Count::Stranger);
@@ -357,7 +367,7 @@ fn what_a_leader_may_not_take_goes_up() {
     assert_eq!(leader.run(&of(3, 7)).verdict, Verdict::Drop, "nothing new");
 
     // Two at once need two answers, which one frame cannot carry.
-    let other = leader.run(&put(6, b"v"));
+    let other = leader.run(&put(7, b"v"));
     assert_eq!(two.run(&sent.data).verdict, Verdict::Tx);
     let both = two.run(&other.data);
     leader.passes(&both.data, Count::CommittedUp);
@@ -368,11 +378,132 @@ fn what_a_leader_may_not_take_goes_up() {
     let mut few = grant(0, 9);
     few.in_flight_slots = 1;
     leader.shared.grant(&few);
-    assert_eq!(leader.run(&put(7, b"v")).verdict, Verdict::Tx);
-    leader.passes(&put(8, b"v"), Count::Full);
+    assert_eq!(leader.run(&put(8, b"v")).verdict, Verdict::Tx);
+    leader.passes(&put(9, b"v"), Count::Full);
     leader.shared.revoke();
-    leader.passes(&put(8, b"v"), Count::Off);
+    leader.passes(&put(9, b"v"), Count::Off);
     leader.passes(&acked.data, Count::Off);
+}
+
+/// What `ran` has sent, as an append: its slot and its payload.
+#[track_caller]
+fn appended(ran: &TestRun) -> (u64, Vec<u8>) {
+    assert_eq!(ran.verdict, Verdict::Tx);
+    let parsed = frame::parse(unwrapped(&ran.data).1).expect("a frame");
+    assert_eq!(parsed.header.kind, Kind::Append);
+    (parsed.header.slot, parsed.payload.to_vec())
+}
+
+#[test]
+fn what_comes_too_early_is_held_and_what_is_missing_is_sent_again_out_of_the_ring() {
+    let Some([mut leader, mut one, mut two]) = cluster("held") else {
+        return;
+    };
+    // Lengths that end in each part of a word; the later ones are the longer ones, and the first is sent again in the place of
+    // an acknowledgement that is shorter.
+    let values: Vec<Vec<u8>> = (0..6u8).map(|index| vec![index; 20 + 3 * usize::from(index)]).collect();
+    let asked: Vec<Vec<u8>> = (1..)
+        .zip(&values)
+        .map(|(sequence, value)| put(sequence, value))
+        .collect();
+    let payload_of = |index: usize| {
+        frame::parse(unwrapped(&asked[index]).1)
+            .expect("a frame")
+            .payload
+            .to_vec()
+    };
+    let sent: Vec<TestRun> = asked.iter().map(|bytes| leader.run(bytes)).collect();
+    // The first is lost. Of those behind it the first, the second and the fourth ask for it.
+    let asks: Vec<TestRun> = sent[1..5].iter().map(|sent| one.run(&sent.data)).collect();
+    let verdicts: Vec<Verdict> = asks.iter().map(|ran| ran.verdict.clone()).collect();
+    assert_eq!(verdicts, [Verdict::Tx, Verdict::Tx, Verdict::Drop, Verdict::Tx]);
+    assert_eq!(acked(&asks[0].data), (7, ack::ASKS));
+    assert_eq!(
+        one.shared.seen().next,
+        7,
+        "nothing is acknowledged that has a gap before it"
+    );
+    let again = leader.run(&asks[0].data);
+    assert_eq!(appended(&again), (7, payload_of(0)));
+    assert_eq!(
+        unwrapped(&again.data).0.dst_mac,
+        node_at(1).1,
+        "to who asked, and nobody else"
+    );
+    let whole = one.run(&again.data);
+    assert_eq!(acked(&whole.data), (12, 0), "with it come all that waited");
+    for (slot, index) in (7..12).zip(0..) {
+        let mut kept = Kept::default();
+        assert!(one.shared.entry(slot, &mut kept));
+        assert_eq!((kept.crc, kept.bytes), (crc32c(&payload_of(index)), payload_of(index)));
+    }
+    // Five at once need five answers, which one frame cannot carry.
+    leader.passes(&whole.data, Count::CommittedUp);
+    assert_eq!(leader.shared.seen().commit_end, 12);
+
+    // Two gaps: what mends the first asks for the second.
+    assert_eq!(acked(&two.run(&sent[0].data).data), (8, 0));
+    assert_eq!(acked(&two.run(&sent[2].data).data), (8, ack::ASKS));
+    let asks = two.run(&sent[4].data);
+    assert_eq!(acked(&asks.data), (8, ack::ASKS));
+    let second = leader.run(&asks.data);
+    assert_eq!(appended(&second), (8, payload_of(1)));
+    let asks = two.run(&second.data);
+    assert_eq!(acked(&asks.data), (10, ack::ASKS));
+    let fourth = leader.run(&asks.data);
+    assert_eq!(appended(&fourth), (10, payload_of(3)));
+    assert_eq!(acked(&two.run(&fourth.data).data), (12, 0));
+
+    // What was held is forgotten with the grant.
+    let last = leader.run(&put(7, b"v"));
+    assert_eq!(acked(&one.run(&last.data).data), (12, ack::ASKS));
+    one.shared.grant(&grant(1, 12));
+    assert_eq!(acked(&one.run(&sent[5].data).data), (13, 0));
+
+    // What the leader's replica appended itself is not in the ring, and its own to send again.
+    leader.shared.grant(&grant(0, 40));
+    leader.shared.appended(41);
+    two.shared.grant(&grant(2, 40));
+    let early = leader.run(&put(8, b"v"));
+    leader.passes(&two.run(&early.data).data, Count::Gap);
+}
+
+#[test]
+fn a_request_that_comes_again_is_sent_or_answered_again_and_a_late_one_gets_a_slot() {
+    let Some([leader, one, _]) = cluster("again") else {
+        return;
+    };
+    // The append was lost: the request itself becomes it again, out of the ring.
+    let first = leader.run(&put(3, b"first"));
+    let again = leader.run(&put(3, b"first"));
+    assert_eq!((appended(&again), &again.data), (appended(&first), &first.data));
+    // What is in the ring counts, and not what a client says now.
+    assert_eq!(leader.run(&put(3, b"other")).data, first.data);
+    let answer = leader.run(&one.run(&again.data).data);
+    assert_eq!(answer.verdict, Verdict::Tx);
+    // The answer was lost.
+    let answered_again = leader.run(&put(3, b"first"));
+    assert_eq!(answered_again.verdict, Verdict::Tx);
+    let (header, bytes) = unwrapped(&answered_again.data);
+    assert_eq!((header.dst_mac, header.dst_port), (CLIENT.1, CLIENT.0.port()));
+    assert_eq!(bytes, unwrapped(&answer.data).1);
+    assert_eq!(answered_again.data.len(), answer.data.len(), "the rest was cut off");
+
+    // One that was lost before it came to the leader, and is late.
+    let late = leader.run(&put(1, b"late"));
+    assert_eq!(appended(&late).0, 8);
+    assert_eq!(leader.run(&put(1, b"late")).data, late.data);
+    // While that is under way, only the replica knows where the other one is.
+    leader.passes(&put(3, b"first"), Count::OtherSession);
+    // Of what was there before the grant it knows more, too.
+    leader.passes(&put(0, b"older"), Count::OtherSession);
+    // Far ahead the window begins anew.
+    assert_eq!(appended(&leader.run(&put(1000, b"v"))).0, 9);
+    leader.passes(&put(959, b"v"), Count::OtherSession);
+    assert_eq!(appended(&leader.run(&put(960, b"v"))).0, 10);
+    assert_eq!(appended(&leader.run(&put(1024, b"v"))).0, 11);
+    assert_eq!(appended(&leader.run(&put(961, b"v"))).0, 12);
+    leader.passes(&put(1000, b"v"), Count::OtherSession);
 }
 
 /// A cluster whose entries go from the leader to node 1, to node 2, and back.
@@ -451,7 +582,7 @@ fn a_chain_is_one_frame_that_every_follower_has_kept() {
 
 #[test]
 fn who_is_left_out_of_a_chain_is_not_acknowledged_for() {
-    let Some([mut leader, one, two]) = chained("left out of a chain") else {
+    let Some([mut leader, mut one, two]) = chained("left out of a chain") else {
         return;
     };
     let sent = leader.run(&put(1, b"value")).data;
@@ -467,8 +598,12 @@ fn who_is_left_out_of_a_chain_is_not_acknowledged_for() {
     assert_eq!(leader.run(&lonely).verdict, Verdict::Tx, "two of three have it");
     assert_eq!(leader.shared.seen().acked_end[..3], [8, 7, 8]);
 
-    // A gap: up it goes, and is the leader's own again.
+    // A gap that is too wide to be held: up it goes, and is the leader's own again.
     let second = leader.run(&put(2, b"value")).data;
+    one.shared.grant(&Grant {
+        hold_slots: 0,
+        ..grant(1, 7)
+    });
     let passed = one.run(&second);
     let (header, up) = unwrapped(&passed.data);
     assert_eq!((passed.verdict, header.src_port), (Verdict::Pass, PORT));

@@ -204,6 +204,44 @@ pub fn copy_payload(ctx: &XdpContext, ours: Ours, len_bytes: usize, entry: *mut 
     Some(!state)
 }
 
+/// Copies an entry's payload to the packet, which is as long as the entry; says no if it is not.
+#[inline(always)]
+pub fn put_payload(ctx: &XdpContext, ours: Ours, len_bytes: usize, entry: *const Entry) -> Option<()> {
+    const WORD_BYTES: usize = 8;
+    // SAFETY: a pointer into the map's value; every read below is inside the array, as in `copy_payload`.
+    let from = unsafe { &raw const (*entry).bytes } as *const u8;
+    let to_at = ours.frame_at + frame::HEADER_BYTES;
+    // SAFETY: a local variable; see `copy_payload`.
+    let len_bytes = unsafe { core::ptr::read_volatile(&raw const len_bytes) };
+    if len_bytes > ENTRY_BYTES_MAX {
+        return None;
+    }
+    for index in 0..ENTRY_BYTES_MAX / WORD_BYTES {
+        if index >= len_bytes / WORD_BYTES {
+            break;
+        }
+        // SAFETY: as above.
+        let word: u64 = unsafe { *(from.add(index * WORD_BYTES) as *const u64) };
+        bytes_at::<WORD_BYTES>(ctx, to_at + index * WORD_BYTES)?.set(0, word);
+    }
+    let done_bytes = len_bytes & (ENTRY_BYTES_MAX.next_power_of_two() - WORD_BYTES);
+    if len_bytes & 4 != 0 {
+        // SAFETY: as above.
+        let half: u32 = unsafe { *(from.add(done_bytes) as *const u32) };
+        bytes_at::<4>(ctx, to_at + done_bytes)?.set(0, half);
+    }
+    let done_bytes = len_bytes & (ENTRY_BYTES_MAX.next_power_of_two() - 4);
+    for index in 0..3 {
+        if index >= len_bytes % 4 {
+            break;
+        }
+        // SAFETY: as above.
+        let byte: u8 = unsafe { *from.add(done_bytes + index) };
+        bytes_at::<1>(ctx, to_at + done_bytes + index)?.set(0, byte);
+    }
+    Some(())
+}
+
 /// Our header's fields.
 #[derive(Clone, Copy)]
 pub struct Head {

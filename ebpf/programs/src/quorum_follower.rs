@@ -4,7 +4,10 @@
 #![no_main]
 
 use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_xdp_adjust_tail, programs::XdpContext};
-use dataplane_wire::frame::{self, Kind};
+use dataplane_wire::{
+    frame::{self, Kind},
+    quorum::ack::ASKS,
+};
 use ebpf_abi::{
     Count as Passed,
     quorum::{Count, NODES_MAX, Place, RING_SLOTS},
@@ -53,6 +56,7 @@ fn take(ctx: &XdpContext, ours: Ours) -> Result<u32, Passed> {
     let (term, drained_end) = (control.term, control.drained_end);
     let (append_end, entry_bytes_max) = (control.append_end, control.entry_bytes_max);
     let waits_for_disk = control.waits_for_disk != 0;
+    let (hold_slots, held) = (control.hold_slots, control.held);
     let link = Link::of(control, hop);
     if !from.is_same(leader_place) {
         return claim.unused(Count::Stranger);
@@ -66,7 +70,7 @@ fn take(ctx: &XdpContext, ours: Ours) -> Result<u32, Passed> {
     if append.term != term {
         return claim.unused(Count::OtherTerm);
     }
-    if append.slot > next {
+    if append.slot > next && append.slot - next > hold_slots {
         return claim.unused(Count::Gap);
     }
     if append.slot < next && waits_for_disk {
@@ -74,55 +78,84 @@ fn take(ctx: &XdpContext, ours: Ours) -> Result<u32, Passed> {
     }
     if append.slot < next {
         claim.give_back(next);
-        go_on(ctx, ours, &from, link, (append, next), len_bytes)?;
+        go_on(ctx, ours, &from, link, (append, next, held), len_bytes)?;
         count(Count::AppendedAgain);
         return Ok(xdp_action::XDP_TX);
     }
     if len_bytes as u64 > entry_bytes_max {
         return claim.unused(Count::Unfit);
     }
-    if next.wrapping_sub(drained_end) >= RING_SLOTS as u64 || next >= append_end {
+    let slot = append.slot;
+    if slot.wrapping_sub(drained_end) >= RING_SLOTS as u64 || slot >= append_end {
         return claim.unused(Count::Full);
     }
-    let Some(entry) = entry_of(next) else {
+    let Some(entry) = entry_of(slot) else {
         return claim.unused(Count::Full);
     };
     if copy_payload(ctx, ours, len_bytes, entry) != Some(append.payload_crc) {
         return claim.unused(Count::Checksum);
     }
-    // SAFETY: the place of the next slot is nobody else's while we hold the claim and it is drained.
+    // SAFETY: the place of a slot behind the end is nobody else's while we hold the claim and it is drained.
     let entry = unsafe { &mut *entry };
     entry.term = term;
     entry.crc = append.payload_crc as u64;
     entry.len_bytes = len_bytes as u64;
-    entry.slot = next;
+    entry.slot = slot;
     let control = claim.control();
-    control.heard_count += 1;
     if append.sent_ns > control.commit_end {
         control.commit_end = append.sent_ns;
     }
-    claim.give_back(next + 1);
+    if slot != next {
+        // Something is missing before it. It counts for nothing until that has come, and is forgotten with the grant.
+        let held_now = held | 1 << ((slot - next) & 63);
+        control.held = held_now;
+        control.heard_count += u64::from(held_now != held);
+        claim.give_back(next);
+        count(Count::Held);
+        // What is asked for can be lost as well, so it is asked for at the first that waits, the second, the fourth …
+        let held_count = held_now.count_ones();
+        if held_count & held_count.wrapping_sub(1) != 0 {
+            return Ok(xdp_action::XDP_DROP);
+        }
+        let ack = Head {
+            kind: Kind::Ack as u8,
+            term,
+            slot: next,
+            sent_ns: ASKS,
+            payload_crc: 0,
+        };
+        acknowledge(ctx, ours, &from, ack, len_bytes)?;
+        return Ok(xdp_action::XDP_TX);
+    }
+    control.heard_count += 1;
+    // With it come all those that waited right behind it: as many as there are ones from bit 1 on.
+    let behind = held >> 1;
+    let run = u64::from((behind & !behind.wrapping_add(1)).count_ones());
+    let held = behind >> (run & 63);
+    control.held = held;
+    let end = next + 1 + run;
+    claim.give_back(end);
     if waits_for_disk {
         return Err(up(Count::WaitsForDisk));
     }
-    go_on(ctx, ours, &from, link, (append, next + 1), len_bytes)?;
+    go_on(ctx, ours, &from, link, (append, end, held), len_bytes)?;
     count(Count::Appended);
     Ok(xdp_action::XDP_TX)
 }
 
 /// Hands the append on to the next in the chain, or turns it into an acknowledgement: by the last of a chain, of this entry
-/// for all of it; else of everything before our own `end`.
+/// for all of it; else of everything before our own `end`, which asks for the entry there if some behind it are held.
 #[inline(always)]
 fn go_on(
     ctx: &XdpContext,
     ours: Ours,
     leader: &Place,
     link: Option<Link>,
-    (append, end): (Head, u64),
+    (append, end, held): (Head, u64, u64),
     len_bytes: usize,
 ) -> Result<(), Passed> {
     let (end, nodes) = match link {
-        None => (end, 0),
+        None => (end, u64::from(held != 0) << ASKS.trailing_zeros()),
         Some(link) => match link.last() {
             None => return chain::hand_on(ctx, ours, &link).ok_or(Passed::Length),
             // Others may be behind us.

@@ -1,6 +1,6 @@
 //! `quorum_leader`: gives a client's request the next slot and sends it to the followers, counts their acknowledgements, and
 //! turns the one that completes a quorum into the client's answer (all by XDP_TX). It does what `dataplane_quorum`'s
-//! `FastLeader` says, and passes everything else up.
+//! `FastLeader` says, sends an entry again out of the ring where it was lost, and passes everything else up.
 #![no_std]
 #![no_main]
 
@@ -11,15 +11,19 @@ use aya_ebpf::{
 use dataplane_wire::{
     checksum::{crc32c_half, crc32c_word},
     frame::{self, Kind},
-    quorum::{VALUE_BYTES_MAX, reply, request},
+    quorum::{VALUE_BYTES_MAX, ack::ASKS, reply, request},
 };
 use ebpf_abi::{
     Count as Passed,
-    quorum::{Control, Count, NODES_MAX, Place, RING_SLOTS, SESSIONS_MAX, Session},
+    quorum::{
+        Control, Count, ENTRY_BYTES_MAX, NODES_MAX, Place, RING_SLOTS, SESSION_WORDS, SESSIONS_MAX, Session,
+    },
 };
 use ebpf_programs::{
     Act, Ours, bytes_at, chain,
-    quorum::{Claim, Head, address, copy_payload, count, entry_of, head, payload_bytes, source, up, write_head},
+    quorum::{
+        Claim, Head, address, copy_payload, count, entry_of, head, payload_bytes, put_payload, source, up, write_head,
+    },
 };
 
 /// See [`ebpf_abi::map::SESSIONS`].
@@ -39,19 +43,91 @@ impl<const FRAGS: bool> Act for Leader<FRAGS> {
     fn act(ctx: &XdpContext, ours: Ours) -> Result<u32, Passed> {
         let len_bytes = payload_bytes(ours)?;
         let came = head(ctx, ours)?;
-        if came.kind == Kind::Ack as u8 && len_bytes == 0 {
-            return acknowledged(ctx, ours, came);
+        let then = if came.kind == Kind::Ack as u8 && len_bytes == 0 {
+            acknowledged(ctx, ours, came)?
+        } else if came.kind == Kind::QuorumRequest as u8 {
+            asked(ctx, ours, came, len_bytes)?
+        } else {
+            return Err(Passed::OtherKind);
+        };
+        match then {
+            Then::Done(action) => Ok(action),
+            Then::Again(again) => send_again(ctx, ours, again, len_bytes),
         }
-        if came.kind == Kind::QuorumRequest as u8 {
-            return asked(ctx, ours, came, len_bytes);
-        }
-        Err(Passed::OtherKind)
     }
+}
+
+/// What becomes of a frame that does not go up.
+enum Then {
+    /// That.
+    Done(u32),
+    /// An entry leaves in it once more. Both kinds of frames come to that, and the verifier is to walk it once.
+    Again(Again),
+}
+
+/// An entry that is sent again.
+struct Again {
+    claim: Claim,
+    slot: u64,
+    to: Place,
+    /// To all followers, as the first time.
+    to_group: bool,
+    /// If it cannot be done.
+    why_not: Count,
+}
+
+/// Turns the frame, whose payload is `len_bytes` long now, into an append of an entry that is in the ring.
+#[inline(always)]
+fn send_again(ctx: &XdpContext, ours: Ours, again: Again, len_bytes: usize) -> Result<u32, Passed> {
+    let Again {
+        mut claim,
+        slot,
+        to,
+        to_group,
+        why_not,
+    } = again;
+    let next = claim.next();
+    let control = claim.control();
+    let (term, commit_end, is_chain) = (control.term, control.commit_end, control.chain_hop != 0);
+    let Some(entry) = entry_of(slot) else {
+        return claim.unused(why_not);
+    };
+    // SAFETY: whoever holds the claim is alone with the ring's entries, but for the replica, which reads them.
+    let found = unsafe { &*entry };
+    let (entry_bytes, payload_crc) = (found.len_bytes as usize, found.crc as u32);
+    // What the replica appended itself is not in the ring.
+    if slot >= next || found.slot != slot || found.term != term || entry_bytes > ENTRY_BYTES_MAX {
+        return claim.unused(why_not);
+    }
+    if len_bytes != entry_bytes {
+        // An acknowledgement has no payload, and there is room behind it as a rule: a follower has cut it out of an append.
+        // SAFETY: the context is the kernel's own; references into the packet are made anew afterwards.
+        if len_bytes != 0 || unsafe { bpf_xdp_adjust_tail(ctx.ctx, entry_bytes as i32) } != 0 {
+            return claim.unused(why_not);
+        }
+    }
+    let is_whole = put_payload(ctx, ours, entry_bytes, entry);
+    claim.give_back(next);
+    is_whole.ok_or(Passed::Length)?;
+    let append = Head {
+        kind: Kind::Append as u8,
+        term,
+        slot,
+        sent_ns: commit_end,
+        payload_crc,
+    };
+    write_head(ctx, ours, append, entry_bytes).ok_or(Passed::Length)?;
+    address(ctx, ours, &to, frame::HEADER_BYTES + entry_bytes).ok_or(Passed::Length)?;
+    if to_group && is_chain {
+        chain::set_hop(ctx, ours, 1).ok_or(Passed::Length)?;
+    }
+    count(Count::SentAgain);
+    Ok(xdp_action::XDP_TX)
 }
 
 /// A client's request. A put is all that is taken: its answer depends on nothing but its place in the log.
 #[inline(always)]
-fn asked(ctx: &XdpContext, ours: Ours, came: Head, len_bytes: usize) -> Result<u32, Passed> {
+fn asked(ctx: &XdpContext, ours: Ours, came: Head, len_bytes: usize) -> Result<Then, Passed> {
     let fixed = bytes_at::<{ request::HEADER_BYTES }>(ctx, ours.frame_at + frame::HEADER_BYTES)
         .ok_or_else(|| up(Count::Unfit))?;
     let client = u64::from_be(fixed.get(request::field::CLIENT.start));
@@ -78,13 +154,53 @@ fn asked(ctx: &XdpContext, ours: Ours, came: Head, len_bytes: usize) -> Result<u
     let mut claim = Claim::take().map_err(up)?;
     // SAFETY: sessions are written under the claim only, and by the replica while there is no grant.
     let session = unsafe { &mut *session };
-    // Only what is newer than everything before: the same number again, or a late one, may have been answered otherwise.
-    if client == 0 || session.id != client || session.sequence >= sequence {
+    if client == 0 || session.id != client {
         return claim.unused(Count::OtherSession);
     }
     let next = claim.next();
     let control = claim.control();
     let (term, commit_end, group) = (control.term, control.commit_end, control.group);
+    let newest = session.sequence;
+    let is_newer = sequence > newest;
+    let word = (sequence / 64) as usize % SESSION_WORDS;
+    let bit = 1 << (sequence % 64);
+    if !is_newer {
+        // Of what came before the grant, or is too far behind, only the replica knows what became of it.
+        if sequence < session.floor || newest - sequence >= control.session_window {
+            return claim.unused(Count::OtherSession);
+        }
+        if session.given[word] & bit != 0 {
+            let (last, end) = (session.last, session.end);
+            if end <= commit_end {
+                // All that the session has a slot for is committed. Its answer was lost.
+                claim.give_back(next);
+                let of = Answer {
+                    term,
+                    client,
+                    sequence,
+                    sent_ns: came.sent_ns,
+                };
+                let then = answer(ctx, ours, of, &from)?;
+                let behind_bytes = len_bytes - reply::HEADER_BYTES;
+                // A packet cannot always be cut, and what is behind the datagram's end is nobody's.
+                // SAFETY: the context is the kernel's own; no reference into the packet is used afterwards.
+                let _ = unsafe { bpf_xdp_adjust_tail(ctx.ctx, -(behind_bytes as i32)) };
+                count(Count::AnsweredAgain);
+                return Ok(then);
+            }
+            if sequence != last {
+                return claim.unused(Count::OtherSession);
+            }
+            // It is under way, and perhaps was lost there.
+            return Ok(Then::Again(Again {
+                claim,
+                slot: end - 1,
+                to: group,
+                to_group: true,
+                why_not: Count::OtherSession,
+            }));
+        }
+    }
     if len_bytes as u64 > control.entry_bytes_max {
         return claim.unused(Count::Unfit);
     }
@@ -111,7 +227,18 @@ fn asked(ctx: &XdpContext, ours: Ours, came: Head, len_bytes: usize) -> Result<u
     entry.from = from;
     entry.answered = 0;
     entry.slot = next;
-    session.sequence = sequence;
+    // The ring of bits moves on with the newest: by a word, which is cleared, or to a new beginning.
+    let words_count = if is_newer { sequence / 64 - newest / 64 } else { 0 };
+    let before = if words_count == 0 { session.given[word] } else { 0 };
+    session.given[word] = before | bit;
+    if words_count > 1 {
+        session.floor = sequence & !63;
+    }
+    if is_newer {
+        session.sequence = sequence;
+    }
+    session.last = sequence;
+    session.end = next + 1;
     let control = claim.control();
     let is_chain = control.chain_hop != 0;
     let node = control.node as usize % NODES_MAX;
@@ -133,12 +260,36 @@ fn asked(ctx: &XdpContext, ours: Ours, came: Head, len_bytes: usize) -> Result<u
         chain::set_hop(ctx, ours, 1).ok_or(Passed::Length)?;
     }
     count(Count::Appended);
-    Ok(xdp_action::XDP_TX)
+    Ok(Then::Done(xdp_action::XDP_TX))
+}
+
+/// Turns the frame into the answer to a put, after which there is nothing of its payload.
+#[inline(always)]
+fn answer(ctx: &XdpContext, ours: Ours, of: Answer, to: &Place) -> Result<Then, Passed> {
+    let payload_crc = write_reply(ctx, ours, of.client, of.sequence).ok_or(Passed::Length)?;
+    let answer = Head {
+        kind: Kind::QuorumReply as u8,
+        term: of.term,
+        slot: of.sequence,
+        sent_ns: of.sent_ns,
+        payload_crc,
+    };
+    write_head(ctx, ours, answer, reply::HEADER_BYTES).ok_or(Passed::Length)?;
+    address(ctx, ours, to, frame::HEADER_BYTES + reply::HEADER_BYTES).ok_or(Passed::Length)?;
+    Ok(Then::Done(xdp_action::XDP_TX))
+}
+
+/// Which put is answered.
+struct Answer {
+    term: u64,
+    client: u64,
+    sequence: u64,
+    sent_ns: u64,
 }
 
 /// A follower's acknowledgement.
 #[inline(always)]
-fn acknowledged(ctx: &XdpContext, ours: Ours, ack: Head) -> Result<u32, Passed> {
+fn acknowledged(ctx: &XdpContext, ours: Ours, ack: Head) -> Result<Then, Passed> {
     let from = source(ctx, ours)?;
     let mut claim = Claim::take().map_err(up)?;
     let next = claim.next();
@@ -162,21 +313,25 @@ fn acknowledged(ctx: &XdpContext, ours: Ours, ack: Head) -> Result<u32, Passed> 
             heard(control, (ack.sent_ns & others) | (1 << node), ack.slot)
         }
     };
-    if !is_news {
-        claim.give_back(next);
-        count(Count::Counted);
-        return Ok(xdp_action::XDP_DROP);
-    }
-    let end = quorum_end(control, before);
+    let end = if is_news { quorum_end(control, before) } else { before };
     if end <= before || end <= control.term_begin {
+        if ack.sent_ns & ASKS != 0 && ack.slot < next {
+            return Ok(Then::Again(Again {
+                claim,
+                slot: ack.slot,
+                to: from,
+                to_group: false,
+                why_not: Count::Gap,
+            }));
+        }
         // With its own disk's word the replica may have a quorum.
-        let waits_for_disk = control.waits_for_disk != 0;
+        let waits_for_disk = is_news && control.waits_for_disk != 0;
         claim.give_back(next);
         if waits_for_disk {
             return Err(up(Count::WaitsForDisk));
         }
         count(Count::Counted);
-        return Ok(xdp_action::XDP_DROP);
+        return Ok(Then::Done(xdp_action::XDP_DROP));
     }
     control.commit_end = end;
     let term = control.term;
@@ -200,18 +355,15 @@ fn acknowledged(ctx: &XdpContext, ours: Ours, ack: Head) -> Result<u32, Passed> 
         entry.answered = 0;
         return Err(up(Count::CommittedUp));
     }
-    let payload_crc = write_reply(ctx, ours, client, sequence).ok_or(Passed::Length)?;
-    let answer = Head {
-        kind: Kind::QuorumReply as u8,
+    let of = Answer {
         term,
-        slot: sequence,
+        client,
+        sequence,
         sent_ns,
-        payload_crc,
     };
-    write_head(ctx, ours, answer, reply::HEADER_BYTES).ok_or(Passed::Length)?;
-    address(ctx, ours, &to, frame::HEADER_BYTES + reply::HEADER_BYTES).ok_or(Passed::Length)?;
+    let then = answer(ctx, ours, of, &to)?;
     count(Count::Answered);
-    Ok(xdp_action::XDP_TX)
+    Ok(then)
 }
 
 /// Writes "done" behind our header; says its CRC-32C.
@@ -232,6 +384,7 @@ const _: () = assert!(
         && reply::field::SEQUENCE.start == 8
         && reply::field::OUTCOME.start == 16
         && reply::HEADER_BYTES == 20
+        && reply::HEADER_BYTES <= request::HEADER_BYTES
 );
 
 // What is below has no branch for each node: the verifier would follow all their combinations. Slots and places are far below

@@ -1,18 +1,24 @@
 //! The programs `quorum_leader` and `quorum_follower` as ordinary code: the same rules in the same order, on our frames
 //! alone, without Ethernet, IP and UDP around them. `tests` beside it runs both on the same frames and compares.
 
-use std::{collections::HashMap, net::SocketAddrV4};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::SocketAddrV4,
+};
 
 use dataplane_wire::{
     checksum::crc32c,
     frame::{self, Header, Kind},
     quorum::{
         VALUE_BYTES_MAX,
+        ack::ASKS,
         reply::{self, Outcome, Reply},
         request,
     },
 };
-use ebpf_host::quorum::{Count, ENTRY_BYTES_MAX, Grant, Kept, NODES_MAX, RING_SLOTS, Seen, Session};
+use ebpf_host::quorum::{
+    Count, ENTRY_BYTES_MAX, Grant, HELD_SLOTS_MAX, Kept, NODES_MAX, RING_SLOTS, SESSION_WINDOW_MAX, Seen, Session,
+};
 
 use super::{Flaw, Program, Ran};
 
@@ -25,6 +31,8 @@ pub struct Model {
     generations: [u16; 2],
     parts: [Part; 2],
     sessions: Vec<Session>,
+    /// By place: the requests of a session that have a slot by this grant.
+    slots_of: Vec<BTreeSet<u64>>,
     session_count: u32,
     /// Whether the leader's takes requests.
     appends: bool,
@@ -42,6 +50,8 @@ struct Part {
     heard: u64,
     acked: [u64; NODES_MAX],
     ring: HashMap<u32, Entry>,
+    /// Slots whose entries came too early.
+    held: BTreeSet<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -78,6 +88,8 @@ pub(super) const NO_GRANT: Grant = Grant {
     acked_end: [0; NODES_MAX],
     places: [None; NODES_MAX],
     group: None,
+    hold_slots: 0,
+    session_window: 0,
 };
 
 impl Model {
@@ -89,6 +101,7 @@ impl Model {
             heard: 0,
             acked: [0; NODES_MAX],
             ring: HashMap::new(),
+            held: BTreeSet::new(),
         };
         Model {
             is_leader: false,
@@ -96,6 +109,7 @@ impl Model {
             generations: [0; 2],
             parts: [part(), part()],
             sessions: Vec::new(),
+            slots_of: Vec::new(),
             session_count,
             appends: true,
             counts: [[0; Count::ALL.len()]; 2],
@@ -174,9 +188,16 @@ impl Model {
         };
         let place = (client % u64::from(self.session_count)) as usize;
         let session = self.sessions.get(place).copied().unwrap_or_default();
-        let is_newer = client != 0 && session.id == client && session.sequence < sequence;
+        let is_ours = client != 0 && session.id == client;
+        let is_newer = is_ours && session.sequence < sequence;
         if !is_newer && !self.makes(Flaw::NoSessions) {
-            return self.up(Count::OtherSession);
+            let window = self.part().given.session_window.min(SESSION_WINDOW_MAX);
+            if !is_ours || sequence < session.floor || session.sequence - sequence >= window {
+                return self.up(Count::OtherSession);
+            }
+            if self.slots_of[place].contains(&sequence) {
+                return self.asked_again(from, head, &session, sequence);
+            }
         }
         let part = self.part();
         if head.payload.len() as u64 > part.given.entry_bytes_max {
@@ -197,8 +218,14 @@ impl Model {
             part.given.acked_end[part.given.node as usize % NODES_MAX] = next + 1;
         }
         let group = part.given.group.map_or(UNKNOWN, |(address, _)| address);
-        if let Some(session) = self.sessions.get_mut(place) {
-            session.sequence = sequence;
+        if let (Some(session), Some(slots_of)) = (self.sessions.get_mut(place), self.slots_of.get_mut(place)) {
+            // Two words on in the ring of bits, what is between is not known any more.
+            if sequence > session.sequence && sequence / 64 > session.sequence / 64 + 1 {
+                session.floor = sequence / 64 * 64;
+            }
+            session.sequence = session.sequence.max(sequence);
+            (session.last, session.end) = (sequence, next + 1);
+            slots_of.insert(sequence);
         }
         self.give_back(next + 1);
         self.counts[usize::from(self.is_leader)][Count::Appended as usize] += 1;
@@ -209,6 +236,43 @@ impl Model {
             sent_ns: commit_end,
         };
         Ran::Sent(group, framed(&header, head.payload))
+    }
+
+    /// A put that has a slot already.
+    fn asked_again(&mut self, from: SocketAddrV4, head: &Head<'_>, session: &Session, sequence: u64) -> Ran {
+        let given = &self.part().given;
+        if session.end <= given.commit_end {
+            let (client, term) = (session.id, given.term);
+            self.counts[usize::from(self.is_leader)][Count::AnsweredAgain as usize] += 1;
+            return Ran::Sent(from, answer(term, client, sequence, head.sent_ns));
+        }
+        let group = given.group.map_or(UNKNOWN, |(address, _)| address);
+        match sequence == session.last {
+            true => self.send_again(session.end - 1, group, head.payload.len(), Count::OtherSession),
+            false => self.up(Count::OtherSession),
+        }
+    }
+
+    /// Sends an entry of the ring, in a frame whose payload is `len_bytes` long: nothing, or as long as the entry.
+    fn send_again(&mut self, slot: u64, to: SocketAddrV4, len_bytes: usize, why_not: Count) -> Ran {
+        let next = self.claim().expect("it was there a moment ago");
+        let part = self.part();
+        let (term, commit_end) = (part.given.term, part.given.commit_end);
+        let found = part
+            .ring
+            .get(&place_of(slot))
+            .filter(|entry| slot < next && entry.slot == slot && entry.kept.term == term)
+            .filter(|entry| len_bytes == 0 || len_bytes == entry.kept.bytes.len());
+        let Some(entry) = found else { return self.up(why_not) };
+        let header = Header {
+            kind: Kind::Append,
+            term,
+            slot,
+            sent_ns: commit_end,
+        };
+        let frame = framed(&header, &entry.kept.bytes);
+        self.counts[usize::from(self.is_leader)][Count::SentAgain as usize] += 1;
+        Ran::Sent(to, frame)
     }
 
     fn acknowledged(&mut self, from: SocketAddrV4, ack: &Head<'_>) -> Ran {
@@ -235,14 +299,15 @@ impl Model {
             let mut others = (0..NODES_MAX).filter(is_voter);
             node = others.find(|&other| given.acked_end[other] < ack.slot).unwrap_or(node);
         }
-        if ack.slot <= given.acked_end[node] {
-            self.counts[usize::from(self.is_leader)][Count::Counted as usize] += 1;
-            return Ran::Dropped;
-        }
-        given.acked_end[node] = ack.slot;
-        let end = given.quorum_end();
+        let is_news = ack.slot > given.acked_end[node];
+        given.acked_end[node] = given.acked_end[node].max(ack.slot);
+        let end = if is_news { given.quorum_end() } else { before };
         if end <= before || end <= given.term_begin {
-            if given.waits_for_disk {
+            let waits_for_disk = is_news && given.waits_for_disk;
+            if ack.sent_ns & ASKS != 0 && ack.slot < next {
+                return self.send_again(ack.slot, from, 0, Count::Gap);
+            }
+            if waits_for_disk {
                 return self.up(Count::WaitsForDisk);
             }
             self.counts[usize::from(self.is_leader)][Count::Counted as usize] += 1;
@@ -259,21 +324,9 @@ impl Model {
         };
         entry.kept.answered = true;
         let to = entry.kept.from.unwrap_or(UNKNOWN);
-        let header = Header {
-            kind: Kind::QuorumReply,
-            term,
-            slot: entry.sequence,
-            sent_ns: entry.kept.sent_ns,
-        };
-        let reply = Reply {
-            client: entry.client,
-            sequence: entry.sequence,
-            outcome: Outcome::Done,
-        };
-        let mut payload = vec![0; reply.len_bytes()];
-        reply::emit(&reply, &mut payload);
+        let (client, sequence, sent_ns) = (entry.client, entry.sequence, entry.kept.sent_ns);
         self.counts[usize::from(self.is_leader)][Count::Answered as usize] += 1;
-        Ran::Sent(to, framed(&header, &payload))
+        Ran::Sent(to, answer(term, client, sequence, sent_ns))
     }
 
     fn follow(&mut self, from: SocketAddrV4, append: &Head<'_>) -> Ran {
@@ -294,37 +347,55 @@ impl Model {
         if append.term != term {
             return self.up(Count::OtherTerm);
         }
-        if append.slot > next {
+        let hold_slots = match part.given.waits_for_disk {
+            true => 0,
+            false => part.given.hold_slots.min(HELD_SLOTS_MAX),
+        };
+        if append.slot > next && append.slot - next > hold_slots {
             return self.up(Count::Gap);
         }
         if append.slot < next && waits_for_disk {
             return self.up(Count::WaitsForDisk);
         }
         if append.slot < next {
+            let acknowledged = acknowledgement(term, next, !part.held.is_empty());
             self.counts[usize::from(self.is_leader)][Count::AppendedAgain as usize] += 1;
-            return Ran::Sent(from, acknowledgement(term, next));
+            return Ran::Sent(from, acknowledged);
         }
         if append.payload.len() as u64 > part.given.entry_bytes_max {
             return self.up(Count::Unfit);
         }
-        if next.wrapping_sub(part.drained_end) >= u64::from(RING_SLOTS) || next >= part.given.append_end {
+        let slot = append.slot;
+        if slot.wrapping_sub(part.drained_end) >= u64::from(RING_SLOTS) || slot >= part.given.append_end {
             return self.up(Count::Full);
         }
         if crc32c(append.payload) != append.payload_crc {
             return self.up(Count::Checksum);
         }
-        if forgets {
-            return Ran::Sent(from, acknowledgement(term, next + 1));
+        if forgets && slot == next {
+            return Ran::Sent(from, acknowledgement(term, next + 1, false));
         }
-        part.keep(next, term, UNKNOWN, 0, 0, append);
-        part.heard += 1;
+        part.keep(slot, term, UNKNOWN, 0, 0, append);
         part.given.commit_end = part.given.commit_end.max(append.sent_ns);
-        self.give_back(next + 1);
+        if slot > next {
+            part.heard += u64::from(part.held.insert(slot));
+            let asks = part.held.len().is_power_of_two();
+            let asking = acknowledgement(term, next, true);
+            self.counts[usize::from(self.is_leader)][Count::Held as usize] += 1;
+            return if asks { Ran::Sent(from, asking) } else { Ran::Dropped };
+        }
+        part.heard += 1;
+        let mut end = next + 1;
+        while part.held.remove(&end) {
+            end += 1;
+        }
+        let acknowledged = acknowledgement(term, end, !part.held.is_empty());
+        self.give_back(end);
         if waits_for_disk {
             return self.up(Count::WaitsForDisk);
         }
         self.counts[usize::from(self.is_leader)][Count::Appended as usize] += 1;
-        Ran::Sent(from, acknowledgement(term, next + 1))
+        Ran::Sent(from, acknowledged)
     }
 }
 
@@ -371,14 +442,31 @@ fn place_of(slot: u64) -> u32 {
     slot as u32 & (RING_SLOTS - 1)
 }
 
-fn acknowledgement(term: u64, end: u64) -> Vec<u8> {
+fn acknowledgement(term: u64, end: u64, asks: bool) -> Vec<u8> {
     let header = Header {
         kind: Kind::Ack,
         term,
         slot: end,
-        sent_ns: 0,
+        sent_ns: if asks { ASKS } else { 0 },
     };
     framed(&header, &[])
+}
+
+fn answer(term: u64, client: u64, sequence: u64, sent_ns: u64) -> Vec<u8> {
+    let header = Header {
+        kind: Kind::QuorumReply,
+        term,
+        slot: sequence,
+        sent_ns,
+    };
+    let reply = Reply {
+        client,
+        sequence,
+        outcome: Outcome::Done,
+    };
+    let mut payload = vec![0; reply.len_bytes()];
+    reply::emit(&reply, &mut payload);
+    framed(&header, &payload)
 }
 
 fn framed(header: &Header, payload: &[u8]) -> Vec<u8> {
@@ -427,9 +515,11 @@ impl Program for Model {
         self.is_leader = is_leader;
         if is_leader {
             self.sessions = sessions.to_vec();
+            self.slots_of = vec![BTreeSet::new(); sessions.len()];
         }
         let part = self.part();
         part.given = *given;
+        part.held.clear();
         part.drained_end = given.next;
         let generation = &mut self.generations[usize::from(is_leader)];
         *generation = generation.checked_add(1).unwrap_or(1);

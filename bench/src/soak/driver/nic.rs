@@ -10,7 +10,7 @@ use dataplane_quorum::{
 use dataplane_waist::{Effects, Input, Instant, Peer, Protocol, Slot};
 use ebpf_host::{
     HostError,
-    quorum::{Grant, Kept, NODES_MAX, Seen, Session},
+    quorum::{Grant, HELD_SLOTS_MAX, Kept, NODES_MAX, Seen, Session},
 };
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -143,6 +143,8 @@ impl Driver for Nic {
                 ((node as u32) < self.replicas_count).then_some((address, bpf::mac_of(&address)))
             }),
             group: Some((GROUP, bpf::mac_of(&GROUP))),
+            hold_slots: HELD_SLOTS_MAX,
+            session_window: 0,
         };
         let mut list = Vec::new();
         match grant.part {
@@ -153,11 +155,13 @@ impl Driver for Nic {
                 commit_count,
                 acked_end,
                 sessions,
+                session_replies,
             } => {
+                given.session_window = session_replies;
                 given.term_begin = term_begin.0;
                 (given.voters, given.commit_count) = (voters, commit_count);
                 given.acked_end = std::array::from_fn(|node| acked_end[node].0);
-                list.extend(sessions.iter().map(|&(id, sequence)| Session { id, sequence }));
+                list.extend(sessions.iter().map(|&(id, sequence)| Session::new(id, sequence)));
             }
         }
         self.is_leader = matches!(grant.part, Part::Leader { .. });

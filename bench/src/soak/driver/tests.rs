@@ -3,7 +3,10 @@
 
 use dataplane_wire::{
     frame::{self, Header, Kind},
-    quorum::request::{self, Command, Request},
+    quorum::{
+        ack,
+        request::{self, Command, Request},
+    },
 };
 use ebpf_host::quorum::{Count, Grant, Kept, NODES_MAX, Session};
 use rand::{RngExt, SeedableRng, seq::IndexedRandom};
@@ -39,8 +42,14 @@ impl Draw {
     }
 
     fn request(&mut self) -> Vec<u8> {
-        self.sequence += 1;
-        let (client, sequence) = (self.rng.random_range(0..8), self.near(self.sequence));
+        // Sessions are given requests that come in turn, late, far too late, and from far ahead.
+        self.sequence += if self.rng.random_bool(0.05) { 70 } else { 1 };
+        let back = *[1, 3, 10, 100].choose(&mut self.rng).expect("four");
+        let sequence = match self.rng.random_bool(0.3) {
+            true => self.sequence.saturating_sub(self.rng.random_range(0..back)),
+            false => self.sequence,
+        };
+        let client = self.rng.random_range(0..8);
         let value = vec![7; *[0, 1, 7, 8, 9, 100, 700, 1000].choose(&mut self.rng).expect("some")];
         let (key, value) = (&b"key"[..], &value[..]);
         let command = match self.rng.random_range(0..8) {
@@ -76,7 +85,10 @@ impl Draw {
                 let header = Header {
                     kind: Kind::Append,
                     term: self.near(self.given.term),
-                    slot: self.near(next),
+                    slot: match self.rng.random_range(0..8) {
+                        0 => next + self.rng.random_range(0..70),
+                        _ => self.near(next),
+                    },
                     sent_ns: self.near(commit_end),
                 };
                 framed(&header, &payload)
@@ -86,7 +98,7 @@ impl Draw {
                     kind: Kind::Ack,
                     term: self.near(self.given.term),
                     slot: self.near(self.rng.clone().random_range(commit_end.min(next)..=next)),
-                    sent_ns: 0,
+                    sent_ns: if self.rng.random_bool(0.3) { ack::ASKS } else { 0 },
                 };
                 framed(&header, &[])
             }
@@ -144,10 +156,12 @@ impl Draw {
                 (node < 5).then_some((address, mac_of(&address)))
             }),
             group: Some((GROUP, mac_of(&GROUP))),
+            hold_slots: *[0, 1, 63, 64].choose(rng).expect("four"),
+            session_window: *[1, 2, 5, 64, 1000].choose(rng).expect("five"),
         };
-        let sessions = (0..u64::from(SESSIONS_MAX)).map(|id| Session {
-            id: if rng.random_bool(0.8) { id } else { 0 },
-            sequence: self.sequence.saturating_sub(rng.random_range(0..4)),
+        let sessions = (0..u64::from(SESSIONS_MAX)).map(|id| {
+            let id = if rng.random_bool(0.8) { id } else { 0 };
+            Session::new(id, self.sequence.saturating_sub(rng.random_range(0..4)))
         });
         (is_leader, sessions.collect())
     }

@@ -129,10 +129,155 @@ fn a_replica_whose_program_takes_no_grant_wakes_when_it_would_without_one() {
     idle.handle(now, Input::Tick, &mut out);
     assert!(alone.wake_at().is_some_and(|at| at > now + LOOK_EVERY));
     assert_eq!(idle.wake_at(), alone.wake_at());
-    // One that may get a grant is looked after.
+    // Nor does one that may get a grant and has none, unless something was heard: then the end of the burst may bring it.
     let mut counting = Driven::new(replica(), Counting::default());
     counting.handle(now, Input::Tick, &mut out);
-    assert_eq!(counting.wake_at(), Some(now + LOOK_EVERY));
+    assert!(counting.wake_at().is_some_and(|at| at > now + LOOK_EVERY));
+    let frame = Input::Frame {
+        from: Peer(0),
+        bytes: b"noise",
+    };
+    counting.handle(now, frame, &mut out);
+    assert_eq!(counting.wake_at(), Some(Instant::ZERO));
+    counting.handle(now, Input::Tick, &mut out);
+    assert!(counting.wake_at().is_some_and(|at| at > now + LOOK_EVERY));
+}
+
+/// Appends what it is given, and commits what it is told.
+#[derive(Default)]
+struct Taking {
+    entries: Vec<Vec<u8>>,
+    begin: Slot,
+    commit_end: Slot,
+}
+
+impl Driver for Taking {
+    fn grant(&mut self, grant: &Grant<'_>) -> bool {
+        self.begin = grant.next;
+        self.commit_end = grant.commit_end;
+        self.entries.clear();
+        true
+    }
+    fn revoke(&mut self) {}
+    fn seen(&mut self) -> Seen {
+        let end = Slot(self.begin.0 + self.entries.len() as u64);
+        Seen {
+            end,
+            commit_end: self.commit_end,
+            acked_end: [self.commit_end; NODES_MAX],
+            heard: [0; NODES_MAX],
+        }
+    }
+    fn entry(&mut self, slot: Slot) -> Option<Taken<'_>> {
+        let index = slot.0.checked_sub(self.begin.0)?;
+        self.entries.get(index as usize).map(|bytes| Taken {
+            bytes,
+            crc: crc32c(bytes),
+            waiting: None,
+            answered: true,
+        })
+    }
+    fn drained(&mut self, _: Slot) {}
+    fn limit(&mut self, _: Slot) {}
+}
+
+#[test]
+fn a_request_that_comes_again_leaves_the_grant_alone_under_way_and_when_it_was_applied() {
+    let mut replica = leading();
+    let mut out = replica.effects(32);
+    let now = Instant::from_ns(1_000_000);
+    let client = replica.sessions.open(Slot(1));
+    let mut driven = Driven::new(replica, Taking::default());
+    driven.handle(now, Input::Tick, &mut out);
+    assert!(driven.has_grant());
+    let put = |sequence| Request {
+        client,
+        sequence,
+        command: Command::Put {
+            key: b"key",
+            value: b"value",
+        },
+    };
+    let from = Peer(7);
+    let bytes = framed(&put(1));
+    driven.driver_mut().entries.push(bytes[frame::HEADER_BYTES..].to_vec());
+    let end = Slot(driven.driver().begin.0 + 1);
+
+    out.clear();
+    driven.handle(now, Input::Frame { from, bytes: &bytes }, &mut out);
+    assert!(driven.has_grant(), "under way");
+    assert_eq!((driven.replica().window.end(), out.sends().count()), (end, 0));
+
+    driven.driver_mut().commit_end = end;
+    driven.handle(now, Input::Frame { from, bytes: &bytes }, &mut out);
+    assert!(driven.has_grant(), "applied");
+    let answers: Vec<_> = out.sends().filter(|(to, _)| *to == from).collect();
+    assert_eq!(answers.len(), 1, "answered again");
+    assert_eq!(driven.replica().window.end(), end, "and in the log once");
+
+    // One that is new to the replica is appended by it, and by nobody else.
+    let bytes = framed(&put(2));
+    driven.handle(now, Input::Frame { from, bytes: &bytes }, &mut out);
+    assert!(!driven.has_grant());
+    assert_eq!(driven.wake_at(), Some(Instant::ZERO), "the next grant does not wait");
+}
+
+/// A leader that has committed an entry of its term.
+fn leading() -> Replica<Nothing> {
+    let mut replica = Replica::recover(config(), Nothing, &mut MemoryLog::new()).expect("an empty log");
+    let mut out = replica.effects(32);
+    let now = Instant::from_ns(1_000_000);
+    replica.lead(now, &mut out);
+    replica.durable_end = replica.window.end();
+    replica.leader_durable(now, &mut out);
+    replica.acked(now, 1, replica.window.end(), &mut out);
+    replica
+}
+
+#[test]
+fn a_follower_that_asks_for_an_entry_is_sent_that_one_by_itself() {
+    let mut replica = leading();
+    let mut out = replica.effects(32);
+    let now = Instant::from_ns(2_000_000);
+    for node in [1, 2] {
+        let Role::Leader(leader) = &mut replica.role else {
+            panic!("it leads")
+        };
+        leader.follower(node).expect("it follows").mode = crate::replicate::Mode::Streaming;
+    }
+    let begin = replica.window.end();
+    for value in [b"one", b"two"] {
+        assert!(replica.append_own(value, &mut out));
+    }
+    replica.acked(now, 1, begin, &mut out);
+    replica.leader_tick(now, &mut out);
+    out.clear();
+    let ack = |echo| {
+        let mut bytes = vec![0; frame::HEADER_BYTES];
+        let ack = dataplane_wire::quorum::ack::Ack {
+            term: replica.term().0,
+            end: begin.0,
+            echo,
+        };
+        ack.emit(&mut bytes);
+        bytes
+    };
+    let (plain, asking) = (ack(0), ack(dataplane_wire::quorum::ack::ASKS));
+    let from = Peer(0);
+    replica.handle(now, Input::Frame { from, bytes: &plain }, &mut out);
+    assert_eq!(out.sends().count(), 0, "nothing was asked for");
+    replica.handle(now, Input::Frame { from, bytes: &asking }, &mut out);
+    let sent: Vec<_> = out.sends().map(|(to, bytes)| (to, bytes.to_vec())).collect();
+    assert_eq!(sent.len(), 1);
+    let parsed = frame::parse(&sent[0].1).expect("a frame");
+    assert_eq!(
+        (sent[0].0, parsed.header.kind, parsed.header.slot),
+        (from, Kind::Append, begin.0)
+    );
+    assert_eq!(parsed.payload, b"one");
+    // Once for a while, however often it is asked for.
+    replica.handle(now, Input::Frame { from, bytes: &asking }, &mut out);
+    assert_eq!(out.sends().count(), 1);
 }
 
 fn framed(request: &Request<'_>) -> Vec<u8> {
@@ -150,13 +295,9 @@ fn framed(request: &Request<'_>) -> Vec<u8> {
 
 #[test]
 fn a_program_that_counts_alone_keeps_its_grant_while_the_replica_appends() {
-    let mut replica = Replica::recover(config(), Nothing, &mut MemoryLog::new()).expect("an empty log");
+    let replica = leading();
     let mut out = replica.effects(32);
     let now = Instant::from_ns(1_000_000);
-    replica.lead(now, &mut out);
-    replica.durable_end = replica.window.end();
-    replica.leader_durable(now, &mut out);
-    replica.acked(now, 1, replica.window.end(), &mut out);
     let begin = replica.window.end();
     let mut driven = Driven::new(replica, Counting::default());
     driven.handle(now, Input::Tick, &mut out);

@@ -20,9 +20,12 @@ pub struct Ack {
     pub term: u64,
     /// The first slot that this does not speak of.
     pub end: u64,
-    /// Free for the follower's use.
+    /// [`ASKS`], and in a chain of programs the nodes that it speaks for, as bits; otherwise zero.
     pub echo: u64,
 }
+
+/// In [`Ack::echo`]: later entries have come, and the one in slot `end` has not: please send it again.
+pub const ASKS: u64 = 1 << 63;
 
 /// Reads an acknowledgement.
 ///
@@ -46,6 +49,11 @@ impl Ack {
             slot: self.end,
             sent_ns: self.echo,
         }
+    }
+
+    /// Whether the entry in slot `end` is asked for.
+    pub const fn asks(&self) -> bool {
+        self.echo & ASKS != 0
     }
 
     /// Length of the payload: none.
