@@ -134,8 +134,8 @@ impl WalError {
 pub(crate) fn is_foreign(fault: HeaderFault) -> bool {
     const {
         assert!(
-            VERSION == 2,
-            "versions 1 and 2 are read, and version 1 becomes 2 when it is opened"
+            VERSION == 3,
+            "versions 1 to 3 are read, and older ones become 3 when they are opened"
         )
     };
     matches!(fault, HeaderFault::Version(_) | HeaderFault::SectorBytes(_))

@@ -32,8 +32,9 @@ pub const SECTOR_HEADER_BYTES: usize = 16;
 pub const SECTOR_PAYLOAD_BYTES: usize = SECTOR_BYTES - SECTOR_HEADER_BYTES;
 /// The first bytes of a segment file.
 pub const MAGIC: [u8; 8] = *b"DPLABWAL";
-/// The format that this code writes, and the newest that it reads. Version 1 had no file for the state, and is otherwise the same.
-pub const VERSION: u16 = 2;
+/// The format that this code writes, and the newest that it reads. Version 1 had no file for the state, version 2 no witness in it;
+/// otherwise they are the same.
+pub const VERSION: u16 = 3;
 /// Where the commits begin: behind the file header and the rest of its page, so that every device can write there.
 pub const FIRST_SECTOR: usize = 8;
 /// Contents' first bytes: [`CommitHeader`].
@@ -50,8 +51,9 @@ pub const RECORD_PAYLOAD_BYTES_MAX: usize = 8 << 20;
 /// nobody's log, whatever its checksum says, and arithmetic on what is below does not overflow.
 pub const NUMBER_MAX: u64 = 1 << 62;
 
-/// The most records of one sector: what a sector that cannot be read may have held.
-pub(crate) const SECTOR_RECORDS_MAX: u64 = (SECTOR_PAYLOAD_BYTES / RECORD_HEADER_BYTES) as u64;
+/// The most records of one sector: what a sector that cannot be read may have held. One of them may have begun in the sector
+/// before: so many sectors in a row have no more than so many times as much.
+pub(crate) const SECTOR_RECORDS_MAX: u64 = SECTOR_PAYLOAD_BYTES.div_ceil(RECORD_HEADER_BYTES) as u64;
 
 /// The sector's checksum, over all of its bytes that follow, mixed with its place ([`Place::mix`]).
 const SECTOR_CRC: Range<usize> = 0..4;
@@ -270,7 +272,7 @@ pub struct CommitHeader {
     pub states_count: u32,
     /// How far below this commit's number the last is that overwrote earlier slots. 0: none, or long ago.
     pub cut_delta: u32,
-    /// The lowest slot that any commit has overwritten since the log was opened.
+    /// The lowest slot that any commit has overwritten, among those that may still be read.
     pub cut_slot: u64,
     /// The end of the snapshot that stood; 0 without one.
     pub begin: u64,
@@ -280,7 +282,58 @@ pub struct CommitHeader {
     pub end_term: u64,
 }
 
+/// What has been overwritten: whoever knows the log as it stood behind some commit, and nothing of what came after that, keeps
+/// all entries if that commit's number is not below `lsn`, and those before `slot` otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cut {
+    /// The last commit that overwrote slots; 0: none did.
+    pub(crate) lsn: u64,
+    /// The lowest slot that any has.
+    pub(crate) slot: u64,
+}
+
+impl Default for Cut {
+    fn default() -> Cut {
+        Cut {
+            lsn: 0,
+            slot: NUMBER_MAX,
+        }
+    }
+}
+
+impl Cut {
+    /// Commit `lsn` overwrites from `slot` on.
+    pub(crate) fn at(self, lsn: u64, slot: u64) -> Cut {
+        Cut {
+            lsn,
+            slot: slot.min(self.slot),
+        }
+    }
+}
+
 impl CommitHeader {
+    /// The number of the commit before the one with number `lsn`. 0 if that is too long ago to be said: then nothing tells that
+    /// any between them is missing.
+    pub(crate) fn prev_lsn(&self, lsn: u64) -> u64 {
+        before(lsn, self.prev_delta)
+    }
+
+    /// The last commit that was known to be durable. 0 if that is too long ago to be said.
+    pub(crate) fn durable_lsn(&self, lsn: u64) -> u64 {
+        before(lsn, self.durable_delta)
+    }
+
+    /// What had been overwritten before.
+    pub(crate) fn cut(&self, lsn: u64) -> Cut {
+        Cut {
+            lsn: match self.cut_delta {
+                0 => 0,
+                delta => before(lsn, delta),
+            },
+            slot: self.cut_slot,
+        }
+    }
+
     /// Writes it.
     pub fn emit(&self, bytes: &mut [u8; COMMIT_HEADER_BYTES]) {
         bytes[COMMIT_PREV].copy_from_slice(&self.prev_delta.to_be_bytes());
@@ -308,6 +361,14 @@ impl CommitHeader {
     }
 }
 
+/// `delta` below `lsn`; the largest stands for everything above it.
+fn before(lsn: u64, delta: u32) -> u64 {
+    match delta {
+        u32::MAX => 0,
+        _ => lsn.saturating_sub(u64::from(delta)),
+    }
+}
+
 /// What a record does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordKind {
@@ -325,16 +386,19 @@ pub enum RecordKind {
     Damage,
     /// Among a commit's copies alone: the lowest slot that the commit overwrites.
     Cut,
+    /// In the file of the state alone: how the log stood behind a commit. `slot` and `term` are its end's.
+    Witness,
 }
 
 impl RecordKind {
-    const ALL: [RecordKind; 6] = [
+    const ALL: [RecordKind; 7] = [
         RecordKind::Append,
         RecordKind::State,
         RecordKind::Install,
         RecordKind::Origin,
         RecordKind::Damage,
         RecordKind::Cut,
+        RecordKind::Witness,
     ];
 
     /// Its byte. 0 is no kind: the zeros behind the last record.

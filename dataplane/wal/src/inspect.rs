@@ -96,7 +96,7 @@ pub fn inspect_storage(storage: &mut dyn Storage, cluster: u64) -> Result<Inspec
             sector += count;
         }
     }
-    let outcome = read(storage, &WalOptions::new(cluster)).map(|walked| walked.report);
+    let outcome = read(storage, &WalOptions::new(cluster)).map(|read| read.walked.report);
     Ok(Inspection { items, outcome })
 }
 
@@ -144,6 +144,7 @@ impl fmt::Display for Item {
             Some(RecordKind::Origin) => write!(f, "origin: snapshot up to {slot}, term {term}"),
             Some(RecordKind::Damage) => write!(f, "known damage up to {slot}, term {term}"),
             Some(RecordKind::Cut) => write!(f, "overwrites from {slot} on"),
+            Some(RecordKind::Witness) => write!(f, "a witness, which does not belong here"),
         }
     }
 }

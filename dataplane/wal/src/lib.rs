@@ -30,6 +30,7 @@ mod sys;
 pub mod testing;
 mod threaded;
 mod wal;
+mod witness;
 
 pub use buffer::{Buffer, MEMORY_ALIGN_BYTES};
 pub use error::WalError;

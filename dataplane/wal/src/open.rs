@@ -2,13 +2,14 @@
 
 use crate::{
     error::{WalError, is_foreign},
-    format::{FileHeader, SECTOR_BYTES, VERSION, file_version},
+    format::{Cut, FileHeader, SECTOR_BYTES, VERSION, file_version},
     replay::Standing,
     report::{Finding, FindingKind, Report},
     scan::{Walked, segment_index, segment_name, walk},
     snapshot::{self, SnapshotFile, SnapshotId, UNFINISHED},
-    state::{Kept, STATE_NAME, StateFile},
+    state::{Kept, Page, STATE_NAME, StateFile},
     storage::{FileId, OpenFor, Storage},
+    witness::Witness,
 };
 
 /// What a log needs to know.
@@ -66,6 +67,13 @@ pub(crate) struct Opened {
     pub(crate) walked: Walked,
     pub(crate) state_file: FileId,
     pub(crate) report: Report,
+    /// Above every number that any commit had, also one that cannot be read.
+    pub(crate) next_lsn: u64,
+    /// What has been overwritten.
+    pub(crate) cut: Cut,
+    /// The same behind the next commit. What is there behind the end was given up: that commit says it by the end that it names,
+    /// and those behind it to whoever misses it and does not know the witness, because a later one has replaced it.
+    pub(crate) cut_next: Cut,
     /// Files that hold nothing of value.
     pub(crate) free: Vec<u32>,
     /// Above the highest index in use.
@@ -100,15 +108,22 @@ pub(crate) fn files(storage: &mut dyn Storage) -> Result<Files, WalError> {
     Ok(files)
 }
 
+/// What is there.
+pub(crate) struct Read {
+    pub(crate) walked: Walked,
+    pub(crate) state_file: StateFile,
+}
+
 /// Reads what is there; writes nothing.
-pub(crate) fn read(storage: &mut dyn Storage, options: &WalOptions) -> Result<Walked, WalError> {
+pub(crate) fn read(storage: &mut dyn Storage, options: &WalOptions) -> Result<Read, WalError> {
     let files = files(storage)?;
     refuse_foreign(storage, &files, options.cluster)?;
     let place = storage.place();
-    let mut walked =
-        walk(storage, &files.segments, options.cluster).map_err(WalError::io(format!("reading {place}")))?;
     let state_file =
         StateFile::read(storage, options.cluster).map_err(WalError::io(format!("reading {place}/{STATE_NAME}")))?;
+    let witness = state_file.newest().and_then(|kept| kept.witness);
+    let mut walked =
+        walk(storage, &files.segments, options.cluster, witness).map_err(WalError::io(format!("reading {place}")))?;
     if settle_state(&mut walked, &state_file) {
         return Err(WalError::StateLost {
             place,
@@ -138,13 +153,13 @@ pub(crate) fn read(storage: &mut dyn Storage, options: &WalOptions) -> Result<Wa
     }
     let replay = &walked.replay;
     walked.report.damaged_slots = replay.damage.map(|damage| (replay.end(), damage.end));
-    Ok(walked)
+    Ok(Read { walked, state_file })
 }
 
 /// Which state counts: the log's, or one that the file of the state alone still tells. True: a later one may be lost.
 fn settle_state(walked: &mut Walked, file: &StateFile) -> bool {
     let replay = &mut walked.replay;
-    match &file.newest {
+    match file.newest() {
         Some(kept) => {
             walked.max_lsn = walked.max_lsn.max(kept.lsn);
             if kept.states_count > replay.states_count {
@@ -178,7 +193,7 @@ pub(crate) fn open(storage: &mut dyn Storage, options: &WalOptions) -> Result<Op
             storage.place()
         )));
     }
-    let walked = read(storage, options)?;
+    let Read { walked, state_file } = read(storage, options)?;
     let files = files(storage)?;
     let place = storage.place();
     for &(file_index, len_bytes) in &files.segments {
@@ -201,11 +216,7 @@ pub(crate) fn open(storage: &mut dyn Storage, options: &WalOptions) -> Result<Op
         });
         synced.map_err(WalError::io(format!("making {name} durable")))?;
     }
-    let kept = Kept {
-        lsn: walked.max_lsn,
-        states_count: walked.replay.states_count,
-        state: walked.replay.state.clone(),
-    };
+    let (witness, next_lsn) = conclude(&walked, state_file.newest());
     let remove = |storage: &mut dyn Storage, name: &str| {
         let removed = storage.remove(name);
         removed.map_err(WalError::io(format!("removing {place}/{name}, which nothing needs")))
@@ -214,10 +225,16 @@ pub(crate) fn open(storage: &mut dyn Storage, options: &WalOptions) -> Result<Op
     for name in &files.unfinished {
         remove(storage, name)?;
     }
-    let state_file = StateFile::read(storage, options.cluster)
-        .and_then(|file| file.mend(storage, options.cluster, &kept))
+    let page = Page {
+        states_count: walked.replay.states_count,
+        state: walked.replay.state.as_deref(),
+        witness: &witness,
+    };
+    let state_file = state_file
+        .mend(storage, options.cluster, page)
         .map_err(WalError::io(format!("making {place}/{STATE_NAME} hold the state")))?;
     raise_versions(storage, &files)?;
+    wipe(storage, &walked)?;
     let stands = |id: SnapshotId| {
         let standing = walked.replay.snapshot;
         standing.is_some_and(|standing| (standing.end, standing.generation) == (id.end, Some(id.generation)))
@@ -241,13 +258,69 @@ pub(crate) fn open(storage: &mut dyn Storage, options: &WalOptions) -> Result<Op
         .clone()
         .filter(|&file_index| !is_live(file_index) && !is_damaged(file_index))
         .collect();
+    let cut = walked.replay.cut;
     Ok(Opened {
         state_file,
         report: walked.report.clone(),
+        next_lsn,
+        cut,
+        cut_next: match is_damaged_anywhere(&walked.report) {
+            true => cut.at(witness.lsn, witness.shape.end),
+            false => cut,
+        },
         walked,
         free,
         files_count: indices.max().map_or(0, |last| last + 1),
     })
+}
+
+/// How far above the highest number that can be read a log goes on if not everything can be: no disk has so many sectors
+/// damaged that each held a commit.
+const LSN_SKIP: u64 = 1 << 16;
+
+/// The witness that is to stand, and the number of the next commit. Later readers, to whom other sectors may be damaged, find no
+/// other log than this one behind what was there; so whatever was not as it should be makes a new witness.
+fn conclude(walked: &Walked, kept: Option<&Kept>) -> (Witness, u64) {
+    let is_odd = walked.is_witness_void || !walked.report.findings.is_empty();
+    // A damaged sector may have held a number that nobody can read any more.
+    let lsn = walked.max_lsn + if is_odd { LSN_SKIP } else { 0 };
+    let concluded = Witness {
+        lsn,
+        last_lsn: walked.last_lsn,
+        live_lsn: walked.live.first().map_or(0, |live| live.first_lsn),
+        file_index: walked.end.map_or(0, |(file_index, _)| file_index),
+        shape: walked.replay.shape(),
+    };
+    let standing = kept.and_then(|kept| kept.witness).filter(|_| !is_odd);
+    (standing.unwrap_or(concluded), lsn + 1)
+}
+
+/// Whether anything cannot be read that was once written.
+fn is_damaged_anywhere(report: &Report) -> bool {
+    let is_unread = |kind: &FindingKind| match kind {
+        FindingKind::Damaged { .. }
+        | FindingKind::MissingCommits { .. }
+        | FindingKind::DamagedUnused
+        | FindingKind::FileHeader(_) => true,
+        FindingKind::TornEnd | FindingKind::StateCopy | FindingKind::StateAhead => false,
+    };
+    report.findings.iter().any(|finding| is_unread(&finding.kind))
+}
+
+/// Takes away what was cut off: nobody was told that it was kept.
+fn wipe(storage: &mut dyn Storage, walked: &Walked) -> Result<(), WalError> {
+    for (file_index, sectors) in &walked.dead {
+        let name = segment_name(*file_index);
+        let zeros = vec![0; sectors.len() * SECTOR_BYTES];
+        let wiped = storage.open(&name, OpenFor::Use).and_then(|file| {
+            let written = storage.write_at(file, (sectors.start * SECTOR_BYTES) as u64, &zeros);
+            let synced = written.and_then(|()| storage.sync(file));
+            storage.close(file);
+            synced
+        });
+        wiped.map_err(WalError::io(format!("wiping the torn end of {name}")))?;
+    }
+    Ok(())
 }
 
 /// Files of an older format become such of this one, so that no older build goes on with the log and leaves the file of the

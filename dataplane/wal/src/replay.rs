@@ -5,7 +5,10 @@ use std::collections::VecDeque;
 
 use dataplane_waist::STATE_BYTES_MAX;
 
-use crate::format::{CommitHeader, NUMBER_MAX, Origin, RecordHeader, RecordKind};
+use crate::{
+    format::{CommitHeader, Cut, NUMBER_MAX, Origin, RecordHeader, RecordKind},
+    witness::{LogShape, Witness},
+};
 
 /// Where an entry's payload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +56,12 @@ pub(crate) struct Replay {
     pub(crate) base: u64,
     pub(crate) entries: VecDeque<Entry>,
     pub(crate) damage: Option<Damage>,
+    /// What has been overwritten.
+    pub(crate) cut: Cut,
+    /// The log's end and the term before it as its writer knew them, whatever of it can be read.
+    tip: (u64, u64),
+    /// The commit whose records are applied.
+    lsn: u64,
     /// The term before `base`.
     base_term: u64,
     has_begun: bool,
@@ -71,6 +80,51 @@ impl Replay {
     /// The term of the slot before [`Replay::end`].
     pub(crate) fn end_term(&self) -> u64 {
         self.entries.back().map_or(self.base_term, |entry| entry.term)
+    }
+
+    /// What it is, but for its entries.
+    pub(crate) fn shape(&self) -> LogShape {
+        LogShape {
+            snapshot: self.snapshot,
+            end: self.end(),
+            end_term: self.end_term(),
+            cut: self.cut,
+            damage: self.damage,
+        }
+    }
+
+    /// Commit `lsn` comes next, and says what it follows. Its writer knew of no entries behind its end: what is there was given up
+    /// when the log was opened, and could not be read then.
+    pub(crate) fn begin_commit(&mut self, lsn: u64, header: &CommitHeader) {
+        self.lsn = lsn;
+        self.tip = (header.end, header.end_term);
+        self.cut = header.cut(lsn);
+        self.truncate(header.end);
+    }
+
+    /// One of the copies out of a commit of which something is lost.
+    pub(crate) fn apply_copy(&mut self, header: RecordHeader, payload: &[u8], at: Location) {
+        let (tip, cut) = (self.tip, self.cut);
+        self.apply(header, payload, at);
+        // What else the commit held may have gone further than it says.
+        self.tip = self.tip.max(tip);
+        self.cut = cut;
+    }
+
+    /// A record out of the readable beginning of a commit of which something is lost. The first that does not follow on what was
+    /// there before ends the entries: then a later reader, who can read less of the commit, or more, finds no others before that
+    /// end than this one. False: it is the one, or stands behind it.
+    pub(crate) fn apply_part(&mut self, header: RecordHeader, payload: &[u8], at: Location, is_ended: bool) -> bool {
+        let (tip, cut) = (self.tip, self.cut);
+        if header.kind == RecordKind::Append && (is_ended || header.slot < tip.0) {
+            self.truncate(header.slot);
+            self.tip = (header.slot + 1, header.term);
+            return false;
+        }
+        self.apply(header, payload, at);
+        let is_cut = self.cut != cut;
+        self.cut = cut;
+        !(is_ended || is_cut)
     }
 
     pub(crate) fn apply(&mut self, header: RecordHeader, payload: &[u8], at: Location) {
@@ -94,10 +148,18 @@ impl Replay {
                     last_term: header.term,
                     generation: Some(word(1)),
                 };
-                self.install(standing, word(0).min(NUMBER_MAX));
+                let log_end = word(0).min(NUMBER_MAX);
+                if log_end <= standing.end {
+                    // The entries behind it may have been dropped.
+                    self.cut = self.cut.at(self.lsn, self.begin());
+                    self.tip = (log_end, standing.last_term);
+                }
+                self.install(standing, log_end);
             }
             RecordKind::Origin => self.origin(header, Origin::parse(payload).unwrap_or_default()),
             RecordKind::Damage => self.damage_to(header.slot, header.term),
+            // No segment holds one.
+            RecordKind::Witness => {}
             // Only copies say this, and copies are read only of a damaged commit.
             RecordKind::Cut => {
                 let (once, term) = (self.end(), self.end_term());
@@ -111,6 +173,10 @@ impl Replay {
 
     fn append(&mut self, header: RecordHeader, at: Location) {
         let (slot, term) = (header.slot, header.term);
+        if slot < self.tip.0 {
+            self.cut = self.cut.at(self.lsn, slot);
+        }
+        self.tip = (slot + 1, term);
         if slot > self.end() {
             // Its predecessors are lost, so it is of no use. That it was there must be remembered.
             self.damage_to((slot + 1).min(NUMBER_MAX), term);
@@ -158,6 +224,7 @@ impl Replay {
         });
         self.base = origin.end;
         self.base_term = origin.end_term;
+        self.tip = (origin.end, origin.end_term);
         self.damage = (origin.damage_end > 0).then_some(Damage {
             end: origin.damage_end,
             term: origin.damage_term,
@@ -183,9 +250,9 @@ impl Replay {
         }
     }
 
-    /// Commits above `last_lsn` are lost; `next`, with number `next_lsn`, is the first behind them that is not.
-    pub(crate) fn lost(&mut self, last_lsn: u64, next_lsn: u64, next: &CommitHeader) {
-        let was_cut = next.cut_delta > 0 && next_lsn.saturating_sub(u64::from(next.cut_delta)) > last_lsn;
+    /// Commits above `known_lsn` are lost; `next`, with number `next_lsn`, is the first behind them that is not.
+    pub(crate) fn lost(&mut self, known_lsn: u64, next_lsn: u64, next: &CommitHeader) {
+        let was_cut = next.cut(next_lsn).lsn > known_lsn;
         let is_whole = !was_cut && next.end == self.end() && next.begin == self.begin();
         if !is_whole {
             let once = self.end();
@@ -220,9 +287,33 @@ impl Replay {
         self.states_told > self.states_count
     }
 
-    /// The end is damaged: of up to `records_max` records nothing is known.
+    /// All that can be read up to `witness` has been read, where commits above `known_lsn` are lost, and what could not be read
+    /// when a log was opened may be readable now. Of what was read, that stays which the log held then.
+    pub(crate) fn witness(&mut self, known_lsn: u64, witness: &Witness) {
+        let shape = &witness.shape;
+        if shape.cut.lsn > known_lsn {
+            self.truncate(shape.cut.slot);
+        }
+        if self.snapshot != shape.snapshot {
+            match shape.snapshot {
+                Some(standing) if standing.end >= self.begin() => self.install(standing, shape.end),
+                // One that was given up: what stands behind it is of no use.
+                other => self.snapshot = other,
+            }
+        }
+        self.truncate(shape.end);
+        self.damage = shape.damage;
+        if self.end() < shape.end {
+            self.damage_to(shape.end, shape.end_term);
+        }
+        self.cut = shape.cut;
+        self.tip = (shape.end, shape.end_term);
+        self.has_begun = true;
+    }
+
+    /// The end is damaged: of up to `records_max` records nothing is known, but that they were appended.
     pub(crate) fn lost_end(&mut self, records_max: u64) {
-        let (end, term) = (self.end(), self.end_term());
+        let (end, term) = self.tip.max((self.end(), self.end_term()));
         self.damage_to((end + records_max).min(NUMBER_MAX), term);
         self.has_begun = true;
     }

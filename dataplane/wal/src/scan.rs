@@ -7,24 +7,27 @@
 //! Each commit also says which was the last that was durable when it was written. So a commit that is missing has been acknowledged if, and only if, some commit says so: then it is
 //! lost; otherwise the log's end is torn there, and nobody was ever told about what follows.
 //!
+//! The witness in the file of the state is a commit that cannot be missed, and stands behind all commits up to its number.
+//!
 //! What the first sector of a torn commit says is believed all the same: its checksum vouches for it, and it may be all that
-//! tells what a damaged commit before it held. But a later reader does not find it, because the log goes on over it. So what
-//! it has led to must not depend on it any more: the next commit says how far the log then reached, which slots are known
-//! to be damaged, and that it overwrites what no longer counts.
+//! tells what a damaged commit before it held. But a later reader does not find it, because what was torn is wiped before the
+//! log goes on. So what has been concluded from it becomes a witness first.
 
 mod segment;
 
-use std::{collections::HashMap, io};
+use std::{collections::HashMap, io, ops::Range};
 
 pub(crate) use segment::{Segment, segment_index, segment_name};
 
 use crate::{
     format::{
-        COMMIT_HEADER_BYTES, FIRST_SECTOR, RecordKind, Records, SECTOR_BYTES, SECTOR_RECORDS_MAX, Sector, SectorHeader,
+        COMMIT_HEADER_BYTES, CommitHeader, FIRST_SECTOR, RecordKind, Records, SECTOR_BYTES, SECTOR_RECORDS_MAX, Sector,
+        SectorHeader,
     },
     replay::{Location, Replay},
     report::{Finding, FindingKind, Report},
     storage::Storage,
+    witness::{LogShape, Witness},
 };
 
 /// What the walk found.
@@ -33,19 +36,17 @@ pub(crate) struct Walked {
     pub(crate) replay: Replay,
     /// The last commit that stands, also behind damage.
     pub(crate) last_lsn: u64,
-    /// The last commit of which every later reader, too, knows what came before it: it stands as a whole, or the first
-    /// damaged one comes right after it.
-    pub(crate) whole_lsn: u64,
-    /// The end of the entries that such a reader finds before anything written from now on. Above the end of `replay`,
-    /// they stand there and do not count.
-    pub(crate) stale_end: u64,
     /// The highest number anywhere.
     pub(crate) max_lsn: u64,
     /// The file that holds the log's end, and the sector where the next commit goes.
     pub(crate) end: Option<(u32, u32)>,
     /// Files that hold commits that count, oldest first: index, first commit, and the end of the highest slot in it.
     pub(crate) live: Vec<LiveSegment>,
+    /// Where commits that were cut off stand, or did: file and sectors.
+    pub(crate) dead: Vec<(u32, Range<usize>)>,
     pub(crate) report: Report,
+    /// Nothing is missing, and nothing was written since the witness concluded that something was: what it gave up is there again.
+    pub(crate) is_witness_void: bool,
     /// Damaged sectors of which no later commit says what they held.
     pub(crate) is_end_in_doubt: bool,
     /// The highest format version of any file.
@@ -60,9 +61,14 @@ pub(crate) struct LiveSegment {
 }
 
 /// Files of the folder: number and length. Reads them all, those that count twice.
-pub(crate) fn walk(storage: &mut dyn Storage, files: &[(u32, u64)], cluster: u64) -> io::Result<Walked> {
+pub(crate) fn walk(
+    storage: &mut dyn Storage,
+    files: &[(u32, u64)],
+    cluster: u64,
+    witness: Option<Witness>,
+) -> io::Result<Walked> {
     let mut walked = Walked::default();
-    let mut durable_lsn = 0;
+    let mut durable_lsn = witness.map_or(0, |witness| witness.last_lsn);
     let mut live_lsn = 0;
     let mut successors = HashMap::new();
     let mut order = Vec::new();
@@ -94,11 +100,22 @@ pub(crate) fn walk(storage: &mut dyn Storage, files: &[(u32, u64)], cluster: u64
         let has_damage = segment.sectors.contains(&Sector::Damaged);
         order.push((first_lsn.unwrap_or(0), file_index, file_bytes, has_damage));
     }
+    live_lsn = live_lsn.max(witness.map_or(0, |witness| witness.live_lsn));
+    // What counts may all have been written after it, once the log was written anew.
+    let witness = witness.filter(|witness| witness.lsn >= live_lsn);
+    for (first_lsn, file_index, ..) in &mut order {
+        // The log's end is there, even if nothing of it can be read.
+        if *first_lsn < live_lsn && witness.is_some_and(|witness| witness.file_index == *file_index) {
+            *first_lsn = u64::MAX;
+        }
+    }
     order.sort_unstable();
     let mut walker = Walker {
         walked,
+        witness,
         durable_lsn,
         live_lsn,
+        known_lsn: 0,
         successors,
         has_begun: false,
         pending: None,
@@ -118,6 +135,7 @@ pub(crate) fn walk(storage: &mut dyn Storage, files: &[(u32, u64)], cluster: u64
             false => FIRST_SECTOR,
         };
         walker.note_unused(&segment, end);
+        walker.note_dead(&segment, end);
     }
     walker.finish();
     Ok(walker.walked)
@@ -134,8 +152,12 @@ struct Pending {
 
 struct Walker {
     walked: Walked,
+    /// Until it has been heard.
+    witness: Option<Witness>,
     durable_lsn: u64,
     live_lsn: u64,
+    /// How the log stood behind this number is known.
+    known_lsn: u64,
     /// What follows each commit.
     successors: HashMap<u64, u64>,
     has_begun: bool,
@@ -162,8 +184,8 @@ impl Walker {
                     let damaged = damaged_run(segment, at);
                     if damaged > 0 {
                         self.note_damage(segment, at, damaged, None);
+                        at += damaged;
                         if self.walked.end.is_none_or(|end| end.0 == segment.file_index) || is_live || !self.has_begun {
-                            at += damaged;
                             self.walked.end = Some((segment.file_index, at as u32));
                         }
                     }
@@ -176,6 +198,7 @@ impl Walker {
                     at = start;
                 }
                 if header.index > 0 {
+                    self.reach(header.lsn);
                     self.enter(segment, header.lsn, &mut is_live);
                     at = self.incomplete(segment, start, header);
                     if self.is_torn {
@@ -186,6 +209,7 @@ impl Walker {
                 }
                 continue;
             };
+            self.reach(first.lsn);
             if !self.may_follow(segment, at, first) {
                 break;
             }
@@ -194,10 +218,9 @@ impl Walker {
             let mut contents = std::mem::take(&mut self.contents);
             let good = segment.contents(at, first.lsn, count, &mut contents);
             if good == count {
-                self.records(segment, at, &contents);
+                self.records(segment, at, first.lsn, &contents, true);
                 self.contents = contents;
                 self.walked.last_lsn = first.lsn;
-                self.note_standing();
                 self.walked.report.commits_count += 1;
                 at += count;
                 self.walked.end = Some((segment.file_index, at as u32));
@@ -217,13 +240,22 @@ impl Walker {
 
     /// The file holds something that counts.
     fn enter(&mut self, segment: &Segment, lsn: u64, is_live: &mut bool) {
-        if !std::mem::replace(is_live, true) {
-            self.walked.live.push(LiveSegment {
-                file_index: segment.file_index,
-                first_lsn: segment.first_lsn().unwrap_or(lsn),
-                slot_end: 0,
-            });
+        if std::mem::replace(is_live, true) {
+            return;
         }
+        let has_origin = segment.valid(FIRST_SECTOR).is_some_and(|header| header.index == 0);
+        let first_lsn = match self.walked.live.is_empty() {
+            _ if has_origin => segment.first_lsn().unwrap_or(lsn),
+            // An origin that cannot be read may be there again the next time: the file is then still to count.
+            true if self.live_lsn > 0 => self.live_lsn,
+            true => segment.first_lsn().unwrap_or(lsn),
+            false => self.walked.last_lsn + 1,
+        };
+        self.walked.live.push(LiveSegment {
+            file_index: segment.file_index,
+            first_lsn,
+            slot_end: 0,
+        });
     }
 
     /// Whether it is of a commit that may follow the last, and not a leftover.
@@ -244,7 +276,7 @@ impl Walker {
     /// Judges what lies between the last commit and this one. False: the end is torn before it.
     fn may_follow(&mut self, segment: &Segment, at: usize, first: SectorHeader) -> bool {
         let header = segment.commit_header(at);
-        let prev_lsn = first.lsn.saturating_sub(u64::from(header.prev_delta));
+        let prev_lsn = header.prev_lsn(first.lsn);
         let last_lsn = self.walked.last_lsn;
         if !self.has_begun {
             self.has_begun = true;
@@ -262,7 +294,9 @@ impl Walker {
             self.tear(segment, at, Some(first.lsn));
             return false;
         }
-        self.walked.replay.lost(last_lsn, first.lsn, &header);
+        self.walked
+            .replay
+            .lost(last_lsn.max(self.known_lsn), first.lsn, &header);
         if self.pending.is_none() {
             self.pending = Some(Pending {
                 records_max: 0,
@@ -309,13 +343,18 @@ impl Walker {
         let mut contents = std::mem::take(&mut self.contents);
         let good = segment.contents(at, any.lsn, count, &mut contents);
         if good > 0 {
-            self.records(segment, at, &contents);
+            self.records(segment, at, any.lsn, &contents, false);
         }
         self.contents = contents;
-        if belongs(&(end - 1)) && segment.valid(end - 1).is_some_and(|header| header.has_copies) {
-            self.copies(segment, end - 1);
+        if belongs(&(end - 1)) {
+            if segment.valid(end - 1).is_some_and(|header| header.has_copies) {
+                self.copies(segment, end - 1);
+            }
+            if good > 0 {
+                // Also what it replaced is known.
+                self.known_lsn = self.known_lsn.max(any.lsn);
+            }
         }
-        self.note_standing();
         let slot = self.walked.replay.end();
         self.add_pending(Pending {
             records_max: (count - good) as u64 * SECTOR_RECORDS_MAX,
@@ -333,10 +372,49 @@ impl Walker {
         end
     }
 
-    /// What has been replayed so far is what later readers find as well, before what is written from now on.
-    fn note_standing(&mut self) {
-        self.walked.whole_lsn = self.walked.last_lsn;
-        self.walked.stale_end = self.walked.replay.end();
+    /// What comes next has this number: the witness is heard before, if it stands before.
+    fn reach(&mut self, lsn: u64) {
+        if let Some(witness) = self.witness.take_if(|witness| witness.lsn < lsn) {
+            self.hear(&witness);
+        }
+    }
+
+    fn hear(&mut self, witness: &Witness) {
+        let last_lsn = self.walked.last_lsn;
+        if last_lsn < witness.last_lsn && self.pending.is_none() {
+            let (file_index, sector) = self.walked.end.unwrap_or((0, FIRST_SECTOR as u32));
+            self.walked.report.findings.push(Finding {
+                file: segment_name(file_index),
+                at_bytes: u64::from(sector) * SECTOR_BYTES as u64,
+                lsn: Some(last_lsn + 1),
+                slot: Some(self.walked.replay.end()),
+                kind: FindingKind::MissingCommits {
+                    next_lsn: witness.last_lsn + 1,
+                },
+            });
+        }
+        self.walked.replay.witness(last_lsn.max(self.known_lsn), witness);
+        self.walked.last_lsn = last_lsn.max(witness.last_lsn);
+        self.known_lsn = witness.lsn;
+        self.has_begun = true;
+    }
+
+    /// The same at the end, where nothing was written since. If nothing is missing either, but something was when the witness was
+    /// written, it has nothing to say any more: whatever was acknowledged is there.
+    fn hear_last(&mut self) {
+        let Some(witness) = self.witness.take() else { return };
+        let is_whole = self.walked.report.findings.is_empty()
+            && self.pending.is_none()
+            && self.walked.last_lsn >= witness.last_lsn;
+        let shape = LogShape {
+            cut: witness.shape.cut,
+            ..self.walked.replay.shape()
+        };
+        if is_whole && shape.snapshot == witness.shape.snapshot {
+            self.walked.is_witness_void = shape != witness.shape;
+        } else {
+            self.hear(&witness);
+        }
     }
 
     /// What the writer of a torn commit knew to be damaged: its first record says so if there is anything, and the commit may
@@ -400,8 +478,15 @@ impl Walker {
         });
     }
 
-    fn records(&mut self, segment: &Segment, first: usize, contents: &[u8]) {
-        let mut records = Records::new(contents.get(COMMIT_HEADER_BYTES..).unwrap_or_default());
+    fn records(&mut self, segment: &Segment, first: usize, lsn: u64, contents: &[u8], is_whole: bool) {
+        let Some((head, rest)) = contents.split_first_chunk::<COMMIT_HEADER_BYTES>() else {
+            return;
+        };
+        self.walked.replay.begin_commit(lsn, &CommitHeader::parse(head));
+        // What the commit itself does may be lost in part.
+        self.known_lsn = self.known_lsn.max(lsn - 1);
+        let mut is_ended = false;
+        let mut records = Records::new(rest);
         // A record that runs on behind what is readable ends it, and is lost with the rest.
         while let Ok(Some((at_bytes, header, payload))) = records.next() {
             let at = Location {
@@ -410,7 +495,10 @@ impl Walker {
                 at_bytes: (COMMIT_HEADER_BYTES + at_bytes) as u32,
                 payload_bytes: header.payload_bytes,
             };
-            self.walked.replay.apply(header, payload, at);
+            match is_whole {
+                true => self.walked.replay.apply(header, payload, at),
+                false => is_ended |= !self.walked.replay.apply_part(header, payload, at, is_ended),
+            }
             self.walked.report.records_count += 1;
             if header.kind == RecordKind::Append
                 && let Some(live) = self.walked.live.last_mut()
@@ -429,7 +517,7 @@ impl Walker {
             payload_bytes: 0,
         };
         while let Ok(Some((_, header, payload))) = records.next() {
-            self.walked.replay.apply(header, payload, at);
+            self.walked.replay.apply_copy(header, payload, at);
         }
     }
 
@@ -449,7 +537,26 @@ impl Walker {
         }
     }
 
+    /// Sectors that hold what was cut off. Nobody was told that it was kept; but if it stays there, a reader that misses what is
+    /// written instead may take it for what follows.
+    fn note_dead(&mut self, segment: &Segment, from: usize) {
+        let last_lsn = self.walked.last_lsn;
+        let is_dead = |sector: &Sector| match sector {
+            Sector::Zero => false,
+            Sector::Valid(header) => header.lsn > last_lsn,
+            // Behind what was cut off, it was not acknowledged either.
+            Sector::Damaged => true,
+        };
+        let behind = segment.sectors.get(from..).unwrap_or_default();
+        if self.is_torn
+            && let Some(last) = behind.iter().rposition(is_dead)
+        {
+            self.walked.dead.push((segment.file_index, from..from + last + 1));
+        }
+    }
+
     fn finish(&mut self) {
+        self.hear_last();
         if let Some(pending) = &self.pending {
             self.walked.is_end_in_doubt |= pending.is_damaged;
             let records_max = pending.records_max;

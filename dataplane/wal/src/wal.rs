@@ -15,14 +15,16 @@ use dataplane_waist::{Durable, STATE_BYTES_MAX, Slot, Tail};
 use crate::{
     buffer::{Buffer, CommitBuilder},
     error::WalError,
-    format::{COMMIT_SECTORS_MAX, FIRST_SECTOR, RECORD_PAYLOAD_BYTES_MAX, RecordHeader, RecordKind, SECTOR_BYTES},
+    format::{COMMIT_SECTORS_MAX, Cut, FIRST_SECTOR, RECORD_PAYLOAD_BYTES_MAX, RecordHeader, RecordKind, SECTOR_BYTES},
     open::{Opened, WalOptions},
     replay::{Damage, Replay, Standing},
     report::{FindingKind, Report},
     scan::{LiveSegment, segment_name},
     shape::Shape,
     snapshot::SnapshotId,
+    state::Page,
     storage::{EngineStats, FileId, OpenFor, Storage},
+    witness::{LogShape, Witness},
 };
 
 /// A write-ahead log in a folder.
@@ -57,8 +59,10 @@ pub struct Wal {
     durable_lsn: u64,
     /// A copy of the log is being written, of which nothing is to be taken for durable yet.
     is_copying: bool,
-    /// The last commit that overwrote slots, and the lowest slot that any has since the log was opened.
-    cut: (u64, u64),
+    /// What has been overwritten, up to the last commit that was given to the engine.
+    cut: Cut,
+    /// What will have been, behind the next: see [`Opened::cut_next`].
+    cut_next: Option<Cut>,
 
     state_file: FileId,
     file: Option<FileId>,
@@ -102,6 +106,7 @@ struct Draft {
 }
 
 impl Draft {
+    /// It does more than append.
     fn has_copies(&self) -> bool {
         self.overwritten_slot.is_some() || self.has_state || self.install.is_some()
     }
@@ -139,25 +144,35 @@ struct InFlight {
     file_index: u32,
     durable: Durable,
     install: Option<Install>,
-    state: Option<SetState>,
+    note: Option<Note>,
 }
 
-/// A state on its way to the disk.
+/// What the file of the state is to hold once the commit is durable.
 #[derive(Clone, Copy, Debug)]
-struct SetState {
+struct Note {
+    witness: Witness,
     states_total: u32,
-    bytes: [u8; STATE_BYTES_MAX],
-    len_bytes: usize,
+    state: [u8; STATE_BYTES_MAX],
+    state_bytes: usize,
 }
 
-impl SetState {
-    fn new(states_total: u32, state: &[u8]) -> SetState {
+impl Note {
+    fn new(witness: Witness, states_total: u32, state: &[u8]) -> Note {
         let mut bytes = [0; STATE_BYTES_MAX];
         bytes[..state.len()].copy_from_slice(state);
-        SetState {
+        Note {
+            witness,
             states_total,
-            bytes,
-            len_bytes: state.len(),
+            state: bytes,
+            state_bytes: state.len(),
+        }
+    }
+
+    fn page(&self) -> Page<'_> {
+        Page {
+            states_count: self.states_total,
+            state: (self.states_total > 0).then_some(&self.state[..self.state_bytes]),
+            witness: &self.witness,
         }
     }
 }
@@ -179,6 +194,9 @@ impl Wal {
             walked,
             state_file,
             report,
+            next_lsn,
+            cut,
+            cut_next,
             free,
             files_count,
         } = opened;
@@ -190,7 +208,6 @@ impl Wal {
             states_total: replay.states_count,
         };
         let state = replay.state.clone().unwrap_or_default();
-        let is_odd = replay.damage.is_some() || !report.findings.is_empty();
         let mut wal = Wal {
             builder: CommitBuilder::new(options.buffer_bytes),
             storage,
@@ -211,13 +228,12 @@ impl Wal {
             draft: Draft::default(),
             spare: Vec::new(),
             in_flight: VecDeque::new(),
-            // A damaged sector may have held a number that nobody can read any more.
-            next_lsn: walked.max_lsn + if is_odd { LSN_SKIP } else { 1 },
+            next_lsn,
             last_lsn: walked.last_lsn,
             durable_lsn: walked.last_lsn,
             is_copying: false,
-            // What was overwritten before is not known any more.
-            cut: (walked.whole_lsn, tip.begin()),
+            cut,
+            cut_next: Some(cut_next),
             state_file,
             file: None,
             at_sector: 0,
@@ -244,12 +260,6 @@ impl Wal {
                 wal.roll()?;
                 wal.drain()?;
             }
-        }
-        if wal.damage.is_some() || walked.stale_end > wal.tip.end {
-            // Entries that were given up stand there still, or can be read another time. The first commit overwrites them, in
-            // so many words: without that, a reader that misses it would find them between what stands before and after it.
-            wal.draft.cut_slot = Some(wal.tip.end);
-            wal.draft.overwritten_slot = Some(wal.tip.end);
         }
         wal.push_damage();
         if wal
@@ -368,6 +378,23 @@ impl Wal {
         self.check().expect_err("it has just been poisoned")
     }
 
+    /// How the log stands behind commit `lsn`, which made it this.
+    fn witness(&self, lsn: u64, tip: &Tip, damage: Option<Damage>) -> Witness {
+        Witness {
+            lsn,
+            last_lsn: lsn,
+            live_lsn: self.live.first().map_or(lsn, |live| live.first_lsn),
+            file_index: self.live.last().map_or(0, |live| live.file_index),
+            shape: LogShape {
+                snapshot: tip.snapshot,
+                end: tip.end,
+                end_term: tip.end_term,
+                cut: self.cut,
+                damage,
+            },
+        }
+    }
+
     fn push(&mut self, kind: RecordKind, slot: u64, term: u64, payload: &[u8]) {
         self.recovered = None;
         if self.builder.is_empty() {
@@ -391,10 +418,6 @@ impl Wal {
         }
     }
 }
-
-/// How far above the highest number that can be read a log goes on if not everything can be: no disk writes so many
-/// commits at once.
-const LSN_SKIP: u64 = 1 << 16;
 
 impl std::fmt::Debug for Wal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

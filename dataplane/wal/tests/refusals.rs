@@ -8,6 +8,7 @@ use std::{io, sync::Arc, sync::atomic::Ordering};
 use dataplane_waist::{Log, Slot, Snapshot, Tail, Term};
 use dataplane_wal::{
     Engine, FolderStorage, Wal, WalOptions,
+    format::VERSION,
     testing::{Disk, Fault, Faulty},
 };
 use support::{Step, Workload, contents, open, options};
@@ -62,12 +63,13 @@ fn another_clusters_log_is_refused() {
 fn a_newer_format_is_refused() {
     let disk = with_a_snapshot();
     disk.tamper("segment-0000", |bytes| {
-        bytes[9] = 3;
+        bytes[9] = VERSION as u8 + 1;
         let crc = dataplane_wire::checksum::crc32c(&bytes[..508]);
         bytes[508..512].copy_from_slice(&crc.to_be_bytes());
     });
     let error = refusal(disk, options());
-    assert!(error.contains("segment-0000: it has format version 3"), "{error}");
+    let expected = format!("segment-0000: it has format version {}", VERSION + 1);
+    assert!(error.contains(&expected), "{error}");
 }
 
 #[test]

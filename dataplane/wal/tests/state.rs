@@ -7,12 +7,12 @@ mod support;
 use dataplane_waist::{Log, Slot, Term};
 use dataplane_wal::{
     FindingKind, Storage, WalError,
-    format::{FIRST_SECTOR, SECTOR_BYTES},
+    format::{FIRST_SECTOR, Place, RecordHeader, RecordKind, SECTOR_BYTES, SectorHeader, VERSION, seal_sector},
     testing::{Disk, Loss, Tear},
 };
 use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 use rand_pcg::Pcg64Mcg;
-use support::{Workload, contents, count, open, seed};
+use support::{CLUSTER, Workload, contents, count, open, seed};
 
 const SEGMENT: &str = "segment-0000";
 const STATE: &str = "state";
@@ -84,7 +84,10 @@ fn a_commit_that_the_device_lost_with_its_vote_is_missed() {
     let first = places(&disk, SEGMENT, b"the second vote")[0] / SECTOR_BYTES * SECTOR_BYTES;
     disk.tamper(SEGMENT, |bytes| bytes[first..].fill(0));
     assert_eq!(state(&disk).as_deref(), Some(&b"the second vote"[..]));
-    assert_eq!(kinds(&disk), [FindingKind::StateAhead]);
+    assert_eq!(
+        kinds(&disk),
+        [FindingKind::MissingCommits { next_lsn: 4 }, FindingKind::StateAhead]
+    );
 }
 
 #[test]
@@ -119,7 +122,8 @@ fn pages_that_are_damaged_are_told_and_written_anew() {
             assert_eq!(kinds(&disk), [], "it has been mended");
             for page in PAGES {
                 let vote = page + 16 + 20;
-                assert_eq!(disk.file(STATE).unwrap()[vote..vote + 64], whole[vote..vote + 64]);
+                let vote = vote..vote + "the second vote".len();
+                assert_eq!(disk.file(STATE).unwrap()[vote.clone()], whole[vote]);
             }
         }
     }
@@ -150,27 +154,73 @@ fn a_page_that_a_power_loss_destroys_is_not_the_only_one() {
     }
 }
 
-/// As a build before version 2 left it.
-fn make_old(disk: &mut Disk) {
-    disk.remove(STATE).unwrap();
+/// The segment as a build of this version left it.
+fn set_version(disk: &Disk, version: u8) {
     disk.tamper(SEGMENT, |bytes| {
-        bytes[9] = 1;
+        bytes[9] = version;
         let crc = dataplane_wire::checksum::crc32c(&bytes[..508]);
         bytes[508..512].copy_from_slice(&crc.to_be_bytes());
     });
 }
 
+/// As a build of version 1 left it: without a file of the state.
+fn make_version_1(disk: &mut Disk) {
+    disk.remove(STATE).unwrap();
+    set_version(disk, 1);
+}
+
+/// As a build of version 2 left it: no witness in the file of the state.
+fn make_version_2(disk: &Disk) {
+    set_version(disk, 2);
+    disk.tamper(STATE, |bytes| {
+        for (page, bytes) in bytes.chunks_mut(4096).enumerate() {
+            let sector = bytes.first_chunk_mut::<SECTOR_BYTES>().unwrap();
+            let vote = b"the second vote";
+            let record = RecordHeader {
+                kind: RecordKind::State,
+                payload_bytes: vote.len() as u32,
+                term: 0,
+                slot: 2,
+            };
+            sector.fill(0);
+            sector[16..36].copy_from_slice(&record.emit());
+            sector[36..36 + vote.len()].copy_from_slice(vote);
+            let header = SectorHeader {
+                lsn: 3,
+                index: 0,
+                count: 1,
+                has_copies: true,
+            };
+            let place = Place {
+                cluster: CLUSTER,
+                file_index: u32::MAX,
+                sector: 8 * page as u32,
+            };
+            seal_sector(sector, header, place);
+        }
+    });
+}
+
 #[test]
-fn a_log_of_version_1_is_opened_and_becomes_one_of_version_2() {
+fn a_log_of_an_older_version_is_opened_and_becomes_one_of_this() {
+    let older: [fn(&mut Disk); 2] = [make_version_1, |disk| make_version_2(disk)];
+    for make_older in older {
+        let mut disk = two_votes();
+        make_older(&mut disk);
+        assert_eq!(kinds(&disk), []);
+        assert_eq!(u16::from(disk.file(SEGMENT).unwrap()[9]), VERSION);
+        // From now on the file tells what the log has lost.
+        let lost = places(&disk, SEGMENT, b"the second vote")[0] / SECTOR_BYTES * SECTOR_BYTES;
+        disk.tamper(SEGMENT, |bytes| bytes[lost..].fill(0));
+        assert_eq!(state(&disk.copy()).as_deref(), Some(&b"the second vote"[..]));
+        assert!(kinds(&disk).contains(&FindingKind::MissingCommits { next_lsn: 4 }));
+    }
+    // The file of version 2 tells the vote, and that of version 1 is not there.
     let mut disk = two_votes();
-    make_old(&mut disk);
-    assert_eq!(kinds(&disk), []);
-    assert_eq!(disk.file(SEGMENT).unwrap()[9], 2);
+    make_version_2(&disk);
     flip(&disk, SEGMENT, &places(&disk, SEGMENT, b"the second vote"));
     assert_eq!(state(&disk).as_deref(), Some(&b"the second vote"[..]));
-    // One whose end is damaged does not tell which vote was the last.
-    let mut disk = two_votes();
-    make_old(&mut disk);
+    make_version_1(&mut disk);
     flip(&disk, SEGMENT, &places(&disk, SEGMENT, b"the second vote"));
     assert!(matches!(open(disk), Err(WalError::StateLost { .. })));
 }

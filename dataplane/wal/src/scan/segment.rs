@@ -119,11 +119,7 @@ impl Segment {
     pub(crate) fn durable_lsn(&self) -> u64 {
         let firsts = (FIRST_SECTOR..self.sectors.len()).filter_map(|sector| {
             let header = self.valid(sector).filter(|header| header.index == 0)?;
-            Some(
-                header
-                    .lsn
-                    .saturating_sub(u64::from(self.commit_header(sector).durable_delta)),
-            )
+            Some(self.commit_header(sector).durable_lsn(header.lsn))
         });
         firsts.max().unwrap_or(0)
     }
@@ -132,8 +128,7 @@ impl Segment {
     pub(super) fn links(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         (FIRST_SECTOR..self.sectors.len()).filter_map(|sector| {
             let header = self.valid(sector).filter(|header| header.index == 0)?;
-            let prev_delta = u64::from(self.commit_header(sector).prev_delta);
-            Some((header.lsn.saturating_sub(prev_delta), header.lsn))
+            Some((self.commit_header(sector).prev_lsn(header.lsn), header.lsn))
         })
     }
 

@@ -2,7 +2,7 @@
 
 use dataplane_waist::{Durable, Slot, Tail};
 
-use super::{InFlight, Install, SetState, Wal, record};
+use super::{InFlight, Install, Note, Wal, record};
 use crate::{
     buffer::{Buffer, CommitBuilder},
     error::WalError,
@@ -64,14 +64,18 @@ impl Wal {
             );
         }
         let copies = &copies[..copies_count];
+        let header = self.commit_header();
         let lsn = self.next_lsn;
-        let set = draft.has_state.then(|| SetState::new(self.tip.states_total, &state));
-        let submitted = self.submit(builder, copies, draft.install, set);
+        if let Some(slot) = draft.cut_slot {
+            self.cut = self.cut.at(lsn, slot);
+        }
+        let note = (draft.has_copies() && !self.is_copying).then(|| {
+            let state = if draft.has_state { &state } else { &self.sealed_state };
+            Note::new(self.witness(lsn, &self.tip, self.damage), self.tip.states_total, state)
+        });
+        let submitted = self.submit(builder, header, copies, draft.install, note);
         self.state = state;
         submitted?;
-        if let Some(slot) = draft.cut_slot {
-            self.cut = (lsn, slot.min(self.cut.1));
-        }
         if let Some(live) = self.live.last_mut() {
             live.slot_end = live.slot_end.max(draft.slot_end);
         }
@@ -85,25 +89,32 @@ impl Wal {
         Ok(())
     }
 
-    pub(super) fn submit(
-        &mut self,
-        builder: CommitBuilder,
-        copies: &[(RecordHeader, &[u8])],
-        install: Option<Install>,
-        state: Option<SetState>,
-    ) -> Result<(), WalError> {
-        let lsn = self.next_lsn;
-        let delta = |to: u64| u32::try_from(lsn - to).unwrap_or(u32::MAX);
+    /// What the next commit says about the log before it.
+    pub(super) fn commit_header(&mut self) -> CommitHeader {
+        let delta = |to: u64| u32::try_from(self.next_lsn - to).unwrap_or(u32::MAX);
         let header = CommitHeader {
             prev_delta: delta(self.last_lsn),
             durable_delta: delta(self.durable_lsn),
             states_count: self.sealed.states_total,
-            cut_delta: u32::try_from(lsn - self.cut.0).unwrap_or(0),
-            cut_slot: self.cut.1,
+            cut_delta: if self.cut.lsn > 0 { delta(self.cut.lsn) } else { 0 },
+            cut_slot: self.cut.slot,
             begin: self.sealed.begin(),
             end: self.sealed.end,
             end_term: self.sealed.end_term,
         };
+        self.cut = self.cut_next.take().unwrap_or(self.cut);
+        header
+    }
+
+    pub(super) fn submit(
+        &mut self,
+        builder: CommitBuilder,
+        header: CommitHeader,
+        copies: &[(RecordHeader, &[u8])],
+        install: Option<Install>,
+        note: Option<Note>,
+    ) -> Result<(), WalError> {
+        let lsn = self.next_lsn;
         let file_index = self.live.last().expect("a segment is open").file_index;
         let place = Place {
             cluster: self.options.cluster,
@@ -122,7 +133,7 @@ impl Wal {
                 states_count: self.states_count,
             },
             install,
-            state,
+            note,
         });
         self.next_lsn += 1;
         self.last_lsn = lsn;
@@ -157,18 +168,10 @@ impl Wal {
             let name = segment_name(done.file_index);
             return Err(self.fail(format!("making commit {} in {name} durable", done.lsn), error));
         }
-        if let Some(set) = done.state {
-            let state = &set.bytes[..set.len_bytes];
+        if let Some(note) = &done.note {
             let cluster = self.options.cluster;
-            let kept = state::write(
-                &mut *self.storage,
-                self.state_file,
-                cluster,
-                done.lsn,
-                set.states_total,
-                state,
-            );
-            if let Err(error) = kept {
+            let written = state::write(&mut *self.storage, self.state_file, cluster, note.page());
+            if let Err(error) = written {
                 return Err(self.fail(format!("writing {STATE_NAME}"), error));
             }
         }

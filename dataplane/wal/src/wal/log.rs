@@ -114,7 +114,7 @@ impl Log for Wal {
             None => {
                 self.commit()?;
                 self.drain()?;
-                crate::open::read(&mut *self.storage, &self.options)?.replay
+                crate::open::read(&mut *self.storage, &self.options)?.walked.replay
             }
         };
         let end = self.visit(&replay, visit);

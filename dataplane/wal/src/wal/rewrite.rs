@@ -10,6 +10,7 @@ use super::{Draft, Wal};
 use crate::{
     buffer::CommitBuilder,
     error::WalError,
+    format::Cut,
     open::read,
     replay::Replay,
     scan::{Segment, segment_index, segment_name},
@@ -25,7 +26,7 @@ impl Wal {
         // Damage at the end is settled by the next commit: without one, the copy would be taken for what follows it.
         self.commit()?;
         self.drain()?;
-        let replay = read(&mut *self.storage, &self.options)?.replay;
+        let replay = read(&mut *self.storage, &self.options)?.walked.replay;
         let old_count = self.live.len();
         self.begin_copy(&replay);
         self.roll()?;
@@ -65,7 +66,8 @@ impl Wal {
         self.tip.end_term = replay.snapshot.map_or(0, |standing| standing.last_term);
         self.sealed = self.tip;
         self.sealed_damage = self.damage;
-        self.cut = (self.next_lsn, replay.begin());
+        self.cut = Cut::default();
+        self.cut_next = None;
         self.durable.end = Slot(replay.begin());
     }
 

@@ -4,11 +4,11 @@ use std::io;
 
 use dataplane_waist::Durable;
 
-use super::Wal;
+use super::{Note, Wal};
 use crate::{
     buffer::CommitBuilder,
     error::WalError,
-    format::{FIRST_SECTOR, FileHeader, Origin, RecordHeader, RecordKind, SECTOR_BYTES},
+    format::{Cut, FIRST_SECTOR, FileHeader, Origin, RecordHeader, RecordKind, SECTOR_BYTES},
     replay::{Damage, Standing},
     scan::{LiveSegment, segment_name},
     snapshot::SnapshotId,
@@ -101,6 +101,12 @@ impl Wal {
             Err(error) => return Err(self.fail(format!("opening {name} for commits"), error)),
         }
         self.at_sector = FIRST_SECTOR as u32;
+        let live_lsn = self.live.first().map_or(self.next_lsn, |live| live.first_lsn);
+        if self.cut_next.unwrap_or(self.cut).lsn < live_lsn {
+            // Every reader knows the log as it stood behind that.
+            self.cut = Cut::default();
+            self.cut_next = None;
+        }
         self.live.push(LiveSegment {
             file_index,
             first_lsn: self.next_lsn,
@@ -150,7 +156,7 @@ impl Wal {
         // What the draft holds is not in this commit.
         let (tip, states_count) = (self.tip, self.states_count);
         let durable = self.durable;
-        let submitted = self.submit_origin(builder, records, durable);
+        let submitted = self.submit_origin(builder, records, &state, durable);
         (self.tip, self.states_count) = (tip, states_count);
         self.sealed_state = state;
         submitted?;
@@ -163,9 +169,15 @@ impl Wal {
         &mut self,
         builder: CommitBuilder,
         copies: &[(RecordHeader, &[u8])],
+        state: &[u8],
         durable: Durable,
     ) -> Result<(), WalError> {
-        self.submit(builder, copies, None, None)?;
+        let header = self.commit_header();
+        let note = (!self.is_copying).then(|| {
+            let witness = self.witness(self.next_lsn, &self.sealed, self.sealed_damage);
+            Note::new(witness, self.sealed.states_total, state)
+        });
+        self.submit(builder, header, copies, None, note)?;
         if let Some(last) = self.in_flight.back_mut() {
             last.durable = durable;
         }
