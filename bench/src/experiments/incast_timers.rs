@@ -1,4 +1,4 @@
-//! `incast-rtomin`, `incast-collapse-fast08` and `incast-tlp`: which timer, and which part of a modern TCP, incast hangs on.
+//! `incast-rtomin`, `incast-collapse-fast08`, `incast-three-regions` and `incast-tlp`: which timer, and which part of a modern TCP, incast hangs on.
 
 use super::scenarios::{ARM, Demand, Scenario, judge_all, metric};
 use crate::{
@@ -142,6 +142,80 @@ fn collapse(table: &Table) -> Judgement {
     ])
 }
 
+const REGIONS_SERVERS: &[&str] = &[
+    "1", "2", "3", "4", "5", "6", "7", "8", "10", "12", "16", "24", "32", "48", "64",
+];
+const REGIONS_ARMS: &[&str] = &["rtomin-200ms", "rtomin-10ms", "rtomin-1ms"];
+
+/// Chen et al.
+pub static THREE_REGIONS: Scenario = Scenario {
+    id: "incast-three-regions",
+    title: "Three regions of incast goodput",
+    question: "How does goodput go on beyond the collapse, and does the least timeout move it?",
+    how: HOW,
+    axes: &[arms(REGIONS_ARMS), servers(REGIONS_SERVERS)],
+    claims: &[Claim {
+        id: "incast-three-regions",
+        sentence: "Goodput is least with 7 or 8 senders, whatever RTOmin; with more it recovers, and then declines slowly",
+        source: Source::Published {
+            work: "Chen, Griffith, Liu, Katz and Joseph, Understanding TCP incast throughput collapse in datacenter networks, WREN 2009",
+            place: "figures 5 and 6, as others quote them; 5 to 10 senders, a fifth more and a twentieth less are ours",
+        },
+        invariant: VIRTUAL,
+        judge: three_regions,
+    }],
+    tour_weight: 0.0,
+    own: None,
+};
+
+/// Of several senders: how many make the least goodput, what is the most with more of them over that, and the last over the most.
+fn regions(table: &Table, arm: &str) -> Option<(f64, f64, f64)> {
+    let all: Option<Vec<(f64, f64)>> = REGIONS_SERVERS[1..]
+        .iter()
+        .map(|servers| servers.parse().ok().zip(goodput(table, arm, servers)))
+        .collect();
+    let all = all?;
+    let least = (0..all.len()).min_by(|a, b| all[*a].1.total_cmp(&all[*b].1))?;
+    let most = all[least..].iter().map(|(_, goodput)| *goodput).fold(0.0, f64::max);
+    Some((all[least].0, most / all[least].1, all[all.len() - 1].1 / most))
+}
+
+fn three_regions(table: &Table) -> Judgement {
+    let [long, middle, short] = [0, 1, 2].map(|index| regions(table, REGIONS_ARMS[index]));
+    let least = |what, regions: Option<(f64, f64, f64)>| Demand {
+        what,
+        value: regions.map(|(senders, ..)| senders),
+        unit: "senders",
+        limit: "5 to 10",
+        meets: |senders: f64| (5.0..=10.0).contains(&senders),
+    };
+    let recovers = |what, regions: Option<(f64, f64, f64)>| Demand {
+        what,
+        value: regions.map(|(_, recovery, _)| recovery),
+        unit: "ratio",
+        limit: "≥ 1.2",
+        meets: |ratio: f64| ratio >= 1.2,
+    };
+    let declines = |what, regions: Option<(f64, f64, f64)>| Demand {
+        what,
+        value: regions.map(|(.., decline)| decline),
+        unit: "ratio",
+        limit: "≤ 0.95",
+        meets: |ratio: f64| ratio <= 0.95,
+    };
+    judge_all(&[
+        least("senders with the least goodput, RTOmin 200 ms", long),
+        least("the same, 10 ms", middle),
+        least("the same, 1 ms", short),
+        recovers("most goodput with more senders ÷ least, 200 ms", long),
+        recovers("the same, 10 ms", middle),
+        recovers("the same, 1 ms", short),
+        declines("goodput of 64 senders ÷ most, 200 ms", long),
+        declines("the same, 10 ms", middle),
+        declines("the same, 1 ms", short),
+    ])
+}
+
 /// Our own.
 pub static TLP: Scenario = Scenario {
     id: "incast-tlp",
@@ -214,6 +288,31 @@ fn tlp(table: &Table) -> Judgement {
 mod tests {
     use super::*;
     use crate::{experiments::scenarios::testing::table, record::Outcome};
+
+    /// Goodput falls to `least_at`, rises again to 48 senders, and is less with 64.
+    #[test]
+    fn three_regions_hold_and_fail() {
+        let judged = |least_at: f64| {
+            let goodput = |servers: &str| {
+                let senders: f64 = servers.parse().expect("a number");
+                let off = (senders - least_at).abs().min(20.0);
+                [(GOODPUT, if senders > 60.0 { 250.0 } else { 100.0 + 10.0 * off })]
+            };
+            let goodputs: Vec<_> = REGIONS_SERVERS.iter().map(|servers| goodput(servers)).collect();
+            let of_arm = |arm| {
+                let named = REGIONS_SERVERS.iter().zip(&goodputs);
+                named.map(move |(servers, row)| (arm, *servers, &row[..]))
+            };
+            let rows: Vec<_> = REGIONS_ARMS.iter().flat_map(|arm| of_arm(*arm)).collect();
+            three_regions(&table("servers", &rows)).outcome
+        };
+        assert_eq!(judged(8.0), Outcome::Holds);
+        assert_eq!(judged(3.0), Outcome::Fails);
+        assert!(matches!(
+            three_regions(&Table::default()).outcome,
+            Outcome::NotMeasured { .. }
+        ));
+    }
 
     #[test]
     fn each_claim_holds_and_fails() {

@@ -57,6 +57,8 @@ pub struct Outcome {
     pub unfinished_count: u64,
     /// Of each endless flow: bytes a second, from [`Setup::measured_from`] to the end.
     pub endless_bytes_per_sec: Vec<f64>,
+    /// With endless flows: data segments and packets that were lost, from [`Setup::measured_from`] to the end.
+    pub long_segments_and_losses: Option<(u64, u64)>,
     /// From the last endless flow's beginning to the end of the first window in which the flows' shares were about equal.
     pub converged: Option<SimTime>,
     /// The first endless flow's window over time, at every [`SLICES_COUNT`]th of the horizon.
@@ -71,7 +73,8 @@ pub struct Outcome {
     pub retransmissions_count: u64,
     /// The mean of the flows' smoothed round trips at the end, in ns.
     pub srtt_ns_mean: f64,
-    /// The queue before the watched link, over time; with endless flows from [`Setup::measured_from`] on.
+    /// The queue before the watched link, over time: with queries while one is open, with endless flows from
+    /// [`Setup::measured_from`] on.
     pub depths: Vec<DepthSample>,
     /// The most packets that waited before the watched link.
     pub queue_packets_max: u32,
@@ -122,6 +125,7 @@ impl Setup {
         let is_done = |sim: &PacketSim<Hosts>| sim.edges().all(|edge| edge.unfinished_count == 0);
         let has_finite = !is_done(&sim);
         let mut before = vec![0; endless.len()];
+        let mut sent_and_lost_before = (0, 0);
         let mut is_interrupted = false;
         let mut watch = Watch::new(self, &endless);
         // With endless flows there is always something due, so it is asked now and then whether the others are done.
@@ -144,6 +148,7 @@ impl Setup {
                 watch.look(sim.now(), &received);
                 if !is_warm && sim.now() >= self.measured_from {
                     before = received;
+                    sent_and_lost_before = self.sent_and_lost(&sim);
                 }
             }
             if is_warm && has_finite && is_done(&sim) {
@@ -156,7 +161,21 @@ impl Setup {
             .zip(&before)
             .map(|(after, before)| (after - before) as f64 / measured_s)
             .collect();
-        self.outcome(&sim, rates, watch, is_interrupted)
+        let (sent, lost) = self.sent_and_lost(&sim);
+        let since = (sent - sent_and_lost_before.0, lost - sent_and_lost_before.1);
+        Outcome {
+            long_segments_and_losses: (!endless.is_empty()).then_some(since),
+            ..self.outcome(&sim, rates, watch, is_interrupted)
+        }
+    }
+
+    /// Data segments sent so far, and packets lost so far.
+    fn sent_and_lost(&self, sim: &PacketSim<Hosts>) -> (u64, u64) {
+        let of = |(number, flow): (u32, &super::setup::Flow)| {
+            let sender = sim.edge_of(flow.from).sender(number);
+            sender.map_or(0, |sender| sender.stats().segments_count)
+        };
+        ((0..).zip(self.flows.iter()).map(of).sum(), sim.counters().drops.count())
     }
 
     /// The window of a flow's sender.
@@ -218,7 +237,13 @@ impl Setup {
             self.measured_from
         };
         let samples = sim.series().flat_map(|series| series.samples.iter().copied());
-        let depths = samples.filter(|sample| sample.at >= from).collect();
+        let is_open = |at: SimTime| {
+            let next = rounds.partition_point(|round| round.ended < at);
+            rounds.is_empty() || rounds[next..].iter().any(|round| round.begun <= at)
+        };
+        let depths = samples
+            .filter(|sample| sample.at >= from && is_open(sample.at))
+            .collect();
         let sum =
             |of: fn(&dataplane_transports::SenderStats) -> u64| senders.iter().map(|sender| of(sender.stats())).sum();
         Outcome {
@@ -232,6 +257,7 @@ impl Setup {
             completions,
             unfinished_count: sim.edges().map(|edge| edge.unfinished_count).sum(),
             endless_bytes_per_sec,
+            long_segments_and_losses: None,
             converged: watch.converged,
             windows: watch.windows,
             timeouts_count: sum(|stats| stats.timeouts_count.into()),
@@ -364,6 +390,10 @@ impl Outcome {
         put("long_last_mbit_per_sec", of_several(self.endless_bytes_per_sec.last()));
         put("converged_ms", self.converged.map(|span| span.as_ns() as f64 / 1e6));
         put("loss_percent", share(self.counters.drops.count(), self.segments_count));
+        put(
+            "long_loss_percent",
+            self.long_segments_and_losses.and_then(|(sent, lost)| share(lost, sent)),
+        );
         put("queue_packets_p50", quantile(&depths, 0.5));
         put("queue_packets_p99", quantile(&depths, 0.99));
         put("queue_packets_max", Some(f64::from(self.queue_packets_max)));

@@ -94,8 +94,20 @@ impl<'a> Point<'a> {
             has_long: false,
             seed,
         };
-        for load in &self.file.load {
-            builder.load(load.get_ref(), &tcp);
+        let is_here = |load: &LoadFile| {
+            let name = self.arm.map_or("", |arm| arm.name.as_str());
+            load.arms
+                .as_ref()
+                .is_none_or(|arms| arms.iter().any(|arm| arm.get_ref() == name))
+        };
+        for load in self
+            .file
+            .load
+            .iter()
+            .map(|load| load.get_ref())
+            .filter(|load| is_here(load))
+        {
+            builder.load(load, &tcp);
         }
         let horizon = self.file.horizon.sim();
         Ok(Setup {
@@ -265,7 +277,8 @@ impl<'a> Point<'a> {
         }
     }
 
-    /// The link whose queue is worth looking at: between a dumbbell's switches, otherwise the last one to `host`.
+    /// The link whose queue is worth looking at: between a dumbbell's switches if that is the slower one, otherwise the last
+    /// one to `host`.
     fn watched_link(&self, topology: &Topology, host: u32) -> u32 {
         let last = |to: u32| {
             topology
@@ -274,8 +287,12 @@ impl<'a> Point<'a> {
                 .position(|link| link.to == to)
                 .map_or(0, |link| link as u32)
         };
-        match self.file.topology.kind.get_ref() {
-            TopologyKind::Dumbbell => {
+        let file = &self.file.topology;
+        let is_core_slower = file
+            .core_rate
+            .is_none_or(|core| core.bits_per_sec <= file.rate.bits_per_sec);
+        match file.kind.get_ref() {
+            TopologyKind::Dumbbell if is_core_slower => {
                 let switches = (topology.hosts_count, topology.hosts_count + 1);
                 topology.link_between(switches.0, switches.1).unwrap_or(0)
             }
@@ -353,6 +370,31 @@ impl Builder<'_> {
                         kind,
                     });
                     start += stagger;
+                }
+            }
+            LoadKind::Mesh => {
+                let hosts = number(&load.from).unwrap_or(0)..=number(&load.to).unwrap_or(self.hosts_count - 1);
+                let stagger = load.stagger.map_or(SimTime::ZERO, |span| span.sim());
+                let mut random = Shuffle(self.seed);
+                let mut start = start;
+                for from in hosts.clone() {
+                    let mut others: Vec<u32> = hosts.clone().filter(|host| *host != from).collect();
+                    random.shuffle(&mut others);
+                    for to in others
+                        .into_iter()
+                        .cycle()
+                        .take(number(&load.flows).unwrap_or(1) as usize)
+                    {
+                        self.watched_host.get_or_insert(to);
+                        let kind = FlowKind::Endless { start };
+                        self.flows.push(Flow {
+                            from,
+                            to,
+                            options,
+                            kind,
+                        });
+                        start += stagger;
+                    }
                 }
             }
             LoadKind::Flows => {

@@ -16,15 +16,21 @@ pub struct FlowOptions {
     pub controller: ControllerKind,
     /// DCTCP's weight of a new measurement, where a paper does not take RFC 8257's 1/16.
     pub dctcp: Option<controllers::DctcpOptions>,
+    /// Swift's settings, where they are not its defaults.
+    pub swift: Option<controllers::SwiftOptions>,
 }
 
 impl FlowOptions {
     pub(super) fn controller(&self, sender: &SenderOptions) -> AnyController {
-        match (self.controller, self.dctcp) {
-            (ControllerKind::Dctcp, Some(options)) => {
-                controllers::Dctcp::new(sender.mss_bytes, sender.initial_window_bytes(), options).into()
+        let (mss_bytes, initial_bytes) = (sender.mss_bytes, sender.initial_window_bytes());
+        match (self.controller, self.dctcp, self.swift) {
+            (ControllerKind::Dctcp, Some(options), _) => {
+                controllers::Dctcp::new(mss_bytes, initial_bytes, options).into()
             }
-            (kind, _) => kind.build(sender),
+            (ControllerKind::Swift, _, Some(options)) => {
+                controllers::Swift::new(mss_bytes, initial_bytes, options).into()
+            }
+            (kind, ..) => kind.build(sender),
         }
     }
 }

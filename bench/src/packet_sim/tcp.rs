@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use dataplane_transports::{
-    ControllerKind, EcnMode, Pacing, ReceiverOptions, SenderOptions, controllers::DctcpOptions,
+    ControllerKind, EcnMode, Pacing, ReceiverOptions, SenderOptions,
+    controllers::{DctcpOptions, SwiftOptions},
 };
 
 use super::setup::FlowOptions;
@@ -19,6 +20,7 @@ pub(super) fn over(own: TcpFile, base: TcpFile) -> TcpFile {
         controller: own.controller.or(base.controller),
         ecn: own.ecn.or(base.ecn),
         dctcp_gain: own.dctcp_gain.or(base.dctcp_gain),
+        dctcp_window_min: own.dctcp_window_min.or(base.dctcp_window_min),
         mss: own.mss.or(base.mss),
         initial_window: own.initial_window.or(base.initial_window),
         receive_window: own.receive_window.or(base.receive_window),
@@ -37,6 +39,8 @@ pub(super) fn over(own: TcpFile, base: TcpFile) -> TcpFile {
         ack_delay: own.ack_delay.or(base.ack_delay),
         quick_acks: own.quick_acks.or(base.quick_acks),
         pacing: own.pacing.or(base.pacing),
+        swift_window_min: own.swift_window_min.or(base.swift_window_min),
+        swift_increase: own.swift_increase.or(base.swift_increase),
         idle_restart: own.idle_restart.or(base.idle_restart),
     }
 }
@@ -91,11 +95,25 @@ pub(super) fn flow_options(tcp: &TcpFile) -> FlowOptions {
         Some(false) => Pacing::Off,
         None => sender.pacing,
     };
-    let dctcp = tcp.dctcp_gain.map(|gain| DctcpOptions {
-        gain: gain as f32,
-        ..DctcpOptions::default()
-    });
+    let defaults = DctcpOptions::default();
+    let dctcp = DctcpOptions {
+        gain: tcp.dctcp_gain.map_or(defaults.gain, |gain| gain as f32),
+        window_min_segments: tcp.dctcp_window_min.map_or(defaults.window_min_segments, u32::from),
+        ..defaults
+    };
+    let dctcp = (dctcp != defaults).then_some(dctcp);
+    let defaults = SwiftOptions::default();
+    let swift = SwiftOptions {
+        window_min: tcp
+            .swift_window_min
+            .map_or(defaults.window_min, |segments| segments.count),
+        additive_increase: tcp
+            .swift_increase
+            .map_or(defaults.additive_increase, |segments| segments.count),
+        ..defaults
+    };
     FlowOptions {
+        swift: (swift != defaults).then_some(swift),
         sender,
         receiver,
         controller,

@@ -28,6 +28,9 @@ impl Checker<'_> {
         let hosts_count = self.topology(&file.topology)?;
         for load in &file.load {
             self.load(load, hosts_count)?;
+            for arm in load.get_ref().arms.iter().flatten() {
+                self.known("arm", arm, file.arm.iter().map(|arm| arm.name.as_str()))?;
+            }
         }
         if file.load.is_empty() {
             return self.problem(0..0, "nothing is sent: a scenario needs at least one [[load]]");
@@ -139,6 +142,19 @@ impl Checker<'_> {
             _ => Ok(()),
         };
         match load.kind {
+            LoadKind::Mesh => {
+                exists("from", &load.from)?;
+                exists("to", &load.to)?;
+                positive("flows", &load.flows)?;
+                match (&load.from, &load.to) {
+                    (Some(from), Some(to)) if from.get_ref() < to.get_ref() => Ok(()),
+                    (Some(_), Some(to)) => {
+                        self.problem(to.span(), "a mesh needs two hosts: `to` is the last, after `from`")
+                    }
+                    (None, _) => self.problem(span, "this kind of load needs `from`"),
+                    (_, None) => self.problem(span, "this kind of load needs `to`"),
+                }
+            }
             LoadKind::Incast => {
                 exists("client", &load.client)?;
                 exists("first_server", &load.first_server)?;

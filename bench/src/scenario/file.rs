@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_spanned::Spanned;
 
-use super::units::{Controller, Length, Rate, Size, Span};
+use super::units::{Controller, Length, Rate, Segments, Size, Span};
 
 /// A network, what its hosts do, and what a paper says comes of it.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -238,6 +238,8 @@ pub struct TcpFile {
     pub ecn: Option<bool>,
     /// DCTCP: the weight of a new measurement; RFC 8257 has 1/16.
     pub dctcp_gain: Option<f64>,
+    /// DCTCP: the least window after a mark, in segments: 1 in RFC 8257, 2 in Linux and here by default.
+    pub dctcp_window_min: Option<std::num::NonZeroU32>,
     /// Payload of a full segment.
     pub mss: Option<Size>,
     /// Segments before the first acknowledgement.
@@ -274,6 +276,10 @@ pub struct TcpFile {
     pub quick_acks: Option<u32>,
     /// Segments are paced where the controller has no rate of its own.
     pub pacing: Option<bool>,
+    /// Swift: the least window, in segments; 1 takes its windows of less than a segment away.
+    pub swift_window_min: Option<Segments>,
+    /// Swift: segments that the window grows by in a round trip; below a window of one segment, for each acknowledgement.
+    pub swift_increase: Option<Segments>,
     /// The window begins anew after a pause longer than the retransmission timeout.
     pub idle_restart: Option<bool>,
 }
@@ -288,6 +294,8 @@ pub enum LoadKind {
     AllToAll,
     /// `flows` that never end, from `from` to `to`; of a star, from hosts `from`, `from` + 1, ….
     Long,
+    /// Each of the hosts `from` to `to` has `flows` that never end, to others of them, drawn by the seed.
+    Mesh,
     /// The flows of `list`.
     Flows,
     /// Every host sends `bytes` to another, each to one and from one.
@@ -300,6 +308,9 @@ pub enum LoadKind {
 pub struct LoadFile {
     /// What it is.
     pub kind: LoadKind,
+    /// Only in the arms of these names; otherwise in all.
+    #[schemars(with = "Option<Vec<String>>")]
+    pub arms: Option<Vec<Spanned<String>>>,
     /// Incast: the host that asks.
     #[schemars(with = "Option<u32>")]
     pub client: Option<Spanned<u32>>,
@@ -324,18 +335,18 @@ pub struct LoadFile {
     pub jitter: Option<Span>,
     /// Incast and all-to-all: of the packet that asks.
     pub request: Option<Size>,
-    /// Long: how many.
+    /// Long: how many. Mesh: how many of each host.
     #[schemars(with = "Option<u32>")]
     pub flows: Option<Spanned<u32>>,
-    /// Long: the host that sends.
+    /// Long: the host that sends. Mesh: the first host.
     #[schemars(with = "Option<u32>")]
     pub from: Option<Spanned<u32>>,
-    /// Long: the host that receives.
+    /// Long: the host that receives. Mesh: the last host.
     #[schemars(with = "Option<u32>")]
     pub to: Option<Spanned<u32>>,
     /// When it begins.
     pub start: Option<Span>,
-    /// Long: between the beginnings of two flows.
+    /// Long and mesh: between the beginnings of two flows.
     pub stagger: Option<Span>,
     /// Flows: each of them.
     #[serde(default)]

@@ -32,6 +32,12 @@ pub(super) fn flows_count(file: &ScenarioFile, load: &LoadFile, hosts_count: u32
             .unwrap_or(count(&load.servers))
             .saturating_mul(rounds),
         LoadKind::Long => varied(Varied::Flows).unwrap_or(count(&load.flows)),
+        LoadKind::Mesh => {
+            let of_each = count(&load.flows);
+            (count(&load.to) + 1)
+                .saturating_sub(count(&load.from))
+                .saturating_mul(of_each)
+        }
         LoadKind::AllToAll => hosts.saturating_mul(hosts - 1).saturating_mul(rounds),
         LoadKind::Permutation => hosts,
         LoadKind::Flows => load.list.len() as u64,

@@ -33,6 +33,7 @@ pub const METRICS: &[&str] = &[
     "long_last_mbit_per_sec",
     "converged_ms",
     "loss_percent",
+    "long_loss_percent",
     "queue_packets_p50",
     "queue_packets_p99",
     "queue_packets_max",

@@ -72,6 +72,19 @@ fn every_mistake_has_a_place_and_advice() {
             "28:9",
             "did you mean controller",
         ),
+        (
+            "kind = \"incast\"",
+            "kind = \"incast\"\narms = [\"dctpc\"]",
+            "17:9",
+            "did you mean dctcp",
+        ),
+        ("rto_min = \"10 ms\"", "swift_window_min = 0.0", "28:50", "above 0"),
+        (
+            "kind = \"incast\"",
+            "kind = \"mesh\"\nfrom = 3\nto = 3\nflows = 1",
+            "18:6",
+            "two hosts",
+        ),
         ("hosts = 41", "", "7:8", "needs `hosts`"),
         ("hosts = 41", "hosts = \"many\"", "8:9", "u32"),
     ];

@@ -136,6 +136,29 @@ impl TryFrom<String> for Length {
     }
 }
 
+/// A number of segments, which may be less than one.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(try_from = "f64")]
+#[schemars(with = "f64")]
+pub struct Segments {
+    /// More than 0.
+    pub count: f64,
+}
+
+impl TryFrom<f64> for Segments {
+    type Error = String;
+    fn try_from(count: f64) -> Result<Segments, String> {
+        /// Nobody's window begins larger.
+        const MAX: f64 = 1_000.0;
+        match count > 0.0 && count <= MAX {
+            true => Ok(Segments { count }),
+            false => Err(format!(
+                "{count} segments: write a number above 0 and up to {MAX}, such as 0.01 or 1"
+            )),
+        }
+    }
+}
+
 /// Who decides how much may be in flight, by the name that transports know it by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]

@@ -181,6 +181,7 @@ impl Incast {
             },
             controller: ControllerKind::Dctcp,
             dctcp: None,
+            swift: None,
         };
         let setup = Setup {
             topology,
