@@ -19,6 +19,7 @@ use crate::{
     experiments::scenarios::Scenario,
     place::{CLIENT_PORT, SERVER_PORT},
     registry::EXPERIMENTS,
+    sim_args::SimArgs,
     soak::DriverKind,
 };
 
@@ -197,6 +198,9 @@ pub struct RunArgs {
     /// Print the records on stdout as they are measured, and nothing else
     #[arg(long)]
     pub json: bool,
+    /// Of scenarios
+    #[command(flatten)]
+    pub sim: SimArgs,
     /// Between two machines
     #[command(flatten)]
     pub wire: WireArgs,
@@ -446,6 +450,18 @@ impl RunArgs {
             )));
         }
 
+        if let Some(said) = self.sim.first_said()
+            && !experiments.iter().any(|experiment| experiment.is_scenario())
+        {
+            let known = EXPERIMENTS.iter().filter(|experiment| experiment.is_scenario());
+            let known: Vec<&str> = known.map(|experiment| experiment.id()).collect();
+            return Err(BadSelection(format!(
+                "{said} is about scenarios, and none is run: name a file, or one of {}",
+                known.join(", ")
+            )));
+        }
+        let sim = self.sim.read().map_err(|error| BadSelection(format!("{error:#}")))?;
+
         let mut backends = Vec::new();
         for name in &self.backends {
             let known = BACKENDS.iter().map(|backend| backend.name);
@@ -487,6 +503,7 @@ impl RunArgs {
             depth,
             backends: (!backends.is_empty()).then_some(backends),
             axes,
+            sim,
             seed,
         };
         Ok(Selection {

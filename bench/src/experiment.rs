@@ -17,6 +17,7 @@ use crate::{
     disk::DiskFolder,
     place::Place,
     record::{Record, Row, SupportRecord},
+    sim_args::SimChoice,
     store::RunFolder,
     table::Table,
 };
@@ -52,6 +53,10 @@ pub trait Experiment: Sync {
     }
     /// Does it happen in virtual time alone, so that it needs no hosts and no privilege?
     fn is_virtual(&self) -> bool {
+        false
+    }
+    /// Is it a scenario, so that its flows can be listed and replaced?
+    fn is_scenario(&self) -> bool {
         false
     }
     /// Does it write files whose disk matters, so that `--dir` means something?
@@ -143,6 +148,8 @@ pub struct Choice {
     pub backends: Option<Vec<&'static str>>,
     /// Values of axes, if any were given.
     pub axes: BTreeMap<String, Vec<String>>,
+    /// What is wanted of scenarios beside rows.
+    pub sim: SimChoice,
     /// Decides every schedule, order and resampling.
     pub seed: u64,
 }

@@ -33,6 +33,7 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod server;
+pub mod sim_args;
 pub mod sim_cluster;
 pub mod sink;
 pub mod soak;

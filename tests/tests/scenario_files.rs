@@ -158,3 +158,74 @@ fn ctrl_c_ends_a_simulation_and_keeps_the_rows_so_far() {
     let report = fs::read_to_string(format!("{out}/report.html")).expect("a report");
     assert!(report.to_lowercase().contains("interrupted"));
 }
+
+#[test]
+fn an_exported_list_of_flows_gives_the_same_hash_on_the_command_line_and_in_a_file() {
+    let scratch = Scratch::new();
+    let file = written(&scratch, "mine.toml", GOOD);
+    let hash = |name: &str, file: &str, more: &[&str]| {
+        let out = scratch.join(name);
+        let output = run(&[&["run", file, "--seed", "7", "--out", &out], more].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        let rows = rows(&out);
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        rows[0]["facts"]["event_hash"].clone()
+    };
+    let eight = ["--axis", "servers=8"];
+    let first = hash("first", &file, &[&eight[..], &["--flows-out"]].concat());
+    let list = scratch.join("first/flows/mine.servers=8.csv");
+    let text = fs::read_to_string(&list).expect("a list");
+    assert!(
+        text.contains("scenario mine, sha256 ") && text.contains("seed 7"),
+        "{text}"
+    );
+    assert_eq!(hash("again", &file, &[&eight[..], &["--flows", &list]].concat()), first);
+
+    let listed = GOOD.replace("vary = { what = \"servers\", values = [1, 8] }", "");
+    let listed = format!("flows = \"first/flows/mine.servers=8.csv\"\n{listed}");
+    let listed = written(&scratch, "listed.toml", &listed);
+    assert_eq!(hash("in-a-file", &listed, &[]), first);
+
+    // One flow is another: the hash is another.
+    let other = written(&scratch, "other.csv", &text.replacen("0,8,0,", "0,7,0,", 1));
+    assert_ne!(
+        hash("other", &file, &[&eight[..], &["--flows", &other]].concat()),
+        first
+    );
+}
+
+#[test]
+fn a_bad_list_of_flows_is_answered_with_its_place_before_anything_runs() {
+    let scratch = Scratch::new();
+    let file = written(&scratch, "mine.toml", GOOD);
+    let out = scratch.join("out");
+    let refused = |args: &[&str], parts: &[&str]| {
+        let output = run(&[&["run", "--out", &out], args].concat());
+        assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
+        for part in parts {
+            assert!(stderr(&output).contains(part), "{part}: {}", stderr(&output));
+        }
+        assert!(!Path::new(&out).exists(), "{args:?}");
+    };
+    let typo = written(&scratch, "typo.csv", "start_ns,source,destinaton,bytes\n0,1,0,5\n");
+    refused(
+        &[&file, "--flows", &typo],
+        &["typo.csv:1:17", "did you mean destination"],
+    );
+    let itself = written(&scratch, "itself.csv", "start_ns,source,destination,bytes\n0,1,1,5\n");
+    refused(&[&file, "--flows", &itself], &["itself.csv:2:5", "to itself"]);
+    let named =
+        format!("flows = \"typo.csv\"\n{GOOD}").replace("servers\", values = [1, 8]", "delay_us\", values = [1]");
+    let named = written(&scratch, "named.toml", &named);
+    refused(&[&named], &["typo.csv:1:17"]);
+    let missing = written(
+        &scratch,
+        "missing.toml",
+        &format!("flows = \"none.csv\"\n{GOOD}").replace("vary", "# vary"),
+    );
+    refused(&[&missing], &["missing.toml:1:9", "none.csv"]);
+    refused(
+        &["self-test", "--flows", &itself],
+        &["--flows is about scenarios", "incast-dctcp-fig18"],
+    );
+}

@@ -1,6 +1,8 @@
 //! What the experiments over scenario files have in common: each runs its file, arm by arm and value by value, and judges
 //! claims over the rows.
 
+mod files;
+
 use std::{collections::BTreeMap, path::Path};
 
 use crate::{
@@ -9,9 +11,10 @@ use crate::{
     experiments::virtual_time::{BACKEND, Happened, Simulated},
     packet_sim::{Outcome, Point, points},
     record::{Better, Measured, Row},
-    scenario::{embedded, file::ScenarioFile, file::Varied},
+    scenario::{embedded, file::ScenarioFile, file::Varied, flow_list::FlowList},
     table::Table,
 };
+use files::Files;
 
 /// The axis of a scenario's arms.
 pub const ARM: &str = "arm";
@@ -141,9 +144,16 @@ impl Experiment for Scenario {
         true
     }
 
+    fn is_scenario(&self) -> bool {
+        true
+    }
+
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
         let mut file = self.file()?;
         shorten(&mut file, lab.choice.depth);
+        if let Some(flows) = &lab.choice.sim.flows {
+            file.take_list(FlowList::clone(flows)).map_err(anyhow::Error::msg)?;
+        }
         let arms = self
             .axes
             .iter()
@@ -164,6 +174,17 @@ impl Experiment for Scenario {
                 None => chosen.extend(all.first().map(|point| point.with_value(number))),
             }
         }
+        if let (Some(Varied::Servers | Varied::Flows), Some(_)) = (file.vary.as_ref().map(|vary| vary.what), &file.list)
+        {
+            let count = chosen
+                .iter()
+                .filter(|point| point.arm.map(|arm| &arm.name) == chosen[0].arm.map(|arm| &arm.name));
+            anyhow::ensure!(
+                count.count() == 1,
+                "a list of flows stands in the place of the loads, so {} cannot be varied: choose one value with --axis",
+                varied.map_or("what is varied", |axis| axis.name)
+            );
+        }
         lab.progress.set_length(chosen.len() as u64);
         for point in chosen {
             if lab.interrupted() {
@@ -171,7 +192,10 @@ impl Experiment for Scenario {
             }
             lab.progress.set_message(point.name());
             let seed = lab.choice.seed;
-            let outcome = point.setup(seed)?.run(lab.stop);
+            let setup = point.setup(seed)?;
+            let files = Files::new(lab, self.id, &file, point, varied, seed);
+            files.flows(lab, &point.flow_list(&setup))?;
+            let outcome = setup.run(lab.stop);
             if outcome.is_interrupted {
                 break;
             }
@@ -209,6 +233,10 @@ impl Scenario {
             "guarantee",
             "none is asked for: bytes are delivered once, in order, or the flow is unfinished",
         );
+        row.fact("scenario_sha256", file.sha256.clone());
+        if file.list.is_some() {
+            row.fact("flows", "those of a list, in the place of the scenario's loads");
+        }
         for (name, value) in outcome.metrics() {
             let (unit, better) = unit_of(name);
             row.put(name, value, unit, better);

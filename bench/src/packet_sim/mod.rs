@@ -9,6 +9,7 @@
 
 mod homa;
 mod hosts;
+mod listed;
 mod ndp;
 mod ndp_run;
 mod outcome;

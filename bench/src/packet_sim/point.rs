@@ -24,7 +24,7 @@ use crate::scenario::{
 /// One run of a scenario.
 #[derive(Clone, Copy, Debug)]
 pub struct Point<'a> {
-    file: &'a ScenarioFile,
+    pub(super) file: &'a ScenarioFile,
     /// The arm, if there is more than one way.
     pub arm: Option<&'a Arm>,
     /// The value of what is varied.
@@ -92,22 +92,19 @@ impl<'a> Point<'a> {
             // The first load's receiver: where a queue grows.
             watched_host: None,
             has_long: false,
+            listed: Vec::new(),
             seed,
         };
-        let is_here = |load: &LoadFile| {
-            let name = self.arm.map_or("", |arm| arm.name.as_str());
-            load.arms
-                .as_ref()
-                .is_none_or(|arms| arms.iter().any(|arm| arm.get_ref() == name))
-        };
-        for load in self
-            .file
-            .load
-            .iter()
-            .map(|load| load.get_ref())
-            .filter(|load| is_here(load))
-        {
-            builder.load(load, &tcp);
+        for load in self.file.load.iter().map(|load| load.get_ref()) {
+            let options = builder.load_options(load, &tcp);
+            match &self.file.list {
+                Some(_) => builder.listed.push(options),
+                None if self.has(load) => builder.load(load, options),
+                None => {}
+            }
+        }
+        if let Some(list) = &self.file.list {
+            builder.list(list);
         }
         let horizon = self.file.horizon.sim();
         Ok(Setup {
@@ -120,6 +117,14 @@ impl<'a> Point<'a> {
             measured_from: SimTime::from_ps((horizon.as_ps() as f64 * WARM_UP_RATIO) as u64),
             seed,
         })
+    }
+
+    /// Whether the arm has that load.
+    pub(super) fn has(&self, load: &LoadFile) -> bool {
+        let name = self.arm.map_or("", |arm| arm.name.as_str());
+        load.arms
+            .as_ref()
+            .is_none_or(|arms| arms.iter().any(|arm| arm.get_ref() == name))
     }
 
     /// The value, if that is what is varied.
@@ -304,27 +309,29 @@ impl<'a> Point<'a> {
 /// A full frame of Ethernet without its check sequence.
 const FRAME_BYTES: u32 = 1_514;
 
-struct Builder<'a> {
+pub(super) struct Builder<'a> {
     point: Point<'a>,
     hosts_count: u32,
     options: Vec<FlowOptions>,
-    flows: Vec<Flow>,
+    pub(super) flows: Vec<Flow>,
     queries: Vec<Query>,
-    watched_host: Option<u32>,
+    pub(super) watched_host: Option<u32>,
     /// A load of long flows has been.
     has_long: bool,
+    /// Where a list of flows stands in the loads' place: which options the flows of each load have.
+    pub(super) listed: Vec<u8>,
     seed: u64,
 }
 
 impl Builder<'_> {
-    fn load(&mut self, load: &LoadFile, tcp: &TcpFile) {
-        let options = match load.tcp {
-            None => 0,
-            Some(own) => {
-                self.options.push(flow_options(&over(own, *tcp)));
-                (self.options.len() - 1) as u8
-            }
-        };
+    /// Which options the flows of a load have.
+    fn load_options(&mut self, load: &LoadFile, tcp: &TcpFile) -> u8 {
+        let Some(own) = load.tcp else { return 0 };
+        self.options.push(flow_options(&over(own, *tcp)));
+        (self.options.len() - 1) as u8
+    }
+
+    fn load(&mut self, load: &LoadFile, options: u8) {
         let start = load.start.map_or(SimTime::ZERO, |span| span.sim());
         let number = |value: &Option<serde_spanned::Spanned<u32>>| value.as_ref().map(|value| *value.get_ref());
         let bytes = load.bytes.map(|size| size.bytes);
@@ -463,24 +470,35 @@ impl Builder<'_> {
         options: u8,
         start: SimTime,
     ) {
-        self.watched_host.get_or_insert(client);
-        let query = self.queries.len() as u32;
-        let rounds_count = load.rounds.unwrap_or(1);
-        self.queries.push(Query {
+        let query = Query {
             client,
-            flows_first: self.flows.len() as u32,
+            flows_first: 0,
             flows_count: servers.len() as u32,
             is_fresh: load.fresh,
             answer_bytes,
-            rounds_count,
+            rounds_count: load.rounds.unwrap_or(1),
             start,
             pause: load.pause.map_or(SimTime::ZERO, |span| span.sim()),
             jitter: load.jitter.map_or(SimTime::ZERO, |span| span.sim()),
-            retry: SimTime::from_ns(self.options[usize::from(options)].sender.rto_min.as_nanos() as u64),
+            retry: SimTime::ZERO,
             request_bytes: load.request.map_or(REQUEST_BYTES, |size| size.bytes as u32),
+        };
+        self.ask(query, servers, options);
+    }
+
+    /// Adds a question, and the flows that answer it.
+    pub(super) fn ask(&mut self, query: Query, servers: Vec<u32>, options: u8) {
+        let client = query.client;
+        self.watched_host.get_or_insert(client);
+        let kind = FlowKind::Answer {
+            query: self.queries.len() as u32,
+        };
+        self.queries.push(Query {
+            flows_first: self.flows.len() as u32,
+            retry: SimTime::from_ns(self.options[usize::from(options)].sender.rto_min.as_nanos() as u64),
+            ..query
         });
-        let kind = FlowKind::Answer { query };
-        for _ in 0..if load.fresh { rounds_count } else { 1 } {
+        for _ in 0..if query.is_fresh { query.rounds_count } else { 1 } {
             self.flows.extend(servers.iter().map(|&from| Flow {
                 from,
                 to: client,

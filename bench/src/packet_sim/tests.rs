@@ -8,7 +8,7 @@ use dataplane_sim::{
 };
 
 use super::*;
-use crate::scenario::file::ScenarioFile;
+use crate::scenario::{file::ScenarioFile, flow_list::FlowList};
 
 static NEVER: AtomicBool = AtomicBool::new(false);
 
@@ -214,4 +214,45 @@ fn an_idle_flow_takes_less_than_was_assumed() {
         + 2 * size_of::<Flow>()
         + 32;
     assert!(both <= 2_048, "{both} bytes");
+}
+
+/// Loads of every kind, some with a TCP of their own: their list gives the same run, to the last event.
+#[test]
+fn an_exported_list_gives_the_same_run() {
+    let file = parse(
+        r#"
+        name = "test"
+        title = "test"
+        horizon = "200 ms"
+        topology = { kind = "star", hosts = 9, rate = "1 Gbit/s", delay = "20 us" }
+        tcp = { rto_min = "10 ms" }
+        load = [
+            { kind = "flows", list = [{ from = 1, to = 2, bytes = "50 KB", start = "1.5 us" }], tcp = { controller = "cubic" } },
+            { kind = "incast", servers = 12, bytes = "20 KB", rounds = 3, fresh = true, pause = "1 ms", jitter = "10 us" },
+            { kind = "long", from = 4, to = 5, flows = 2, stagger = "3 ms", tcp = { controller = "dctcp" } },
+            { kind = "all-to-all", bytes = "3 KB", rounds = 2, start = "5 ms", request = "300 B" },
+            { kind = "permutation", bytes = "10 KB" },
+        ]
+        vary = { what = "servers", values = [5, 40] }
+        "#,
+    );
+    for point in points(&file) {
+        let setup = point.setup(7).expect("a setup");
+        let list = point.flow_list(&setup);
+        let text = list.to_csv(&["of a test".to_owned()]);
+        let mut again = file.clone();
+        let read = FlowList::parse("flows.csv", &text).unwrap_or_else(|problem| panic!("{problem}"));
+        again.take_list(read).expect("a list for this network");
+        let imported = points(&again)[0].setup(7).expect("a setup");
+        assert_eq!(imported.flows, setup.flows);
+        assert_eq!(imported.queries, setup.queries);
+        let (before, after) = (setup.run(&NEVER), imported.run(&NEVER));
+        assert_eq!(
+            (before.hash, before.ended),
+            (after.hash, after.ended),
+            "{}",
+            point.name()
+        );
+        assert!(before.rounds.len() > 6);
+    }
 }

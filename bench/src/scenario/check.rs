@@ -32,8 +32,11 @@ impl Checker<'_> {
                 self.known("arm", arm, file.arm.iter().map(|arm| arm.name.as_str()))?;
             }
         }
-        if file.load.is_empty() {
-            return self.problem(0..0, "nothing is sent: a scenario needs at least one [[load]]");
+        if file.load.is_empty() && file.flows.is_none() {
+            return self.problem(
+                0..0,
+                "nothing is sent: a scenario needs at least one [[load]], or `flows`",
+            );
         }
         self.vary(file)?;
         self.arms(file)?;
@@ -204,6 +207,10 @@ impl Checker<'_> {
             Varied::Flows => has(LoadKind::Long),
             Varied::LossRatio | Varied::MarkAtPackets | Varied::LimitPackets | Varied::DelayUs => true,
         };
+        if let (Some(_), Varied::Servers | Varied::Flows) = (&file.flows, vary.what) {
+            let message = "what is varied belongs to the loads, and a list of flows stands in their place";
+            return self.problem(span, message);
+        }
         if !exists {
             return self.problem(
                 span,

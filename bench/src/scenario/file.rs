@@ -1,10 +1,15 @@
 //! What stands in a scenario file. `dplab schema --scenario` prints the same as a JSON schema.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_spanned::Spanned;
 
-use super::units::{Controller, Length, Rate, Segments, Size, Span};
+use super::{
+    flow_list::FlowList,
+    units::{Controller, Length, Rate, Segments, Size, Span},
+};
 
 /// A network, what its hosts do, and what a paper says comes of it.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -37,6 +42,15 @@ pub struct ScenarioFile {
     #[serde(default)]
     #[schemars(with = "Vec<LoadFile>")]
     pub load: Vec<Spanned<LoadFile>>,
+    /// A list of flows (CSV), looked for beside this file: they take the place of what the loads send.
+    #[schemars(with = "Option<String>")]
+    pub flows: Option<Spanned<String>>,
+    /// What that list holds.
+    #[serde(skip)]
+    pub list: Option<Arc<FlowList>>,
+    /// SHA-256 of this file, in hexadecimal digits: what was simulated can be told from what is in a file of the same name.
+    #[serde(skip)]
+    pub sha256: String,
     /// What is varied: a run for each value.
     pub vary: Option<Vary>,
     /// What is compared: a run for each arm. Without any there is one, with the settings above.

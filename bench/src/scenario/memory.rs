@@ -46,11 +46,14 @@ pub(super) fn flows_count(file: &ScenarioFile, load: &LoadFile, hosts_count: u32
 
 /// Bytes that the largest run of a scenario takes, roughly and rather more.
 pub(super) fn estimate(file: &ScenarioFile, hosts_count: u32) -> u64 {
-    let flows: u64 = file
-        .load
-        .iter()
-        .map(|load| flows_count(file, load.get_ref(), hosts_count))
-        .sum();
+    let flows: u64 = match &file.list {
+        Some(list) => list.connections_count(),
+        None => file
+            .load
+            .iter()
+            .map(|load| flows_count(file, load.get_ref(), hosts_count))
+            .sum(),
+    };
     let hosts = u64::from(hosts_count);
     let links = match file.topology.kind.get_ref() {
         TopologyKind::Pair | TopologyKind::Star | TopologyKind::Dumbbell => 2 * hosts + 2,

@@ -9,16 +9,19 @@
 mod check;
 mod embedded;
 pub mod file;
+pub mod flow_list;
 pub(crate) mod memory;
 mod problem;
 pub mod units;
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 pub use embedded::{EMBEDDED, Embedded, embedded};
 pub use problem::Problem;
 
 use file::ScenarioFile;
+use flow_list::FlowList;
+use sha2::{Digest, Sha256};
 
 /// Names that a paper's figure may be compared with: what every run of a scenario measures.
 pub const METRICS: &[&str] = &[
@@ -50,9 +53,31 @@ impl ScenarioFile {
     /// # Errors
     /// The first problem, with its place.
     pub fn parse(path: &str, source: &str) -> Result<ScenarioFile, Problem> {
-        let file: ScenarioFile = toml::from_str(source).map_err(|error| Problem::from_toml(path, source, &error))?;
+        let mut file: ScenarioFile =
+            toml::from_str(source).map_err(|error| Problem::from_toml(path, source, &error))?;
+        file.sha256 = Sha256::digest(source)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         check::Checker { path, source }.check(&file)?;
         Ok(file)
+    }
+
+    /// How many hosts its network has.
+    pub fn hosts_count(&self) -> u32 {
+        let checker = check::Checker { path: "", source: "" };
+        // It was checked when the file was read.
+        checker.topology(&self.topology).unwrap_or(0)
+    }
+
+    /// Puts a list of flows in the place of what the loads send.
+    ///
+    /// # Errors
+    /// A sentence about a flow that this network or memory has no room for.
+    pub fn take_list(&mut self, list: FlowList) -> Result<(), String> {
+        list.check(self.hosts_count(), self.load.len())?;
+        self.list = Some(Arc::new(list));
+        memory::refuse(memory::estimate(self, self.hosts_count()))
     }
 
     /// Reads and checks a file.
@@ -72,7 +97,19 @@ impl ScenarioFile {
             path.display()
         );
         let source = std::fs::read_to_string(path).with_context(what)?;
-        Ok(ScenarioFile::parse(&path.display().to_string(), &source)?)
+        let name = path.display().to_string();
+        let mut file = ScenarioFile::parse(&name, &source)?;
+        if let Some(flows) = file.flows.clone() {
+            let problem = |message: String| Problem::at(&name, &source, flows.span(), message);
+            let beside = path.parent().unwrap_or(Path::new("")).join(flows.get_ref());
+            let list = FlowList::read(&beside).map_err(|error| match error.downcast::<Problem>() {
+                // It has a place of its own.
+                Ok(within) => within,
+                Err(error) => problem(format!("{error:#}")),
+            })?;
+            file.take_list(list).map_err(problem)?;
+        }
+        Ok(file)
     }
 }
 
