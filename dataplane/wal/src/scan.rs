@@ -319,6 +319,9 @@ impl Walker {
     fn incomplete(&mut self, segment: &Segment, at: usize, any: SectorHeader) -> usize {
         let count = usize::from(any.count);
         let end = (at + count).min(segment.sectors.len());
+        // Where the log went on over it, when it had been given up, it ends.
+        let is_over = |sector: &usize| segment.valid(*sector).is_some_and(|header| header.lsn > any.lsn);
+        let end = (at..end).find(is_over).unwrap_or(end);
         let belongs = |sector: &usize| {
             segment
                 .valid(*sector)
@@ -346,9 +349,9 @@ impl Walker {
             self.records(segment, at, any.lsn, &contents, false);
         }
         self.contents = contents;
-        if belongs(&(end - 1)) {
-            if segment.valid(end - 1).is_some_and(|header| header.has_copies) {
-                self.copies(segment, end - 1);
+        if belongs(&(at + count - 1)) {
+            if segment.valid(at + count - 1).is_some_and(|header| header.has_copies) {
+                self.copies(segment, at + count - 1);
             }
             if good > 0 {
                 // Also what it replaced is known.
