@@ -52,7 +52,7 @@ pub enum Command {
         json: bool,
     },
     /// Measure; without an ID the tour: every experiment a little, in at most 90 s
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Run every experiment once at its smallest: does everything work here? No figures are judged
     Verify {
         /// Decides every schedule and order

@@ -229,3 +229,108 @@ fn a_bad_list_of_flows_is_answered_with_its_place_before_anything_runs() {
         &["--flows is about scenarios", "incast-dctcp-fig18"],
     );
 }
+
+/// Text of tshark about a file, if there is a tshark.
+fn tshark(args: &[&str]) -> Option<String> {
+    let output = Command::new("tshark").args(args).output();
+    match output {
+        Ok(output) if output.status.success() => Some(String::from_utf8_lossy(&output.stdout).into_owned()),
+        Ok(output) => panic!("tshark {args:?}: {}", String::from_utf8_lossy(&output.stderr)),
+        Err(error) => {
+            eprintln!("skipped: no tshark ({error}); apt-get install tshark");
+            None
+        }
+    }
+}
+
+#[test]
+fn traces_and_series_say_what_they_are_and_change_nothing() {
+    let scratch = Scratch::new();
+    let file = written(&scratch, "mine.toml", GOOD);
+    let hash = |name: &str, more: &[&str]| {
+        let out = scratch.join(name);
+        let args = ["run", &file, "--seed", "7", "--axis", "servers=8", "--out", &out];
+        let output = run(&[&args[..], more].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        (rows(&out)[0]["facts"]["event_hash"].clone(), stderr(&output))
+    };
+    let (plain, _) = hash("plain", &[]);
+    let wanted = [
+        "--trace",
+        "host=0,queue",
+        "--snap-bytes",
+        "2000",
+        "--series",
+        "csv",
+        "--series-every",
+        "100us",
+    ];
+    let (observed, said) = hash("observed", &wanted);
+    assert_eq!(observed, plain);
+    assert!(said.contains("Trace: ") && said.contains(" packets\n"), "{said}");
+
+    let read = |name: &str| fs::read_to_string(scratch.join(name)).expect("a series");
+    let queue = read("observed/series/mine.servers=8.queue.csv");
+    let head: Vec<&str> = queue.lines().take_while(|line| line.starts_with('#')).collect();
+    assert!(
+        head.iter()
+            .any(|line| line.contains("seed 7") && line.contains("sha256 ")),
+        "{head:?}"
+    );
+    assert!(
+        queue.contains("\nat_ns,queue_packets,queue_bytes\n0,0,0\n100000,"),
+        "{}",
+        &queue[..600]
+    );
+    let flows = read("observed/series/mine.servers=8.flows.csv");
+    assert!(
+        flows.contains("\nat_ns,flow,window_bytes,in_flight_bytes,srtt_ns,is_slow_start\n0,0,"),
+        "{}",
+        &flows[..600]
+    );
+
+    let trace = scratch.join("observed/traces/mine.servers=8.pcapng");
+    let fields = [
+        "-r",
+        &trace,
+        "-o",
+        "tcp.check_checksum:TRUE",
+        "-o",
+        "ip.check_checksum:TRUE",
+        "-T",
+        "fields",
+        "-e",
+        "tcp.stream",
+        "-e",
+        "tcp.checksum.status",
+        "-e",
+        "ip.checksum.status",
+        "-e",
+        "_ws.malformed",
+    ];
+    if let Some(text) = tshark(&fields) {
+        assert!(text.lines().count() > 500, "{text}");
+        // A stream, two good checksums, nothing malformed.
+        assert!(text.lines().all(|line| line.ends_with("\t1\t1\t")), "{text}");
+    }
+
+    let (cut, said) = hash("cut", &["--trace", "queue", "--trace-packets", "10"]);
+    assert_eq!(cut, plain);
+    assert!(
+        said.contains("10 packets, and ") && said.contains("--trace-packets"),
+        "{said}"
+    );
+    let out = scratch.join("refused");
+    for (args, part) in [
+        (&["--trace", "host=9"][..], "from 0 to 8"),
+        (&["--trace", "everywhere"][..], "host=NUMBER"),
+        (&["--snap-bytes", "96"][..], "--trace"),
+    ] {
+        let output = run(&[&["run", &file, "--out", &out][..], args].concat());
+        assert!(!output.status.success(), "{args:?}");
+        // What is found when the network is built ends the run; the rest is found before.
+        let said = stderr(&output) + &stdout(&output);
+        assert!(said.contains(part), "{part}: {said}");
+        let _ = fs::remove_dir_all(&out);
+    }
+}

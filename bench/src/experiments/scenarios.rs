@@ -194,8 +194,10 @@ impl Experiment for Scenario {
             let seed = lab.choice.seed;
             let setup = point.setup(seed)?;
             let files = Files::new(lab, self.id, &file, point, varied, seed);
-            files.flows(lab, &point.flow_list(&setup))?;
-            let outcome = setup.run(lab.stop);
+            files.flows(lab, || point.flow_list(&setup))?;
+            let mut observer = files.observer(lab, &setup)?;
+            let outcome = setup.run_observed(&mut observer, lab.stop);
+            files.observed(lab, &setup, observer)?;
             if outcome.is_interrupted {
                 break;
             }

@@ -7,7 +7,7 @@ use dataplane_sim::{
     SimTime,
     packet::{Edge, HostApi, Packet},
 };
-use dataplane_transports::{AnyController, Receiver, Segment, Sender};
+use dataplane_transports::{AnyController, Controller, Receiver, Segment, Sender};
 use dataplane_waist::Instant;
 
 use super::{
@@ -42,6 +42,25 @@ pub enum Header {
         /// The round's number.
         round: u32,
     },
+}
+
+/// What is seen of a sending half from outside, whatever transport it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sending {
+    /// What its controller allows to be in flight.
+    pub window_bytes: u64,
+    /// What is thought to be in the network.
+    pub in_flight_bytes: u64,
+    /// Smoothed round trip, 0 before the first.
+    pub srtt_ns: u64,
+    /// Its controller is in slow start.
+    pub is_slow_start: bool,
+    /// Retransmission timers that fired.
+    pub timeouts_count: u64,
+    /// Data segments that were sent, and those that were sent again.
+    pub segments_count: u64,
+    /// Segments sent again.
+    pub retransmissions_count: u64,
 }
 
 /// A query in the asking.
@@ -146,6 +165,26 @@ impl Hosts {
         let tick_ns = tick.as_nanos() as u64;
         let drawn = mix(self.seed ^ 0x7069_636b, host.into());
         std::time::Duration::from_nanos(drawn.checked_rem(tick_ns).unwrap_or(0))
+    }
+
+    /// What a flow's sending half has come to, if its host is here.
+    pub fn sending(&self, flow: u32) -> Option<Sending> {
+        let sender = self.sender(flow)?;
+        let stats = sender.stats();
+        Some(Sending {
+            window_bytes: sender.controller().window_bytes(),
+            in_flight_bytes: sender.in_flight_bytes(),
+            srtt_ns: sender.srtt_ns(),
+            is_slow_start: sender.controller().is_slow_start(),
+            timeouts_count: stats.timeouts_count.into(),
+            segments_count: stats.segments_count,
+            retransmissions_count: stats.retransmissions_count,
+        })
+    }
+
+    /// Payload of a flow that has arrived in order, if its receiver is here.
+    pub fn received_bytes(&self, flow: u32) -> Option<u64> {
+        self.receiver(flow).map(Receiver::received_bytes)
     }
 
     /// The sending half of a flow, if its host is here.

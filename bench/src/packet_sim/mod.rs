@@ -12,18 +12,24 @@ mod hosts;
 mod listed;
 mod ndp;
 mod ndp_run;
+mod observe;
 mod outcome;
 mod point;
+mod series;
 mod setup;
 mod tcp;
+mod trace;
 
 pub use homa::{HomaCall, HomaHosts, homa_frame_bytes};
-pub use hosts::{Header, Hosts};
+pub use hosts::{Header, Hosts, Sending};
 pub use ndp::{NdpCounts, NdpFlow, NdpHosts, frame_bytes};
 pub use ndp_run::{NdpOutcome, NdpSetup};
+pub use observe::{FlowSample, OBSERVED_FLOWS_MAX, OBSERVED_SAMPLES_MAX, Observer};
 pub use outcome::{Outcome, QueryRecord, SLICES_COUNT, WindowSample, quantile};
 pub use point::{Point, points};
+pub use series::Series;
 pub use setup::{Flow, FlowKind, FlowOptions, Query, Setup};
+pub use trace::{Trace, TraceCounts, TraceOptions, TracePlace};
 
 #[cfg(test)]
 mod tests;

@@ -7,10 +7,9 @@ use dataplane_sim::{
     packet::{Computing, Counters, DepthSample, Grouping, PacketSim},
 };
 
-use dataplane_transports::Controller;
-
 use super::{
-    hosts::Hosts,
+    hosts::{Hosts, Sending},
+    observe::Observer,
     setup::{FlowKind, Setup},
 };
 
@@ -94,18 +93,30 @@ const CONVERGED_JAIN: f64 = 0.95;
 impl Setup {
     /// Simulates, in one thread.
     pub fn run(&self, stop: &AtomicBool) -> Outcome {
-        self.run_with(
-            Computing {
-                threads_count: 1,
-                grouping: Grouping::One,
-            },
-            SimTime::ZERO,
-            stop,
-        )
+        self.run_observed(&mut Observer::default(), stop)
+    }
+
+    /// The same, with somebody who looks.
+    pub fn run_observed(&self, observer: &mut Observer, stop: &AtomicBool) -> Outcome {
+        let computing = Computing {
+            threads_count: 1,
+            grouping: Grouping::One,
+        };
+        self.run_watched(computing, SimTime::ZERO, observer, stop)
     }
 
     /// Simulates. The queue is sampled every `sample_every`, or as suits the horizon if that is zero.
     pub fn run_with(&self, computing: Computing, sample_every: SimTime, stop: &AtomicBool) -> Outcome {
+        self.run_watched(computing, sample_every, &mut Observer::default(), stop)
+    }
+
+    fn run_watched(
+        &self,
+        computing: Computing,
+        sample_every: SimTime,
+        observer: &mut Observer,
+        stop: &AtomicBool,
+    ) -> Outcome {
         let mut sim = PacketSim::new(&self.topology, computing, self.seed, |hosts| Hosts::new(self, hosts));
         let every = match sample_every {
             SimTime::ZERO => SimTime::from_ps((self.horizon.as_ps() / SAMPLES_COUNT).clamp(1_000_000, 1_000_000_000)),
@@ -116,9 +127,7 @@ impl Setup {
         let received = |sim: &PacketSim<Hosts>| -> Vec<u64> {
             let of = |&flow: &u32| {
                 let to = self.flows[flow as usize].to;
-                sim.edge_of(to)
-                    .receiver(flow)
-                    .map_or(0, |receiver| receiver.received_bytes())
+                sim.edge_of(to).received_bytes(flow).unwrap_or(0)
             };
             endless.iter().map(of).collect()
         };
@@ -126,8 +135,9 @@ impl Setup {
         let has_finite = !is_done(&sim);
         let mut before = vec![0; endless.len()];
         let mut sent_and_lost_before = (0, 0);
-        let mut is_interrupted = false;
+        let (mut is_interrupted, mut is_idle) = (false, false);
         let mut watch = Watch::new(self, &endless);
+        observer.begin(&mut sim);
         // With endless flows there is always something due, so it is asked now and then whether the others are done.
         let slice = SimTime::from_ps((self.horizon.as_ps() / SLICES_COUNT).max(1));
         while !is_interrupted && sim.now() < self.horizon {
@@ -137,8 +147,11 @@ impl Setup {
                 (false, true) => (sim.now() + slice).min(self.horizon),
                 (false, false) => (sim.now() + slice).min(self.measured_from),
             };
-            match sim.run_until(until, stop) {
-                dataplane_sim::packet::Outcome::Idle => break,
+            match observer.run_until(self, &mut sim, until, stop) {
+                dataplane_sim::packet::Outcome::Idle => {
+                    is_idle = true;
+                    break;
+                }
                 dataplane_sim::packet::Outcome::Interrupted => is_interrupted = true,
                 dataplane_sim::packet::Outcome::Time => (),
             }
@@ -163,9 +176,11 @@ impl Setup {
             .collect();
         let (sent, lost) = self.sent_and_lost(&sim);
         let since = (sent - sent_and_lost_before.0, lost - sent_and_lost_before.1);
+        // Where nothing is due any more, it ended with what happened last, whenever somebody looked.
+        let ended = if is_idle { sim.last_event_at() } else { sim.now() };
         Outcome {
             long_segments_and_losses: (!endless.is_empty()).then_some(since),
-            ..self.outcome(&sim, rates, watch, is_interrupted)
+            ..self.outcome(&sim, ended, rates, watch, is_interrupted)
         }
     }
 
@@ -180,11 +195,11 @@ impl Setup {
 
     /// The window of a flow's sender.
     fn window(&self, sim: &PacketSim<Hosts>, flow: u32) -> Option<WindowSample> {
-        let sender = sim.edge_of(self.flows[flow as usize].from).sender(flow)?;
+        let sending = sim.edge_of(self.flows[flow as usize].from).sending(flow)?;
         Some(WindowSample {
             at: sim.now(),
-            window_bytes: sender.controller().window_bytes(),
-            is_slow_start: sender.controller().is_slow_start(),
+            window_bytes: sending.window_bytes,
+            is_slow_start: sending.is_slow_start,
         })
     }
 
@@ -199,6 +214,7 @@ impl Setup {
     fn outcome(
         &self,
         sim: &PacketSim<Hosts>,
+        ended_at: SimTime,
         endless_bytes_per_sec: Vec<f64>,
         watch: Watch,
         is_interrupted: bool,
@@ -221,13 +237,13 @@ impl Setup {
             let query = &self.queries[round.query as usize];
             query.answer_bytes * u64::from(query.flows_count)
         };
-        let senders: Vec<_> = (0_u32..)
+        let senders: Vec<Sending> = (0_u32..)
             .zip(self.flows.iter())
-            .filter_map(|(number, flow)| sim.edge_of(flow.from).sender(number))
+            .filter_map(|(number, flow)| sim.edge_of(flow.from).sending(number))
             .collect();
         let timed: Vec<f64> = senders
             .iter()
-            .map(|sender| sender.srtt_ns() as f64)
+            .map(|sending| sending.srtt_ns as f64)
             .filter(|ns| *ns > 0.0)
             .collect();
         // Endless flows begin with a burst that says nothing of what they come to.
@@ -241,16 +257,16 @@ impl Setup {
             let next = rounds.partition_point(|round| round.ended < at);
             rounds.is_empty() || rounds[next..].iter().any(|round| round.begun <= at)
         };
+        // Whoever looked may have gone on for a while when nothing was due any more.
         let depths = samples
-            .filter(|sample| sample.at >= from && is_open(sample.at))
+            .filter(|sample| (from..ended_at).contains(&sample.at) && is_open(sample.at))
             .collect();
-        let sum =
-            |of: fn(&dataplane_transports::SenderStats) -> u64| senders.iter().map(|sender| of(sender.stats())).sum();
+        let sum = |of: fn(&Sending) -> u64| senders.iter().map(of).sum();
         Outcome {
             ended_last: ended.last().map_or(SimTime::ZERO, |&(at, _)| at),
             counters: sim.counters(),
             hash: sim.hash().value(),
-            ended: sim.now(),
+            ended: ended_at,
             timed_out: self.timed_out(sim, &rounds),
             answered_bytes: finite_bytes + rounds.iter().map(round_bytes).sum::<u64>(),
             rounds,
@@ -260,9 +276,9 @@ impl Setup {
             long_segments_and_losses: None,
             converged: watch.converged,
             windows: watch.windows,
-            timeouts_count: sum(|stats| stats.timeouts_count.into()),
-            segments_count: sum(|stats| stats.segments_count),
-            retransmissions_count: sum(|stats| stats.retransmissions_count),
+            timeouts_count: sum(|sending| sending.timeouts_count),
+            segments_count: sum(|sending| sending.segments_count),
+            retransmissions_count: sum(|sending| sending.retransmissions_count),
             srtt_ns_mean: timed.iter().sum::<f64>() / timed.len().max(1) as f64,
             depths,
             queue_packets_max: sim.link_counters(self.watched_link).queue_packets_max,

@@ -256,3 +256,40 @@ fn an_exported_list_gives_the_same_run() {
         assert!(before.rounds.len() > 6);
     }
 }
+
+/// Who looks changes nothing, and sees the same queue as the run's own metrics.
+#[test]
+fn an_observed_run_is_the_same_run() {
+    for load in [
+        "{ kind = \"long\", from = 1, to = 0, flows = 3 }",
+        "{ kind = \"incast\", servers = 6, bytes = \"50 KB\", rounds = 2 }",
+    ] {
+        let file = parse(&format!(
+            r#"
+            name = "test"
+            title = "test"
+            horizon = "300 ms"
+            topology = {{ kind = "star", hosts = 4, rate = "100 Mbit/s", delay = "50 us" }}
+            tcp = {{ rto_min = "10 ms" }}
+            load = [{load}]
+            "#
+        ));
+        let setup = points(&file)[0].setup(3).expect("a setup");
+        let alone = setup.run(&NEVER);
+        let mut observer = Observer::every(SimTime::from_us(130));
+        let seen = setup.run_observed(&mut observer, &NEVER);
+        assert_eq!((seen.hash, seen.ended), (alone.hash, alone.ended), "{load}");
+        assert_eq!(seen.metrics(), alone.metrics(), "{load}");
+        assert!(observer.depths.len() > 300, "{} looks", observer.depths.len());
+        let most = observer.depths.iter().map(|sample| sample.packets_count).max();
+        assert!(most > Some(10) && most <= Some(alone.queue_packets_max), "{most:?}");
+        let flows: std::collections::BTreeSet<u32> = observer.flows.iter().map(|sample| sample.flow).collect();
+        assert_eq!(flows.len(), setup.flows.len());
+        assert!(
+            observer
+                .flows
+                .iter()
+                .any(|sample| sample.in_flight_bytes > 0 && sample.srtt_ns > 200_000)
+        );
+    }
+}

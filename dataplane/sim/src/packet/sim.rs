@@ -133,6 +133,12 @@ impl<E: Edge> PacketSim<E> {
         self.now
     }
 
+    /// The time of the last event so far. [`PacketSim::now`] may be later: that of the end that was asked for.
+    pub fn last_event_at(&self) -> SimTime {
+        let last = self.groups.iter().map(|group| group.core.now).max();
+        last.unwrap_or(SimTime::ZERO)
+    }
+
     /// What happened so far.
     pub fn counters(&self) -> Counters {
         self.groups.iter().map(|group| group.core.counters).sum()
