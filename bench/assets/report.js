@@ -42,10 +42,13 @@
   };
   const range = (u, min, max) => {
     if (min == null) return [1, 10];
-    return u.scales.y.distr === 3 ? [min * 0.92, max * 1.09] : [0, max * 1.05];
+    return u.scales.y.distr === 3 ? [min * 0.92, max * 1.09] : [Math.min(0, min * 1.05), Math.max(0, max * 1.05) || 1];
   };
 
   const QUANTITIES = { latency: "Latency", service: "Service time", schedule_lag: "Schedule lag" };
+  // A metric's name as words, without its unit, which stands at the axis.
+  const words = (name) => name.replaceAll("_", " ");
+  const withUnit = (value, unit) => `${significant(value)}${unit && unit !== "count" ? ` ${unit}` : ""}`;
   const isLoadAxis = (axis) => /rate|load|per_sec|rps|offered/.test(axis);
 
   const element = (name, attributes, ...children) => {
@@ -81,17 +84,29 @@
         if (!this.points.includes(name)) this.points.push(name);
       }
       this.quantities = Object.keys(QUANTITIES).filter((q) => experiment.cells.some((cell) => cell[q]));
+      // An axis of numbers: with a published figure beside it, one value is enough to compare.
+      this.paper = experiment.paper || [];
       this.sweeps = experiment.axes.filter((axis) => {
         const values = new Set(experiment.cells.map((cell) => cell.axis[axis]));
-        return values.size > 1 && [...values].every((value) => value !== undefined && isFinite(Number(value)));
+        const wanted = this.paper.some((figure) => figure.axis === axis) ? 1 : 2;
+        return values.size >= wanted && [...values].every((value) => value !== undefined && isFinite(Number(value)));
       });
+      const metrics = new Set(experiment.cells.flatMap((cell) => Object.keys(cell.metrics)));
+      const published = this.paper.map((figure) => figure.metric).filter((name) => metrics.has(name));
+      // What papers say comes first, then what a run of endless flows or of questions is told by.
+      const first = [...published, "long_goodput_mbit_per_sec", "goodput_mbit_per_sec", "query_ms_mean"];
+      const rank = (name) => first.includes(name) ? first.indexOf(name) : first.length;
+      this.metrics = [...metrics].filter((name) => !name.startsWith("paper_")).sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
+      const isVirtual = experiment.cells.every((cell) => cell.mode === "simulated");
+      const figures = this.sweeps.length > 0 && this.metrics.length > 0 && (isVirtual || this.quantities.length === 0);
       this.hasSeries = experiment.cells.some((cell) => cell.series.length > 0);
       const load = this.sweeps.find(isLoadAxis);
       this.state = {
-        view: load ? `by ${load}` : "percentiles",
+        view: figures ? `of ${this.sweeps[0]}` : load ? `by ${load}` : "percentiles",
+        metric: this.metrics[0],
         point: this.points[0],
         quantity: this.quantities[0],
-        log: true,
+        log: !figures,
         round: null,
         hidden: new Set(),
       };
@@ -172,12 +187,65 @@
       };
     }
 
+    // A metric over an axis of numbers: a line for each combination of the others, and what papers say as marks.
+    figure(axis) {
+      const { metric } = this.state;
+      const lines = new Map();
+      let unit = "";
+      for (const cell of this.experiment.cells) {
+        const found = cell.metrics[metric];
+        if (!found) continue;
+        unit = found.unit;
+        const others = Object.entries(cell.axis).filter(([name]) => name !== axis).map(([, value]) => value);
+        const label = [...others, ...(cell.backend === "sim" ? [] : [this.label(cell)])].join(", ") || words(metric);
+        if (!lines.has(label)) lines.set(label, { cell, label, points: [], dots: true });
+        lines.get(label).points.push([Number(cell.axis[axis]), found.median]);
+      }
+      const all = [...lines.values()];
+      all.forEach((line, index) => { line.index = index; line.points.sort((a, b) => a[0] - b[0]); });
+      const measured = all.flatMap((line) => line.points.map((p) => p[0]));
+      for (const figure of this.paper.filter((one) => one.metric === metric && (one.axis === axis || one.axis == null))) {
+        const line = all.find((one) => one.label === figure.arm || one.label.split(", ").includes(figure.arm));
+        const at = figure.at == null ? [...new Set(measured)] : [figure.at];
+        const label = `published${figure.arm ? `, ${figure.arm}` : ""}`;
+        let marks = all.find((one) => one.paper && one.label === label);
+        if (!marks) {
+          marks = { cell: (line || all[0] || {}).cell, label, points: [], index: line ? line.index : null, paper: [] };
+          all.push(marks);
+        }
+        for (const x of at) {
+          marks.points.push([x, figure.value]);
+          marks.paper.push({ ...figure, at: x });
+        }
+        marks.points.sort((a, b) => a[0] - b[0]);
+      }
+      const drawn = all.filter((line) => line.cell);
+      const xs = drawn.flatMap((line) => line.points.map((p) => p[0]));
+      const [least, most] = [Math.min(...xs), Math.max(...xs)];
+      const log = least > 0 && most / least > 8;
+      const number = (x) => x >= 10000 ? `${Number((x / 1000).toPrecision(3))}k` : `${Number(x.toPrecision(4))}`;
+      const margin = (most - least || Math.abs(most) || 1) * 0.04;
+      const marks = drawn.filter((line) => line.paper);
+      const sources = [...new Set(marks.flatMap((line) => line.paper.map((one) => `${one.place}${one.work ? ` (${one.work})` : ""}`)))];
+      return {
+        lines: drawn, y: "figure", unit, at: (x) => `${words(axis)} ${number(x)}`, value: (y) => withUnit(y, unit), nearest: true,
+        x: { log, values: number, range: log ? [least / 1.1, most * 1.1] : [least - margin, most + margin] },
+        hint: `${words(metric)}${unit && unit !== "count" ? `, ${unit}` : ""}, over ${words(axis)}.`
+          + (marks.length > 0 ? ` ◇ published, with its tolerance: ${sources.join("; ")}.` : ""),
+      };
+    }
+
     view() {
       const { view } = this.state;
+      if (view.startsWith("of ")) return this.figure(view.slice(3));
       return view.startsWith("by ") ? this.sweep(view.slice(3)) : this[view]();
     }
 
     style(line) {
+      if (line.index === null) return { stroke: colour("--ink"), dash: [] };
+      if (line.index !== undefined) {
+        return { stroke: colour(`--s${line.index % COLOURS}`), dash: line.paper ? [] : DASHES[Math.floor(line.index / COLOURS) % DASHES.length] };
+      }
       const index = this.names.indexOf(line.cell.backend);
       const dash = line.cell.valid ? DASHES[Math.floor(index / COLOURS) % DASHES.length] : [1, 4];
       return { stroke: colour(`--s${index % COLOURS}`), dash };
@@ -193,15 +261,24 @@
     controls(view) {
       const bar = element("div", { class: "controls" });
       const set = (change) => { Object.assign(this.state, change); this.draw(); };
-      const views = [["percentiles", "Percentiles"], ["cdf", "Distribution"]];
+      const views = this.quantities.length > 0 ? [["percentiles", "Percentiles"], ["cdf", "Distribution"]] : [];
       if (this.hasSeries) views.push(["time", "Over time"]);
-      for (const axis of this.sweeps) views.push([`by ${axis}`, isLoadAxis(axis) ? "Against load" : `By ${axis}`]);
+      if (this.quantities.length > 0) {
+        for (const axis of this.sweeps) views.push([`by ${axis}`, isLoadAxis(axis) ? "Against load" : `By ${axis}`]);
+      }
+      if (this.metrics.length > 0) {
+        for (const axis of this.sweeps) views.push([`of ${axis}`, `Figures by ${words(axis)}`]);
+      }
       bar.append(this.buttons("view", "View", views, (view) => set({ view })));
       const moving = this.state.view.startsWith("by ") && this.experiment.axes.length === 1;
-      if (this.points.length > 1 && !moving) {
+      const isFigure = this.state.view.startsWith("of ");
+      if (isFigure) {
+        bar.append(this.select("metric", "of", this.metrics.map((name) => [name, words(name)]), (metric) => set({ metric })));
+      }
+      if (this.points.length > 1 && !moving && !isFigure) {
         bar.append(this.select("point", "at", this.points.map((p) => [p, p]), (point) => set({ point })));
       }
-      if (this.quantities.length > 1 && this.state.view !== "time") {
+      if (this.quantities.length > 1 && this.state.view !== "time" && !isFigure) {
         bar.append(this.select("quantity", "of", this.quantities.map((q) => [q, QUANTITIES[q]]), (quantity) => set({ quantity })));
       }
       if (view.rounds && view.rounds.length > 1) {
@@ -241,9 +318,16 @@
         key.setAttribute("width", 22); key.setAttribute("height", 8); key.setAttribute("aria-hidden", "true");
         const stripe = document.createElementNS("http://www.w3.org/2000/svg", "line");
         for (const [name, value] of Object.entries({ x1: 0, x2: 22, y1: 4, y2: 4, stroke, "stroke-width": 3, "stroke-dasharray": dash.join(" ") })) stripe.setAttribute(name, value);
-        key.append(stripe);
+        if (line.paper) {
+          const diamond = document.createElementNS("http://www.w3.org/2000/svg", "path");
+          for (const [name, value] of Object.entries({ d: "M11 -1 L16 4 L11 9 L6 4 Z", stroke, fill: "none", "stroke-width": 2 })) diamond.setAttribute(name, value);
+          key.append(diamond);
+        } else {
+          key.append(stripe);
+        }
         const output = element("output", {});
         const button = element("button", { type: "button", "aria-pressed": !this.isHidden(line), "data-focus": `line${line.label}` }, key, line.label, output);
+        if (line.paper) button.title = [...new Set(line.paper.map((one) => `${one.place}${one.work ? `, ${one.work}` : ""}`))].join("\n");
         button.addEventListener("click", () => {
           const { hidden } = this.state;
           if (!hidden.delete(line.label)) hidden.add(line.label);
@@ -262,10 +346,12 @@
       let x = inside ? u.posToVal(left, "x") : null;
       if (inside && view.nearest && u.cursor.idx != null) x = u.data[0][u.cursor.idx];
       for (const { line, output } of this.outputs) {
-        const point = inside ? before(line.points, x) : null;
+        const point = !inside ? null : line.paper ? line.points.find((p) => p[0] === x) : before(line.points, x);
         output.textContent = point && point[1] != null ? view.value(point[1]) : inside ? "–" : "";
       }
-      this.readout.textContent = inside ? `At ${view.at(x)}` : view.hint;
+      const said = !inside ? [] : view.lines.filter((line) => line.paper && !this.isHidden(line)).flatMap((line) => line.paper.filter((one) => one.at === x));
+      const tell = (one) => ` ◇ ${withUnit(one.value, view.unit)} ± ${Number((one.tolerance * 100).toPrecision(3))} % published${one.arm ? ` for ${one.arm}` : ""}: ${one.place}${one.work ? `, ${one.work}` : ""}.`;
+      this.readout.textContent = inside ? `At ${view.at(x)}.${said.map(tell).join("")}` : view.hint;
     }
 
     options(view, width) {
@@ -274,12 +360,15 @@
       const all = (u, splits) => splits;
       const logX = view.x.log || (view.x.time && this.state.log);
       const timeX = view.x.time;
-      const logY = view.y === "time" && this.state.log;
+      const isFigure = view.y === "figure";
+      const isPositive = !isFigure || view.lines.every((line) => line.points.every((p) => p[1] == null || p[1] > 0));
+      const logY = (view.y === "time" || isFigure) && this.state.log && isPositive;
       const x = { ...axis, size: 34, filter: all, values: (u, ticks) => ticks.map(timeX ? shortDuration : view.x.values) };
       if (view.x.splits) x.splits = () => view.x.splits;
       else if (logX) x.splits = logTicks;
       x.space = 60;
-      const y = { ...axis, size: 64, filter: all, values: (u, ticks) => ticks.map(view.y === "time" ? shortDuration : (share) => `${Math.round(share * 100)} %`) };
+      const y = { ...axis, size: 64, filter: all, values: (u, ticks) => ticks.map(isFigure ? (value) => `${Number(value.toPrecision(4))}` : view.y === "time" ? shortDuration : (share) => `${Math.round(share * 100)} %`) };
+      if (isFigure && view.unit && view.unit !== "count") Object.assign(y, { label: view.unit, labelSize: 18, labelFont: "12px system-ui, sans-serif", size: 54 });
       if (logY) y.splits = logTicks;
       const xScale = { time: false, distr: logX ? 3 : 1 };
       if (view.x.range) xScale.range = view.x.range;
@@ -291,11 +380,13 @@
           label: line.label, show: !this.isHidden(line), stroke, spanGaps: view.y === "share" || this.state.view === "percentiles",
           width: thin ? 1 : 2, dash: line.second && line.dots ? [5, 4] : dash, alpha: thin ? 0.55 : 1,
           points: { show: Boolean(line.dots), size: 6, fill: stroke },
+          // Marks are drawn by `marks`; the series is there for its range and for the cursor.
+          ...(line.paper ? { paths: () => null, points: { show: false } } : {}),
         };
       });
       return {
         width, height: width < 560 ? 260 : 340, legend: { show: false },
-        scales: { x: xScale, y: { distr: logY ? 3 : 1, range: view.y === "time" ? range : [0, 1.02] } },
+        scales: { x: xScale, y: { distr: logY ? 3 : 1, range: view.y === "time" || isFigure ? range : [0, 1.02] } },
         axes: [x, y], series: [{}, ...series], padding: [10, 28, 0, 0],
         cursor: { drag: { x: false, y: false }, y: false, points: { size: 7 } },
         hooks: { setCursor: [(u) => this.read(u, view)], draw: [(u) => this.marks(u, view)] },
@@ -305,6 +396,25 @@
     // A cross at the top wherever requests were lost.
     marks(u, view) {
       const { ctx } = u, ratio = devicePixelRatio, size = 4 * ratio;
+      for (const line of view.lines) {
+        if (!line.paper || this.isHidden(line)) continue;
+        ctx.save();
+        ctx.strokeStyle = this.style(line).stroke;
+        ctx.lineWidth = 2 * ratio;
+        for (const { at, value, tolerance } of line.paper) {
+          const x = u.valToPos(at, "x", true), y = u.valToPos(value, "y", true), half = 6 * ratio;
+          const low = value * (1 - tolerance), isLog = u.scales.y.distr === 3;
+          const bottom = isLog && low <= 0 ? u.bbox.top + u.bbox.height : u.valToPos(low, "y", true);
+          const top = u.valToPos(value * (1 + tolerance), "y", true);
+          ctx.beginPath();
+          ctx.moveTo(x, y - half); ctx.lineTo(x + half, y); ctx.lineTo(x, y + half); ctx.lineTo(x - half, y); ctx.closePath();
+          // The whisker leaves the diamond open, so that a measured point inside is seen.
+          if (y - top > half) { ctx.moveTo(x, y - half); ctx.lineTo(x, Math.max(top, u.bbox.top)); }
+          if (bottom - y > half) { ctx.moveTo(x, y + half); ctx.lineTo(x, Math.min(bottom, u.bbox.top + u.bbox.height)); }
+          ctx.stroke();
+        }
+        ctx.restore();
+      }
       for (const line of view.lines) {
         if (!line.lost || this.isHidden(line)) continue;
         ctx.save();
@@ -328,7 +438,7 @@
       this.readout = element("p", { class: "readout", "aria-live": "polite" }, view.hint);
       const frame = element("div", {
         class: "plot", tabindex: 0, role: "img", "data-focus": "plot",
-        "aria-label": `${QUANTITIES[this.state.quantity]}, ${this.state.view}, ${this.state.point}. Arrow keys read values; the table below has them all.`,
+        "aria-label": `${view.y === "figure" ? words(this.state.metric) : QUANTITIES[this.state.quantity]}, ${this.state.view}, ${this.state.point}. Arrow keys read values; the table below has them all.`,
       });
       this.host.replaceChildren(this.controls(view), frame, this.readout, this.legend(view));
       if (view.lines.length === 0) {
@@ -365,7 +475,7 @@
     const run = data.runs[Number(host.dataset.run)];
     const experiment = run.experiments.find((one) => one.id === host.dataset.experiment);
     const chart = new Chart(host, experiment, run.backends);
-    if (chart.quantities.length === 0) { host.remove(); continue; }
+    if (chart.quantities.length === 0 && (chart.metrics.length === 0 || chart.sweeps.length === 0)) { host.remove(); continue; }
     chart.draw();
     charts.push(chart);
     new ResizeObserver(() => chart.resize()).observe(host);

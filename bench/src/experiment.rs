@@ -16,7 +16,7 @@ use crate::{
     claim::Claim,
     disk::DiskFolder,
     place::Place,
-    record::{Record, Row, SupportRecord},
+    record::{Published, Record, Row, SupportRecord},
     sim_args::SimChoice,
     store::RunFolder,
     table::Table,
@@ -42,6 +42,10 @@ pub trait Experiment: Sync {
     /// Those that the tour measures.
     fn tour_backends(&self) -> Vec<&'static str> {
         self.backends()
+    }
+    /// Figures that others published about what it measures, for its chart.
+    fn published(&self) -> Vec<Published> {
+        Vec::new()
     }
     /// The claims it judges.
     fn claims(&self) -> &'static [Claim];

@@ -59,6 +59,35 @@ pub struct RunHeader {
     /// The other machine, where the server ran on one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Box<AgentRecord>>,
+    /// What others published about what is measured here, where it is a number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<Published>,
+}
+
+/// A figure that somebody published, to lay beside rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Published {
+    /// The experiment whose rows it is about.
+    pub experiment: String,
+    /// The value of the axis `arm` that it is about; without it, all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arm: Option<String>,
+    /// The axis on which `at` lies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub axis: Option<String>,
+    /// Where on the axis; without it, everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<f64>,
+    /// The metric of a row that it is compared with.
+    pub metric: String,
+    /// What was published, in that metric's unit.
+    pub value: f64,
+    /// How far from it still agrees: 0.1 is 10 %.
+    pub tolerance: f64,
+    /// Where it was published: a figure, a table.
+    pub place: String,
+    /// In which work.
+    pub work: String,
 }
 
 /// The other machine of a measurement between two, as its agent tells it.

@@ -116,6 +116,10 @@ fn measure(selection: Selection, wire: Option<&Wire>, out: Option<PathBuf>, json
         backends: backends.clone(),
         generator: Some(calibrate::calibrate()),
         agent: place.agent().map(|agent| Box::new(agent.record().clone())),
+        published: experiments
+            .iter()
+            .flat_map(|experiment| experiment.published())
+            .collect(),
     };
     let mut sink = Sink {
         folder: &mut folder,

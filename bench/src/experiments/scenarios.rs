@@ -10,7 +10,7 @@ use crate::{
     experiment::{Allowed, Axis, Depth, Experiment, Lab},
     experiments::virtual_time::{BACKEND, Happened, Simulated},
     packet_sim::{Outcome, Point, points},
-    record::{Better, Measured, Row},
+    record::{Better, Measured, Published, Row},
     scenario::{embedded, file::ScenarioFile, file::Varied, flow_list::FlowList},
     table::Table,
 };
@@ -130,6 +130,24 @@ impl Experiment for Scenario {
 
     fn backends(&self) -> Vec<&'static str> {
         Vec::new()
+    }
+
+    fn published(&self) -> Vec<Published> {
+        // A file that is not good is told of when it is run.
+        let Ok(file) = self.file() else { return Vec::new() };
+        let axis = file.vary.as_ref().map(|vary| varied_name(vary.what).to_owned());
+        let published = file.paper.iter().map(|figure| Published {
+            experiment: self.id.to_owned(),
+            arm: figure.arm.as_ref().map(|arm| arm.get_ref().clone()),
+            axis: axis.clone(),
+            at: figure.at,
+            metric: figure.metric.get_ref().clone(),
+            value: figure.value,
+            tolerance: figure.tolerance,
+            place: figure.place.clone(),
+            work: file.source.clone(),
+        });
+        published.collect()
     }
 
     fn claims(&self) -> &'static [Claim] {

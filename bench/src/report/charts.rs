@@ -13,7 +13,7 @@ pub(crate) fn data(summaries: &[Summary<'_>]) -> Value {
     json!({
         "format": "dplab.report.v1",
         "about": "one cell is one back end at one point of the axes, all rounds merged; curve: [share of requests, ns]; \
-                  cdf: [ns, share of requests]; series: [ms since the row began, sent, lost, p50 ns, max ns]; hdr: \
+                  cdf: [ns, share of requests]; paper: figures that others published; series: [ms since the row began, sent, lost, p50 ns, max ns]; hdr: \
                   HdrHistogram V2, deflated, base64",
         "runs": summaries.iter().map(run).collect::<Vec<_>>(),
     })
@@ -35,6 +35,7 @@ fn experiment(experiment: &Experiment<'_>) -> Value {
     json!({
         "id": experiment.id,
         "axes": experiment.axes,
+        "paper": experiment.published,
         "cells": experiment.points.iter().flat_map(|(point, cells)| {
             cells.iter().map(move |cell| json!({
                 "backend": cell.backend,

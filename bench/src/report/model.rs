@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     measure::QUANTILES,
-    record::{Metric, ModeRecord, Outcome, Row, Validity, VerdictRecord},
+    record::{Metric, ModeRecord, Outcome, Published, Row, Validity, VerdictRecord},
     store::Run,
 };
 
@@ -38,6 +38,8 @@ pub(crate) struct Experiment<'a> {
     pub points: Vec<(&'a Point, Vec<Cell<'a>>)>,
     /// The largest spread between a back end and its twin, as a ratio: 0.02 is 2 %.
     pub noise_floor: Option<f64>,
+    /// What others published about it.
+    pub published: Vec<&'a Published>,
 }
 
 /// All rows of one back end at one point in one mode, valid or invalid, over all rounds.
@@ -113,6 +115,24 @@ impl Experiment<'_> {
     /// Was any reply time measured? Where frames go one way there is none, and rates stand in its place.
     pub fn has_latency(&self) -> bool {
         self.cells().any(|cell| cell.main().is_some())
+    }
+
+    /// Has it an axis of numbers, so that its figures make a line? The script decides by the same rule.
+    pub fn has_sweep(&self) -> bool {
+        let is_sweep = |axis: &&str| {
+            let values: Vec<Option<f64>> = self
+                .points
+                .iter()
+                .map(|(point, _)| point.get(*axis).and_then(|value| value.parse().ok()))
+                .collect();
+            let differ = values.iter().any(|value| *value != values[0]);
+            let is_wanted = self
+                .published
+                .iter()
+                .any(|published| published.axis.as_deref() == Some(*axis));
+            !values.contains(&None) && (differ || is_wanted)
+        };
+        self.axes.iter().any(is_sweep) && self.cells().any(|cell| !cell.metrics.is_empty())
     }
 
     /// The quantiles that a table of this experiment has.
@@ -340,6 +360,12 @@ fn experiment<'a>(
         axes,
         points,
         noise_floor: noise_floor(&rows, run.header.seed),
+        published: run
+            .header
+            .published
+            .iter()
+            .filter(|published| published.experiment == id)
+            .collect(),
     })
 }
 

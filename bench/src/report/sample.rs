@@ -338,6 +338,7 @@ fn header() -> RunHeader {
             loop_ns: 38.5,
         }),
         agent: None,
+        published: Vec::new(),
     }
 }
 

@@ -49,6 +49,7 @@ fn header() -> RunHeader {
         backends: Vec::new(),
         generator: None,
         agent: None,
+        published: Vec::new(),
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) fn section(page: &mut Page, run: usize, experiment: &Experiment<'_>) 
     if !experiment.how.is_empty() {
         page.raw("<p>").prose(experiment.how).raw("</p>\n");
     }
-    if experiment.has_latency() {
+    if experiment.has_latency() || experiment.has_sweep() {
         page.element("<div class=\"chart\" data-run=\"", run, "\" data-experiment=\"")
             .text(experiment.id)
             .raw("\"></div>\n");

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     environment::{Environment, NoiseSource},
     interface::Interface,
-    record::{AgentRecord, SupportRecord, Validity},
+    record::{AgentRecord, Published, SupportRecord, Validity},
     report::sample::{self, TEXTS},
     store::Damage,
 };
@@ -268,6 +268,37 @@ fn the_charts_data_can_be_lifted_out() {
         "seven rounds of 5000, without the twins"
     );
     assert!(cell["latency"]["hdr"].as_str().unwrap().len() > 100);
+}
+
+#[test]
+fn published_figures_go_with_their_experiment_and_make_a_chart() {
+    let mut run = sample::shared().clone();
+    let axis = "frame_bytes".to_owned();
+    run.rows.retain(|row| row.axis.get(&axis).is_some_and(|bytes| bytes == "64"));
+    run.rows.iter_mut().for_each(|row| (row.latency, row.service) = (None, None));
+    let id = run.rows[0].experiment.clone();
+    assert!(!page(&run).contains("class=\"chart\""), "one value, and nothing to lay beside it");
+    run.header.published.push(Published {
+        experiment: id.clone(),
+        arm: None,
+        axis: Some(axis),
+        at: Some(64.0),
+        metric: "cpu_client_ns_per_op".to_owned(),
+        value: 8.5,
+        tolerance: 0.1,
+        place: "figure 18".to_owned(),
+        work: "somebody, 2010".to_owned(),
+    });
+    let page = page(&run);
+    assert!(page.contains(&format!("class=\"chart\" data-run=\"0\" data-experiment=\"{id}\"")));
+    let (_, after) = page.split_once("id=\"data\">").unwrap();
+    let (json, _) = after.split_once("</script").unwrap();
+    let data: serde_json::Value = serde_json::from_str(json).unwrap();
+    for experiment in data["runs"][0]["experiments"].as_array().unwrap() {
+        let count = experiment["paper"].as_array().unwrap().len();
+        assert_eq!(count, usize::from(experiment["id"] == id.as_str()));
+    }
+    assert_eq!(data["runs"][0]["experiments"][0]["paper"][0]["value"], 8.5);
 }
 
 #[test]
