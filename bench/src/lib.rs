@@ -37,6 +37,7 @@ pub mod sim_args;
 pub mod sim_cluster;
 pub mod sink;
 pub mod soak;
+pub mod soft_switch;
 pub mod store;
 pub mod table;
 pub mod trial;

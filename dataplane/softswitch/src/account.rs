@@ -18,6 +18,8 @@ pub struct Drops {
     pub delay_count: u64,
     /// Trimmed already, and the queue of headers was full.
     pub header_queue_full_count: u64,
+    /// Of a class that is paused instead of dropped, beyond its headroom.
+    pub headroom_full_count: u64,
     /// On the cable to the host, by chance.
     pub lost_count: u64,
     /// To a host at the port by which it came: a switch does not send back.
@@ -36,11 +38,12 @@ impl Drops {
             DropReason::Early => &mut self.early_count,
             DropReason::Delay => &mut self.delay_count,
             DropReason::HeaderQueueFull => &mut self.header_queue_full_count,
+            DropReason::HeadroomFull => &mut self.headroom_full_count,
         } += 1;
     }
 
     /// All of them, with their names.
-    pub fn by_name(&self) -> [(&'static str, u64); 10] {
+    pub fn by_name(&self) -> [(&'static str, u64); 11] {
         [
             ("card full", self.card_full_count),
             ("queue full", self.queue_full_count),
@@ -48,6 +51,7 @@ impl Drops {
             ("dropped early", self.early_count),
             ("waited too long", self.delay_count),
             ("header queue full", self.header_queue_full_count),
+            ("headroom full", self.headroom_full_count),
             ("lost on the cable", self.lost_count),
             ("to its own port", self.same_port_count),
             ("no memory for a copy", self.no_memory_count),

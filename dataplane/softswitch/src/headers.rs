@@ -51,7 +51,7 @@ impl Headers {
             src: Mac([s0, s1, s2, s3, s4, s5]),
             priority: 0,
             ecn: Ecn::NotCapable,
-            flow_hash: hash(&head[..12]),
+            flow_hash: 0,
             trimmed_bytes: 0,
         };
         if let Some(tag) = tag_of(frame) {
@@ -60,7 +60,7 @@ impl Headers {
         match internet_of(frame) {
             Some(Internet::V4(at)) => headers.read_ipv4(&frame[at..], at),
             Some(Internet::V6(at)) => headers.read_ipv6(&frame[at..], at),
-            None => {}
+            None => headers.flow_hash = hash(&head[..12]),
         }
         Some(headers)
     }
@@ -175,11 +175,10 @@ fn ecn_of(traffic_class: u8) -> Ecn {
     }
 }
 
-/// FNV-1a, 32 bits: Fowler, Noll, Vo, RFC 9923.
+/// Of addresses, whose lengths are multiples of four, a word at a time.
 fn hash(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    })
+    let (words, _) = bytes.as_chunks::<4>();
+    words.iter().fold(0, |hash, word| mix(hash ^ u32::from_be_bytes(*word)))
 }
 
 /// Spreads a number's bits over all 32: the finaliser of MurmurHash3.

@@ -1,6 +1,9 @@
 //! Which host is behind which port: learnt from who sends, as bridges do (IEEE 802.1Q, clause 8.7).
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+};
 
 use dataplane_wire::ethernet::Mac;
 
@@ -13,7 +16,25 @@ const GROUP_BIT: u8 = 1;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stations {
     /// Asked for single addresses only: its order decides nothing.
-    ports: HashMap<[u8; 6], u32>,
+    ports: HashMap<[u8; 6], u32, BuildHasherDefault<MacHasher>>,
+}
+
+/// Two lookups a frame are worth a short hash. Whoever makes addresses collide makes a table of [`STATIONS_MAX`] slow, of a
+/// switch that is its own.
+#[derive(Debug, Default)]
+struct MacHasher(u64);
+
+impl Hasher for MacHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0 << 8 | u64::from(*byte);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        // The golden ratio's 64 bits: D. Knuth, The Art of Computer Programming, volume 3, section 6.4.
+        self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
 }
 
 impl Stations {

@@ -1,0 +1,210 @@
+//! The switch's ports: an AF_XDP socket on each, and the program that gives it every frame.
+
+use std::{collections::VecDeque, io, os::fd::AsFd};
+
+use anyhow::Context;
+use dataplane_ports::xdp::{Frame, Socket, SocketOptions, TxRequest, Umem, UmemOptions, XdpCounters};
+use ebpf_host::{Attachment, Count, Loaded, Mode, Program, Settings};
+use nix::errno::Errno;
+
+use super::memory::{Frames, Held};
+
+/// Frames of a port that the kernel may fill before we look again. At 1 Gbit/s of the shortest frames that is 340 µs.
+const RING_FRAMES: u32 = 512;
+/// Frames that wait inside the switch, for each port: queues, cards and what is on the wires. What is more finds the fill rings
+/// empty, and the kernel counts it.
+const HELD_FRAMES: usize = 1536;
+/// The kernel's 256 bytes and a frame of an MTU of 1500 lie in it.
+const FRAME_BYTES: usize = 2048;
+/// The kernel takes so many from a transmit ring with one call (TX_BATCH_SIZE, net/xdp/xsk.c).
+const KICK_FRAMES: u32 = 32;
+
+/// What the kernel counted at a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WireCounters {
+    /// Frames that the program gave to the socket.
+    pub taken_count: u64,
+    /// Of these, what the socket had no room for.
+    pub socket: XdpCounters,
+    /// How often the kernel had to be asked again to send.
+    pub tx_again_count: u64,
+}
+
+impl WireCounters {
+    /// Frames that the program saw and the switch did not.
+    pub fn rx_lost_count(&self) -> u64 {
+        self.socket.rx_dropped_count + self.socket.rx_ring_full_count
+    }
+}
+
+/// A port.
+#[derive(Debug)]
+pub(super) struct Port {
+    // Before the socket: no frame comes to a socket that is gone.
+    program: Attachment,
+    socket: Socket,
+    /// Due, and not in the ring, which was full.
+    backlog: VecDeque<Held>,
+    queued_count: u32,
+    /// The kernel has them, until whoever got them is done with them.
+    sent_count: usize,
+    /// The fill ring has room for frames that there were not.
+    is_starved: bool,
+    tx_again_count: u64,
+}
+
+/// All ports, and the memory of all.
+#[derive(Debug)]
+pub(super) struct Ports {
+    pub ports: Vec<Port>,
+    pub frames: Frames,
+}
+
+impl Ports {
+    /// Of the interfaces in the namespace in which the thread stands.
+    pub fn open(interfaces: &[String]) -> anyhow::Result<Ports> {
+        let frames_count = interfaces.len() * (RING_FRAMES as usize + HELD_FRAMES);
+        let (umem, free) = Umem::new(&UmemOptions {
+            frame_bytes: FRAME_BYTES,
+            ..UmemOptions::new(frames_count)
+        })?;
+        let mut frames = Frames { umem, free };
+        let mut ports = Vec::new();
+        for interface in interfaces {
+            let mut options = SocketOptions::new(interface, RING_FRAMES);
+            options.completion_entries = 2 * RING_FRAMES;
+            let socket = Socket::open(&frames.umem, &options)?;
+            let mut program = Loaded::load(Program::TakeAll, &Settings::default())?;
+            program.set_socket(0, socket.as_fd())?;
+            let program = program
+                .attach(interface, Mode::Native)
+                .with_context(|| format!("taking the frames of {interface}"))?;
+            let mut port = Port {
+                program,
+                socket,
+                backlog: VecDeque::new(),
+                queued_count: 0,
+                sent_count: 0,
+                is_starved: false,
+                tx_again_count: 0,
+            };
+            port.refill(&mut frames.free);
+            ports.push(port);
+        }
+        Ok(Ports { ports, frames })
+    }
+}
+
+impl Port {
+    /// The next frame from the host.
+    #[inline]
+    pub fn receive(&mut self) -> io::Result<Option<Held>> {
+        let segment = self.socket.receive()?;
+        Ok(segment.map(|segment| Held {
+            frame: segment.frame,
+            bytes: segment.bytes,
+        }))
+    }
+
+    /// After some were received.
+    pub fn release(&mut self, free: &mut Vec<Frame>) -> io::Result<()> {
+        self.socket.release_rx();
+        self.refill(free);
+        if self.socket.needs_rx_kick() {
+            self.socket.kick_rx()?;
+        }
+        Ok(())
+    }
+
+    fn refill(&mut self, free: &mut Vec<Frame>) {
+        self.is_starved = true;
+        while let Some(frame) = free.pop() {
+            if let Err(frame) = self.socket.fill(frame) {
+                free.push(frame);
+                self.is_starved = false;
+                break;
+            }
+        }
+        self.socket.publish_fill();
+    }
+
+    /// A frame is due at the host. It goes with the next [`Port::flush`].
+    #[inline]
+    pub fn send(&mut self, held: Held) -> io::Result<()> {
+        self.backlog.push_back(held);
+        self.queued_count += 1;
+        match self.queued_count >= KICK_FRAMES {
+            true => self.flush(),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether something is due that the kernel was not told of.
+    #[inline]
+    pub fn has_due(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// Tells the kernel what is due. What does not fit its ring stays for the next time.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.queued_count = 0;
+        while let Some(Held { frame, bytes }) = self.backlog.pop_front() {
+            if let Err(frame) = self.socket.tx(frame, bytes.clone(), false, TxRequest::default()) {
+                self.backlog.push_front(Held { frame, bytes });
+                break;
+            }
+            self.sent_count += 1;
+        }
+        self.socket.publish_tx();
+        while self.socket.tx_pending_count()? > 0 {
+            match self.socket.kick() {
+                Ok(()) => {}
+                // Some are left, or there is no room at this moment: they stay in the ring.
+                Err(error) if is_busy(&error) => {
+                    self.tx_again_count += 1;
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back the memory of what was sent, and gives the kernel what it lacks to receive into. In copy mode a frame comes back
+    /// when its receiver's kernel is done with it, so both are looked at in every turn: memory that nobody takes back would
+    /// stop the switch for good.
+    #[inline]
+    pub fn recycle(&mut self, free: &mut Vec<Frame>) -> io::Result<()> {
+        if self.sent_count > 0 {
+            while let Some(completed) = self.socket.complete()? {
+                free.push(completed.frame);
+                self.sent_count -= 1;
+            }
+            self.socket.release_completions();
+        }
+        if self.is_starved && !free.is_empty() {
+            self.refill(free);
+        }
+        Ok(())
+    }
+
+    /// No frames come any more.
+    pub fn close(&mut self) -> io::Result<()> {
+        self.program.clear_socket(0).map_err(io::Error::other)
+    }
+
+    /// What the kernel counted.
+    pub fn counters(&self) -> io::Result<WireCounters> {
+        let counts = self.program.counts().map_err(io::Error::other)?;
+        Ok(WireCounters {
+            taken_count: counts.get(Count::Taken),
+            socket: self.socket.counters()?,
+            tx_again_count: self.tx_again_count,
+        })
+    }
+}
+
+fn is_busy(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EAGAIN | Errno::EBUSY | Errno::ENOBUFS))
+}

@@ -1,0 +1,97 @@
+//! What the switch's thread does, turn by turn: what came goes in, what is due goes out.
+
+use std::{
+    io,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use dataplane_queue::SimTime;
+use dataplane_softswitch::Switch;
+
+use super::{Lateness, Report, memory::Held, ports::Ports};
+use crate::{load::thread::ThreadUsage, measure::Recorder};
+
+/// Frames that are taken from one port before the next one's turn: a NAPI poll's (NAPI_POLL_WEIGHT, include/linux/netdevice.h).
+const BURST_FRAMES: usize = 64;
+/// A program that has looked up the socket before it was taken away is done with the frame by then.
+const LAST_FRAMES_WAIT: Duration = Duration::from_millis(2);
+
+pub(super) fn work(
+    mut switch: Switch<Held>,
+    Ports { mut ports, mut frames }: Ports,
+    stop: &AtomicBool,
+    settings: Vec<String>,
+) -> io::Result<Report> {
+    let start = Instant::now();
+    let usage_before = ThreadUsage::now();
+    let now_ns = || start.elapsed().as_nanos() as u64;
+    let mut lateness = Lateness {
+        release_ns: Recorder::new(),
+        look_ns: Recorder::new(),
+    };
+    let mut due_ns = vec![Vec::new(); ports.len()];
+    let (mut last_look_ns, mut busy_ns, mut has_worked) = (now_ns(), 0, false);
+    let mut is_last = false;
+    while !is_last {
+        // What came until then is taken before the account is made.
+        if stop.load(Ordering::Relaxed) {
+            for port in &mut ports {
+                port.close()?;
+            }
+            thread::sleep(LAST_FRAMES_WAIT);
+            is_last = true;
+        }
+        let look_ns = now_ns();
+        lateness.look_ns.record(look_ns - last_look_ns);
+        if has_worked {
+            busy_ns += look_ns - last_look_ns;
+        }
+        (last_look_ns, has_worked) = (look_ns, false);
+        let now = SimTime::from_ns(look_ns);
+        for (index, port) in ports.iter_mut().enumerate() {
+            let burst_frames = if is_last { usize::MAX } else { BURST_FRAMES };
+            let mut received_count = 0;
+            while received_count < burst_frames
+                && let Some(held) = port.receive()?
+            {
+                switch.receive(now, index, held, &mut frames);
+                received_count += 1;
+            }
+            if received_count > 0 {
+                has_worked = true;
+                port.release(&mut frames.free)?;
+            }
+        }
+        switch.advance(now, &mut frames);
+        while let Some(due) = switch.next_due(now) {
+            due_ns[due.port].push(due.due_at.as_ns());
+            ports[due.port].send(due.frame)?;
+        }
+        for (port, due_ns) in ports.iter_mut().zip(&mut due_ns) {
+            if port.has_due() {
+                port.flush()?;
+            }
+            if !due_ns.is_empty() {
+                has_worked = true;
+                let released_ns = now_ns();
+                for due_ns in due_ns.drain(..) {
+                    lateness.release_ns.record(released_ns.saturating_sub(due_ns));
+                }
+            }
+            port.recycle(&mut frames.free)?;
+        }
+    }
+    let wires = ports.iter().map(|port| port.counters()).collect::<io::Result<_>>()?;
+    Ok(Report {
+        account: switch.account(),
+        log: switch.log().clone(),
+        wires,
+        lateness,
+        cpu_time: Duration::from_nanos(ThreadUsage::now().since(&usage_before).cpu_ns),
+        busy: Duration::from_nanos(busy_ns),
+        elapsed: start.elapsed(),
+        settings,
+    })
+}
