@@ -24,6 +24,11 @@ use crate::{
 
 pub use turns::Turn;
 
+/// A line on stderr, above the progress if it shows. (`ProgressBar::println` says nothing where stderr is no terminal.)
+pub fn say(progress: &indicatif::ProgressBar, line: &str) {
+    progress.suspend(|| eprintln!("{line}"));
+}
+
 /// One experiment: a question, axes, and the claims it can judge. One file each under `experiments/`, one line each in
 /// [`crate::registry`].
 pub trait Experiment: Sync {
@@ -220,7 +225,7 @@ impl Lab<'_> {
         let sizes = self.numbers(axis).into_iter().map(|number| number as usize);
         let (fit, too_large): (Vec<usize>, Vec<usize>) = sizes.partition(|bytes| *bytes <= bytes_max);
         for bytes in too_large {
-            self.progress.println(format!(
+            self.say(&format!(
                 "{}={bytes} is left out: it would go in fragments, the interfaces' MTU leaves room for {bytes_max}",
                 axis.name
             ));
@@ -269,7 +274,7 @@ impl Lab<'_> {
 
     /// Tells the person at the terminal, or whoever reads stderr, a line beside the progress.
     pub fn say(&self, line: &str) {
-        self.progress.suspend(|| eprintln!("{line}"));
+        say(self.progress, line);
     }
 
     /// Has the user had enough?

@@ -14,7 +14,7 @@ use crate::{
     backends::BACKENDS,
     cli::{RunArgs, Selection, Wire},
     environment::{self, CpuTimes},
-    experiment::{Choice, Depth, Experiment, Lab},
+    experiment::{Choice, Depth, Experiment, Lab, say},
     load::calibrate,
     measure::{
         Recorder,
@@ -128,7 +128,10 @@ fn measure(selection: Selection, wire: Option<&Wire>, out: Option<PathBuf>, json
     sink.append(Record::Run(Box::new(header)))?;
 
     let progress = progress_bar(json);
-    progress.println(format!("Measuring in {}, seed {}.", place.describe(), choice.seed));
+    say(
+        &progress,
+        &format!("Measuring in {}, seed {}.", place.describe(), choice.seed),
+    );
     let supports: BTreeMap<&'static str, SupportRecord> = BACKENDS
         .iter()
         .map(|backend| backend.name)
@@ -165,15 +168,14 @@ fn measure(selection: Selection, wire: Option<&Wire>, out: Option<PathBuf>, json
         };
         let obstacle = place.agent().and_then(|_| experiment.needs_one_machine());
         if let Some(why) = obstacle {
-            lab.progress
-                .println(format!("{}: not between two machines: {why}", experiment.id()));
+            lab.say(&format!("{}: not between two machines: {why}", experiment.id()));
         } else if let Err(error) = experiment.run(&mut lab) {
             let message = format!("{}: {error:#}", experiment.id());
             // Whoever waited when the run was interrupted did not get what it waited for: that is no failure.
             if stop.load(std::sync::atomic::Ordering::Relaxed) {
-                progress.println(format!("interrupted: {message}"));
+                say(&progress, &format!("interrupted: {message}"));
             } else {
-                progress.println(format!("error: {message}"));
+                say(&progress, &format!("error: {message}"));
                 state.errors.push(message);
             }
         }

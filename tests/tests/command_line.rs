@@ -114,6 +114,9 @@ fn a_short_run_leaves_records_and_a_report() {
     let output = run(&[SHORT, &["--budget", "3s", "--seed", "7", "--out", &out]].concat());
     assert!(matches!(output.status.code(), Some(0 | 1 | 3)), "{}", stderr(&output));
     assert!(stdout(&output).contains("report.html"));
+    // What is said beside the progress is said where there is no terminal to show it, too.
+    let said = stderr(&output);
+    assert!(said.contains("Measuring in ") && said.contains("seed 7"), "{said}");
     let records = fs::read_to_string(format!("{out}/records.jsonl")).expect("records");
     let lines: Vec<serde_json::Value> = records
         .lines()

@@ -255,8 +255,7 @@ impl Failover {
             }
         }
         if let Some(why) = refusal.filter(|_| lacks_realtime) {
-            lab.progress
-                .println(format!("scheduler=fifo is not here, because of this: {why}"));
+            lab.say(&format!("scheduler=fifo is not here, because of this: {why}"));
         }
         arms
     }

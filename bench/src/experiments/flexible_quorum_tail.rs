@@ -171,7 +171,7 @@ fn arms(lab: &Lab<'_>) -> Vec<Arm> {
         for replicas in lab.numbers(&REPLICAS) {
             for commit in lab.numbers(&COMMIT) {
                 let Some(members) = members(replicas as u32, commit as u8) else {
-                    lab.progress.println(format!(
+                    lab.say(&format!(
                         "{commit} of {replicas} is left out: there are not so many replicas"
                     ));
                     continue;

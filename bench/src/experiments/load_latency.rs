@@ -201,7 +201,7 @@ fn arms(experiment: &LoadLatency, lab: &Lab<'_>) -> anyhow::Result<Vec<LoadArm>>
                 Depth::Tour | Depth::Full => capacity(lab, backend, frame_bytes)?,
             };
             let Some(capacity_per_s) = capacity_per_s else {
-                lab.progress.println(format!(
+                lab.say(&format!(
                     "{} does not keep p99 ≤ 1 ms at any load here, so shares of its capacity mean nothing and it is left out; \
                      is something else using the CPUs?",
                     backend.name

@@ -149,7 +149,7 @@ impl Experiment for PacketRate {
 
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
         if lab.place.agent().is_some() {
-            lab.progress.println(
+            lab.say(
                 "softirq CPU time is left out for the sink's machine: its agent tells what its sink used, and no more",
             );
         }
@@ -221,7 +221,7 @@ fn arms(lab: &Lab<'_>, experiment: &PacketRate) -> Vec<ArmOf> {
             // no account.
             let keeps_trains = !lab.place.is_veth() || lab.place.agent().is_some();
             if keeps_trains && matches!(sink.kind, Kind::Udp(_, dataplane_ports::udp::Batching::Gso)) {
-                lab.progress.println(format!(
+                lab.say(&format!(
                     "{} into {} is left out here: a train of frames that arrives whole counts as one where it is dropped",
                     sender.name, sink.name
                 ));
@@ -258,7 +258,7 @@ fn sinks(lab: &Lab<'_>) -> Vec<String> {
             SupportRecord::Native | SupportRecord::Emulated { .. } => return true,
             SupportRecord::Absent { why } | SupportRecord::Unknown { why } => why,
         };
-        lab.progress.println(format!("the sink {word} is left out: {why}"));
+        lab.say(&format!("the sink {word} is left out: {why}"));
         false
     };
     lab.values(&SINK).into_iter().filter(exists).collect()

@@ -74,8 +74,7 @@ impl Experiment for Peers {
 
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
         if Command::new("sockperf").arg("--version").output().is_err() {
-            lab.progress
-                .println("sockperf is not installed, so there is nothing to compare with: apt-get install sockperf");
+            lab.say("sockperf is not installed, so there is nothing to compare with: apt-get install sockperf");
             return Ok(());
         }
         let Some(ours) = backends::by_name(OURS) else {

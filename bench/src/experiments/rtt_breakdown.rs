@@ -147,7 +147,7 @@ impl Experiment for RttBreakdown {
             .err()
             .map(|why| format!("left out: {why:#}"));
         if let Some(why) = &no_driver {
-            lab.progress.println(format!(
+            lab.say(&format!(
                 "stamps from the drivers are {why}; their stages are merged with the next"
             ));
         }
@@ -157,8 +157,7 @@ impl Experiment for RttBreakdown {
             false => None,
         };
         if let Some(why) = &no_ring_stamps {
-            lab.progress
-                .println(format!("AF_XDP is measured as a whole only, without stamps: {why:#}"));
+            lab.say(&format!("AF_XDP is measured as a whole only, without stamps: {why:#}"));
         }
         let arms = arms(self, lab, no_driver.is_none(), no_ring_stamps.is_none());
         let plan = lab.plan(arms.len(), Duration::from_millis(100));
@@ -244,8 +243,7 @@ fn arms(experiment: &RttBreakdown, lab: &Lab<'_>, has_driver: bool, has_ring_sta
     for cpus in lab.values(&CPUS) {
         let cpus = if cpus == "one" { Cpus::One } else { Cpus::Two };
         if cpus == Cpus::One && lab.place.agent().is_some() {
-            lab.progress
-                .println("cpus=one is left out: two machines have no CPU in common");
+            lab.say("cpus=one is left out: two machines have no CPU in common");
             continue;
         }
         for way in &WAYS {

@@ -82,8 +82,7 @@ impl Experiment for RttLadder {
         let frame_sizes = lab.frame_sizes(&FRAME_BYTES);
         for cpus in lab.values(&CPUS) {
             if cpus == "one" && lab.place.agent().is_some() {
-                lab.progress
-                    .println("cpus=one is left out: the ends are on two machines, each with CPUs of its own");
+                lab.say("cpus=one is left out: the ends are on two machines, each with CPUs of its own");
                 continue;
             }
             points.extend(frame_sizes.iter().map(|frame_bytes| (cpus.clone(), *frame_bytes)));
@@ -98,9 +97,7 @@ impl Experiment for RttLadder {
                     && lab.place.agent().is_none()
                     && lab.place.cpus().len() < 4
                 {
-                    lab.progress.println(
-                        "uring-sqpoll keeps two CPUs busy at each end; the tour leaves it out on fewer than four",
-                    );
+                    lab.say("uring-sqpoll keeps two CPUs busy at each end; the tour leaves it out on fewer than four");
                     continue;
                 }
                 // Two spinning ends on one CPU measure the scheduler's time slice.

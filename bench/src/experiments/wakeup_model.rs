@@ -155,8 +155,7 @@ fn arms(experiment: &WakeupModel, lab: &Lab<'_>) -> Vec<(Cpus, What)> {
     for cpus_name in lab.values(&CPUS) {
         let cpus = if cpus_name == "one" { Cpus::One } else { Cpus::Two };
         if cpus == Cpus::One && is_wire {
-            lab.progress
-                .println("cpus=one is left out: two machines have no CPU in common");
+            lab.say("cpus=one is left out: two machines have no CPU in common");
             continue;
         }
         for ends in lab.values(&ENDS) {

@@ -273,18 +273,17 @@ impl Experiment for XdpQuorum {
 /// Measures all cells, in rounds. Rows are `experiment`'s, with its axes alone: what it does not vary is as in [`Cell::plain`].
 pub(super) fn run_cells(experiment: &dyn Experiment, lab: &mut Lab<'_>, mut cells: Vec<Cell>) -> anyhow::Result<()> {
     if let Some(why) = lab.place.cannot_make_hosts() {
-        lab.progress
-            .println(format!("nothing is measured: it needs hosts of its own, and {why}"));
+        lab.say(&format!("nothing is measured: it needs hosts of its own, and {why}"));
         return Ok(());
     }
     if let Some(why) = no_programs() {
-        lab.progress.println(format!(
+        lab.say(&format!(
             "what takes programs in the driver, or a switch that loses frames, is left out: {why}"
         ));
         cells.retain(|cell| !cell.needs_programs());
     }
     if cells.is_empty() {
-        lab.progress.println(
+        lab.say(
             "nothing is measured: on the fabric `direct` there is one server, so it is for the ways echo and reflector; one request in \
              flight is no train; loss and cards take a bridge",
         );

@@ -284,7 +284,7 @@ struct Once(Vec<String>);
 impl Once {
     fn once(&mut self, lab: &Lab<'_>, what: String) {
         if !what.is_empty() && !self.0.contains(&what) {
-            lab.progress.println(&what);
+            lab.say(&what);
             self.0.push(what);
         }
     }

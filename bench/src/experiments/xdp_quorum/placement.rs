@@ -229,7 +229,7 @@ pub(super) fn keep_possible(lab: &Lab<'_>, cells: &mut Vec<Cell>) -> anyhow::Res
     if has(cells, |cell| cell.placement.has_threads)
         && let Err(error) = ReceiveThreads::start(&Ground::bridge_for_programs(1)?, 1, |_| (None, None), 1)
     {
-        lab.progress.println(format!("receive=thread is left out: {error:#}"));
+        lab.say(&format!("receive=thread is left out: {error:#}"));
         cells.retain(|cell| !cell.placement.has_threads);
     }
     if has(cells, |cell| cell.placement.on_device)
@@ -241,7 +241,7 @@ pub(super) fn keep_possible(lab: &Lab<'_>, cells: &mut Vec<Cell>) -> anyhow::Res
     if has(cells, |cell| cell.placement.slowdown > 1)
         && let Err(error) = Bandwidth::of(2)
     {
-        lab.progress.println(format!("a slower DPU is left out: {error:#}"));
+        lab.say(&format!("a slower DPU is left out: {error:#}"));
         cells.retain(|cell| cell.placement.slowdown == 1);
     }
     Ok(())
