@@ -68,6 +68,13 @@ impl Table {
         let valid_count = self.arm(arm).len();
         let name = arm.backend;
         match (measured_count, measured_count - valid_count) {
+            (0, _) if self.rows.iter().any(|row| row.backend == name) => {
+                let values: Vec<String> = arm.axis.iter().map(|(axis, value)| format!("{axis}={value}")).collect();
+                Judgement::not_measured(format!(
+                    "{name} was not measured with {} in this run",
+                    values.join(", ")
+                ))
+            }
             (0, _) => Judgement::not_measured(format!("{name} was not measured in this run")),
             (_, 0) => Judgement::not_measured(format!(
                 "{valid_count} rounds of {name} are too few (it takes {ROUNDS_MIN}); give it a longer --budget"

@@ -71,7 +71,8 @@ fn run(out: &mut String, summary: &Summary<'_>) -> std::fmt::Result {
             SupportRecord::Native => "native".into(),
             SupportRecord::Emulated { by } => format!("emulated by {by}"),
             SupportRecord::Absent { why } => format!("absent: {why}"),
-            SupportRecord::Unknown { why } => format!("could not ask: {why}"),
+            // A probe's own words begin with these.
+            SupportRecord::Unknown { why } => format!("could not ask: {}", why.trim_start_matches("could not ask: ")),
         };
         writeln!(out, "| {} | {} |", markdown_text(&backend.name), markdown_text(&here))?;
     }

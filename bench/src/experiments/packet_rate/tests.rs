@@ -88,6 +88,23 @@ fn sendmmsg_is_not_judged_where_nothing_crossed_a_veth() {
 }
 
 #[test]
+fn what_was_measured_at_another_sink_is_not_called_unmeasured() {
+    let mut elsewhere = table(3.0);
+    for row in &mut elsewhere.rows {
+        row.axis.insert(SINK.name.to_owned(), SAME.to_owned());
+    }
+    let because = |table: &Table| match mmsg_saves_calls_not_stack(table).outcome {
+        Outcome::NotMeasured { why } => why,
+        other => panic!("{other:?}"),
+    };
+    let why = because(&elsewhere);
+    assert!(why.contains("sink=udp-mmsg"), "{why}");
+    elsewhere.rows.retain(|row| row.backend != "udp-mmsg");
+    let why = because(&elsewhere);
+    assert!(!why.contains("sink="), "{why}");
+}
+
+#[test]
 fn one_frame_that_vanished_anywhere_fails_the_account() {
     let mut table = table(3.0);
     assert_eq!(every_frame_accounted(&table).outcome, Outcome::Holds);

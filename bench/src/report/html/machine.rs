@@ -59,7 +59,9 @@ pub(super) fn backends(page: &mut Page, summary: &Summary<'_>) {
             SupportRecord::Native => page.raw("<span class=\"tag\">native</span>"),
             SupportRecord::Emulated { by } => page.raw("<span class=\"tag warn\">emulated</span> by ").prose(by),
             SupportRecord::Absent { why } => page.raw("<span class=\"tag off\">absent</span> ").prose(why),
-            SupportRecord::Unknown { why } => page.raw("<span class=\"tag off\">could not ask</span> ").prose(why),
+            SupportRecord::Unknown { why } => page
+                .raw("<span class=\"tag off\">could not ask</span> ")
+                .prose(why.trim_start_matches("could not ask: ")),
         };
         page.element("</td><td>", &backend.summary, "</td></tr>\n");
     }
