@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! handed to the port ─ sender_port ─▶ interface ─ interface_backlog ─▶ ─ sink_interface ─▶ IP, UDP ─ sink_no_socket,
-//!      sink_udp_errors, sink_ip ─▶ socket or ring ─ sink_overflow ─▶ port ─ sink_strangers, sink_malformed ─▶
+//!      sink_udp_errors, sink_ip ─▶ socket or ring ─ sink_overflow, sink_no_buffer ─▶ port ─ sink_strangers, sink_malformed ─▶
 //!      sink ─ sink_reject_… ─▶ received
 //! ```
 //!
@@ -173,7 +173,11 @@ impl Account {
                 ]),
             );
         }
-        lose("sink_overflow", sink.rx_dropped_count);
+        lose("sink_no_buffer", sink.rx_no_buffer_count.min(sink.rx_dropped_count));
+        lose(
+            "sink_overflow",
+            sink.rx_dropped_count.saturating_sub(sink.rx_no_buffer_count),
+        );
         lose("sink_strangers", sink.strangers_count);
         lose("sink_malformed", sink.malformed_count);
         for (reason, count) in &sink.rejects {
@@ -344,6 +348,17 @@ mod tests {
             assert_eq!(account.losses.get("sink_interface").copied(), sink_interface);
             assert_eq!(account.fault(), None);
         }
+    }
+
+    #[test]
+    fn a_full_ring_and_an_empty_fill_ring_have_names_of_their_own() {
+        let account = account(&[], &[("interface.rx_dropped", 10)], |counted, sink| {
+            counted.intake = Intake::Xsk;
+            (sink.rx_dropped_count, sink.rx_no_buffer_count) = (10, 7);
+        });
+        assert_eq!(account.losses["sink_no_buffer"], 7);
+        assert_eq!(account.losses["sink_overflow"], 3);
+        assert_eq!((account.losses.len(), account.fault()), (2, None));
     }
 
     #[test]

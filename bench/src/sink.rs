@@ -33,6 +33,9 @@ pub struct SinkReport {
     pub rejects: BTreeMap<String, u64>,
     /// Frames that the receive side lost and told us of.
     pub rx_dropped_count: u64,
+    /// Of these, those for which its memory had no place, where the port tells ([`PortStats::rx_no_buffer_count`]).
+    #[serde(default)]
+    pub rx_no_buffer_count: u64,
     /// Frames of senders that are not the peer.
     pub strangers_count: u64,
     /// Frames that the port itself refused.
@@ -169,6 +172,7 @@ impl Counts {
             reordered_count: self.reordered_count,
             rejects,
             rx_dropped_count: port.rx_dropped_count,
+            rx_no_buffer_count: port.rx_no_buffer_count,
             strangers_count: port.strangers_count,
             malformed_count: port.malformed_count,
             busy,

@@ -52,6 +52,7 @@ pub(super) fn check_report(report: &ServerReport) -> anyhow::Result<()> {
         ("duplicate_count", sink.duplicate_count),
         ("reordered_count", sink.reordered_count),
         ("rx_dropped_count", sink.rx_dropped_count),
+        ("rx_no_buffer_count", sink.rx_no_buffer_count),
         ("strangers_count", sink.strangers_count),
         ("malformed_count", sink.malformed_count),
         ("busy.frames_count", sink.busy.map_or(0, |busy| busy.frames_count)),
@@ -159,7 +160,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_is_taken_can_be_added_up(
-            counts in prop::collection::vec(prop_oneof![Just(FRAMES_COUNT_MAX), 0..FRAMES_COUNT_MAX, 0..100u64], 12),
+            counts in prop::collection::vec(prop_oneof![Just(FRAMES_COUNT_MAX), 0..FRAMES_COUNT_MAX, 0..100u64], 13),
             are_veths in any::<bool>(),
         ) {
             let names = [
@@ -172,6 +173,7 @@ mod tests {
             let sink = SinkReport {
                 received_count: counts[10],
                 rx_dropped_count: counts[11],
+                rx_no_buffer_count: counts[12],
                 rejects: rejects.collect(),
                 ..SinkReport::default()
             };

@@ -123,6 +123,7 @@ pub(super) fn port_stats_between(before: PortStats, after: PortStats) -> PortSta
         tx_frames_count: after.tx_frames_count.saturating_sub(before.tx_frames_count),
         tx_dropped_count: after.tx_dropped_count.saturating_sub(before.tx_dropped_count),
         rx_dropped_count: after.rx_dropped_count.saturating_sub(before.rx_dropped_count),
+        rx_no_buffer_count: after.rx_no_buffer_count.saturating_sub(before.rx_no_buffer_count),
         strangers_count: after.strangers_count.saturating_sub(before.strangers_count),
         malformed_count: after.malformed_count.saturating_sub(before.malformed_count),
         syscalls_count: after.syscalls_count.saturating_sub(before.syscalls_count),

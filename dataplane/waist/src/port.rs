@@ -123,6 +123,9 @@ pub struct PortStats {
     pub tx_dropped_count: u64,
     /// Frames that the receive side lost before us and told us of (ring overflow, SO_RXQ_OVFL, tp_drops).
     pub rx_dropped_count: u64,
+    /// Of `rx_dropped_count`, those for which the receive side had been given no buffer, or none long enough (an AF_XDP socket's
+    /// fill ring), where the port tells them from the others.
+    pub rx_no_buffer_count: u64,
     /// Frames of senders that are not peers.
     pub strangers_count: u64,
     /// Frames that were cut, or that the encapsulation's own checks refused.

@@ -374,6 +374,7 @@ impl Port for XdpPort {
         let counters = self.socket.counters().unwrap_or_default();
         PortStats {
             rx_dropped_count: counters.rx_dropped_count + counters.rx_ring_full_count,
+            rx_no_buffer_count: counters.rx_dropped_count,
             tx_dropped_count: self.stats.tx_dropped_count + counters.tx_invalid_count,
             ..self.stats
         }

@@ -271,6 +271,8 @@ fn a_starved_fill_ring_is_counted() {
     };
     assert_eq!(counters.rx_fill_ring_empty_count, 6, "{counters:?}");
     assert_eq!(counters.rx_ring_full_count, 0, "{counters:?}");
+    let stats = port.stats();
+    assert_eq!((stats.rx_dropped_count, stats.rx_no_buffer_count), (6, 6), "{stats:?}");
     assert_eq!(turn_until(&mut port, |_, frames| frames.len() == 4).len(), 4);
     sender.send_to(&enveloped(b"room again"), to).expect("sent");
     let heard = turn_until(&mut port, |_, frames| !frames.is_empty());
