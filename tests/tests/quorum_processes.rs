@@ -498,3 +498,61 @@ fn a_client_of_another_cluster_is_told_before_it_writes() {
     }
     assert_eq!(lab.get("a").as_deref(), Some("1"));
 }
+
+/// Noise of every length, more bytes than any frame has, and nothing at all.
+fn nonsense(number: u64) -> Vec<u8> {
+    match number % 4 {
+        0 => vec![0x5a; 60_000],
+        1 => Vec::new(),
+        _ => (0..(number * 37) % 1400)
+            .map(|index| (number * 131 + index * 7) as u8)
+            .collect(),
+    }
+}
+
+#[test]
+fn a_flood_from_a_stranger_is_counted_and_delays_nothing_for_good() {
+    let mut lab = Lab::new(3, &[]);
+    for node in 1..=3 {
+        lab.start(node);
+    }
+    lab.put("a", "0");
+    let file = fs::read_to_string(lab.path("file.cluster")).expect("ours");
+    let addresses = file
+        .lines()
+        .filter_map(|line| line.strip_prefix("node ")?.split_once("= "));
+    let addresses: Vec<String> = addresses.map(|(_, address)| address.to_owned()).collect();
+    assert_eq!(addresses.len(), 3);
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+            let numbers = (0..).take_while(|_| !stop.load(Ordering::Relaxed));
+            for number in numbers {
+                for address in &addresses {
+                    // A full buffer is a frame less.
+                    let _ = socket.send_to(&nonsense(number), address);
+                }
+                // Some thousands a second: a flood that fills the receive buffers drops sound frames in the kernel.
+                thread::sleep(Duration::from_micros(200));
+            }
+        });
+        for number in 1..20 {
+            lab.put("a", &number.to_string());
+            assert_eq!(lab.get("a"), Some(number.to_string()));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(lab.get("a").as_deref(), Some("19"));
+    for node in 1..=3 {
+        let began = Instant::now();
+        while !lab
+            .said(node)
+            .contains("malformed or not signed with this cluster's key")
+        {
+            assert!(began.elapsed() < PATIENCE, "{}", lab.said(node));
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert!(lab.end(node, Signal::SIGTERM).success(), "{}", lab.said(node));
+    }
+}
