@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    file::{FILE_CRC, FILE_VERSION, file_crc},
+    *,
+};
 
 const PLACE: Place = Place {
     cluster: 7,
