@@ -130,7 +130,9 @@ impl Bbr1 {
         }
         if let Some(bytes_per_sec) = ack.rate.bytes_per_sec() {
             let bytes_per_sec = bytes_per_sec as f64;
-            if !ack.rate.is_app_limited || bytes_per_sec >= self.bandwidth.get() {
+            // `bbr_update_min_rtt`: "Ignore low rate samples during this mode."
+            let is_limited = ack.rate.is_app_limited || self.mode == Mode::ProbeRtt;
+            if !is_limited || bytes_per_sec >= self.bandwidth.get() {
                 self.bandwidth.update(self.round, BW_ROUNDS, bytes_per_sec);
             }
         }
@@ -207,13 +209,19 @@ impl Bbr1 {
         }
     }
 
+    /// What was saved stays saved: a recovery that ends while the shortest round trip is probed restores it in vain, and the end of the
+    /// probe needs it again (`bbr_set_cwnd_to_recover_or_restore`, `bbr_check_probe_rtt_done`).
     fn restore_window(&mut self) {
         self.window_bytes = self.window_bytes.max(self.prior_window_bytes);
-        self.prior_window_bytes = 0;
     }
 
     /// `bbr_set_cwnd`.
     fn set_window(&mut self, ack: &AckSample) {
+        if ack.delivered_bytes == 0 {
+            // Nothing has left the path: only the caps hold.
+            self.cap_window();
+            return;
+        }
         let phase = ack.phase;
         let was_recovering = matches!(self.phase, Phase::Recovery | Phase::Loss);
         if ack.lost_bytes > 0 {
@@ -240,6 +248,10 @@ impl Bbr1 {
             }
             self.window_bytes = self.window_bytes.max(self.least_window());
         }
+        self.cap_window();
+    }
+
+    fn cap_window(&mut self) {
         if self.mode == Mode::ProbeRtt {
             self.window_bytes = self.window_bytes.min(self.least_window());
         }
@@ -318,5 +330,48 @@ impl Controller for Bbr1 {
 
     fn rules_recovery(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MSS: u64 = 1_448;
+
+    fn ack(phase: Phase, now_ns: u64) -> AckSample {
+        AckSample {
+            now_ns,
+            delivered_bytes: MSS,
+            delivered_total_bytes: 1 << 30,
+            rtt_ns: Some(100_000_000),
+            phase,
+            ..AckSample::default()
+        }
+    }
+
+    /// `bbr_save_cwnd`, `bbr_check_probe_rtt_done`: what was saved lives longer than a recovery that ends during the probe.
+    #[test]
+    fn a_window_saved_before_the_probe_of_the_round_trip_is_back_after_it() {
+        let mut bbr = Bbr1::new(MSS as u32, 10 * MSS, 1);
+        (bbr.is_full, bbr.min_rtt_ns) = (true, 100_000_000);
+        bbr.bandwidth.update(0, BW_ROUNDS, 1_000.0 * MSS as f64 * 10.0);
+        bbr.enter(Mode::ProbeBw);
+        bbr.window_bytes = 800 * MSS;
+        bbr.on_congestion(&LossSample::default());
+        bbr.set_window(&ack(Phase::Recovery, 1));
+        bbr.enter(Mode::ProbeRtt);
+        bbr.prior_window_bytes = bbr.prior_window_bytes.max(bbr.window_bytes);
+        bbr.set_window(&ack(Phase::Recovery, 2));
+        bbr.set_window(&ack(Phase::Open, 3));
+        assert_eq!(
+            bbr.window_bytes(),
+            4 * MSS,
+            "four segments while the round trip is probed"
+        );
+        bbr.probe_rtt_ends_ns = Some(4);
+        bbr.probe_rtt_round_end_bytes = 0;
+        bbr.update_min_rtt(&ack(Phase::Open, 5), false);
+        assert_eq!((bbr.mode, bbr.window_bytes()), (Mode::ProbeBw, 800 * MSS));
     }
 }
