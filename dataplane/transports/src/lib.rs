@@ -22,7 +22,7 @@ mod tcp;
 
 pub use controller::{AckSample, Controller, LossSample, LostPacket, Phase, RateSample};
 pub use controllers::{AnyController, ControllerKind};
-pub use options::{EcnMode, Pacing, ReceiverOptions, RtoFloor, SenderOptions};
+pub use options::{EcnMode, Ns3Ways, Pacing, ReceiverOptions, RecoveryTimer, RtoFloor, SenderOptions, Unproven};
 pub use tcp::{
     receiver::{Receiver, ReceiverStats},
     segment::{PackedBlock, SACK_BLOCKS_MAX, SackBlock, Segment},

@@ -35,6 +35,50 @@ pub enum RtoFloor {
     Variance,
 }
 
+/// What may leave in recovery when nothing is left that is known to be lost, and nothing new: RFC 6675 §4, NextSeg's rules 3 and 4.
+/// Only of a sender with `sack` and without `rack`, which finds such losses by time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unproven {
+    /// Nothing.
+    Nothing,
+    /// What lies below the highest SACK: rule 3. Linux before RACK (`tcp_can_forward_retransmit`).
+    BelowSacks,
+    /// The same, and once in each recovery the last segment that no SACK names: rule 4, the "rescue" retransmission.
+    #[default]
+    Rfc6675,
+    /// All that no SACK names, from the first on: ns-3.37 (`TcpTxBuffer::NextSeg`).
+    Everything,
+}
+
+/// Which acks restart the retransmission timer in recovery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RecoveryTimer {
+    /// Of a flow without SACK only the first partial one (RFC 6582 §3.2 step 3), with SACK each that advances (RFC 6298 §5.3).
+    #[default]
+    Rfc,
+    /// Each that advances. Linux; RFC 6582 §4 calls it slow but steady.
+    EachAdvance,
+    /// Only the first partial one: ns-3.37 (`TcpSocketBase::ProcessAck`).
+    FirstPartial,
+}
+
+/// Where ns-3.37 does not do what an RFC says, so that its results can be had from this sender, too. All are off unless asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ns3Ways {
+    /// A loss halves what is thought to be in the network once it is seen (`EnterRecovery`). RFC 6675 §5, step 4.2: what was sent
+    /// and not acknowledged (FlightSize).
+    pub halves_pipe: bool,
+    /// A partial ack sends a segment whatever the window says (`ProcessAck`, `DoRetransmit`). RFC 6675 §5, step C: if the window
+    /// has room.
+    pub partial_ack_sends: bool,
+    /// Each time-out reduces ssthresh, also one of a segment that a time-out has sent before (`ReTxTimeout` looks at a flag that
+    /// it has just taken away). RFC 5681 §3.1: then it is kept.
+    pub repeated_timeouts_reduce: bool,
+    /// NewReno grows by acks: each adds a segment in slow start, and SMSS²/cwnd after it (RFC 5681 §3.1, equations 2 and 3). Ours
+    /// counts bytes, as that section recommends and Linux does (RFC 3465).
+    pub grows_per_ack: bool,
+}
+
 /// What a sender does. Made by a preset or [`SenderOptions::default`], then changed field by field.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SenderOptions {
@@ -45,6 +89,12 @@ pub struct SenderOptions {
     pub initial_window_segments: u32,
     /// Selective acknowledgements: RFC 2018, and recovery by RFC 6675. Without it NewReno recovery, RFC 6582.
     pub sack: bool,
+    /// What recovery sends when nothing is known to be lost.
+    pub unproven: Unproven,
+    /// Which acks restart the retransmission timer in recovery.
+    pub recovery_timer: RecoveryTimer,
+    /// What ns-3 does otherwise than the RFCs.
+    pub ns3: Ns3Ways,
     /// Losses are found by time, RFC 8985. Needs `sack`; without it three duplicate acks decide.
     pub rack: bool,
     /// Tail loss probes, RFC 8985 §7. Needs `sack`.
@@ -98,6 +148,7 @@ impl SenderOptions {
     pub fn linux_2008() -> SenderOptions {
         SenderOptions {
             initial_window_segments: 3,
+            unproven: Unproven::BelowSacks,
             rack: false,
             tlp: false,
             prr: false,
@@ -114,6 +165,9 @@ impl SenderOptions {
             mss_bytes: 1448,
             initial_window_segments: 10,
             sack: true,
+            unproven: Unproven::Nothing,
+            recovery_timer: RecoveryTimer::EachAdvance,
+            ns3: Ns3Ways::default(),
             rack: true,
             tlp: true,
             frto: true,
@@ -148,6 +202,8 @@ impl SenderOptions {
 impl Default for SenderOptions {
     fn default() -> SenderOptions {
         SenderOptions {
+            unproven: Unproven::Rfc6675,
+            recovery_timer: RecoveryTimer::Rfc,
             rack: false,
             tlp: false,
             frto: false,

@@ -6,7 +6,8 @@ mod support;
 use std::time::Duration;
 
 use dataplane_transports::{
-    AnyController, ControllerKind, EcnMode, Pacing, Phase, Receiver, ReceiverOptions, Segment, Sender, SenderOptions,
+    AnyController, ControllerKind, EcnMode, Pacing, Phase, Receiver, ReceiverOptions, RecoveryTimer, Segment, Sender,
+    SenderOptions, Unproven,
 };
 use dataplane_waist::Instant;
 use support::{Fate, MS, Path, PathOptions, SEC, US};
@@ -575,5 +576,76 @@ fn a_closed_window_is_probed() {
         now = sender.wake_at().expect("something is outstanding");
         sender.on_wake(now);
         assert!(sender.poll_transmit(now).is_some());
+    }
+}
+
+/// RFC 6675 §4, NextSeg: at the end of a flow fewer than three segments lie above the last hole, so nothing proves it lost. Rule 3 sends
+/// again what lies below a SACK, rule 4 the last segment; without them the time-out has to.
+#[test]
+fn recovery_sends_what_is_not_proven_lost() {
+    // Of 20 segments the first is lost, so recovery begins; then one with two above it, and the very last.
+    for (lost, below_sacks, rfc, everything) in [([0, 17], 0, 0, 0), ([0, 19], 1, 0, 0)] {
+        for (unproven, timeouts_count) in [
+            (Unproven::Nothing, 1),
+            (Unproven::BelowSacks, below_sacks),
+            (Unproven::Rfc6675, rfc),
+            (Unproven::Everything, everything),
+        ] {
+            let options = SenderOptions {
+                initial_window_segments: 20,
+                unproven,
+                ..SenderOptions::default()
+            };
+            let (_, stats) = transfer(&options, 20, lost);
+            assert_eq!(stats.timeouts_count, timeouts_count, "{unproven:?}, lost {lost:?}");
+        }
+    }
+}
+
+/// RFC 3522: a recovery was for nothing if what it answers is older than the first retransmission. Where nothing is reordered no recovery is,
+/// though one follows the other and the answers of the last are still to come.
+#[test]
+fn nothing_is_undone_where_nothing_is_reordered() {
+    for kind in [ControllerKind::Cubic, ControllerKind::Bbr1] {
+        let options = SenderOptions::linux_2026();
+        let mut path = Path::new(PathOptions {
+            bits_per_sec: 100_000_000,
+            rtt_ns: 100 * MS,
+            queue_bytes_max: u64::MAX,
+            ..PathOptions::default()
+        });
+        path.add(&options, &ReceiverOptions::default(), kind.build(&options));
+        path.fate = Box::new(|_, number, _| if number % 97 == 50 { Fate::Drop } else { Fate::Pass });
+        path.write(0, 1 << 40);
+        path.run_until(20 * SEC);
+        let stats = path.flows[0].sender.stats();
+        assert!(stats.recoveries_count > 20, "{stats:?}");
+        assert_eq!(stats.undone_count, 0, "{kind}: {stats:?}");
+    }
+}
+
+/// RFC 6582 §3.2, step 3: without SACK only the first partial ack of a recovery restarts the retransmission timer, so many losses in one
+/// window end with a time-out; with SACK, or slow but steady, each does.
+#[test]
+fn partial_acks_restart_the_timer_once_or_each_time() {
+    let rto_min = Duration::from_millis(25);
+    for (sack, recovery_timer, timeouts_count) in [
+        (false, RecoveryTimer::Rfc, 1),
+        (false, RecoveryTimer::EachAdvance, 0),
+        (true, RecoveryTimer::Rfc, 0),
+    ] {
+        let options = SenderOptions {
+            initial_window_segments: 20,
+            sack,
+            recovery_timer,
+            rto_min,
+            rto_initial: rto_min,
+            ..SenderOptions::default()
+        };
+        let (_, stats) = transfer(&options, 40, [0, 2, 4, 6, 8]);
+        assert_eq!(
+            stats.timeouts_count, timeouts_count,
+            "{sack} {recovery_timer:?}: {stats:?}"
+        );
     }
 }

@@ -10,8 +10,13 @@ pub struct DctcpOptions {
     pub gain: f32,
     /// The estimate before the first window. RFC 8257 §4.2 and Linux: 1, so that a first mark halves; the paper's begins at 0.
     pub alpha_initial: f32,
-    /// The least window after a mark, in segments. RFC 8257 §3.3 has one; Linux two.
+    /// The least window after a mark, in segments. RFC 8257 §3.3 has one; Linux two; ns-3.37 none.
     pub window_min_segments: u32,
+    /// A loss reduces as a mark does, by alpha / 2: ns-3.37 (`TcpDctcp::GetSsThresh`). RFC 8257 §3.5: as in any TCP, by half.
+    pub losses_are_marks: bool,
+    /// The first window under observation ends with the first flight: ns-3.37 (`TcpDctcp::PktsAcked`). RFC 8257 §3.3 and Linux: with the
+    /// first ack, so that the estimate has decayed once more.
+    pub first_window_is_whole: bool,
 }
 
 impl Default for DctcpOptions {
@@ -20,6 +25,8 @@ impl Default for DctcpOptions {
             gain: 1.0 / 16.0,
             alpha_initial: 1.0,
             window_min_segments: 2,
+            losses_are_marks: false,
+            first_window_is_whole: false,
         }
     }
 }
@@ -55,6 +62,14 @@ impl Dctcp {
     pub fn alpha(&self) -> f32 {
         self.alpha
     }
+
+    /// RFC 8257 §3.3 step 9: cwnd × (1 - alpha / 2).
+    fn left_by_mark(&self) -> u64 {
+        let least = u64::from(self.mss_bytes) * u64::from(self.options.window_min_segments);
+        let window = self.reno.window_bytes();
+        let left = window - (window as f64 * f64::from(self.alpha) / 2.0) as u64;
+        left.max(least)
+    }
 }
 
 impl Controller for Dctcp {
@@ -64,6 +79,9 @@ impl Controller for Dctcp {
         self.acked_bytes += ack.acked_bytes;
         if ack.ece {
             self.marked_bytes += ack.acked_bytes;
+        }
+        if self.window_end == 0 && self.options.first_window_is_whole {
+            self.window_end = ack.sent_end;
         }
         if ack.acked_end >= self.window_end {
             if self.acked_bytes > 0 {
@@ -77,21 +95,27 @@ impl Controller for Dctcp {
         self.reno.grow(ack);
     }
 
-    /// RFC 8257 §3.3 step 9: cwnd × (1 - alpha / 2).
     fn on_ecn(&mut self, _loss: &LossSample) {
-        let least = u64::from(self.mss_bytes) * u64::from(self.options.window_min_segments.max(1));
-        let window = self.reno.window_bytes();
-        let left = window - (window as f64 * f64::from(self.alpha) / 2.0) as u64;
-        self.reno.set_window(left.max(least), left.max(least));
+        let left = self.left_by_mark();
+        self.reno.set_window(left, left);
     }
 
-    /// RFC 8257 §3.4: a loss counts as in any TCP.
+    /// RFC 8257 §3.5: a loss counts as in any TCP.
     fn on_congestion(&mut self, loss: &LossSample) {
-        self.reno.on_congestion(loss);
+        match self.options.losses_are_marks {
+            true => self.on_ecn(loss),
+            false => self.reno.on_congestion(loss),
+        }
     }
 
     fn on_rto(&mut self, loss: &LossSample) {
-        self.reno.on_rto(loss);
+        if self.options.losses_are_marks && !loss.is_repeated {
+            let left = self.left_by_mark();
+            self.reno.set_window(left, left);
+            self.reno.collapse();
+        } else {
+            self.reno.on_rto(loss);
+        }
     }
 
     fn undo(&mut self) {

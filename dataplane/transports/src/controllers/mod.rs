@@ -88,7 +88,8 @@ macro_rules! controllers {
 
 controllers! {
     /// RFC 5681 and 6582.
-    NewReno "newreno" => |options| NewReno::new(options.mss_bytes, options.initial_window_bytes());
+    NewReno "newreno" => |options| NewReno::new(options.mss_bytes, options.initial_window_bytes())
+        .with_growth_per_ack(options.ns3.grows_per_ack);
     /// RFC 9438, without HyStart++.
     Cubic "cubic" => |options| Cubic::new(options.mss_bytes, options.initial_window_bytes(), CubicOptions::default());
     /// RFC 8257. The flow's two halves need [`crate::EcnMode::Dctcp`].

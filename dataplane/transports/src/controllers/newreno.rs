@@ -12,6 +12,7 @@ pub struct NewReno {
     /// Window and threshold before the last reduction.
     prior: (u64, u64),
     mss_bytes: u64,
+    grows_per_ack: bool,
 }
 
 impl NewReno {
@@ -23,7 +24,13 @@ impl NewReno {
             acked_bytes: 0,
             prior: (initial_bytes, u64::MAX),
             mss_bytes: mss_bytes.into(),
+            grows_per_ack: false,
         }
+    }
+
+    /// Growth by acks instead of bytes, if `grows_per_ack`: RFC 5681 §3.1, equations 2 and 3.
+    pub fn with_growth_per_ack(self, grows_per_ack: bool) -> NewReno {
+        NewReno { grows_per_ack, ..self }
     }
 
     /// The slow start threshold in bytes.
@@ -42,6 +49,13 @@ impl NewReno {
     pub(crate) fn grow(&mut self, ack: &AckSample) {
         let may_grow = ack.is_window_limited && matches!(ack.phase, Phase::Open | Phase::Loss);
         if !may_grow || ack.acked_bytes == 0 {
+            return;
+        }
+        if self.grows_per_ack {
+            self.window_bytes += match self.is_slow_start() {
+                true => self.mss_bytes,
+                false => (self.mss_bytes * self.mss_bytes / self.window_bytes).max(1),
+            };
             return;
         }
         let mut acked = ack.acked_bytes;

@@ -324,8 +324,12 @@ impl<C: Controller> Sender<C> {
         if reorder_at_ns != NEVER {
             self.set_reorder_timer(now_ns, reorder_at_ns);
         } else if seen.acked_bytes > 0 || self.timer == Timer::Reorder {
-            // RFC 6298 §5.3.
-            self.start_timer(now_ns);
+            let is_partial = self.phase == Phase::Recovery && self.una < self.recovery_end;
+            let is_later = is_partial && std::mem::replace(&mut self.is_partly_acked, is_partial);
+            if !(is_later && self.config.is_impatient) {
+                // RFC 6298 §5.3.
+                self.start_timer(now_ns);
+            }
         } else if self.timer == Timer::Probe && seen.is_newly_sacked {
             // Something is amiss now: losses are found by acks, and at last by the time-out.
             self.set_rto(now_ns);

@@ -19,7 +19,7 @@ use super::{
     segment::Segment,
     timer::{Tick, saturating_ns},
 };
-use crate::{Controller, EcnMode, Pacing, Phase, SenderOptions};
+use crate::{Controller, EcnMode, Ns3Ways, Pacing, Phase, RecoveryTimer, SenderOptions, Unproven};
 
 const NEVER: u64 = u64::MAX;
 const NS_PER_SEC: u128 = 1_000_000_000;
@@ -55,10 +55,14 @@ struct Config {
     pacing_free_segments: u32,
     pacing: Pacing,
     ecn: EcnMode,
+    unproven: Unproven,
+    ns3: Ns3Ways,
     sack: bool,
     rack: bool,
     tlp: bool,
     frto: bool,
+    /// In recovery only the first partial ack restarts the timer.
+    is_impatient: bool,
     limited_transmit: bool,
     prr: bool,
     timestamps: bool,
@@ -100,6 +104,10 @@ pub struct Sender<C> {
     fast_retransmit_from: u64,
     /// Below this RFC 6675 has marked what is lost.
     marked_end: u64,
+    /// Below this nothing unproven is left to send again; where recovery ended that had the last rescue retransmission (RFC 6675's
+    /// RescueRxt).
+    unproven_from: u64,
+    rescued_end: u64,
     /// What could be undone: from where, how many retransmissions the receiver has not called duplicates, and when the first left.
     undo_from: u64,
     undo_resent_count: i32,
@@ -119,6 +127,8 @@ pub struct Sender<C> {
     window_probe_due: bool,
     /// The first retransmission of a recovery does not wait for the window to have room (RFC 6675 §5, step 4.3).
     fast_retransmit_due: bool,
+    /// A partial ack has come in this recovery.
+    is_partly_acked: bool,
     is_paced_out: bool,
     cwr_due: bool,
     config: Config,
@@ -152,6 +162,8 @@ impl<C: Controller> Sender<C> {
             recovery_end: 0,
             fast_retransmit_from: 0,
             marked_end: 0,
+            unproven_from: 0,
+            rescued_end: 0,
             undo_from: NEVER,
             undo_resent_count: 0,
             resend_began_ns: 0,
@@ -166,6 +178,7 @@ impl<C: Controller> Sender<C> {
             probe_due: false,
             window_probe_due: false,
             fast_retransmit_due: false,
+            is_partly_acked: false,
             is_paced_out: false,
             cwr_due: false,
             config: Config {
@@ -176,7 +189,17 @@ impl<C: Controller> Sender<C> {
                 pacing_free_segments: options.pacing_free_segments,
                 pacing: options.pacing,
                 ecn: options.ecn,
+                unproven: match options.sack && !options.rack {
+                    true => options.unproven,
+                    false => Unproven::Nothing,
+                },
+                ns3: options.ns3,
                 sack: options.sack,
+                is_impatient: match options.recovery_timer {
+                    RecoveryTimer::Rfc => !options.sack,
+                    RecoveryTimer::EachAdvance => false,
+                    RecoveryTimer::FirstPartial => true,
+                },
                 rack: options.rack && options.sack,
                 tlp: options.tlp && options.sack,
                 frto: options.frto,
@@ -228,6 +251,14 @@ impl<C: Controller> Sender<C> {
                 self.poll_transmit(now)
             }
             None => {
+                if let Some((index, is_rescue)) = self.next_unproven()
+                    && self.may_leave(self.board.get(index).len_bytes)
+                {
+                    if is_rescue {
+                        self.rescued_end = self.recovery_end;
+                    }
+                    return Some(self.transmit_again(now_ns, index));
+                }
                 if self.written == self.nxt {
                     self.app_limited_until = (self.delivered_bytes + self.in_flight_bytes()).max(1);
                 } else if self.board.is_empty() && self.timer == Timer::None {

@@ -136,8 +136,11 @@ impl<C: Controller> Sender<C> {
         let lost_end = self.board.get(index).start;
         let from = self.board.index_of(self.marked_end);
         for lost in from..index {
-            if !self.board.get(lost).is(SACKED | LOST) {
+            let flags = self.board.get(lost).flags;
+            if flags & (SACKED | LOST) == 0 {
                 self.mark_lost(now_ns, lost);
+                // What was sent again before it was known to be lost is not sent a third time (RFC 6675 §4, rule 1.a).
+                self.board.set_flags(lost, flags | LOST);
             }
         }
         self.marked_end = self.marked_end.max(lost_end);

@@ -3,9 +3,9 @@
 
 use super::{NEVER, Sender, ack::Seen, rack::DUP_THRESHOLD};
 use crate::{
-    Controller, EcnMode, LossSample, Phase,
+    Controller, EcnMode, LossSample, Phase, Unproven,
     tcp::{
-        scoreboard::{LOST, RESENT},
+        scoreboard::{EVER_RESENT, LOST, RESENT, SACKED},
         segment::Segment,
     },
 };
@@ -104,8 +104,18 @@ impl<C: Controller> Sender<C> {
     pub(super) fn enter_recovery(&mut self, loss: &LossSample) {
         self.stats.recoveries_count += 1;
         if self.phase != Phase::Cwr {
-            self.controller.on_congestion(loss);
-            self.begin_prr(loss);
+            let mut loss = *loss;
+            if self.config.ns3.halves_pipe {
+                // Without SACK ns-3 counts the lost one, too.
+                let front_bytes = if self.config.sack {
+                    0
+                } else {
+                    u64::from(self.config.mss_bytes)
+                };
+                loss.in_flight_bytes = self.in_flight_bytes() + front_bytes;
+            }
+            self.controller.on_congestion(&loss);
+            self.begin_prr(&loss);
         }
         self.phase = Phase::Recovery;
         self.fast_retransmit_due = !self.controller.rules_recovery();
@@ -113,7 +123,9 @@ impl<C: Controller> Sender<C> {
         self.fast_retransmit_from = self.nxt + 1;
         self.undo_from = self.una;
         self.undo_resent_count = 0;
-        self.resend_began_ns = 0;
+        self.begin_resending();
+        self.unproven_from = self.una;
+        self.is_partly_acked = false;
         self.probe_end = 0;
         self.probe_due = false;
     }
@@ -121,9 +133,57 @@ impl<C: Controller> Sender<C> {
     fn go_on_recovering(&mut self, seen: &Seen, loss: &LossSample) {
         if self.una >= self.recovery_end {
             self.leave_recovery();
-        } else if !self.config.sack && seen.acked_bytes > 0 {
+            return;
+        }
+        if seen.acked_bytes == 0 {
+            return;
+        }
+        if !self.config.sack {
             // A partial ack: the next hole is right behind it (RFC 6582 §3.2 step 3).
             self.mark_front_lost(loss.now_ns);
+        }
+        if self.config.ns3.partial_ack_sends && self.board.front().is_some_and(|front| !front.is(RESENT)) {
+            self.fast_retransmit_due = true;
+        }
+    }
+
+    /// RFC 6675 §4, NextSeg's rules 3 and 4: what may be sent again although it is not known to be lost, and whether that is the
+    /// rescue of rule 4.
+    pub(super) fn next_unproven(&mut self) -> Option<(usize, bool)> {
+        if self.phase != Phase::Recovery || self.config.unproven == Unproven::Nothing {
+            return None;
+        }
+        let end = match self.config.unproven {
+            Unproven::Everything => self.nxt,
+            _ => self.board.sacked_end(),
+        };
+        let from = self.board.index_of(self.unproven_from.max(self.una));
+        for index in from..self.board.len() {
+            let record = self.board.get(index);
+            if record.start >= end {
+                break;
+            }
+            if !record.is(SACKED | LOST | RESENT) {
+                self.unproven_from = record.start;
+                return Some((index, false));
+            }
+        }
+        self.unproven_from = self.unproven_from.max(end);
+        let is_rescued = self.rescued_end > 0 && self.una <= self.rescued_end;
+        if self.config.unproven != Unproven::Rfc6675 || is_rescued {
+            return None;
+        }
+        let last_unsacked = (0..self.board.len()).rfind(|&index| !self.board.get(index).is(SACKED));
+        last_unsacked.map(|index| (index, true))
+    }
+
+    /// A series of retransmissions begins, unless some of the last one are still to be answered: their answers are older than the first
+    /// retransmission of this one, and no original has been late for that (Linux: `tcp_any_retrans_done`).
+    pub(super) fn begin_resending(&mut self) {
+        let is_answered =
+            self.board.resent_bytes() == 0 && !self.board.front().is_some_and(|front| front.is(EVER_RESENT));
+        if is_answered {
+            self.resend_began_ns = 0;
         }
     }
 

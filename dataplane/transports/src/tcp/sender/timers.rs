@@ -6,7 +6,7 @@ use super::{NEVER, Sender, recovery::Frto};
 use crate::{
     Controller, Phase,
     tcp::{
-        scoreboard::{LOST, SACKED},
+        scoreboard::{LOST, RESENT, SACKED},
         segment::Segment,
     },
 };
@@ -137,13 +137,14 @@ impl<C: Controller> Sender<C> {
     fn on_timeout(&mut self, now_ns: u64) {
         let is_new = matches!(self.phase, Phase::Open | Phase::Cwr);
         let is_repeated = self.rtt.backoff() > 0 && self.phase == Phase::Loss;
+        let keeps_threshold = is_repeated && !self.config.ns3.repeated_timeouts_reduce;
         if self.board.front().is_some_and(|front| front.is(SACKED)) {
             // What it said had arrived it has thrown away, or it would acknowledge it.
             self.board.forget_sacks();
             self.seen_sacks = Default::default();
         }
         let loss = crate::LossSample {
-            is_repeated,
+            is_repeated: keeps_threshold,
             ..self.loss_sample(now_ns)
         };
         self.stats.timeouts_count += 1;
@@ -160,7 +161,7 @@ impl<C: Controller> Sender<C> {
         if is_new || self.undo_from == NEVER {
             self.undo_from = self.una;
             self.undo_resent_count = 0;
-            self.resend_began_ns = 0;
+            self.begin_resending();
         }
         self.frto = if self.config.frto && (is_new || is_repeated) {
             Frto::Watching
@@ -207,9 +208,10 @@ impl<C: Controller> Sender<C> {
         let segment = match new_bytes {
             Some(len_bytes) => self.transmit_new(now_ns, len_bytes),
             None => {
+                let flags = self.board.get(last).flags;
                 debug_assert!(
-                    !self.board.get(last).is(SACKED | LOST),
-                    "a probe leaves only while nothing is amiss"
+                    flags & SACKED == 0 && flags & (LOST | RESENT) != LOST,
+                    "a probe leaves only while nothing waits to be sent again"
                 );
                 self.transmit_again(now_ns, last)
             }
