@@ -186,10 +186,11 @@ impl Shape {
             } else {
                 shape.kept.push(after / before);
             }
-            // Two losses may fall between two looks. §4.7: who falls below the old plateau makes room.
+            // Two losses may fall between two looks. §4.7: who falls below the old plateau makes room. The look before a loss is up to
+            // 100 ms old, so the window that the loss met is known best from what it left.
             let losses_count = ((after / before).ln() / BETA.ln()).round().max(1.0) as u32;
             for loss in 0..losses_count {
-                let window = before * BETA.powi(loss as i32);
+                let window = after / BETA.powi((losses_count - loss) as i32);
                 w_max = if window < w_max {
                     window * (1.0 + BETA) / 2.0
                 } else {
@@ -218,7 +219,11 @@ impl Shape {
         for sample in epoch {
             let t_s = at_s(sample) - begun_s;
             if t_s >= 0.0 {
-                let curve = C * (t_s - k_s).powi(3) + plateau;
+                // §4.3: Reno's window where that is larger, with its own growth once it is back at the plateau.
+                let slow = 3.0 * (1.0 - BETA) / (1.0 + BETA) / RTT_S;
+                let back_s = (plateau - after) / slow;
+                let reno = after + slow * t_s.min(back_s) + (t_s - back_s).max(0.0) / RTT_S;
+                let curve = (C * (t_s - k_s).powi(3) + plateau).max(reno);
                 self.deviations.push((segments(sample) / curve - 1.0).abs() * 100.0);
             }
         }
