@@ -21,6 +21,7 @@ pub mod loss_exclusion;
 pub mod pacelc_else;
 pub mod packet_rate;
 pub mod peers;
+pub mod pfc_collateral;
 pub mod quorum_fanout;
 pub mod quorum_ladder;
 pub mod quorum_messages;

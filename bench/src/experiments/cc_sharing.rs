@@ -1,4 +1,4 @@
-//! `cc-bbr-vs-lossbased` and `cc-fairness`: who gets how much of one bottleneck.
+//! `cc-bbr-vs-lossbased`, `cc-fairness` and `cc-rtt-unfairness`: who gets how much of one bottleneck.
 
 use super::scenarios::{ARM, Demand, Scenario, judge_all, metric};
 use crate::{
@@ -130,10 +130,138 @@ fn fair(table: &Table) -> Judgement {
     ])
 }
 
+const HOST_DELAY: Axis = Axis {
+    name: "host_delay_us",
+    meaning: "of the second flow's host beyond 40 ms there and back, in one direction",
+    full: &["1", "20000", "60000"],
+    tour: &["20000"],
+    smallest: "20000",
+    allowed: Allowed::Number(0.0, 1e9),
+};
+
+/// Flows that differ in their round trip.
+pub static RTT_UNFAIRNESS: Scenario = Scenario {
+    id: "cc-rtt-unfairness",
+    title: "Flows with unequal round trips",
+    question: "Who gets more of a bottleneck: the flow from nearby or the one from far away?",
+    how: "Two flows of one controller, over 50 Mbit/s with a buffer of 250 KB. The first has an empty round trip of 40 ms, the second one of 40, 80 \
+          or 160 ms. Goodputs are those of the last four fifths of 200 s.",
+    axes: &[arms(&["newreno", "cubic", "bbr1", "bbr3"]), HOST_DELAY],
+    claims: &[
+        Claim {
+            id: "cc-rtt-unfairness",
+            sentence: "Of two NewReno flows that with the shorter round trip gets more, at most by the square of the ratio; of two CUBIC flows by less",
+            source: Source::Published {
+                work: "Lakshman and Madhow, The performance of TCP/IP for networks with high bandwidth-delay products and random loss, \
+                       IEEE/ACM Transactions on Networking 5(3), 1997; RFC 9438, section 5.1",
+                place: "the abstract and the section, both recalled and not re-read; a tenth more at least is ours",
+            },
+            invariant: VIRTUAL,
+            judge: the_near_one_wins,
+        },
+        Claim {
+            id: "cc-rtt-unfairness-bbr",
+            sentence: "Of two BBRv1 flows that with the longer round trip gets more",
+            source: Source::Published {
+                work: "Hock, Bless and Zitterbart, Experimental evaluation of BBR congestion control, ICNP 2017",
+                place: "section on round-trip times, recalled and not re-read",
+            },
+            invariant: VIRTUAL,
+            judge: the_far_one_wins,
+        },
+    ],
+    tour_weight: 0.0,
+    own: None,
+};
+
+/// What the flow from nearby gets over what the other gets.
+fn near_to_far(table: &Table, arm: &str, delay: &str) -> Option<f64> {
+    let of = |name| metric(table, arm, (HOST_DELAY.name, delay), name);
+    of("long_first_mbit_per_sec")
+        .zip(of("long_last_mbit_per_sec"))
+        .map(|(near, far)| near / far)
+}
+
+fn the_near_one_wins(table: &Table) -> Judgement {
+    let less = |delay| {
+        near_to_far(table, "cubic", delay)
+            .zip(near_to_far(table, "newreno", delay))
+            .map(|(cubic, newreno)| cubic / newreno)
+    };
+    judge_all(&[
+        Demand {
+            what: "NewReno, 40 ms ÷ 80 ms",
+            value: near_to_far(table, "newreno", "20000"),
+            unit: "ratio",
+            limit: "1.1 to 4",
+            meets: |ratio| (1.1..=4.0).contains(&ratio),
+        },
+        Demand {
+            what: "NewReno, 40 ms ÷ 160 ms",
+            value: near_to_far(table, "newreno", "60000"),
+            unit: "ratio",
+            limit: "1.1 to 16",
+            meets: |ratio| (1.1..=16.0).contains(&ratio),
+        },
+        Demand {
+            what: "CUBIC's ratio ÷ NewReno's, 40 and 80 ms",
+            value: less("20000"),
+            unit: "ratio",
+            limit: "< 1",
+            meets: |ratio| ratio < 1.0,
+        },
+        Demand {
+            what: "CUBIC's ratio ÷ NewReno's, 40 and 160 ms",
+            value: less("60000"),
+            unit: "ratio",
+            limit: "< 1",
+            meets: |ratio| ratio < 1.0,
+        },
+    ])
+}
+
+fn the_far_one_wins(table: &Table) -> Judgement {
+    let demand = |what, delay| Demand {
+        what,
+        value: near_to_far(table, "bbr1", delay),
+        unit: "ratio",
+        limit: "< 1",
+        meets: |ratio: f64| ratio < 1.0,
+    };
+    judge_all(&[
+        demand("BBRv1, 40 ms ÷ 80 ms", "20000"),
+        demand("BBRv1, 40 ms ÷ 160 ms", "60000"),
+    ])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{experiments::scenarios::testing::table, record::Outcome};
+
+    #[test]
+    fn round_trips_decide_hold_and_fail() {
+        let rows = |newreno_near: f64, bbr1_near: f64| {
+            let of = |near: f64| {
+                [
+                    ("long_first_mbit_per_sec", near),
+                    ("long_last_mbit_per_sec", 47.0 - near),
+                ]
+            };
+            let all = [of(newreno_near), of(26.0), of(bbr1_near)];
+            let mut rows = Vec::new();
+            for (arm, row) in ["newreno", "cubic", "bbr1"].into_iter().zip(&all) {
+                rows.extend(["20000", "60000"].map(|delay| (arm, delay, &row[..])));
+            }
+            table(HOST_DELAY.name, &rows)
+        };
+        assert_eq!(the_near_one_wins(&rows(33.0, 10.0)).outcome, Outcome::Holds);
+        assert_eq!(the_near_one_wins(&rows(25.0, 10.0)).outcome, Outcome::Fails);
+        assert_eq!(the_far_one_wins(&rows(33.0, 10.0)).outcome, Outcome::Holds);
+        assert_eq!(the_far_one_wins(&rows(33.0, 30.0)).outcome, Outcome::Fails);
+        let nothing = the_far_one_wins(&Table::default()).outcome;
+        assert!(matches!(nothing, Outcome::NotMeasured { .. }));
+    }
 
     #[test]
     fn independence_holds_and_fails() {

@@ -104,6 +104,7 @@ pub fn varied_name(what: Varied) -> &'static str {
         Varied::MarkAtPackets => "mark_at_packets",
         Varied::LimitPackets => "limit_packets",
         Varied::DelayUs => "delay_us",
+        Varied::HostDelayUs => "host_delay_us",
     }
 }
 

@@ -199,6 +199,11 @@ impl Hosts {
             .map(|receiving| &receiving.half)
     }
 
+    /// When finite flows had arrived, and which.
+    pub fn arrivals(&self) -> &[(SimTime, u32)] {
+        &self.ended
+    }
+
     /// Sends what may leave, and waits for what is next.
     fn pump_sender(&mut self, number: u32, host: &mut HostApi<'_, Header>) {
         let flow = self.flows[number as usize];

@@ -2,11 +2,12 @@
 
 use anyhow::Context;
 use dataplane_queue::{
-    CoDelOptions, Discipline, DropTailOptions, FqCoDelOptions, Limit, Marking, RedOptions, Sharing, TrimmingOptions,
+    CoDelOptions, Discipline, DropTailOptions, FqCoDelOptions, Limit, Marking, PfcOptions, RedOptions, Sharing,
+    TrimmingOptions,
 };
 use dataplane_sim::{
     SimTime,
-    packet::{Balance, Cable, Forwarding, HostOptions, LeafSpine, SwitchOptions, Topology},
+    packet::{Balance, Cable, Forwarding, Headroom, HostOptions, LeafSpine, Lossless, SwitchOptions, Topology},
 };
 
 use super::{
@@ -190,7 +191,20 @@ impl<'a> Point<'a> {
             }
             TopologyKind::FatTree => Topology::fat_tree(count(file.k), edge, host, switch),
         };
-        topology.with_context(|| format!("the topology of scenario {}", self.file.name))
+        let mut topology = topology.with_context(|| format!("the topology of scenario {}", self.file.name))?;
+        let varied = self
+            .varied(Varied::HostDelayUs)
+            .map(|us| SimTime::from_ns((us * 1e3).round() as u64));
+        for (index, own) in file.host_delays.iter().enumerate() {
+            let host = *own.host.get_ref();
+            let delay = varied.filter(|_| index == 0).unwrap_or(own.delay.sim());
+            for link in &mut topology.links {
+                if link.from == host || link.to == host {
+                    link.cable.delay = delay;
+                }
+            }
+        }
+        Ok(topology)
     }
 
     fn switch(&self) -> SwitchOptions {
@@ -218,8 +232,30 @@ impl<'a> Point<'a> {
             },
             returns_headers: queue.kind == QueueKind::Trimming,
             latency: file.latency.map_or(SimTime::ZERO, |span| span.sim()),
-            lossless: None,
+            lossless: self.lossless(),
         }
+    }
+
+    fn lossless(&self) -> Option<Lossless> {
+        let own = self.arm.and_then(|arm| arm.pfc.as_ref());
+        let pfc = own.or(self.file.switch.pfc.as_ref())?.get_ref();
+        let tcp = self.arm.map_or(self.file.tcp, |arm| over(arm.tcp, self.file.tcp));
+        let mss_bytes = |tcp: &TcpFile| flow_options(tcp).sender.mss_bytes;
+        let loads = self.file.load.iter().filter_map(|load| load.get_ref().tcp);
+        let longest_bytes = loads.map(|own| mss_bytes(&over(own, tcp))).max().unwrap_or(0);
+        Some(Lossless {
+            priorities: u8::MAX,
+            thresholds: PfcOptions {
+                pause_bytes: pfc.pause_at.bytes,
+                resume_bytes: pfc.resume_at.bytes,
+            },
+            headroom: match pfc.headroom {
+                Some(Size { bytes }) => Headroom::Bytes(bytes),
+                None => Headroom::Enough {
+                    packet_bytes_max: longest_bytes.max(mss_bytes(&tcp)) + HEADERS_BYTES_MAX,
+                },
+            },
+        })
     }
 
     fn discipline(&self, queue: &QueueFile) -> Discipline {
@@ -305,6 +341,9 @@ impl<'a> Point<'a> {
         }
     }
 }
+
+/// Ethernet, IPv4, and TCP with as many options as fit: 14 + 20 + 60.
+const HEADERS_BYTES_MAX: u32 = 94;
 
 /// A full frame of Ethernet without its check sequence.
 const FRAME_BYTES: u32 = 1_514;

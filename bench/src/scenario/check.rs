@@ -6,7 +6,7 @@ use std::ops::Range;
 use serde_spanned::Spanned;
 
 use super::{
-    file::{LoadFile, LoadKind, ScenarioFile, TopologyFile, TopologyKind, Varied},
+    file::{HostDelay, LoadFile, LoadKind, QueueKind, ScenarioFile, TopologyFile, TopologyKind, Varied},
     memory,
     problem::Problem,
 };
@@ -26,6 +26,8 @@ impl Checker<'_> {
     /// Everything that can be wrong.
     pub fn check(&self, file: &ScenarioFile) -> Result<(), Problem> {
         let hosts_count = self.topology(&file.topology)?;
+        self.host_delays(&file.topology, hosts_count)?;
+        self.pauses(file)?;
         for load in &file.load {
             self.load(load, hosts_count)?;
             for arm in load.get_ref().arms.iter().flatten() {
@@ -108,6 +110,57 @@ impl Checker<'_> {
                 }
             }
         }
+    }
+
+    fn host_delays(&self, topology: &TopologyFile, hosts_count: u32) -> Result<(), Problem> {
+        for (index, HostDelay { host, .. }) in topology.host_delays.iter().enumerate() {
+            let number = *host.get_ref();
+            if number >= hosts_count {
+                let last = hosts_count - 1;
+                return self.problem(
+                    host.span(),
+                    format!("`host` is host {number}, and they are numbered from 0 to {last}"),
+                );
+            }
+            if topology.host_delays[..index]
+                .iter()
+                .any(|before| *before.host.get_ref() == number)
+            {
+                return self.problem(host.span(), format!("host {number} has two delays: give one"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What must not be dropped must not be in a queue that drops, or in memory that others may have filled.
+    fn pauses(&self, file: &ScenarioFile) -> Result<(), Problem> {
+        let arms = file.arm.iter().map(|arm| (arm.pfc.as_ref(), arm.queue));
+        for (pfc, queue) in arms.chain([(None, None)]) {
+            let Some(pfc) = pfc.or(file.switch.pfc.as_ref()) else {
+                continue;
+            };
+            let (span, own) = (pfc.span(), pfc.get_ref());
+            if own.resume_at.bytes >= own.pause_at.bytes {
+                return self.problem(
+                    span,
+                    "`resume_at` must be less than `pause_at`: a pause would end as it begins",
+                );
+            }
+            let kind = queue.unwrap_or(file.switch.queue).kind;
+            if !matches!(kind, QueueKind::DropTail | QueueKind::Priority) {
+                return self.problem(
+                    span,
+                    "with `pfc` a queue is drop-tail or priority: the others drop or cut by their nature",
+                );
+            }
+            if file.switch.memory.is_some() {
+                return self.problem(
+                    span,
+                    "`pfc` and a shared `memory` do not go together here: each link has memory of its own",
+                );
+            }
+        }
+        Ok(())
     }
 
     fn load(&self, load: &Spanned<LoadFile>, hosts_count: u32) -> Result<(), Problem> {
@@ -205,6 +258,7 @@ impl Checker<'_> {
         let exists = match vary.what {
             Varied::Servers => has(LoadKind::Incast),
             Varied::Flows => has(LoadKind::Long),
+            Varied::HostDelayUs => !file.topology.host_delays.is_empty(),
             Varied::LossRatio | Varied::MarkAtPackets | Varied::LimitPackets | Varied::DelayUs => true,
         };
         if let (Some(_), Varied::Servers | Varied::Flows) = (&file.flows, vary.what) {
@@ -214,7 +268,7 @@ impl Checker<'_> {
         if !exists {
             return self.problem(
                 span,
-                "what is varied belongs to a kind of load that this scenario does not have",
+                "what is varied belongs to a kind of load, or to `host_delays`, that this scenario does not have",
             );
         }
         let values = vary.values.get_ref();
@@ -224,7 +278,7 @@ impl Checker<'_> {
         for value in values {
             let is_good = match vary.what {
                 Varied::LossRatio => (0.0..1.0).contains(value),
-                Varied::DelayUs => (0.0..1e9).contains(value),
+                Varied::DelayUs | Varied::HostDelayUs => (0.0..1e9).contains(value),
                 Varied::Servers | Varied::Flows => value.fract() == 0.0 && (1.0..1e8).contains(value),
                 Varied::MarkAtPackets | Varied::LimitPackets => value.fract() == 0.0 && (0.0..1e8).contains(value),
             };

@@ -38,6 +38,7 @@ embedded![
     "cc-bufferbloat",
     "cc-bbr-vs-lossbased",
     "cc-fairness",
+    "cc-rtt-unfairness",
 ];
 
 /// The file of that name.

@@ -107,6 +107,9 @@ pub struct TopologyFile {
     pub rate: Rate,
     /// From end to end of each cable.
     pub delay: Span,
+    /// Of the cables of single hosts, instead of `delay`: hosts that are further away than others.
+    #[serde(default)]
+    pub host_delays: Vec<HostDelay>,
     /// Of cables between switches.
     pub core_rate: Option<Rate>,
     /// Of cables between switches.
@@ -181,6 +184,29 @@ pub struct QueueFile {
     pub interval: Option<Span>,
 }
 
+/// Nothing is dropped: a switch that holds too much of what came in by a link pauses its other end (IEEE 802.1Qbb).
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PfcFile {
+    /// What came in by one link and waits, from which on the other end is paused.
+    pub pause_at: Size,
+    /// At no more than so much it may go on; less than `pause_at`.
+    pub resume_at: Size,
+    /// What is kept free above `pause_at` for what still comes; without it as much as can come. Too little, and it is dropped.
+    pub headroom: Option<Size>,
+}
+
+/// The cable of one host.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostDelay {
+    /// Which.
+    #[schemars(with = "u32")]
+    pub host: Spanned<u32>,
+    /// From end to end of its cable, in both directions.
+    pub delay: Span,
+}
+
 /// How a switch chooses among equal ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -195,12 +221,15 @@ pub enum BalanceKind {
 }
 
 /// What the switches are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SwitchFile {
     /// What each port does with packets.
     #[serde(default)]
     pub queue: QueueFile,
+    /// Nothing is dropped, but paused. Queues are drop-tail or priority, and memory is not shared.
+    #[schemars(with = "Option<PfcFile>")]
+    pub pfc: Option<Spanned<PfcFile>>,
     /// Memory that the ports share; without it each port has its own.
     pub memory: Option<Size>,
     /// Of the shared memory: a queue may grow while it is shorter than this times what is free.
@@ -401,6 +430,8 @@ pub enum Varied {
     LimitPackets,
     /// Of the cables between switches, or of all if there are none.
     DelayUs,
+    /// Of the first of the topology's `host_delays`.
+    HostDelayUs,
 }
 
 /// What is varied.
@@ -425,6 +456,9 @@ pub struct Arm {
     pub tcp: TcpFile,
     /// Replaces the switches' queue, as a whole.
     pub queue: Option<QueueFile>,
+    /// Replaces the switches' `pfc`.
+    #[schemars(with = "Option<PfcFile>")]
+    pub pfc: Option<Spanned<PfcFile>>,
 }
 
 /// A figure of a paper.

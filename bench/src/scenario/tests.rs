@@ -85,6 +85,30 @@ fn every_mistake_has_a_place_and_advice() {
             "18:6",
             "two hosts",
         ),
+        (
+            "rate = \"1 Gbit/s\"",
+            "rate = \"1 Gbit/s\"\nhost_delays = [{ host = 41, delay = \"1 ms\" }]",
+            "10:25",
+            "from 0 to 40",
+        ),
+        (
+            "limit = \"100 packets\"",
+            "kind = \"red\"\n[switch.pfc]\npause_at = \"60 KB\"\nresume_at = \"30 KB\"",
+            "14:1",
+            "drop-tail or priority",
+        ),
+        (
+            "[[load]]",
+            "[switch.pfc]\npause_at = \"60 KB\"\nresume_at = \"60 KB\"\n[[load]]",
+            "15:1",
+            "less than `pause_at`",
+        ),
+        (
+            "what = \"servers\"",
+            "what = \"host_delay_us\"",
+            "24:10",
+            "`host_delays`",
+        ),
         ("hosts = 41", "", "7:8", "needs `hosts`"),
         ("hosts = 41", "hosts = \"many\"", "8:9", "u32"),
     ];
