@@ -18,8 +18,6 @@ mod lists;
 #[allow(dead_code, reason = "what experiments count besides")]
 #[path = "../../../bench/src/packet_sim/ndp.rs"]
 mod ndp;
-#[path = "support/tcp.rs"]
-mod tcp;
 
 use std::{
     sync::{Arc, atomic::AtomicBool},
@@ -32,10 +30,9 @@ use dataplane_sim::{
     packet::{Cable, Computing, Counters, Edge, Grouping, HostOptions, PacketSim, SwitchOptions, Topology},
 };
 use dataplane_transports::{ControllerKind, EcnMode, ReceiverOptions, SenderOptions, ndp::NdpOptions};
-use edges::{Flow, pull::PullEdge, window::WindowEdge};
+use edges::{Flow, pull::PullEdge, tcp::TcpEdge, window::WindowEdge};
 use ndp::{NdpFlow, NdpHosts};
 use nix::time::{ClockId, clock_gettime};
-use tcp::TcpEdge;
 
 /// Runs of each kind: so many, and for so long.
 const RUNS_COUNT: usize = 3;

@@ -6,19 +6,24 @@
 
 mod edges;
 
-use std::sync::{Arc, Mutex, atomic::AtomicBool};
+use std::{
+    sync::{Arc, Mutex, atomic::AtomicBool},
+    time::Duration,
+};
 
 use dataplane_queue::{
-    CoDelOptions, Discipline, DropTailOptions, FqCoDelOptions, Limit, Marking, RedOptions, Sharing, TrimmingOptions,
+    CoDelOptions, Discipline, DropTailOptions, FqCoDelOptions, Limit, Marking, Pfc, PfcOptions, RedOptions, Sharing,
+    TrimmingOptions,
 };
 use dataplane_sim::{
     SimTime,
     packet::{
-        Balance, Cable, Computing, Counters, Edge, Forwarding, Grouping, HostOptions, LeafSpine, Outcome, Packet,
-        PacketSim, SwitchOptions, Tap, TapEvent, Topology,
+        Balance, Cable, Computing, Counters, Edge, Forwarding, Grouping, Headroom, HostOptions, LeafSpine, Link,
+        Lossless, Outcome, Packet, PacketSim, SwitchOptions, Tap, TapEvent, Topology,
     },
 };
-use edges::{Flow, pull::PullEdge, window::WindowEdge};
+use dataplane_transports::{ControllerKind, EcnMode, ReceiverOptions, SenderOptions};
+use edges::{Flow, pull::PullEdge, tcp::TcpEdge, window::WindowEdge};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
@@ -55,6 +60,8 @@ fn whatever_is_drawn_the_rules_hold() {
         drops.delay_count,
         drops.header_queue_full_count,
         drops.wire_count,
+        drops.headroom_full_count,
+        all.pauses_count,
         all.marks_count,
         all.trims_count,
         all.returned_count,
@@ -76,12 +83,31 @@ impl Drop for Shown {
 struct Scenario {
     topology: Topology,
     flows: Arc<[Flow]>,
-    pulls: bool,
+    who: Who,
+    /// Flows have priorities in turn, so many.
+    priorities_count: u8,
     capable: bool,
     steps: Vec<SimTime>,
     /// No queue of a switch may hold more packets or bytes.
     packets_max: u32,
     bytes_max: u64,
+}
+
+/// What hosts do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    Pulls,
+    Window,
+    /// The transports' TCP with this controller.
+    Tcp(ControllerKind),
+}
+
+impl Scenario {
+    /// The most bytes of packets that are not lossless, in a queue of a switch.
+    fn other_bytes_max(&self) -> u64 {
+        self.bytes_max
+            .min(u64::from(self.packets_max).saturating_mul(FRAME_BYTES_MAX.into()))
+    }
 }
 
 fn scenario(seed: u64) -> Scenario {
@@ -96,12 +122,19 @@ fn scenario(seed: u64) -> Scenario {
             0.0
         },
     };
-    let pulls = draw.random_bool(0.3);
+    let who = match draw.random_range(0..10) {
+        0..3 => Who::Pulls,
+        3..7 => Who::Window,
+        7 => Who::Tcp(ControllerKind::ALL[draw.random_range(0..ControllerKind::ALL.len())]),
+        _ => Who::Tcp(ControllerKind::Swift),
+    };
     let limit = draw.random_range(2..40);
-    let (discipline, packets_max, bytes_max) = discipline(&mut draw, pulls, limit);
+    let (discipline, packets_max, bytes_max) = discipline(&mut draw, who == Who::Pulls, limit);
+    let can_pause = matches!(discipline, Discipline::DropTail(_) | Discipline::Priority(_));
+    let lossless = (can_pause && draw.random_bool(0.5)).then(|| lossless(&mut draw));
     let switch = SwitchOptions {
         discipline,
-        sharing: match draw.random_bool(0.3) {
+        sharing: match draw.random_bool(0.3) && lossless.is_none() {
             true => Sharing::Dynamic {
                 memory_bytes: draw.random_range(20_000..200_000),
                 alpha: [0.25, 1.0, 4.0][draw.random_range(0..3)],
@@ -112,9 +145,18 @@ fn scenario(seed: u64) -> Scenario {
         balance: [Balance::FlowHash, Balance::SprayRandom, Balance::SprayRoundRobin][draw.random_range(0..3)],
         returns_headers: draw.random_bool(0.5),
         latency: SimTime::from_ns(draw.random_range(0..500)),
-        lossless: None,
+        lossless,
     };
-    let host = HostOptions::default().with_latency(SimTime::from_ns(draw.random_range(0..2_000)));
+    let host = HostOptions {
+        discipline: match switch.discipline {
+            Discipline::Priority(options) => Discipline::Priority(DropTailOptions {
+                limit: Limit::NONE,
+                ..options
+            }),
+            _ => HostOptions::default().discipline,
+        },
+        ..HostOptions::default().with_latency(SimTime::from_ns(draw.random_range(0..2_000)))
+    };
     let (edge, core) = (cable(&mut draw), cable(&mut draw));
     let topology = match draw.random_range(0..5) {
         0 => Topology::pair(edge, host),
@@ -136,8 +178,19 @@ fn scenario(seed: u64) -> Scenario {
         }
         _ => Topology::fat_tree([2, 4][draw.random_range(0..2)], edge, host, switch),
     };
-    let topology = topology.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    let mut topology = topology.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     let hosts = topology.hosts_count;
+    if draw.random_bool(0.3) {
+        // Each host is another way off, there as back.
+        let delays: Vec<SimTime> = (0..hosts)
+            .map(|_| SimTime::from_ns(draw.random_range(0..50_000)))
+            .collect();
+        for link in &mut topology.links {
+            let host = delays.get(link.from.min(link.to) as usize);
+            link.cable.delay = host.copied().unwrap_or(link.cable.delay);
+        }
+    }
+    topology.check().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     let mut flows: Vec<Flow> = (0..draw.random_range(1..25))
         .map(|_| {
             let from = draw.random_range(0..hosts);
@@ -158,12 +211,57 @@ fn scenario(seed: u64) -> Scenario {
     Scenario {
         topology,
         flows: flows.into(),
-        pulls,
+        who,
+        priorities_count: draw.random_range(1..9),
         capable: draw.random_bool(0.5),
         steps,
         packets_max,
         bytes_max,
     }
+}
+
+/// Lossless priorities; half of the time without enough headroom.
+fn lossless(draw: &mut Pcg64Mcg) -> Lossless {
+    // Less than a frame would never let one pass.
+    let pause_bytes = draw.random_range(FRAME_BYTES_MAX.into()..12_000);
+    Lossless {
+        priorities: draw.random_range(1..=255),
+        thresholds: PfcOptions {
+            pause_bytes,
+            resume_bytes: draw.random_range(0..pause_bytes),
+        },
+        headroom: match draw.random_bool(0.5) {
+            true => Headroom::Enough {
+                packet_bytes_max: FRAME_BYTES_MAX,
+            },
+            false => Headroom::Bytes(draw.random_range(0..3_000)),
+        },
+    }
+}
+
+/// What a port of a switch may hold of lossless priorities: what every link to the switch may.
+fn lossless_bytes_max(topology: &Topology, switch: u32) -> u64 {
+    let Some(lossless) = topology.switch.lossless else {
+        return 0;
+    };
+    let of_link = |link: &&Link| link.to == switch;
+    let room_bytes = |link: &Link| {
+        let is_host = link.from < topology.hosts_count;
+        let ends = match is_host {
+            true => topology.host.tx_latency + topology.switch.latency + topology.host.rx_latency,
+            false => topology.switch.latency + topology.switch.latency,
+        };
+        let round_trip = link.cable.delay + link.cable.delay + ends;
+        let headroom_bytes = match lossless.headroom {
+            Headroom::Bytes(bytes) => bytes,
+            Headroom::Enough { packet_bytes_max } => {
+                Pfc::headroom_bytes(link.cable.bits_per_sec, round_trip, packet_bytes_max)
+            }
+        };
+        lossless.thresholds.pause_bytes + headroom_bytes
+    };
+    let links: u64 = topology.links.iter().filter(of_link).map(room_bytes).sum();
+    links * u64::from(lossless.priorities.count_ones())
 }
 
 /// One of the disciplines, and the most packets and bytes that it may hold.
@@ -228,11 +326,20 @@ fn discipline(draw: &mut Pcg64Mcg, pulls: bool, limit: u32) -> (Discipline, u32,
     (discipline, limit, u64::MAX)
 }
 
+/// A full frame of the transports' TCP: 1,448 B and its headers.
+const FRAME_BYTES_MAX: u32 = 1_514;
+
 trait Counted: Edge {
     fn done_count(&self) -> usize;
 }
 
 impl Counted for WindowEdge {
+    fn done_count(&self) -> usize {
+        self.done_count
+    }
+}
+
+impl Counted for TcpEdge {
     fn done_count(&self) -> usize {
         self.done_count
     }
@@ -253,12 +360,34 @@ fn check(seed: u64) -> Counters {
             threads_count,
             grouping,
         };
-        match scenario.pulls {
-            true => run(&scenario, seed, computing, |hosts| {
+        match scenario.who {
+            Who::Pulls => run(&scenario, seed, computing, |hosts| {
                 PullEdge::new(flows, hosts, 12, rate)
             }),
-            false => run(&scenario, seed, computing, |_| {
-                WindowEdge::new(flows, SimTime::from_ms(1), scenario.capable)
+            Who::Window => run(&scenario, seed, computing, |_| {
+                let mut edge = WindowEdge::new(flows, SimTime::from_ms(1), scenario.capable);
+                edge.priorities_count = scenario.priorities_count;
+                edge
+            }),
+            Who::Tcp(kind) => run(&scenario, seed, computing, |_| {
+                let bytes = u64::from(flows[0].packets_count) * u64::from(flows[0].packet_bytes);
+                let ecn = match (kind, scenario.capable) {
+                    (ControllerKind::Dctcp, _) => EcnMode::Dctcp,
+                    (_, true) => EcnMode::Classic,
+                    (_, false) => EcnMode::Off,
+                };
+                let sender = SenderOptions {
+                    rto_min: Duration::from_millis(1),
+                    ecn,
+                    ..SenderOptions::default()
+                };
+                let receiver = ReceiverOptions {
+                    ecn,
+                    ..ReceiverOptions::default()
+                };
+                let mut edge = TcpEdge::new(flows, bytes, kind, &sender, &receiver);
+                edge.priorities_count = scenario.priorities_count;
+                edge
             }),
         }
     };
@@ -302,14 +431,40 @@ where
     };
     for (number, link) in (0u32..).zip(&topology.links) {
         let counters = sim.link_counters(number);
-        let is_bounded = counters.queue_packets_max <= scenario.packets_max
-            && counters.queue_bytes_max <= scenario.bytes_max.min(memory_bytes);
+        let lossless_bytes = lossless_bytes_max(topology, link.from);
+        let bytes_max = scenario.bytes_max.min(memory_bytes).saturating_add(lossless_bytes);
+        let is_bounded = match lossless_bytes {
+            0 => counters.queue_packets_max <= scenario.packets_max && counters.queue_bytes_max <= bytes_max,
+            // Lossless packets are bounded in bytes, and others by their number.
+            _ => counters.queue_bytes_max <= bytes_max.min(scenario.other_bytes_max().saturating_add(lossless_bytes)),
+        };
         assert!(
             is_bounded || link.from < topology.hosts_count,
             "link {number}: {counters:?}"
         );
     }
     let counters = sim.counters();
+    if let Some(Lossless {
+        headroom: Headroom::Enough { .. },
+        priorities: 255,
+        ..
+    }) = topology.switch.lossless
+    {
+        assert_eq!(
+            counters.drops.count(),
+            counters.drops.wire_count,
+            "every class is lossless"
+        );
+    }
+    if matches!(
+        topology.switch.lossless,
+        None | Some(Lossless {
+            headroom: Headroom::Enough { .. },
+            ..
+        })
+    ) {
+        assert_eq!(counters.drops.headroom_full_count, 0);
+    }
     let heard = *heard.lock().expect("nobody panicked");
     assert_eq!(heard.sent_count, counters.hops_count);
     assert_eq!(heard.delivered_count, counters.delivered_count);

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test and bench uses some of it")]
 
 pub mod pull;
+pub mod tcp;
 pub mod window;
 
 use dataplane_sim::SimTime;

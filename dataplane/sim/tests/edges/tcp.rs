@@ -10,7 +10,7 @@ use dataplane_sim::{
 use dataplane_transports::{AnyController, ControllerKind, Receiver, ReceiverOptions, Segment, Sender, SenderOptions};
 use dataplane_waist::Instant;
 
-use crate::edges::{Flow, flows_from};
+use super::{Flow, flows_from};
 
 /// An Ethernet header; the check sequence is counted with the wire's overhead (IEEE 802.3 §3.1.1).
 const ETHERNET_HEADER_BYTES: u32 = 14;
@@ -30,6 +30,8 @@ pub struct TcpEdge {
     senders: Vec<Sender<AnyController>>,
     receivers: Vec<Receiver>,
     pub done_count: usize,
+    /// Flows have priorities in turn, so many.
+    pub priorities_count: u8,
 }
 
 impl TcpEdge {
@@ -46,6 +48,7 @@ impl TcpEdge {
             senders: flows.iter().map(|_| Sender::new(sender, kind.build(sender))).collect(),
             receivers: flows.iter().map(|_| Receiver::new(receiver)).collect(),
             done_count: 0,
+            priorities_count: 1,
         }
     }
 
@@ -53,7 +56,13 @@ impl TcpEdge {
         let spec = self.flows[flow as usize];
         let sender = &mut self.senders[flow as usize];
         while let Some(segment) = sender.poll_transmit(now) {
-            host.send(packet(flow, spec.from, spec.to, segment, false));
+            host.send(packet(
+                flow,
+                self.priorities_count,
+                (spec.from, spec.to),
+                segment,
+                false,
+            ));
         }
         wake(flow, SENDER, sender.wake_at(), host);
     }
@@ -62,7 +71,7 @@ impl TcpEdge {
         let spec = self.flows[flow as usize];
         let receiver = &mut self.receivers[flow as usize];
         while let Some(segment) = receiver.poll_transmit(now) {
-            host.send(packet(flow, spec.to, spec.from, segment, true));
+            host.send(packet(flow, self.priorities_count, (spec.to, spec.from), segment, true));
         }
         wake(flow, RECEIVER, receiver.wake_at(), host);
     }
@@ -75,13 +84,14 @@ fn wake(flow: u32, timer: u8, at: Option<Instant>, host: &mut HostApi<'_, Header
     }
 }
 
-fn packet(flow: u32, from: u32, to: u32, segment: Segment, is_ack: bool) -> Packet<Header> {
+fn packet(flow: u32, priorities_count: u8, ends: (u32, u32), segment: Segment, is_ack: bool) -> Packet<Header> {
+    let (from, to) = ends;
     Packet {
         flow,
         from,
         to,
         bytes: segment.ip_bytes() + ETHERNET_HEADER_BYTES,
-        priority: 0,
+        priority: (flow % u32::from(priorities_count)) as u8,
         ecn: if segment.ect { Ecn::Capable } else { Ecn::NotCapable },
         is_control: is_ack,
         is_trimmed: false,
@@ -102,6 +112,10 @@ impl Edge for TcpEdge {
     }
 
     fn on_packet(&mut self, packet: &Packet<Header>, host: &mut HostApi<'_, Header>) {
+        // TCP knows neither: what lost its payload or came back is lost.
+        if packet.is_trimmed || packet.is_returned {
+            return;
+        }
         let now = Instant::from_ns(host.now().as_ns());
         let (flow, Header { segment, is_ack }) = (packet.flow, &packet.header);
         if !is_ack {
