@@ -239,12 +239,13 @@ impl PfcCollateral {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{experiments::virtual_time::row_of, record::Outcome};
+    use crate::{
+        experiments::{scenarios::testing::HandWritten, virtual_time::row_of},
+        record::Outcome,
+    };
 
-    fn table(rows: &[(&str, &str, &[(&str, f64)])]) -> Table {
-        let row = |(arm, beside, metrics): &(&str, &str, &[(&str, f64)])| {
-            row_of(&[(ARM, arm), (BESIDE.name, beside)], metrics)
-        };
+    fn table(rows: &[HandWritten<'_>]) -> Table {
+        let row = |(arm, beside, metrics): &HandWritten<'_>| row_of(&[(ARM, arm), (BESIDE.name, beside)], metrics);
         Table {
             rows: rows.iter().map(row).collect(),
             seed: 1,
