@@ -312,6 +312,7 @@ impl Case {
                 first_window_is_whole: true,
                 ..DctcpOptions::default()
             }),
+            swift: None,
         }
     }
 }

@@ -9,7 +9,7 @@ use dataplane_sim::{
         Cable, Computing, Grouping, HostOptions, Outcome as Ended, PacketSim, SwitchOptions, Topology, costs::BYPASS,
     },
 };
-use dataplane_transports::homa::{HomaOptions, PRIORITIES_COUNT};
+use dataplane_transports::homa::HomaOptions;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     claim::{Claim, Judgement, Source},
     experiment::{Allowed, Axis, Depth, Experiment, Lab},
-    packet_sim::{HomaCall, HomaHosts, homa_frame_bytes},
+    packet_sim::{HomaCall, HomaHosts, homa_frame_bytes, homa_options},
     record::{Better, Row},
     table::Table,
 };
@@ -198,22 +198,6 @@ fn calls(load_percent: f64, until: SimTime, payload_bytes: u32, random: &mut Pcg
     calls
 }
 
-/// Section 3.4: priorities are shared out by the bytes that leave unasked and those that are granted.
-fn options(calls: &[HomaCall]) -> HomaOptions {
-    let base = HomaOptions::default();
-    let mut lengths: Vec<u32> = calls.iter().map(|call| call.bytes).collect();
-    let all: u64 = lengths.iter().map(|&bytes| u64::from(bytes)).sum();
-    let unasked: u64 = lengths.iter().map(|&bytes| u64::from(bytes.min(base.rtt_bytes))).sum();
-    let granted_share = (all - unasked) as f64 / all.max(1) as f64;
-    let levels = (granted_share * f64::from(PRIORITIES_COUNT)).round() as u8;
-    let mut options = HomaOptions {
-        scheduled_levels: levels.clamp(1, PRIORITIES_COUNT - 1),
-        ..base
-    };
-    options.unscheduled_cutoffs_bytes = options.cutoffs(&mut lengths);
-    options
-}
-
 fn topology() -> anyhow::Result<Topology> {
     let priorities = |limit| {
         Discipline::Priority(DropTailOptions {
@@ -244,7 +228,7 @@ impl HomaTail {
         let mut random = Pcg64Mcg::seed_from_u64(lab.choice.seed);
         let payload_bytes = HomaOptions::default().payload_bytes;
         let calls: Arc<[HomaCall]> = calls(load_percent, until, payload_bytes, &mut random).into();
-        let options = options(&calls);
+        let options = homa_options(&calls);
         let computing = Computing {
             threads_count: 1,
             grouping: Grouping::One,
@@ -346,7 +330,7 @@ mod tests {
     fn every_call_is_answered() {
         let mut random = Pcg64Mcg::seed_from_u64(3);
         let calls: Arc<[HomaCall]> = calls(80.0, SimTime::from_ms(1), 1_400, &mut random).into();
-        let options = options(&calls);
+        let options = homa_options(&calls);
         let run = |threads_count, grouping| {
             let computing = Computing {
                 threads_count,

@@ -214,8 +214,15 @@ impl Experiment for Scenario {
             let setup = point.setup(seed)?;
             let files = Files::new(lab, self.id, &file, point, varied, seed);
             files.flows(lab, || point.flow_list(&setup))?;
+            let is_watched = lab.choice.sim.trace.is_some() || lab.choice.sim.series.is_some();
+            anyhow::ensure!(
+                !is_watched || point.is_tcp(),
+                "{}: traces and series are of TCP, and this is carried by NDP or Homa; leave --trace and --series out, or choose \
+                 another arm",
+                point.name()
+            );
             let mut observer = files.observer(lab, &setup)?;
-            let outcome = setup.run_observed(&mut observer, lab.stop);
+            let outcome = point.run(&setup, &mut observer, lab.stop);
             files.observed(lab, &setup, observer)?;
             if outcome.is_interrupted {
                 break;

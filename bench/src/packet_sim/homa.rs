@@ -7,7 +7,7 @@ use dataplane_sim::{
     SimTime,
     packet::{Edge, HostApi, Packet},
 };
-use dataplane_transports::homa::{HomaKind, HomaOptions, HomaPacket, HomaReceiver, HomaSender};
+use dataplane_transports::homa::{HomaKind, HomaOptions, HomaPacket, HomaReceiver, HomaSender, PRIORITIES_COUNT};
 use dataplane_waist::Instant;
 
 /// Of a host, whose number is that of the timers' flow.
@@ -35,6 +35,23 @@ pub struct HomaCall {
 /// A data packet's frame.
 pub fn homa_frame_bytes(payload_bytes: u32) -> u32 {
     HEADERS_BYTES + payload_bytes
+}
+
+/// What hosts agree on who make these calls: priorities are shared out by the bytes that leave unasked and those that are granted
+/// (section 3.4).
+pub fn homa_options(calls: &[HomaCall]) -> HomaOptions {
+    let base = HomaOptions::default();
+    let mut lengths: Vec<u32> = calls.iter().map(|call| call.bytes).collect();
+    let all: u64 = lengths.iter().map(|&bytes| u64::from(bytes)).sum();
+    let unasked: u64 = lengths.iter().map(|&bytes| u64::from(bytes.min(base.rtt_bytes))).sum();
+    let granted_share = (all - unasked) as f64 / all.max(1) as f64;
+    let levels = (granted_share * f64::from(PRIORITIES_COUNT)).round() as u8;
+    let mut options = HomaOptions {
+        scheduled_levels: levels.clamp(1, PRIORITIES_COUNT - 1),
+        ..base
+    };
+    options.unscheduled_cutoffs_bytes = options.cutoffs(&mut lengths);
+    options
 }
 
 /// The hosts of one group.

@@ -419,7 +419,7 @@ fn set_timer(host: &mut HostApi<'_, Header>, flow: u32, timer: u8, at: Option<In
 }
 
 /// A number that looks drawn, of two.
-fn mix(a: u64, b: u64) -> u64 {
+pub(super) fn mix(a: u64, b: u64) -> u64 {
     let mut mixed = a ^ b.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     for _ in 0..2 {
         mixed = (mixed ^ (mixed >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

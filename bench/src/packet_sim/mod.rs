@@ -15,12 +15,13 @@ mod ndp_run;
 mod observe;
 mod outcome;
 mod point;
+mod receiver_driven;
 mod series;
 mod setup;
 mod tcp;
 mod trace;
 
-pub use homa::{HomaCall, HomaHosts, homa_frame_bytes};
+pub use homa::{HomaCall, HomaHosts, homa_frame_bytes, homa_options};
 pub use hosts::{Header, Hosts, Sending};
 pub use ndp::{NdpCounts, NdpFlow, NdpHosts, frame_bytes};
 pub use ndp_run::{NdpOutcome, NdpSetup};

@@ -82,7 +82,7 @@ pub struct Outcome {
 }
 
 /// Samples of a queue over a run.
-const SAMPLES_COUNT: u64 = 20_000;
+pub(super) const SAMPLES_COUNT: u64 = 20_000;
 /// How often a run with endless flows is looked at.
 pub const SLICES_COUNT: u64 = 2_000;
 /// Shares are compared over so many slices: a fiftieth of the run.

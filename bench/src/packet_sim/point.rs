@@ -1,5 +1,7 @@
 //! From a scenario file to setups: one for each arm and each value of what is varied.
 
+use std::sync::atomic::AtomicBool;
+
 use anyhow::Context;
 use dataplane_queue::{
     CoDelOptions, Discipline, DropTailOptions, FqCoDelOptions, Limit, Marking, PfcOptions, RedOptions, Sharing,
@@ -9,15 +11,18 @@ use dataplane_sim::{
     SimTime,
     packet::{Balance, Cable, Forwarding, Headroom, HostOptions, LeafSpine, Lossless, SwitchOptions, Topology},
 };
+use dataplane_transports::ndp::NdpOptions;
 
 use super::{
+    observe::Observer,
+    outcome::Outcome,
     setup::{Flow, FlowKind, FlowOptions, Query, Setup},
     tcp::{flow_options, over},
 };
 use crate::scenario::{
     file::{
         Arm, BalanceKind, LoadFile, LoadKind, MarkWhen, QueueFile, QueueKind, ScenarioFile, TcpFile, TopologyKind,
-        Varied,
+        TransportKind, Varied,
     },
     units::Size,
 };
@@ -128,6 +133,35 @@ impl<'a> Point<'a> {
             .is_none_or(|arms| arms.iter().any(|arm| arm.get_ref() == name))
     }
 
+    /// Simulates what [`Point::setup`] made of it, with whichever transport the file names. `observer` sees TCP's alone.
+    pub fn run(&self, setup: &Setup, observer: &mut Observer, stop: &AtomicBool) -> Outcome {
+        match self.transport() {
+            TransportKind::Tcp => setup.run_observed(observer, stop),
+            TransportKind::Ndp => setup.run_ndp(&self.ndp_options(), stop),
+            TransportKind::Homa => setup.run_homa(stop),
+        }
+    }
+
+    /// Whether its transport is TCP, or another's endpoints in TCP's place.
+    pub fn is_tcp(&self) -> bool {
+        self.transport() == TransportKind::Tcp
+    }
+
+    fn transport(&self) -> TransportKind {
+        let own = self.arm.and_then(|arm| arm.transport.as_ref());
+        let transport = own.or(self.file.transport.as_ref());
+        transport.map_or(TransportKind::default(), |transport| *transport.get_ref())
+    }
+
+    fn ndp_options(&self) -> NdpOptions {
+        let (file, defaults) = (&self.file.ndp, NdpOptions::default());
+        NdpOptions {
+            payload_bytes: file.payload.map_or(defaults.payload_bytes, |size| size.bytes as u32),
+            initial_window_packets: file.initial_window.map_or(defaults.initial_window_packets, u32::from),
+            ..defaults
+        }
+    }
+
     /// The value, if that is what is varied.
     fn varied(&self, what: Varied) -> Option<f64> {
         let vary = self.file.vary.as_ref().filter(|vary| vary.what == what);
@@ -166,7 +200,14 @@ impl<'a> Point<'a> {
         let host = HostOptions {
             tx_latency: self.file.host.tx_latency.map_or(SimTime::ZERO, |span| span.sim()),
             rx_latency: self.file.host.rx_latency.map_or(SimTime::ZERO, |span| span.sim()),
-            ..HostOptions::default()
+            discipline: match self.transport() {
+                // The highest priority first at network cards, too.
+                TransportKind::Homa => Discipline::Priority(DropTailOptions {
+                    limit: Limit::NONE,
+                    marking: Marking::Never,
+                }),
+                TransportKind::Tcp | TransportKind::Ndp => HostOptions::default().discipline,
+            },
         };
         let switch = self.switch();
         let count = |value: Option<u32>| value.unwrap_or(0);

@@ -51,6 +51,46 @@ fn every_answer_arrives_whole_and_no_faster_than_the_wire() {
     }
 }
 
+/// The same incast over whoever carries it: all arrives, no sooner than the wire allows, and the same way again.
+#[test]
+fn scenarios_name_their_transport() {
+    let run = |transport: &str, queue: &str| {
+        let file = parse(&format!(
+            r#"
+            name = "test"
+            title = "test"
+            horizon = "1 s"
+            transport = "{transport}"
+            topology = {{ kind = "star", hosts = 9, rate = "10 Gbit/s", delay = "1 us" }}
+            switch.queue.kind = "{queue}"
+            switch.queue.limit = "1000 packets"
+            ndp = {{ payload = "1436 B", initial_window = 10 }}
+            [[load]]
+            kind = "incast"
+            servers = 8
+            bytes = "100 KB"
+            jitter = "1 us"
+            [[load]]
+            kind = "flows"
+            list = [{{ from = 1, to = 2, bytes = "10 KB" }}]
+            "#
+        ));
+        let point = points(&file)[0];
+        let setup = point.setup(7).expect("a topology that can be");
+        let outcome = point.run(&setup, &mut Observer::default(), &NEVER);
+        assert_eq!(outcome.unfinished_count, 0, "{transport}");
+        assert_eq!((outcome.rounds.len(), outcome.completions.len()), (1, 1), "{transport}");
+        // 800 KB at 10 Gbit/s.
+        let ms = outcome.metric("query_ms_mean").expect("a query");
+        assert!((0.64..5.0).contains(&ms), "{ms} ms with {transport}");
+        assert_eq!(outcome.answered_bytes, 810_000);
+        outcome.hash
+    };
+    for (transport, queue) in [("tcp", "drop-tail"), ("ndp", "trimming"), ("homa", "priority")] {
+        assert_eq!(run(transport, queue), run(transport, queue));
+    }
+}
+
 #[test]
 fn fresh_connections_begin_with_their_initial_window() {
     let took = |rest: &str| {

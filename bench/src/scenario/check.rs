@@ -6,7 +6,7 @@ use std::ops::Range;
 use serde_spanned::Spanned;
 
 use super::{
-    file::{HostDelay, LoadFile, LoadKind, QueueKind, ScenarioFile, TopologyFile, TopologyKind, Varied},
+    file::{HostDelay, LoadFile, LoadKind, QueueKind, ScenarioFile, TopologyFile, TopologyKind, TransportKind, Varied},
     memory,
     problem::Problem,
 };
@@ -40,6 +40,7 @@ impl Checker<'_> {
                 "nothing is sent: a scenario needs at least one [[load]], or `flows`",
             );
         }
+        self.transports(file)?;
         self.vary(file)?;
         self.arms(file)?;
         self.papers(file)?;
@@ -146,6 +147,16 @@ impl Checker<'_> {
                     "`resume_at` must be less than `pause_at`: a pause would end as it begins",
                 );
             }
+            // What a full segment of 1,448 B takes, or what the file says instead, with its headers.
+            let frame_bytes = file.tcp.mss.map_or(1_448, |size| size.bytes) + 66;
+            if let Some(headroom) = own.headroom
+                && own.pause_at.bytes.saturating_add(headroom.bytes) < frame_bytes
+            {
+                return self.problem(
+                    span,
+                    format!("`pause_at` and `headroom` have no room for a full frame of {frame_bytes} B: none would ever pass"),
+                );
+            }
             let kind = queue.unwrap_or(file.switch.queue).kind;
             if !matches!(kind, QueueKind::DropTail | QueueKind::Priority) {
                 return self.problem(
@@ -158,6 +169,53 @@ impl Checker<'_> {
                     span,
                     "`pfc` and a shared `memory` do not go together here: each link has memory of its own",
                 );
+            }
+        }
+        Ok(())
+    }
+
+    /// NDP and Homa need switches of their kind, and carry flows that end.
+    fn transports(&self, file: &ScenarioFile) -> Result<(), Problem> {
+        let arms = file
+            .arm
+            .iter()
+            .map(|arm| (arm.transport.as_ref(), arm.queue, Some(arm.name.as_str())));
+        let alone = [(None, None, None)].into_iter().filter(|_| file.arm.is_empty());
+        for (transport, queue, name) in arms.chain(alone) {
+            let Some(transport) = transport.or(file.transport.as_ref()) else {
+                continue;
+            };
+            let (needed, why) = match transport.get_ref() {
+                TransportKind::Tcp => continue,
+                TransportKind::Ndp => (
+                    QueueKind::Trimming,
+                    "NDP needs switches that cut payloads off: set the queue's `kind` to \"trimming\"",
+                ),
+                TransportKind::Homa => (
+                    QueueKind::Priority,
+                    "Homa needs switches with priorities: set the queue's `kind` to \"priority\"",
+                ),
+            };
+            if queue.unwrap_or(file.switch.queue).kind != needed {
+                return self.problem(transport.span(), why);
+            }
+            for load in &file.load {
+                let (span, load) = (load.span(), load.get_ref());
+                let is_elsewhere = load
+                    .arms
+                    .as_ref()
+                    .is_some_and(|arms| !arms.iter().any(|arm| Some(arm.get_ref().as_str()) == name));
+                let ends = match load.kind {
+                    LoadKind::Incast => load.rounds.unwrap_or(1) <= 1,
+                    LoadKind::Flows | LoadKind::Permutation => true,
+                    LoadKind::AllToAll | LoadKind::Long | LoadKind::Mesh => false,
+                };
+                if !is_elsewhere && !ends {
+                    return self.problem(
+                        span,
+                        "only TCP carries this load: take flows, a permutation, or an incast of one round, or name the `arms` that have it",
+                    );
+                }
             }
         }
         Ok(())

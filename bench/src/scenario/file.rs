@@ -35,9 +35,15 @@ pub struct ScenarioFile {
     /// What the hosts are.
     #[serde(default)]
     pub host: HostFile,
+    /// Who carries the flows: TCP if nothing is said.
+    #[schemars(with = "Option<TransportKind>")]
+    pub transport: Option<Spanned<TransportKind>>,
     /// What TCP does.
     #[serde(default)]
     pub tcp: TcpFile,
+    /// What NDP does.
+    #[serde(default)]
+    pub ndp: NdpFile,
     /// What the hosts send. All loads run together.
     #[serde(default)]
     #[schemars(with = "Vec<LoadFile>")]
@@ -327,6 +333,30 @@ pub struct TcpFile {
     pub idle_restart: Option<bool>,
 }
 
+/// Who carries flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TransportKind {
+    /// As `tcp` says.
+    #[default]
+    Tcp,
+    /// Receivers pull what switches with trimming queues cut off. No endless flows, and questions once.
+    Ndp,
+    /// Messages of the shortest rest first, over switches with priorities. Each flow is a call, answered with as many bytes. As NDP,
+    /// no endless flows, and questions once.
+    Homa,
+}
+
+/// What NDP does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NdpFile {
+    /// Of a full packet, without 64 bytes of headers: 8,936 B if nothing is said.
+    pub payload: Option<Size>,
+    /// Packets that are sent blindly; 30 if nothing is said.
+    pub initial_window: Option<std::num::NonZeroU32>,
+}
+
 /// What a load is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -454,6 +484,9 @@ pub struct Arm {
     /// Replaces the scenario's TCP, setting by setting.
     #[serde(default)]
     pub tcp: TcpFile,
+    /// Replaces the scenario's transport.
+    #[schemars(with = "Option<TransportKind>")]
+    pub transport: Option<Spanned<TransportKind>>,
     /// Replaces the switches' queue, as a whole.
     pub queue: Option<QueueFile>,
     /// Replaces the switches' `pfc`.

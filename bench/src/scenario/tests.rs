@@ -109,6 +109,25 @@ fn every_mistake_has_a_place_and_advice() {
             "24:10",
             "`host_delays`",
         ),
+        (
+            "[[load]]",
+            "[switch.pfc]\npause_at = \"1 KB\"\nresume_at = \"500 B\"\nheadroom = \"500 B\"\n[[load]]",
+            "15:1",
+            "full frame of 1514 B",
+        ),
+        ("horizon =", "transport = \"ndp\"\nhorizon =", "4:13", "trimming"),
+        (
+            "horizon =",
+            "transport = \"nbp\"\nhorizon =",
+            "4:13",
+            "did you mean ndp",
+        ),
+        (
+            "limit = \"100 packets\"",
+            "kind = \"priority\"\n[[arm]]\nname = \"homa\"\ntransport = \"homa\"",
+            "18:1",
+            "only TCP",
+        ),
         ("hosts = 41", "", "7:8", "needs `hosts`"),
         ("hosts = 41", "hosts = \"many\"", "8:9", "u32"),
     ];

@@ -274,10 +274,16 @@ fn the_charts_data_can_be_lifted_out() {
 fn published_figures_go_with_their_experiment_and_make_a_chart() {
     let mut run = sample::shared().clone();
     let axis = "frame_bytes".to_owned();
-    run.rows.retain(|row| row.axis.get(&axis).is_some_and(|bytes| bytes == "64"));
-    run.rows.iter_mut().for_each(|row| (row.latency, row.service) = (None, None));
+    run.rows
+        .retain(|row| row.axis.get(&axis).is_some_and(|bytes| bytes == "64"));
+    run.rows
+        .iter_mut()
+        .for_each(|row| (row.latency, row.service) = (None, None));
     let id = run.rows[0].experiment.clone();
-    assert!(!page(&run).contains("class=\"chart\""), "one value, and nothing to lay beside it");
+    assert!(
+        !page(&run).contains("class=\"chart\""),
+        "one value, and nothing to lay beside it"
+    );
     run.header.published.push(Published {
         experiment: id.clone(),
         arm: None,
