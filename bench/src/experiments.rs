@@ -3,6 +3,7 @@
 pub mod bbr_loss_wall;
 pub mod cc_bufferbloat;
 pub mod cc_cubic_window;
+pub mod cc_quinn;
 pub mod cc_sharing;
 pub mod client_bias;
 pub mod control_laws;

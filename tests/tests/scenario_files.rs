@@ -334,3 +334,22 @@ fn traces_and_series_say_what_they_are_and_change_nothing() {
         let _ = fs::remove_dir_all(&out);
     }
 }
+
+/// The program of these tests is one without quinn, unless somebody builds it otherwise.
+#[test]
+fn a_build_without_quinn_says_what_would_help_and_decides_nothing() {
+    let scratch = Scratch::new();
+    let out = scratch.join("out");
+    let arm = ["--axis", "arm=quinn-cubic", "--axis", "loss_ratio=0.01"];
+    let output = run(&[&["run", "cc-quinn", "--seed", "1", "--out", &out], &arm[..]].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    match stderr(&output).contains("--features quinn") {
+        true => {
+            assert_eq!(rows(&out), Vec::<Value>::new());
+            let verdicts = records(&out).into_iter().filter(|record| record["record"] == "verdict");
+            assert!(verdicts.clone().count() > 0);
+            verdicts.for_each(|verdict| assert_eq!(verdict["outcome"]["is"], "not_measured", "{verdict}"));
+        }
+        false => assert_eq!(rows(&out).len(), 1),
+    }
+}

@@ -313,6 +313,7 @@ impl Case {
                 ..DctcpOptions::default()
             }),
             swift: None,
+            quinn: None,
         }
     }
 }

@@ -295,6 +295,7 @@ mod tests {
                 at: SimTime::from_ns(tenth * 100_000_000),
                 window_bytes: (at(tenth) * MSS_BYTES) as u64,
                 is_slow_start: false,
+                srtt_ns: 0,
             })
             .collect()
     }

@@ -9,7 +9,7 @@ use crate::{
     claim::{Claim, Judgement},
     experiment::{Allowed, Axis, Depth, Experiment, Lab},
     experiments::virtual_time::{BACKEND, Happened, Simulated},
-    packet_sim::{Outcome, Point, points},
+    packet_sim::{NotBuilt, Outcome, Point, points},
     record::{Better, Measured, Published, Row},
     scenario::{embedded, file::ScenarioFile, file::Varied, flow_list::FlowList},
     table::Table,
@@ -211,7 +211,14 @@ impl Experiment for Scenario {
             }
             lab.progress.set_message(point.name());
             let seed = lab.choice.seed;
-            let setup = point.setup(seed)?;
+            let setup = match point.setup(seed) {
+                Err(error) if error.is::<NotBuilt>() => {
+                    lab.say(&format!("{} {}: {error}", self.id, point.name()));
+                    lab.progress.inc(1);
+                    continue;
+                }
+                setup => setup?,
+            };
             let files = Files::new(lab, self.id, &file, point, varied, seed);
             files.flows(lab, || point.flow_list(&setup))?;
             let is_watched = lab.choice.sim.trace.is_some() || lab.choice.sim.series.is_some();
@@ -261,6 +268,9 @@ impl Scenario {
             "guarantee",
             "none is asked for: bytes are delivered once, in order, or the flow is unfinished",
         );
+        if let Some(quinn) = outcome.quinn {
+            row.fact("quinn", quinn);
+        }
         row.fact("scenario_sha256", file.sha256.clone());
         if file.list.is_some() {
             row.fact("flows", "those of a list, in the place of the scenario's loads");

@@ -12,6 +12,7 @@ use dataplane_waist::Instant;
 
 use super::{
     outcome::QueryRecord,
+    quinn::{Payloads, QuinnFlows},
     setup::{Flow, FlowKind, Query, Setup},
 };
 
@@ -22,6 +23,9 @@ pub(super) const FRAME_BYTES_MIN: u32 = 60;
 
 const SENDER_TIMER: u8 = 0;
 const RECEIVER_TIMER: u8 = 1;
+/// What the two ends of any flow wait by.
+#[cfg_attr(not(feature = "quinn"), expect(dead_code, reason = "quinn's ends use them"))]
+pub(super) const TIMERS: (u8, u8) = (SENDER_TIMER, RECEIVER_TIMER);
 /// A flow begins, or a server has thought about its answer.
 const WRITE_TIMER: u8 = 2;
 /// A query is asked; the flow is its first.
@@ -42,10 +46,15 @@ pub enum Header {
         /// The round's number.
         round: u32,
     },
+    /// A datagram of quinn's.
+    Datagram {
+        /// Where its bytes wait.
+        place: u32,
+    },
 }
 
 /// What is seen of a sending half from outside, whatever transport it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sending {
     /// What its controller allows to be in flight.
     pub window_bytes: u64,
@@ -84,6 +93,8 @@ pub struct Hosts {
     /// By sender: rounds whose question has come. One that is asked twice is answered once.
     asked_counts: Vec<u32>,
     receivers: Vec<Receiving>,
+    /// Flows that are none of TCP's.
+    quinn: QuinnFlows,
     /// By query.
     asking: Vec<Asking>,
     /// Finished rounds.
@@ -108,8 +119,13 @@ fn instant(at: SimTime) -> Instant {
 }
 
 impl Hosts {
-    /// The ends that are on `hosts`.
+    /// The ends that are on `hosts`, all that there are.
     pub fn new(setup: &Setup, hosts: Range<u32>) -> Hosts {
+        Hosts::with_payloads(setup, hosts, Payloads::default())
+    }
+
+    /// The ends that are on `hosts`; the groups of a run share what is under way.
+    pub fn with_payloads(setup: &Setup, hosts: Range<u32>, payloads: Payloads) -> Hosts {
         let mut edge = Hosts {
             flows: setup.flows.clone(),
             queries: setup.queries.clone(),
@@ -119,6 +135,7 @@ impl Hosts {
             senders: Vec::new(),
             asked_counts: Vec::new(),
             receivers: Vec::new(),
+            quinn: QuinnFlows::new(setup, &hosts, payloads),
             asking: Vec::new(),
             rounds: Vec::new(),
             timeouts: Vec::new(),
@@ -127,7 +144,8 @@ impl Hosts {
         };
         for (number, flow) in (0_u32..).zip(setup.flows.iter()) {
             let options = &setup.options[usize::from(flow.options)];
-            if hosts.contains(&flow.from) {
+            let is_tcp = options.quinn.is_none();
+            if hosts.contains(&flow.from) && is_tcp {
                 let mut sender = options.sender;
                 sender.seed = mix(edge.seed, number.into());
                 sender.timer_tick_phase = edge.phase(flow.from, sender.timer_tick);
@@ -136,13 +154,15 @@ impl Hosts {
                 edge.asked_counts.push(0);
             }
             if hosts.contains(&flow.to) {
+                edge.unfinished_count += u64::from(matches!(flow.kind, FlowKind::Finite { .. }));
+            }
+            if hosts.contains(&flow.to) && is_tcp {
                 let mut receiver = options.receiver;
                 receiver.timer_tick_phase = edge.phase(flow.to, receiver.timer_tick);
                 let due_bytes = match flow.kind {
                     FlowKind::Finite { bytes, .. } => bytes,
                     FlowKind::Answer { .. } | FlowKind::Endless { .. } => u64::MAX,
                 };
-                edge.unfinished_count += u64::from(matches!(flow.kind, FlowKind::Finite { .. }));
                 edge.receiver_places[number as usize] = edge.receivers.len() as u32;
                 let half = Receiver::new(&receiver);
                 edge.receivers.push(Receiving { half, due_bytes });
@@ -169,7 +189,9 @@ impl Hosts {
 
     /// What a flow's sending half has come to, if its host is here.
     pub fn sending(&self, flow: u32) -> Option<Sending> {
-        let sender = self.sender(flow)?;
+        let Some(sender) = self.sender(flow) else {
+            return self.quinn.sending(flow);
+        };
         let stats = sender.stats();
         Some(Sending {
             window_bytes: sender.controller().window_bytes(),
@@ -184,7 +206,8 @@ impl Hosts {
 
     /// Payload of a flow that has arrived in order, if its receiver is here.
     pub fn received_bytes(&self, flow: u32) -> Option<u64> {
-        self.receiver(flow).map(Receiver::received_bytes)
+        let tcp = self.receiver(flow).map(Receiver::received_bytes);
+        tcp.or_else(|| self.quinn.received_bytes(flow))
     }
 
     /// The sending half of a flow, if its host is here.
@@ -314,6 +337,9 @@ impl Hosts {
             FlowKind::Finite { bytes, .. } => bytes,
             FlowKind::Endless { .. } => ENDLESS_BYTES,
         };
+        if self.quinn.has(number) {
+            return self.quinn.write(number, bytes, host);
+        }
         self.senders[self.sender_places[number as usize] as usize].write(bytes);
         self.pump_sender(number, host);
     }
@@ -348,6 +374,11 @@ impl Edge for Hosts {
                 sender.on_segment(instant(host.now()), segment);
                 self.pump_sender(number, host);
             }
+            &Header::Datagram { place } => {
+                if self.quinn.on_packet(packet, place, host) {
+                    self.on_whole(number, host);
+                }
+            }
             &Header::Ask { round } => {
                 let FlowKind::Answer { query } = self.flows[number as usize].kind else {
                     return;
@@ -370,6 +401,7 @@ impl Edge for Hosts {
 
     fn on_timer(&mut self, number: u32, timer: u8, host: &mut HostApi<'_, Header>) {
         match timer {
+            SENDER_TIMER | RECEIVER_TIMER if self.quinn.has(number) => self.quinn.on_timer(number, host),
             SENDER_TIMER => {
                 let sender = &mut self.senders[self.sender_places[number as usize] as usize];
                 let before_count = sender.stats().timeouts_count;

@@ -15,6 +15,11 @@ mod ndp_run;
 mod observe;
 mod outcome;
 mod point;
+#[cfg(feature = "quinn")]
+mod quinn;
+#[cfg(not(feature = "quinn"))]
+#[path = "quinn_absent.rs"]
+mod quinn;
 mod receiver_driven;
 mod series;
 mod setup;
@@ -27,7 +32,8 @@ pub use ndp::{NdpCounts, NdpFlow, NdpHosts, frame_bytes};
 pub use ndp_run::{NdpOutcome, NdpSetup};
 pub use observe::{FlowSample, OBSERVED_FLOWS_MAX, OBSERVED_SAMPLES_MAX, Observer};
 pub use outcome::{Outcome, QueryRecord, SLICES_COUNT, WindowSample, quantile};
-pub use point::{Point, points};
+pub use point::{NotBuilt, Point, points};
+pub use quinn::Payloads;
 pub use series::Series;
 pub use setup::{Flow, FlowKind, FlowOptions, Query, Setup};
 pub use trace::{Trace, TraceCounts, TraceOptions, TracePlace};

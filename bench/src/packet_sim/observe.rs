@@ -4,10 +4,14 @@ use std::sync::atomic::AtomicBool;
 
 use dataplane_sim::{
     SimTime,
-    packet::{DepthSample, Outcome, PacketSim},
+    packet::{DepthSample, Outcome, Packet, PacketSim, Tap, TapEvent},
 };
 
-use super::{Hosts, Setup, trace::Trace};
+use super::{
+    Header, Hosts, Setup,
+    quinn::Payloads,
+    trace::{Trace, TraceTap},
+};
 
 /// Flows whose windows are kept: the first ones. More are no picture.
 pub const OBSERVED_FLOWS_MAX: usize = 64;
@@ -25,7 +29,7 @@ pub struct FlowSample {
     pub flow: u32,
     /// What its window allows to be in flight.
     pub window_bytes: u64,
-    /// What is thought to be in the network.
+    /// What is thought to be in the network; 0 for quinn, which does not say.
     pub in_flight_bytes: u64,
     /// Its smoothed round trip, 0 before the first.
     pub srtt_ns: u64,
@@ -48,6 +52,23 @@ pub struct Observer {
     looks_count: usize,
 }
 
+/// Whoever must hear of packets: a trace, and who keeps the bytes of lost datagrams.
+struct Taps {
+    trace: Option<TraceTap>,
+    payloads: Payloads,
+}
+
+impl Tap<Header> for Taps {
+    fn on_packet(&mut self, now: SimTime, link: u32, event: TapEvent, packet: &Packet<Header>) {
+        if let Some(trace) = &mut self.trace {
+            trace.on_packet(now, link, event, packet);
+        }
+        if let (Header::Datagram { place }, TapEvent::Dropped(_) | TapEvent::Lost) = (packet.header, event) {
+            self.payloads.drop(place);
+        }
+    }
+}
+
 impl Observer {
     /// One that looks every so often.
     pub fn every(every: SimTime) -> Observer {
@@ -58,9 +79,15 @@ impl Observer {
     }
 
     /// Before anything has happened.
-    pub(super) fn begin(&mut self, sim: &mut PacketSim<Hosts>) {
-        if let Some(trace) = &self.trace {
-            sim.set_taps(|| Box::new(trace.tap()));
+    pub(super) fn begin(&mut self, setup: &Setup, sim: &mut PacketSim<Hosts>, payloads: &Payloads) {
+        let has_datagrams = setup.options.iter().any(|options| options.quinn.is_some());
+        if self.trace.is_some() || has_datagrams {
+            sim.set_taps(|| {
+                Box::new(Taps {
+                    trace: self.trace.as_ref().map(|trace| trace.tap(payloads)),
+                    payloads: payloads.clone(),
+                })
+            });
         }
     }
 

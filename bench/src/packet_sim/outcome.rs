@@ -7,9 +7,12 @@ use dataplane_sim::{
     packet::{Computing, Counters, DepthSample, Grouping, PacketSim},
 };
 
+use crate::scenario::units::QuinnController;
+
 use super::{
     hosts::{Hosts, Sending},
     observe::Observer,
+    quinn::Payloads,
     setup::{FlowKind, Setup},
 };
 
@@ -33,6 +36,8 @@ pub struct WindowSample {
     pub window_bytes: u64,
     /// Its controller is in slow start.
     pub is_slow_start: bool,
+    /// Its smoothed round trip, 0 before the first.
+    pub srtt_ns: u64,
 }
 
 /// What came of a run.
@@ -62,6 +67,8 @@ pub struct Outcome {
     pub converged: Option<SimTime>,
     /// The first endless flow's window over time, at every [`SLICES_COUNT`]th of the horizon.
     pub windows: Vec<WindowSample>,
+    /// The median of the first endless flow's smoothed round trip, from [`Setup::measured_from`] on; 0 without one.
+    pub long_srtt_ns_p50: f64,
     /// Bytes of all answers and finite flows that arrived, and the time that they took.
     pub answered_bytes: u64,
     /// Retransmission timers that fired.
@@ -77,6 +84,8 @@ pub struct Outcome {
     pub depths: Vec<DepthSample>,
     /// The most packets that waited before the watched link.
     pub queue_packets_max: u32,
+    /// What must be known of a run with flows of quinn's.
+    pub quinn: Option<&'static str>,
     /// It was ended from outside.
     pub is_interrupted: bool,
 }
@@ -117,13 +126,21 @@ impl Setup {
         observer: &mut Observer,
         stop: &AtomicBool,
     ) -> Outcome {
-        let mut sim = PacketSim::new(&self.topology, computing, self.seed, |hosts| Hosts::new(self, hosts));
+        let payloads = Payloads::default();
+        let mut sim = PacketSim::new(&self.topology, computing, self.seed, |hosts| {
+            Hosts::with_payloads(self, hosts, payloads.clone())
+        });
+        let endless: Vec<u32> = self.flows_where(|kind| matches!(kind, FlowKind::Endless { .. }));
         let every = match sample_every {
-            SimTime::ZERO => SimTime::from_ps((self.horizon.as_ps() / SAMPLES_COUNT).clamp(1_000_000, 1_000_000_000)),
+            SimTime::ZERO => {
+                let even_ps = (self.horizon.as_ps() / SAMPLES_COUNT).max(1_000_000);
+                // Endless flows fill the horizon; others are over long before, and a sample a second would see nothing.
+                let most_ps = if endless.is_empty() { 1_000_000_000 } else { u64::MAX };
+                SimTime::from_ps(even_ps.min(most_ps))
+            }
             every => every,
         };
         sim.sample(self.watched_link, every, SAMPLES_COUNT as usize);
-        let endless: Vec<u32> = self.flows_where(|kind| matches!(kind, FlowKind::Endless { .. }));
         let received = |sim: &PacketSim<Hosts>| -> Vec<u64> {
             let of = |&flow: &u32| {
                 let to = self.flows[flow as usize].to;
@@ -137,7 +154,7 @@ impl Setup {
         let mut sent_and_lost_before = (0, 0);
         let (mut is_interrupted, mut is_idle) = (false, false);
         let mut watch = Watch::new(self, &endless);
-        observer.begin(&mut sim);
+        observer.begin(self, &mut sim, &payloads);
         // With endless flows there is always something due, so it is asked now and then whether the others are done.
         let slice = SimTime::from_ps((self.horizon.as_ps() / SLICES_COUNT).max(1));
         while !is_interrupted && sim.now() < self.horizon {
@@ -200,6 +217,7 @@ impl Setup {
             at: sim.now(),
             window_bytes: sending.window_bytes,
             is_slow_start: sending.is_slow_start,
+            srtt_ns: sending.srtt_ns,
         })
     }
 
@@ -261,6 +279,9 @@ impl Setup {
         let depths = samples
             .filter(|sample| (from..ended_at).contains(&sample.at) && is_open(sample.at))
             .collect();
+        let measured = watch.windows.iter().filter(|sample| sample.at >= self.measured_from);
+        let long_srtts_ns: Vec<f64> = measured.map(|sample| sample.srtt_ns as f64).collect();
+        let long_srtt_ns_p50 = quantile(&long_srtts_ns, 0.5);
         let sum = |of: fn(&Sending) -> u64| senders.iter().map(of).sum();
         Outcome {
             ended_last: ended.last().map_or(SimTime::ZERO, |&(at, _)| at),
@@ -275,6 +296,7 @@ impl Setup {
             endless_bytes_per_sec,
             long_segments_and_losses: None,
             converged: watch.converged,
+            long_srtt_ns_p50: long_srtt_ns_p50.unwrap_or(0.0),
             windows: watch.windows,
             timeouts_count: sum(|sending| sending.timeouts_count),
             segments_count: sum(|sending| sending.segments_count),
@@ -282,8 +304,22 @@ impl Setup {
             srtt_ns_mean: timed.iter().sum::<f64>() / timed.len().max(1) as f64,
             depths,
             queue_packets_max: sim.link_counters(self.watched_link).queue_packets_max,
+            quinn: self.about_quinn(),
             is_interrupted,
         }
+    }
+
+    /// What must be known of a run with flows of quinn's.
+    fn about_quinn(&self) -> Option<&'static str> {
+        let mut controllers = self.options.iter().filter_map(|options| options.quinn).peekable();
+        controllers.peek()?;
+        Some(match controllers.any(|controller| controller == QuinnController::Bbr) {
+            true => {
+                "quinn-proto's code; its BBR is experimental, says its documentation, and draws without a seed: this row is not \
+                 repeatable"
+            }
+            false => "quinn-proto's code; timeouts are not counted, retransmissions are packets that it took for lost",
+        })
     }
 
     /// Of each round, whether a timer of one of its flows fired between its beginning and its end.
@@ -416,6 +452,10 @@ impl Outcome {
         put(
             "rtt_us_mean",
             (self.srtt_ns_mean > 0.0).then_some(self.srtt_ns_mean / 1e3),
+        );
+        put(
+            "long_rtt_ms_p50",
+            (self.long_srtt_ns_p50 > 0.0).then_some(self.long_srtt_ns_p50 / 1e6),
         );
         put("fct_ms_p50", quantile(&flows_ms, 0.5));
         put("fct_ms_p99", quantile(&flows_ms, 0.99));

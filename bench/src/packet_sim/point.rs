@@ -27,6 +27,11 @@ use crate::scenario::{
     units::Size,
 };
 
+/// A scenario wants what this build has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this dplab was built without quinn: build it with --features quinn, which needs a C compiler")]
+pub struct NotBuilt;
+
 /// One run of a scenario.
 #[derive(Clone, Copy, Debug)]
 pub struct Point<'a> {
@@ -111,6 +116,15 @@ impl<'a> Point<'a> {
         }
         if let Some(list) = &self.file.list {
             builder.list(list);
+        }
+        let is_quinn = |flow: &Flow| builder.options[usize::from(flow.options)].quinn.is_some();
+        let asks = |flow: &Flow| matches!(flow.kind, FlowKind::Answer { .. });
+        anyhow::ensure!(
+            !builder.flows.iter().any(|flow| is_quinn(flow) && asks(flow)),
+            "an answer to a question goes over TCP here: quinn's flows are long ones, or of a list, or a permutation"
+        );
+        if !cfg!(feature = "quinn") && builder.flows.iter().any(is_quinn) {
+            return Err(NotBuilt.into());
         }
         let horizon = self.file.horizon.sim();
         Ok(Setup {

@@ -167,6 +167,8 @@ impl Setup {
             segments_count: packets_count,
             retransmissions_count,
             srtt_ns_mean: 0.0,
+            long_srtt_ns_p50: 0.0,
+            quinn: None,
             depths: depths.collect(),
             queue_packets_max: sim.link_counters(self.watched_link).queue_packets_max,
             is_interrupted,

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use dataplane_sim::{SimTime, packet::Topology};
 use dataplane_transports::{AnyController, ControllerKind, ReceiverOptions, SenderOptions, controllers};
 
+use crate::scenario::units::QuinnController;
+
 /// How the two ends of a flow behave.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FlowOptions {
@@ -14,6 +16,8 @@ pub struct FlowOptions {
     pub receiver: ReceiverOptions,
     /// Who decides how much may be in flight.
     pub controller: ControllerKind,
+    /// The flow is quinn's, and none of the above is asked.
+    pub quinn: Option<QuinnController>,
     /// DCTCP's weight of a new measurement, where a paper does not take RFC 8257's 1/16.
     pub dctcp: Option<controllers::DctcpOptions>,
     /// Swift's settings, where they are not its defaults.

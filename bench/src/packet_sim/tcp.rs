@@ -113,6 +113,7 @@ pub(super) fn flow_options(tcp: &TcpFile) -> FlowOptions {
         ..defaults
     };
     FlowOptions {
+        quinn: tcp.controller.and_then(|controller| controller.1),
         swift: (swift != defaults).then_some(swift),
         sender,
         receiver,

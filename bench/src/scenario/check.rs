@@ -6,7 +6,10 @@ use std::ops::Range;
 use serde_spanned::Spanned;
 
 use super::{
-    file::{HostDelay, LoadFile, LoadKind, QueueKind, ScenarioFile, TopologyFile, TopologyKind, TransportKind, Varied},
+    file::{
+        HostDelay, LoadFile, LoadKind, QueueKind, ScenarioFile, TcpFile, TopologyFile, TopologyKind, TransportKind,
+        Varied,
+    },
     memory,
     problem::Problem,
 };
@@ -29,7 +32,7 @@ impl Checker<'_> {
         self.host_delays(&file.topology, hosts_count)?;
         self.pauses(file)?;
         for load in &file.load {
-            self.load(load, hosts_count)?;
+            self.load(load, hosts_count, is_quinn(file, load.get_ref()))?;
             for arm in load.get_ref().arms.iter().flatten() {
                 self.known("arm", arm, file.arm.iter().map(|arm| arm.name.as_str()))?;
             }
@@ -221,7 +224,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn load(&self, load: &Spanned<LoadFile>, hosts_count: u32) -> Result<(), Problem> {
+    fn load(&self, load: &Spanned<LoadFile>, hosts_count: u32, is_quinn: bool) -> Result<(), Problem> {
         let (span, load) = (load.span(), load.get_ref());
         let exists = |name: &str, host: &Option<Spanned<u32>>| match host {
             Some(host) if *host.get_ref() >= hosts_count => {
@@ -268,6 +271,10 @@ impl Checker<'_> {
                     (None, _) => self.problem(span, "this kind of load needs `from`"),
                     (_, None) => self.problem(span, "this kind of load needs `to`"),
                 }
+            }
+            LoadKind::Incast | LoadKind::AllToAll if is_quinn => {
+                let message = "an answer to a question goes over TCP here: quinn's flows are long ones, or of a list, or a permutation";
+                self.problem(span, message)
             }
             LoadKind::Incast => {
                 exists("client", &load.client)?;
@@ -389,6 +396,16 @@ impl Checker<'_> {
             format!("no {what} is called {:?}; {advice}", name.get_ref()),
         )
     }
+}
+
+/// Has this load's flow a controller of quinn's, in any arm?
+fn is_quinn(file: &ScenarioFile, load: &LoadFile) -> bool {
+    let of = |tcp: &TcpFile| tcp.controller.map(|controller| controller.1.is_some());
+    load.tcp.as_ref().and_then(of).unwrap_or_else(|| {
+        let arms = file.arm.iter().map(|arm| of(&arm.tcp).or(of(&file.tcp)));
+        let any = arms.chain(file.arm.is_empty().then(|| of(&file.tcp)));
+        any.flatten().any(|is_quinn| is_quinn)
+    })
 }
 
 /// A node's number has 24 bits in the simulator.

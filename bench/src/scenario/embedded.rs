@@ -39,6 +39,8 @@ embedded![
     "cc-bbr-vs-lossbased",
     "cc-fairness",
     "cc-rtt-unfairness",
+    "cc-quinn",
+    "cc-quinn-two",
 ];
 
 /// The file of that name.

@@ -41,6 +41,7 @@ pub const METRICS: &[&str] = &[
     "queue_packets_p99",
     "queue_packets_max",
     "rtt_us_mean",
+    "long_rtt_ms_p50",
     "fct_ms_p50",
     "fct_ms_p99",
     "fct_ms_max",

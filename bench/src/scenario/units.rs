@@ -159,17 +159,45 @@ impl TryFrom<f64> for Segments {
     }
 }
 
-/// Who decides how much may be in flight, by the name that transports know it by.
+/// Who decides how much may be in flight, by the name that transports know it by. A name that begins with `quinn-` makes the
+/// flow one of quinn's, with a controller of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
-pub struct Controller(#[schemars(with = "String")] pub ControllerKind);
+pub struct Controller(
+    #[schemars(with = "String")] pub ControllerKind,
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub Option<QuinnController>,
+);
+
+/// The controllers that quinn has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuinnController {
+    /// Its default.
+    Cubic,
+    /// RFC 9002's.
+    NewReno,
+    /// "Experimental! Use at your own risk", says its documentation. Its draws have no seed.
+    Bbr,
+}
+
+/// Names of quinn's controllers; the kind beside it says which of ours it is like.
+const QUINN: &[(&str, QuinnController, ControllerKind)] = &[
+    ("quinn-cubic", QuinnController::Cubic, ControllerKind::Cubic),
+    ("quinn-newreno", QuinnController::NewReno, ControllerKind::NewReno),
+    ("quinn-bbr", QuinnController::Bbr, ControllerKind::Bbr1),
+];
 
 impl TryFrom<String> for Controller {
     type Error = String;
     fn try_from(name: String) -> Result<Controller, String> {
+        if let Some((_, quinn, kind)) = QUINN.iter().find(|(known, ..)| *known == name) {
+            return Ok(Controller(*kind, Some(*quinn)));
+        }
+        let known: Vec<&str> = QUINN.iter().map(|(known, ..)| *known).collect();
         name.parse()
-            .map(Controller)
-            .map_err(|error: UnknownController| error.to_string())
+            .map(|kind| Controller(kind, None))
+            .map_err(|error: UnknownController| format!("{error}; or of quinn: {}", known.join(", ")))
     }
 }
 
@@ -193,6 +221,18 @@ mod tests {
         assert_eq!(of::<Size>("256 KiB").map(|size| size.bytes), Ok(262_144));
         assert_eq!(of::<Length>("100 packets"), Ok(Length(Limit::Packets(100))));
         assert_eq!(of::<Length>("97.5 KB"), Ok(Length(Limit::Bytes(97_500))));
+    }
+
+    #[test]
+    fn controllers_are_ours_or_quinns() {
+        assert_eq!(of::<Controller>("dctcp"), Ok(Controller(ControllerKind::Dctcp, None)));
+        let quinn = of::<Controller>("quinn-newreno").map(|controller| controller.1);
+        assert_eq!(quinn, Ok(Some(QuinnController::NewReno)));
+        assert!(
+            of::<Controller>("quinn")
+                .expect_err("no controller")
+                .contains("quinn-cubic")
+        );
     }
 
     #[test]

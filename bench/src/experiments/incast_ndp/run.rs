@@ -182,6 +182,7 @@ impl Incast {
             controller: ControllerKind::Dctcp,
             dctcp: None,
             swift: None,
+            quinn: None,
         };
         let setup = Setup {
             topology,

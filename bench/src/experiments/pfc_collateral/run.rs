@@ -161,6 +161,7 @@ impl Scene {
             controller,
             dctcp: None,
             swift: None,
+            quinn: None,
         };
         let flow = |&(from, to, bytes, start): &Sent| Flow {
             from,

@@ -1,4 +1,5 @@
-//! Ethernet, IPv4 and TCP written out for a simulated segment: what a real stack would have sent, but for the payload.
+//! Ethernet, IPv4 and TCP written out for a simulated segment: what a real stack would have sent, but for the payload. Datagrams
+//! of quinn's have theirs.
 //!
 //! A flow has no SYN, so its sequence numbers begin with 1, as behind one, and no window scale was agreed on: the window field
 //! counts [`WINDOW_UNIT_BYTES`], which a reader must be told (Wireshark: "Scaling factor to use when not available").
@@ -8,9 +9,13 @@ use std::{net::Ipv4Addr, sync::Arc};
 use dataplane_queue::Ecn;
 use dataplane_sim::packet::Packet;
 use dataplane_transports::Segment;
-use dataplane_wire::{ethernet, internet::Addresses, ipv4};
+use dataplane_wire::{
+    ethernet,
+    internet::{Addresses, PROTOCOL_UDP},
+    ipv4, udp,
+};
 
-use super::super::{Flow, FlowKind, Header, Query, Setup};
+use super::super::{Flow, FlowKind, Header, Payloads, Query, Setup};
 
 /// TCP's number in IPv4's protocol field (RFC 9293).
 const PROTOCOL_TCP: u8 = 6;
@@ -28,6 +33,8 @@ const TIMESTAMPS: u8 = 8;
 const WINDOW_SCALE: u32 = 8;
 /// The port of a flow's receiver, unless there are more flows than ports.
 const RECEIVER_PORT: u16 = 5_001;
+/// By which Wireshark knows QUIC.
+const QUIC_PORT: u16 = 443;
 /// Senders' ports begin here.
 const SENDER_PORT_FIRST: u32 = 1_024;
 /// The lab's stations: locally administered addresses.
@@ -42,6 +49,8 @@ pub(super) struct Frames {
     asked_bytes: Vec<u32>,
     snap_bytes: usize,
     buffer: Vec<u8>,
+    /// The bytes of datagrams under way.
+    pub payloads: Payloads,
 }
 
 impl Frames {
@@ -52,6 +61,7 @@ impl Frames {
             asked_bytes: vec![0; setup.flows.len()],
             snap_bytes,
             buffer: Vec::new(),
+            payloads: Payloads::default(),
         }
     }
 
@@ -77,6 +87,7 @@ impl Frames {
         self.buffer.clear();
         match packet.header {
             Header::Segment(segment) => self.tcp(packet, &segment),
+            Header::Datagram { place } => self.udp(packet, place),
             Header::Ask { round } => {
                 let len_bytes = question_bytes(packet.bytes);
                 let before = self.rounds_before(packet.flow, round).wrapping_mul(len_bytes);
@@ -95,11 +106,34 @@ impl Frames {
         &self.buffer
     }
 
-    fn tcp(&mut self, packet: &Packet<Header>, segment: &Segment) {
-        let flow = &self.flows[packet.flow as usize];
-        let is_forward = packet.from == flow.from;
+    /// Source and destination; the receiver's is `receiver_port`, unless there are more flows than ports.
+    fn ports(&self, packet: &Packet<Header>, receiver_port: u16) -> (u16, u16) {
         let sender_port = (SENDER_PORT_FIRST + packet.flow % (0x1_0000 - SENDER_PORT_FIRST)) as u16;
-        let receiver_port = RECEIVER_PORT.wrapping_add((packet.flow / (0x1_0000 - SENDER_PORT_FIRST)) as u16);
+        let receiver_port = receiver_port.wrapping_add((packet.flow / (0x1_0000 - SENDER_PORT_FIRST)) as u16);
+        match packet.from == self.flows[packet.flow as usize].from {
+            true => (sender_port, receiver_port),
+            false => (receiver_port, sender_port),
+        }
+    }
+
+    /// A datagram with its real bytes.
+    fn udp(&mut self, packet: &Packet<Header>, place: u32) {
+        let (src_port, dst_port) = self.ports(packet, QUIC_PORT);
+        let (src, dst) = (address(packet.from), address(packet.to));
+        ethernet_header(&mut self.buffer, packet);
+        let ip_begin = self.buffer.len();
+        let udp_begin = ip_begin + ipv4::HEADER_BYTES;
+        self.buffer.resize(udp_begin + udp::HEADER_BYTES, 0);
+        self.payloads.copy_into(place, &mut self.buffer);
+        let header = udp::Header { src_port, dst_port };
+        let addresses = Addresses::V4 { src, dst };
+        udp::emit(&header, &addresses, udp::Checksum::Full, &mut self.buffer[udp_begin..]);
+        ip_header(&mut self.buffer[ip_begin..], packet, PROTOCOL_UDP);
+    }
+
+    fn tcp(&mut self, packet: &Packet<Header>, segment: &Segment) {
+        let is_forward = packet.from == self.flows[packet.flow as usize].from;
+        let (src_port, dst_port) = self.ports(packet, RECEIVER_PORT);
         // The other direction carries questions alone, and both count from 1.
         let asked = self.asked_bytes[packet.flow as usize];
         let is_question = matches!(packet.header, Header::Ask { .. });
@@ -107,10 +141,6 @@ impl Frames {
             (true, _) => (segment.seq as u32, asked),
             (false, true) => (segment.seq as u32, 0),
             (false, false) => (asked, segment.ack as u32),
-        };
-        let (src_port, dst_port) = match is_forward {
-            true => (sender_port, receiver_port),
-            false => (receiver_port, sender_port),
         };
         let (src, dst) = (address(packet.from), address(packet.to));
         ethernet_header(&mut self.buffer, packet);

@@ -25,7 +25,7 @@ use self::{
     frames::Frames,
     pcapng::{Direction, Writer},
 };
-use super::{Header, Setup};
+use super::{Header, Payloads, Setup};
 
 /// Where packets are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,16 @@ impl Trace {
     }
 
     /// What the simulator tells.
-    pub(super) fn tap(&self) -> TraceTap {
+    ///
+    /// # Panics
+    /// If a thread panicked with the trace in its hands.
+    pub(super) fn tap(&self, payloads: &Payloads) -> TraceTap {
+        let mut state = self
+            .state
+            .lock()
+            .expect("no thread of a simulation panics with a trace in its hands");
+        state.frames.payloads = payloads.clone();
+        drop(state);
         TraceTap(Arc::clone(&self.state))
     }
 
