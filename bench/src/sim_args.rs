@@ -32,7 +32,8 @@ pub struct SimArgs {
     /// Write the depth of the queue, and the first 64 flows' windows, over time: series/*
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub series: Option<SeriesFormat>,
-    /// Virtual time between two values of a series: 100us, 1ms [default: a 2000th of the horizon, at most 1 ms]
+    /// Virtual time between two values of a series: 100us, 1ms [default: a 2000th of the horizon, and
+    /// at most 1 ms where no flow is endless]
     #[arg(long, value_name = "TIME", requires = "series", value_parser = parse_every)]
     pub series_every: Option<Duration>,
 }

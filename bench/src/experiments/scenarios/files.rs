@@ -7,7 +7,7 @@ use dataplane_sim::SimTime;
 
 use crate::{
     experiment::{Axis, Lab},
-    packet_sim::{OBSERVED_FLOWS_MAX, Observer, Point, Series, Setup, Trace},
+    packet_sim::{Flow, FlowKind, OBSERVED_FLOWS_MAX, Observer, Point, Series, Setup, Trace},
     scenario::{file::ScenarioFile, flow_list::FlowList},
     sim_args::SeriesFormat,
 };
@@ -75,8 +75,16 @@ impl Files {
         let every = match (sim.series, sim.series_every) {
             (None, _) => SimTime::ZERO,
             (Some(_), Some(every)) => SimTime::from_ns(every.as_nanos() as u64),
-            // Whole microseconds, so that the file's times are exact.
-            (Some(_), None) => SimTime::from_us((setup.horizon.as_ns() / 1_000 / 2_000).clamp(1, 1_000)),
+            // Whole microseconds, so that the file's times are exact. Only endless flows are sure to fill the horizon.
+            (Some(_), None) => {
+                let is_endless = |flow: &Flow| matches!(flow.kind, FlowKind::Endless { .. });
+                let most_us = if setup.flows.iter().any(is_endless) {
+                    u64::MAX
+                } else {
+                    1_000
+                };
+                SimTime::from_us((setup.horizon.as_ns() / 1_000 / 2_000).clamp(1, most_us))
+            }
         };
         let mut observer = Observer::every(every);
         if let Some(options) = &sim.trace {

@@ -4,7 +4,7 @@
 //!   PacketSim ─▶ Tap ─▶ at a wanted place? ─▶ Ethernet, IPv4, TCP written out (frames) ─▶ blocks (pcapng)
 //! ```
 //!
-//! Times are virtual, in picoseconds since 1970 began. Payload is zeros, except of datagrams that are real.
+//! Times are virtual, in nanoseconds since 1970 began. Payload is zeros, except of datagrams that are real.
 
 mod frames;
 mod pcapng;

@@ -33,7 +33,7 @@ const FILE: &str = r#"
 #[derive(Debug)]
 struct Seen {
     interface: u32,
-    at_ps: u64,
+    at_ns: u64,
     original_bytes: u32,
     frame: Vec<u8>,
     flags: u32,
@@ -87,8 +87,7 @@ fn traced(options: &TraceOptions) -> (Setup, TraceCounts, Vec<(String, u8)>, Vec
                 }
                 seen.push(Seen {
                     interface: packet.interface_id,
-                    // The reader takes whatever unit there is for nanoseconds.
-                    at_ps: packet.timestamp.as_nanos() as u64,
+                    at_ns: packet.timestamp.as_nanos() as u64,
                     original_bytes: packet.original_len,
                     frame: packet.data.into_owned(),
                     flags,
@@ -138,8 +137,8 @@ fn every_frame_is_whole_and_its_checksums_are_right() {
         format!("link {link}, switch 0 to host 0, lost"),
     );
     assert_eq!(names, ["host 0", queue.as_str(), lost.as_str()]);
-    assert!(interfaces.iter().all(|(_, exponent)| *exponent == 12));
-    assert!(seen.is_sorted_by_key(|seen| seen.at_ps));
+    assert!(interfaces.iter().all(|(_, exponent)| *exponent == 9));
+    assert!(seen.is_sorted_by_key(|seen| seen.at_ns));
     let mut directions: BTreeMap<(u32, u32), u32> = BTreeMap::new();
     let (mut marked_count, mut sack_count, mut payload_bytes) = (0, 0, BTreeMap::new());
     for seen in &seen {
