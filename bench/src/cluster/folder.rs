@@ -26,6 +26,11 @@ const TITLE: &str = "dplab replica ";
 /// The version that this build writes, and the only one it reads.
 const VERSION: u32 = 1;
 const NAME: &str = "REPLICA";
+/// Segment files beside the first one that a new log begins with. A snapshot is taken every 32,768 slots at the latest
+/// (`Limits::SMALL`), so a log of short entries goes round in three: one is written, one holds what the last snapshot does
+/// not, one is free. Without them they are made in the first seconds, by all replicas at the same time, and each flush
+/// waits for what is being made.
+const SPARE_COUNT: u32 = 2;
 
 /// Which replica's folder it is to be.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +94,11 @@ pub fn open(folder: &Path, owner: Owner<'_>, engine: Engine) -> anyhow::Result<O
         Keeps::Durable => {
             let wal_folder = folder.join("wal");
             let storage = FolderStorage::open(&wal_folder, engine)?;
-            let wal = Wal::open(Box::new(storage), WalOptions::new(owner.cluster.number(Keeps::Durable)))?;
+            let options = WalOptions {
+                spare_count: SPARE_COUNT,
+                ..WalOptions::new(owner.cluster.number(Keeps::Durable))
+            };
+            let wal = Wal::open(Box::new(storage), options)?;
             let writer = match engine.blocks() {
                 true => ", written by a thread of its own",
                 false => "",
@@ -251,6 +260,18 @@ mod tests {
         let changed = self::cluster("frame-bytes = 8972\n");
         let other = refusal(&scratch.0, owner(&changed, 1, Keeps::Durable));
         assert!(other.contains("frame-bytes = 1472"), "{other}");
+    }
+
+    #[test]
+    fn a_new_log_has_its_spares_and_an_old_one_is_given_no_more() {
+        let (scratch, cluster) = (Scratch::new("spares"), cluster(""));
+        for _ in 0..2 {
+            drop(open(&scratch.0, owner(&cluster, 1, Keeps::Durable), Engine::File).expect("its own"));
+            let files = fs::read_dir(scratch.0.join("wal")).expect("made");
+            let lens_bytes = files.map(|file| file.and_then(|file| file.metadata()).expect("it is there").len());
+            let segments_count = lens_bytes.filter(|&bytes| bytes == 16 << 20).count();
+            assert_eq!(segments_count, 1 + SPARE_COUNT as usize);
+        }
     }
 
     #[test]

@@ -245,10 +245,6 @@ impl Wal {
             options,
         };
         wal.recycle(tip.begin());
-        while wal.free.len() < wal.options.spare_count as usize {
-            let file_index = wal.make_segment()?;
-            wal.free.push(file_index);
-        }
         match walked.end {
             Some((file_index, sector)) if wal.live.last().is_some_and(|live| live.file_index == file_index) => {
                 let name = segment_name(file_index);
@@ -260,6 +256,10 @@ impl Wal {
                 wal.roll()?;
                 wal.drain()?;
             }
+        }
+        while wal.free.len() < wal.options.spare_count as usize {
+            let file_index = wal.make_segment()?;
+            wal.free.push(file_index);
         }
         wal.push_damage();
         if wal
