@@ -165,6 +165,7 @@ const OPTIONS: WalOptions = WalOptions {
     segment_bytes: 256 << 10,
     buffer_bytes: 16 << 10,
     spare_count: 0,
+    under_way_max: 1,
 };
 
 // ---- 3. The file was flushed, and is not there ----------------------------------------------------------------------

@@ -96,6 +96,8 @@ pub fn open(folder: &Path, owner: Owner<'_>, engine: Engine) -> anyhow::Result<O
             let storage = FolderStorage::open(&wal_folder, engine)?;
             let options = WalOptions {
                 spare_count: SPARE_COUNT,
+                // Of requests that come together, those behind the first commit would wait for the second anyhow.
+                under_way_max: 1,
                 ..WalOptions::new(owner.cluster.number(Keeps::Durable))
             };
             let wal = Wal::open(Box::new(storage), options)?;

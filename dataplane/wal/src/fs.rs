@@ -7,7 +7,10 @@ use std::{
     collections::VecDeque,
     fs::{File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::{
+        fd::BorrowedFd,
+        unix::fs::{FileExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -332,6 +335,10 @@ impl Storage for FolderStorage {
             return self.ring.next(wait);
         }
         Ok(self.done.pop_front())
+    }
+
+    fn bell(&self) -> Option<BorrowedFd<'_>> {
+        self.ring.bell()
     }
 
     fn depth(&self) -> usize {

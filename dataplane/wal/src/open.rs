@@ -26,16 +26,20 @@ pub struct WalOptions {
     /// How many unused segment files there are to be after opening, so that none has to be made later. Making one takes
     /// as long as writing it.
     pub spare_count: u32,
+    /// How many commits may be under way at once, where the engine takes several. What is synced while so many are shares the
+    /// next one (group commit).
+    pub under_way_max: usize,
 }
 
 impl WalOptions {
-    /// Segments of 16 MiB, commits of up to 256 KiB.
+    /// Segments of 16 MiB, commits of up to 256 KiB, as many under way as the engine takes.
     pub fn new(cluster: u64) -> WalOptions {
         WalOptions {
             cluster,
             segment_bytes: 16 << 20,
             buffer_bytes: 256 << 10,
             spare_count: 0,
+            under_way_max: usize::MAX,
         }
     }
 
@@ -53,6 +57,11 @@ impl WalOptions {
                  or 8 MiB",
                 segment_bytes / 2
             )));
+        }
+        if self.under_way_max == 0 {
+            return Err(WalError::Options(
+                "no commit may be under way, so none would ever be: allow at least one".to_owned(),
+            ));
         }
         Ok(())
     }

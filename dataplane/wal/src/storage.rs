@@ -1,7 +1,7 @@
 //! What a log needs of the place where it is kept: a folder of files, and one way to write a commit durably. The engines
 //! implement it over Linux, the crash tests over memory.
 
-use std::io;
+use std::{io, os::fd::BorrowedFd};
 
 use crate::buffer::Buffer;
 
@@ -87,6 +87,11 @@ pub trait Storage: Send {
     fn commit(&mut self, file: FileId, at_bytes: u64, buffer: Buffer) -> io::Result<()>;
     /// The next commit that is over; with `wait`, waits for one if any is under way.
     fn completed(&mut self, wait: bool) -> io::Result<Option<Completion>>;
+    /// What is readable once a commit that is under way is over, until [`Storage::completed`] has said so, where there is such
+    /// a thing.
+    fn bell(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
     /// How many commits may usefully be under way at once.
     fn depth(&self) -> usize;
     /// The counters so far.
@@ -141,6 +146,9 @@ impl<S: Storage + ?Sized> Storage for Box<S> {
     }
     fn completed(&mut self, wait: bool) -> io::Result<Option<Completion>> {
         (**self).completed(wait)
+    }
+    fn bell(&self) -> Option<BorrowedFd<'_>> {
+        (**self).bell()
     }
     fn depth(&self) -> usize {
         (**self).depth()

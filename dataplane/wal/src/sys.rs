@@ -9,7 +9,6 @@ use std::{
     mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     sync::atomic::AtomicU32,
-    thread::{self, ThreadId},
     time::Duration,
 };
 
@@ -100,12 +99,9 @@ struct Write {
     result: Option<io::Result<()>>,
 }
 
-/// A ring for durable writes (RWF_DSYNC), which are over in the order in which they were started. It is made by the
-/// thread that writes first, for that thread alone; when another one writes later, it becomes one for all.
+/// A ring for durable writes (RWF_DSYNC), which are over in the order in which they were started. It is made with the first.
 pub(crate) struct WriteRing {
     uring: Option<IoUring>,
-    /// Whose ring it is; `None`: everybody's.
-    owner: Option<ThreadId>,
     /// Oldest first.
     writes: VecDeque<Write>,
     /// The number of the oldest.
@@ -116,7 +112,6 @@ pub(crate) struct WriteRing {
 impl std::fmt::Debug for WriteRing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("WriteRing")
-            .field("owner", &self.owner)
             .field("writes", &self.writes.len())
             .finish_non_exhaustive()
     }
@@ -126,7 +121,6 @@ impl WriteRing {
     pub(crate) fn new() -> WriteRing {
         WriteRing {
             uring: None,
-            owner: Some(thread::current().id()),
             writes: VecDeque::with_capacity(RING_DEPTH),
             first_number: 0,
             short_count: 0,
@@ -148,36 +142,29 @@ impl WriteRing {
         self.uring.is_some()
     }
 
-    /// Makes the ring, or makes it anew for all threads when this is another than the first.
-    fn prepare(&mut self) -> io::Result<()> {
-        let here = thread::current().id();
-        if self.uring.is_none() {
-            let mut builder = IoUring::builder();
-            // Linux 6.1; older ones say EINVAL.
-            builder.setup_single_issuer().setup_defer_taskrun();
-            (self.uring, self.owner) = match builder.build(RING_DEPTH as u32) {
-                Ok(uring) => (Some(uring), Some(here)),
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                    (Some(IoUring::new(RING_DEPTH as u32)?), None)
-                }
-                Err(error) => return Err(error),
-            };
-        } else if self.owner.is_some_and(|owner| owner != here) {
-            if self.writes.iter().any(|write| write.result.is_none()) {
-                return Err(io::Error::new(
-                    io::ErrorKind::PermissionDenied,
-                    "the log went to another thread while a commit was under way, and its ring belongs to the first: wait \
-                     for the commit before",
-                ));
-            }
-            (self.uring, self.owner) = (Some(IoUring::new(RING_DEPTH as u32)?), None);
+    /// Becomes readable when a write is over, until [`WriteRing::next`] has said so.
+    pub(crate) fn bell(&self) -> Option<BorrowedFd<'_>> {
+        let uring = self.uring.as_ref()?;
+        // SAFETY: the descriptor is open as long as the ring, which is borrowed for as long.
+        Some(unsafe { BorrowedFd::borrow_raw(uring.as_raw_fd()) })
+    }
+
+    /// What a completion still has to do is done when the thread that asked for the write is in the kernel anyhow, which costs no
+    /// interrupt (Linux 5.19; older ones say EINVAL). Not DEFER_TASKRUN: who rests in poll(2) on such a ring is not woken.
+    fn make() -> io::Result<IoUring> {
+        let mut builder = IoUring::builder();
+        builder.setup_coop_taskrun();
+        match builder.build(RING_DEPTH as u32) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => IoUring::new(RING_DEPTH as u32),
+            built => built,
         }
-        Ok(())
     }
 
     /// Starts a write. `file` stays open until it is over.
     pub(crate) fn start(&mut self, file: &File, at_bytes: u64, buffer: Buffer) -> io::Result<()> {
-        self.prepare()?;
+        if self.uring.is_none() {
+            self.uring = Some(WriteRing::make()?);
+        }
         assert!(
             self.writes.len() < RING_DEPTH,
             "{} writes are under way",
@@ -218,9 +205,6 @@ impl WriteRing {
         if self.writes.is_empty() {
             return Ok(None);
         }
-        if self.writes[0].result.is_none() {
-            self.prepare()?;
-        }
         loop {
             self.collect()?;
             if self.writes[0].result.is_some() {
@@ -234,7 +218,7 @@ impl WriteRing {
             let uring = self.uring.as_mut().expect("something is under way");
             let entered = match wait {
                 true => uring.submit_and_wait(1).map(drop),
-                // Deferred task work runs only when its thread asks for events.
+                // What is due is done in any call; this one is for nothing else.
                 // SAFETY: no argument points anywhere.
                 false => unsafe {
                     uring
@@ -338,5 +322,42 @@ impl Bell {
 impl AsFd for Bell {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Far longer than any disk takes.
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn who_rests_on_a_ring_is_woken_when_a_write_is_over() {
+        if let Err(error) = WriteRing::ask() {
+            return println!("skipped: no io_uring: {error}");
+        }
+        let path = std::env::temp_dir().join(format!("dplab-wal-ring-{}", std::process::id()));
+        let file = File::create(&path).expect("a folder for temporary files");
+        let mut ring = WriteRing::new();
+        assert!(ring.bell().is_none());
+        for round in 0..50u64 {
+            let buffer = Buffer::zeroed(4096);
+            ring.start(&file, round * 4096, buffer).expect("a ring");
+            let begin = Instant::now();
+            let bell = ring.bell().expect("it has been made").try_clone_to_owned();
+            let bell = Bell(bell.expect("a descriptor is free"));
+            loop {
+                bell.wait(PATIENCE);
+                assert!(begin.elapsed() < PATIENCE, "the ring never rang");
+                if let Some(completion) = ring.next(false).expect("the ring works") {
+                    completion.result.expect("the disk is well");
+                    break;
+                }
+            }
+        }
+        std::fs::remove_file(path).expect("it is ours");
     }
 }

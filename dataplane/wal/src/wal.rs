@@ -53,6 +53,8 @@ pub struct Wal {
     draft: Draft,
     spare: Vec<Buffer>,
     in_flight: VecDeque<InFlight>,
+    /// The buffer was synced and is still here, because enough commits are under way.
+    is_late: bool,
 
     next_lsn: u64,
     last_lsn: u64,
@@ -228,6 +230,7 @@ impl Wal {
             draft: Draft::default(),
             spare: Vec::new(),
             in_flight: VecDeque::new(),
+            is_late: false,
             next_lsn,
             last_lsn: walked.last_lsn,
             durable_lsn: walked.last_lsn,
@@ -318,6 +321,9 @@ impl Wal {
     /// As [`Log::durable`](dataplane_waist::Log::durable).
     pub fn wait(&mut self) -> io::Result<Durable> {
         self.check()?;
+        if self.is_late {
+            self.commit()?;
+        }
         self.drain()?;
         Ok(self.durable)
     }
@@ -327,9 +333,9 @@ impl Wal {
         (self.last_lsn, self.durable_lsn)
     }
 
-    /// Whether something is written and not yet known to be durable.
+    /// Whether something is synced and not yet known to be durable.
     pub fn is_syncing(&self) -> bool {
-        !self.in_flight.is_empty()
+        self.is_late || !self.in_flight.is_empty()
     }
 
     /// How many commits may be under way at once.
@@ -344,6 +350,7 @@ impl Wal {
     pub fn poll(&mut self, wait: bool) -> io::Result<Durable> {
         self.check()?;
         self.reap(wait)?;
+        self.catch_up()?;
         Ok(self.durable)
     }
 

@@ -35,7 +35,13 @@ fn a_warm_log_takes_no_memory() {
         commits(&mut wal, 50);
         let before = wal.stats().commits_count;
         let counted = allocation_counter::measure(|| commits(&mut wal, 200));
-        assert_eq!(wal.stats().commits_count, before + 200, "{}", engine.name());
+        // A ring that is busy gathers.
+        let commits_count = wal.stats().commits_count - before;
+        assert!(
+            (20..=200).contains(&commits_count),
+            "{}: {commits_count}",
+            engine.name()
+        );
         assert_eq!(counted.count_total, 0, "{}: {counted:?}", engine.name());
         drop(wal);
         std::fs::remove_dir_all(&folder).expect("it is ours");

@@ -6,10 +6,10 @@ mod support;
 use std::sync::Arc;
 
 use dataplane_waist::{Log, MemoryLog, Slot, Snapshot, Tail, Term};
-use dataplane_wal::{Engine, FolderStorage, testing::Disk};
+use dataplane_wal::{Engine, FolderStorage, Wal, WalOptions, testing::Disk};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
-use support::{Workload, contents, open, seed};
+use support::{Workload, contents, open, options, seed};
 
 /// A folder of this test's own.
 fn folder(name: &str) -> std::path::PathBuf {
@@ -104,6 +104,46 @@ fn two_snapshots(first_count: u64) {
     drop(wal);
     let mut wal = open(disk).unwrap();
     assert_eq!(contents(&mut wal).unwrap(), contents(&mut model).unwrap());
+}
+
+#[test]
+fn what_is_synced_behind_a_commit_shares_the_next_one() {
+    let options = WalOptions {
+        under_way_max: 1,
+        ..options()
+    };
+    let mut wal = Wal::open(Box::new(Disk::new(4)), options).unwrap();
+    let before_count = wal.commit_numbers().0;
+    for slot in 0..20 {
+        wal.append(Slot(slot), Term(1), b"entry").unwrap();
+        wal.sync().unwrap();
+        assert!(wal.is_syncing());
+    }
+    let mut ends = vec![wal.durable().unwrap().end];
+    while wal.is_syncing() {
+        ends.extend([wal.durable().unwrap().end]);
+        assert!(ends.len() < 100, "it is never over: {ends:?}");
+    }
+    assert!(ends.is_sorted(), "{ends:?}");
+    assert_eq!(ends.last(), Some(&Slot(20)));
+    let commits_count = wal.commit_numbers().0 - before_count;
+    // The disk says at every fourth look that something is over, and a sync looks up to twice.
+    assert!(
+        (2..=12).contains(&commits_count),
+        "{commits_count} commits of 20 entries"
+    );
+    // Whoever waits gets everything that was synced.
+    wal.append(Slot(20), Term(1), b"entry").unwrap();
+    wal.sync().unwrap();
+    wal.append(Slot(21), Term(1), b"entry").unwrap();
+    wal.sync().unwrap();
+    wal.append(Slot(22), Term(1), b"not synced").unwrap();
+    assert_eq!(
+        wal.wait().unwrap().end,
+        Slot(23),
+        "a commit has all that was appended before it"
+    );
+    assert!(!wal.is_syncing());
 }
 
 #[test]

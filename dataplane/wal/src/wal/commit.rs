@@ -24,6 +24,7 @@ impl Wal {
 
     /// Seals the buffer and gives it to the engine.
     pub(super) fn commit(&mut self) -> Result<(), WalError> {
+        self.is_late = false;
         if self.builder.is_empty() {
             return Ok(());
         }
@@ -87,6 +88,19 @@ impl Wal {
         }
         self.make_ahead();
         Ok(())
+    }
+
+    /// Whether as many commits are under way as may be.
+    pub(super) fn is_busy(&self) -> bool {
+        self.in_flight.len() >= self.storage.depth().min(self.options.under_way_max)
+    }
+
+    /// Commits what was synced while too many were under way, if they no longer are.
+    pub(super) fn catch_up(&mut self) -> Result<(), WalError> {
+        match self.is_late && !self.is_busy() {
+            true => self.commit(),
+            false => Ok(()),
+        }
     }
 
     /// What the next commit says about the log before it.

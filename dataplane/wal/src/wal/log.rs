@@ -2,7 +2,7 @@
 
 use std::io;
 
-use dataplane_waist::{Durable, Log, Recovered, Slot, Snapshot, Tail, Term};
+use dataplane_waist::{Durable, Log, News, Recovered, Slot, Snapshot, Tail, Term};
 
 use super::{Install, Wal};
 use crate::{
@@ -92,9 +92,14 @@ impl Log for Wal {
         Ok(())
     }
 
+    /// Behind as many commits as may be under way it is left for the call of [`Log::durable`] that finds one of them over.
     fn sync(&mut self) -> io::Result<()> {
         self.check()?;
-        self.commit()?;
+        if self.is_busy() {
+            self.reap(false)?;
+        }
+        self.is_late = true;
+        self.catch_up()?;
         Ok(())
     }
 
@@ -103,7 +108,15 @@ impl Log for Wal {
         if !self.in_flight.is_empty() {
             self.reap(false)?;
         }
+        self.catch_up()?;
         Ok(self.durable)
+    }
+
+    fn news(&mut self) -> News<'_> {
+        match self.storage.bell() {
+            Some(bell) if !self.in_flight.is_empty() => News::Rings(bell),
+            _ => News::Unannounced,
+        }
     }
 
     fn recover(&mut self, visit: &mut dyn FnMut(Recovered<'_>)) -> io::Result<Slot> {
