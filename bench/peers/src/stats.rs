@@ -6,10 +6,8 @@ use std::fmt;
 #[derive(Clone, Debug, Default)]
 pub struct Rounds(pub Vec<f64>);
 
-/// A median and the lowest and highest round.
-///
-/// The median of what is measured lies between them with probability 1 − 2^(1 − rounds) (order statistics; each round is
-/// above it or below it with the same chance): 94 % for five rounds, 98 % for seven.
+/// A median and the rounds that it lies between ([`coverage_percent`]): with few rounds the lowest and the highest, with more as
+/// many from either end as the probability allows.
 #[derive(Clone, Copy, Debug)]
 pub struct Estimate {
     pub median: f64,
@@ -22,7 +20,8 @@ impl Rounds {
     pub fn estimate(&self) -> Option<Estimate> {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
-        let (&low, &high) = (sorted.first()?, sorted.last()?);
+        let beside = beside_count(sorted.len());
+        let (&low, &high) = (sorted.get(beside)?, sorted.get(sorted.len().checked_sub(beside + 1)?)?);
         let middle = sorted.len() / 2;
         let median = match sorted.len() % 2 {
             1 => sorted[middle],
@@ -43,9 +42,30 @@ impl Rounds {
     }
 }
 
-/// Probability that the median lies between the lowest and the highest of so many rounds, in percent.
+/// An interval that leaves rounds beside it must still have the median with this probability, in percent; five rounds have it with
+/// 93.75.
+const COVERAGE_PERCENT_MIN: f64 = 93.0;
+
+/// Probability that the median lies between the round that has `beside` below it and the one that has as many above it, in percent:
+/// each round is above the median or below it with the same chance.
+fn coverage(rounds_count: usize, beside: usize) -> f64 {
+    let (mut ways, mut outside) = (1.0, 0.0);
+    for index in 0..=beside {
+        outside += ways;
+        ways *= (rounds_count - index) as f64 / (index + 1) as f64;
+    }
+    100.0 * (1.0 - outside * 0.5f64.powi(rounds_count as i32 - 1))
+}
+
+/// How many rounds an estimate leaves out at either end.
+fn beside_count(rounds_count: usize) -> usize {
+    let fits = |&beside: &usize| coverage(rounds_count, beside) >= COVERAGE_PERCENT_MIN;
+    (0..rounds_count / 2).take_while(fits).last().unwrap_or(0)
+}
+
+/// Probability that the median lies within an estimate of so many rounds, in percent.
 pub fn coverage_percent(rounds_count: usize) -> f64 {
-    100.0 * (1.0 - 0.5f64.powi(rounds_count as i32 - 1))
+    coverage(rounds_count, beside_count(rounds_count))
 }
 
 impl fmt::Display for Estimate {
@@ -103,6 +123,16 @@ mod tests {
         assert_eq!(even.median, 2.5);
         assert!(Rounds::default().estimate().is_none());
         assert_eq!(coverage_percent(5), 93.75);
+    }
+
+    #[test]
+    fn more_rounds_leave_some_beside_the_interval() {
+        let beside: Vec<usize> = (8..=15).map(beside_count).collect();
+        assert_eq!(beside, [0, 1, 1, 2, 2, 2, 3, 3]);
+        // 1 − 2 (1 + 9) / 512
+        assert_eq!(coverage_percent(9), 96.09375);
+        let nine = Rounds((0..9).map(f64::from).collect()).estimate().expect("nine");
+        assert_eq!((nine.median, nine.low, nine.high), (4.0, 1.0, 7.0));
     }
 
     #[test]
