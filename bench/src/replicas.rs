@@ -99,6 +99,8 @@ pub enum FanOut {
     /// To an address that is nobody's, which a switch floods: each follower acknowledges its own copy.
     #[default]
     Flood,
+    /// As [`FanOut::Flood`], to a multicast address of Ethernet: a bridge gives itself a copy, too.
+    Multicast,
     /// To the first, which hands it on to the second, and so on; the last acknowledges for all.
     Chain,
 }
@@ -300,7 +302,7 @@ impl Replicas {
                 node: index as u32,
                 endpoints: endpoints.clone(),
                 client: matches!(role(index), ReplicaRole::Driver { .. }).then(|| ground.client()),
-                group: ground.group(),
+                group: ground.group(manner.fan_out),
                 card: ground.card(index),
                 role: role(index),
                 seat,

@@ -49,6 +49,15 @@ impl<'a> Arm<'a> {
     }
 }
 
+/// Axis values, as one would ask for them; nothing for none.
+fn place(axis: &[(&str, &str)]) -> String {
+    let values: Vec<String> = axis.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    match values.is_empty() {
+        true => String::new(),
+        false => format!(" with {}", values.join(" ")),
+    }
+}
+
 impl Table {
     /// Rows that may be judged.
     pub fn valid(&self) -> impl Iterator<Item = &Row> {
@@ -67,23 +76,47 @@ impl Table {
         let measured_count = self.rows.iter().filter(|row| arm.has(row)).count();
         let valid_count = self.arm(arm).len();
         let name = arm.backend;
+        let at = place(&self.telling(arm));
         match (measured_count, measured_count - valid_count) {
-            (0, _) if self.rows.iter().any(|row| row.backend == name) => {
-                let values: Vec<String> = arm.axis.iter().map(|(axis, value)| format!("{axis}={value}")).collect();
-                Judgement::not_measured(format!(
-                    "{name} was not measured with {} in this run",
-                    values.join(", ")
-                ))
-            }
-            (0, _) => Judgement::not_measured(format!("{name} was not measured in this run")),
+            (0, _) => Judgement::not_measured(format!("{name} was not measured in this run{}", self.missing(arm))),
             (_, 0) => Judgement::not_measured(format!(
-                "{valid_count} rounds of {name} are too few (it takes {ROUNDS_MIN}); give it a longer --budget"
+                "{valid_count} rounds of {name}{at} are too few (it takes {ROUNDS_MIN}); give it a longer --budget"
             )),
             (_, invalid_count) => Judgement::invalid(format!(
-                "{invalid_count} of {measured_count} rounds of {name} are INVALID, and the rest too few; the report says why, \
+                "{invalid_count} of {measured_count} rounds of {name}{at} are INVALID, and the rest too few; the report says why, \
                  and what to try"
             )),
         }
+    }
+
+    /// With which of the arm's axis values nothing was measured, as one would ask for them; or that nothing was with all of them.
+    /// Nothing is said of a back end that is not there at all.
+    fn missing(&self, arm: Arm<'_>) -> String {
+        if !self.rows.iter().any(|row| row.backend == arm.backend) {
+            return String::new();
+        }
+        let absent: Vec<(&str, &str)> = arm
+            .axis
+            .iter()
+            .copied()
+            .filter(|(name, value)| self.values(arm, name).all(|have| have != *value))
+            .collect();
+        match absent.is_empty() {
+            true => place(&self.telling(arm)),
+            false => place(&absent),
+        }
+    }
+
+    /// The arm's axis values that tell it from other rows.
+    fn telling<'a>(&self, arm: Arm<'a>) -> Vec<(&'a str, &'a str)> {
+        let differs = |(name, value): &(&str, &str)| self.values(arm, name).any(|have| have != *value);
+        arm.axis.iter().copied().filter(differs).collect()
+    }
+
+    /// What rows of the arm's back end have on that axis.
+    fn values<'a>(&'a self, arm: Arm<'_>, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let rows = self.rows.iter().filter(move |row| row.backend == arm.backend);
+        rows.filter_map(move |row| row.axis.get(name).map(String::as_str))
     }
 
     /// `metric` of both arms in the rounds that both have, paired.

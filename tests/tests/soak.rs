@@ -213,11 +213,14 @@ fn histories_with_the_real_programs_hold() {
 /// Each mistake of a program or at the hand-over, a seed whose history shows it, and within how many from there on it must be
 /// seen, should histories change.
 const FLAWS: &[(Flaw, u64, u64)] = &[
-    (Flaw::AckBeforeWrite, 5116, 600),
-    (Flaw::CountsTwice, 5222, 1_500),
+    (Flaw::AckBeforeWrite, 5126, 50),
+    (Flaw::CountsTwice, 5823, 300),
     (Flaw::IgnoresRevoke, 5001, 50),
     (Flaw::NoDrain, 5000, 50),
-    (Flaw::NoSessions, 5088, 2_000),
+    (Flaw::NoSessions, 6439, 300),
+    (Flaw::AcksHeld, 5000, 300),
+    (Flaw::KeepsHeld, 18_770, 200),
+    (Flaw::AnswersEarly, 5012, 50),
 ];
 
 #[test]

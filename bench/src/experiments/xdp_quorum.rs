@@ -23,7 +23,7 @@ use self::{
 use crate::{
     claim::Claim,
     experiment::{Allowed, Axis, Experiment, Lab},
-    replicas::Ground,
+    replicas::{FanOut, Ground},
 };
 
 /// What must stand wherever a figure of a commit in the driver stands.
@@ -208,6 +208,7 @@ impl Cell {
         (self.is_alone() || self.fabric != DIRECT)
             && (is_on_bridge || !takes_bridge)
             && !(self.is_alone() && self.loss_ratio() > 0.0)
+            && (is_on_bridge || self.placement.fan_out != FanOut::Multicast)
             && (self.client == SINGLE || self.in_flight > 1)
     }
 }
@@ -281,6 +282,11 @@ pub(super) fn run_cells(experiment: &dyn Experiment, lab: &mut Lab<'_>, mut cell
             "what takes programs in the driver, or a switch that loses frames, is left out: {why}"
         ));
         cells.retain(|cell| !cell.needs_programs());
+        if cells.is_empty() {
+            lab.progress
+                .println("nothing is measured: all that was asked for takes programs");
+            return Ok(());
+        }
     }
     if cells.is_empty() {
         lab.say(

@@ -11,6 +11,7 @@ use dataplane_wire::ethernet::Mac;
 use ebpf_host::{Attachment, Hub, HubPort, Loaded, Lossy, Mode, Program, Settings};
 use serde::{Deserialize, Serialize};
 
+use super::FanOut;
 use crate::place::{CLIENT_PORT, Endpoint, LOOPBACK_MTU_BYTES, SERVER_PORT, VETH_CAVEAT};
 
 /// The client's host.
@@ -18,6 +19,8 @@ const CLIENT_HOST: usize = 0;
 /// An address that is no host's: the switch sends a frame to it everywhere. It is not one of a multicast, of which the bridge
 /// would deliver a copy to itself.
 const GROUP_MAC: [u8; 6] = [0x02, b'd', b'p', 0xff, 0, 0xfa];
+/// The same as an address of many (the first byte's lowest bit, IEEE 802): whoever wants it may have it, a bridge itself too.
+const MULTICAST_MAC: [u8; 6] = [GROUP_MAC[0] | 1, b'd', b'p', 0xff, 0, 0xfa];
 /// Of the hosts' own network, where no host is: a socket of a leader in user space can send to it.
 const GROUP_IPV4: Ipv4Addr = Ipv4Addr::new(10, 203, 0, 250);
 /// An Ethernet's: a longer frame would come to a program in pieces.
@@ -199,13 +202,18 @@ impl Ground {
         }
     }
 
-    /// What reaches every replica at once, and nobody else: an address that programs in the driver listen for beside their own.
-    pub fn group(&self) -> Option<Endpoint> {
+    /// What reaches every replica at once, and nobody else: an address that programs in the driver listen for beside their own. A
+    /// hub knows no multicast.
+    pub fn group(&self, fan_out: FanOut) -> Option<Endpoint> {
+        let mac = match (self, fan_out) {
+            (Ground::Bridge(_), FanOut::Multicast) => MULTICAST_MAC,
+            _ => GROUP_MAC,
+        };
         match self {
             Ground::Loopback | Ground::Direct(_) => None,
             Ground::Bridge(_) | Ground::Hub(_) => self.network().map(|network| Endpoint {
                 addr: SocketAddr::new(IpAddr::V4(GROUP_IPV4), SERVER_PORT),
-                mac: GROUP_MAC,
+                mac,
                 ..on_host(network, CLIENT_HOST, SERVER_PORT)
             }),
         }

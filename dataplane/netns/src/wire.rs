@@ -182,9 +182,9 @@ impl Wire {
         self.ask("adding a forwarding entry to", interface, request.execute())
     }
 
-    /// Keeps frames to addresses that the bridge does not know from this port.
+    /// Keeps frames to addresses that the bridge does not know from this port, and to multicasts that nobody has joined there.
     pub fn do_not_flood(&self, port_index: u32, interface: &str) -> Result<(), NetError> {
-        let change = LinkBridgePort::new(port_index).flood(false).build();
+        let change = LinkBridgePort::new(port_index).flood(false).mcast_flood(false).build();
         let request = self.handle.link().set_port(change).execute();
         self.ask("ending floods to", interface, request)
     }

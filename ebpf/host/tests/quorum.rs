@@ -415,7 +415,7 @@ fn what_comes_too_early_is_held_and_what_is_missing_is_sent_again_out_of_the_rin
     let sent: Vec<TestRun> = asked.iter().map(|bytes| leader.run(bytes)).collect();
     // The first is lost. Of those behind it the first, the second and the fourth ask for it.
     let asks: Vec<TestRun> = sent[1..5].iter().map(|sent| one.run(&sent.data)).collect();
-    let verdicts: Vec<Verdict> = asks.iter().map(|ran| ran.verdict.clone()).collect();
+    let verdicts: Vec<Verdict> = asks.iter().map(|ran| ran.verdict).collect();
     assert_eq!(verdicts, [Verdict::Tx, Verdict::Tx, Verdict::Drop, Verdict::Tx]);
     assert_eq!(acked(&asks[0].data), (7, ack::ASKS));
     assert_eq!(

@@ -46,16 +46,17 @@ pub(super) const DPU_SLOWDOWN: Axis = Axis {
 pub(super) const FAN_OUT: Axis = Axis {
     name: "fan_out",
     meaning: "how an entry reaches the followers in the driver. flood: one frame to an address that the switch does not know, a \
-              copy of which each acknowledges; chain: one frame that each hands on to the next, and the last acknowledges for \
-              all: unicast alone",
-    full: &[FLOOD, CHAIN],
-    tour: &[FLOOD],
+              copy of which each acknowledges; multicast: the same to a multicast address, of which the bridge takes a copy for \
+              itself; chain: one frame that each hands on to the next, and the last acknowledges for all: unicast alone",
+    full: &[FLOOD, MULTICAST, CHAIN],
+    tour: &[FLOOD, CHAIN],
     smallest: FLOOD,
     allowed: Allowed::Words,
 };
 
-const FLOOD: &str = "flood";
-const CHAIN: &str = "chain";
+pub(super) const FLOOD: &str = "flood";
+pub(super) const CHAIN: &str = "chain";
+const MULTICAST: &str = "multicast";
 const HOST: &str = "host";
 const DPU: &str = "dpu";
 const OFFLOAD: &str = "offload";
@@ -104,8 +105,16 @@ impl Placement {
             (PLACEMENT.name, place.to_owned()),
             (RECEIVE.name, word(self.has_threads, THREAD, INLINE)),
             (DPU_SLOWDOWN.name, self.slowdown.to_string()),
-            (FAN_OUT.name, word(self.fan_out == FanOut::Chain, CHAIN, FLOOD)),
+            (FAN_OUT.name, self.fan_out_word().to_owned()),
         ]
+    }
+
+    fn fan_out_word(self) -> &'static str {
+        match self.fan_out {
+            FanOut::Flood => FLOOD,
+            FanOut::Multicast => MULTICAST,
+            FanOut::Chain => CHAIN,
+        }
     }
 
     /// The CPUs of replica `index` (from 0) and of its card. Cards that work by themselves get a CPU of their own, where there
@@ -159,6 +168,14 @@ impl Placement {
     }
 }
 
+fn fan_out_of(word: &str) -> FanOut {
+    match word {
+        CHAIN => FanOut::Chain,
+        MULTICAST => FanOut::Multicast,
+        _ => FanOut::Flood,
+    }
+}
+
 /// `cell` as it is, and where else its programs can be, and how else they can send: for every cell where that was asked for, else
 /// for the smallest, and the chain for every number of replicas.
 pub(super) fn variants(lab: &Lab<'_>, cell: Cell, is_smallest: bool) -> Vec<Cell> {
@@ -175,7 +192,7 @@ pub(super) fn variants(lab: &Lab<'_>, cell: Cell, is_smallest: bool) -> Vec<Cell
         .iter()
         .map(|fan_out| Cell {
             placement: Placement {
-                fan_out: if fan_out == CHAIN { FanOut::Chain } else { FanOut::Flood },
+                fan_out: fan_out_of(fan_out),
                 ..Placement::PLAIN
             },
             ..cell.clone()

@@ -55,16 +55,25 @@ pub enum Flaw {
     NoDrain,
     /// A leader's program gives a slot to requests of any session, and to repeated ones.
     NoSessions,
+    /// A follower's program acknowledges an entry that it holds behind a gap.
+    AcksHeld,
+    /// A follower's program goes on with what it held when its grant was taken back.
+    KeepsHeld,
+    /// A leader's program answers a request that comes again though its entry is not committed.
+    AnswersEarly,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 5] = [
+    pub const ALL: [Flaw; 8] = [
         Flaw::AckBeforeWrite,
         Flaw::CountsTwice,
         Flaw::IgnoresRevoke,
         Flaw::NoDrain,
         Flaw::NoSessions,
+        Flaw::AcksHeld,
+        Flaw::KeepsHeld,
+        Flaw::AnswersEarly,
     ];
 
     /// Its name on the command line.
@@ -75,6 +84,9 @@ impl Flaw {
             Flaw::IgnoresRevoke => "driver-ignores-revoke",
             Flaw::NoDrain => "driver-no-drain",
             Flaw::NoSessions => "driver-no-sessions",
+            Flaw::AcksHeld => "driver-acks-held",
+            Flaw::KeepsHeld => "driver-keeps-held",
+            Flaw::AnswersEarly => "driver-answers-early",
         }
     }
 }

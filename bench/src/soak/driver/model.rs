@@ -240,8 +240,9 @@ impl Model {
 
     /// A put that has a slot already.
     fn asked_again(&mut self, from: SocketAddrV4, head: &Head<'_>, session: &Session, sequence: u64) -> Ran {
+        let answers_early = self.makes(Flaw::AnswersEarly);
         let given = &self.part().given;
-        if session.end <= given.commit_end {
+        if session.end <= given.commit_end || answers_early {
             let (client, term) = (session.id, given.term);
             self.counts[usize::from(self.is_leader)][Count::AnsweredAgain as usize] += 1;
             return Ran::Sent(from, answer(term, client, sequence, head.sent_ns));
@@ -336,7 +337,7 @@ impl Model {
         let Some(next) = self.claim() else {
             return self.up(Count::Off);
         };
-        let forgets = self.makes(Flaw::AckBeforeWrite);
+        let (forgets, acks_held) = (self.makes(Flaw::AckBeforeWrite), self.makes(Flaw::AcksHeld));
         let part = self.part();
         let waits_for_disk = part.given.waits_for_disk;
         let leader = part.given.places[part.given.leader as usize % NODES_MAX];
@@ -380,7 +381,7 @@ impl Model {
         if slot > next {
             part.heard += u64::from(part.held.insert(slot));
             let asks = part.held.len().is_power_of_two();
-            let asking = acknowledgement(term, next, true);
+            let asking = acknowledgement(term, if acks_held { slot + 1 } else { next }, true);
             self.counts[usize::from(self.is_leader)][Count::Held as usize] += 1;
             return if asks { Ran::Sent(from, asking) } else { Ran::Dropped };
         }
@@ -517,9 +518,12 @@ impl Program for Model {
             self.sessions = sessions.to_vec();
             self.slots_of = vec![BTreeSet::new(); sessions.len()];
         }
+        let keeps_held = self.makes(Flaw::KeepsHeld);
         let part = self.part();
         part.given = *given;
-        part.held.clear();
+        if !keeps_held {
+            part.held.clear();
+        }
         part.drained_end = given.next;
         let generation = &mut self.generations[usize::from(is_leader)];
         *generation = generation.checked_add(1).unwrap_or(1);
