@@ -218,7 +218,7 @@ const FLAWS: &[(Flaw, u64, u64)] = &[
     (Flaw::IgnoresRevoke, 5001, 50),
     (Flaw::NoDrain, 5000, 50),
     (Flaw::NoSessions, 6439, 300),
-    (Flaw::AcksHeld, 5000, 300),
+    (Flaw::AcksHeld, 7_400, 200),
     (Flaw::KeepsHeld, 18_770, 200),
     (Flaw::AnswersEarly, 5012, 50),
 ];
