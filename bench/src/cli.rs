@@ -19,6 +19,7 @@ use crate::{
     experiments::scenarios::Scenario,
     place::{CLIENT_PORT, SERVER_PORT},
     registry::EXPERIMENTS,
+    replicas::FanOut,
     sim_args::SimArgs,
     soak::DriverKind,
 };
@@ -323,6 +324,9 @@ pub struct SoakArgs {
     /// Who does the replicas' fast path: nobody, the rules of the XDP programs as ordinary code, or the programs themselves
     #[arg(long, value_enum, default_value_t = DriverKind::None)]
     pub driver: DriverKind,
+    /// How a leader's program reaches the followers [default: as each history draws it]
+    #[arg(long, value_enum)]
+    pub fan_out: Option<FanOut>,
     /// Only the history of this seed, explained
     #[arg(long, value_name = "SEED", conflicts_with_all = ["seed", "histories", "time"])]
     pub replay: Option<u64>,

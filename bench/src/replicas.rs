@@ -18,6 +18,7 @@ mod receive;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context;
+use clap::ValueEnum;
 use dataplane_quorum::{Limits, Timing, majorities};
 use dataplane_wal::Engine;
 use ebpf_host::Mode;
@@ -93,7 +94,7 @@ pub struct Manner {
 }
 
 /// One frame of a leader's program, and how it reaches all followers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum FanOut {
     /// To an address that is nobody's, which a switch floods: each follower acknowledges its own copy.

@@ -4,7 +4,10 @@
 //! A seed that fails is printed with the command that repeats it (`dplab soak --replay`).
 #![forbid(unsafe_code)]
 
-use bench::soak::{Bpf, Break, DriverKind, FindingKind, Flaw, Options, Plan, Report, Until, run_plan, run_seeds};
+use bench::{
+    replicas::FanOut,
+    soak::{Bpf, Break, DriverKind, FindingKind, Flaw, Options, Plan, Report, Until, run_plan, run_seeds},
+};
 
 /// Seeds that have failed once, a line each: the seed, and behind it what it was.
 const REGRESSIONS: &str = include_str!("soak/regressions.txt");
@@ -148,8 +151,11 @@ fn every_mistake_is_seen() {
 }
 
 /// Histories with the programs' model, and with the programs themselves where they may be loaded.
-const MODEL_COUNT: u64 = 400;
-const BPF_COUNT: u64 = 60;
+const MODEL_COUNT: u64 = 300;
+const CHAIN_COUNT: u64 = 150;
+const BPF_COUNT: u64 = 40;
+/// Histories in which each step is the model's and the programs', and compared: of each way to the followers.
+const BOTH_COUNT: u64 = 15;
 
 fn driven(driver: DriverKind) -> Options {
     Options {
@@ -186,15 +192,48 @@ fn histories_with_the_programs_model_hold() {
     assert_driven(&run_seeds(seed, until, &driven(DriverKind::Model), THREADS_COUNT, 3));
 }
 
-/// Histories with the programs' model that once failed. 50014073: a follower that a snapshot had brought up to date kept the next
-/// entry among those that had come too early, and so never said that it lacked it.
-const DRIVEN_REGRESSIONS: [u64; 1] = [50_014_073];
+fn chained(driver: DriverKind) -> Options {
+    Options {
+        fan_out: Some(FanOut::Chain),
+        ..driven(driver)
+    }
+}
+
+#[test]
+fn histories_in_chains_hold_and_take_every_path() {
+    let seed = fresh_seed();
+    println!("histories from seed {seed} on");
+    let until = Until::Histories(CHAIN_COUNT);
+    let report = run_seeds(seed, until, &chained(DriverKind::Model), THREADS_COUNT, 3);
+    println!("{:?}", report.coverage.list());
+    assert_holds(&report);
+    let missing = report.coverage.missing();
+    let missing: Vec<&&str> = missing.iter().filter(|name| name.starts_with("chain_")).collect();
+    assert!(missing.is_empty(), "never came to {missing:?}");
+    assert_eq!(report.coverage.chain_histories_count, CHAIN_COUNT);
+}
+
+/// A third of those in which programs do all of it; without being asked for them, too.
+#[test]
+fn some_histories_are_drawn_as_chains() {
+    let plans = (0..400).map(|seed| Plan::draw(seed, &driven(DriverKind::Model)));
+    let chains_count = plans.filter(Plan::has_chains).count();
+    assert!((60..120).contains(&chains_count), "{chains_count} of 400");
+}
+
+/// Histories with the programs' model that once failed, and how entries got to the followers. 50014073: a follower that a snapshot had
+/// brought up to date kept the next entry among those that had come too early, and so never said that it lacked it.
+const DRIVEN_REGRESSIONS: [(u64, FanOut); 1] = [(50_014_073, FanOut::Flood)];
 
 #[test]
 fn driven_histories_that_once_failed_hold() {
-    for seed in DRIVEN_REGRESSIONS {
-        let outcome = run_plan(&Plan::draw(seed, &driven(DriverKind::Model)));
-        assert_eq!(outcome.finding, None, "seed {seed}");
+    for (seed, fan_out) in DRIVEN_REGRESSIONS {
+        let options = Options {
+            fan_out: Some(fan_out),
+            ..driven(DriverKind::Model)
+        };
+        let outcome = run_plan(&Plan::draw(seed, &options));
+        assert_eq!(outcome.finding, None, "seed {seed}, {fan_out:?}");
     }
 }
 
@@ -221,6 +260,11 @@ const FLAWS: &[(Flaw, u64, u64)] = &[
     (Flaw::AcksHeld, 7_400, 200),
     (Flaw::KeepsHeld, 18_770, 200),
     (Flaw::AnswersEarly, 5012, 50),
+    (Flaw::ChainHandsOnUnkept, 7616, 4_000),
+    (Flaw::ChainHandsOnRevoked, 7668, 4_000),
+    (Flaw::ChainSpeaksForAll, 7074, 500),
+    (Flaw::ChainSaysOwnEnd, 7151, 2_000),
+    (Flaw::ChainCountsBehind, 7029, 500),
 ];
 
 #[test]
@@ -250,6 +294,25 @@ fn every_mistake_of_a_program_is_seen() {
     }
 }
 
+/// Each step of histories of either way, by the model and by the programs, compared at once.
+#[test]
+fn each_step_of_the_model_is_one_of_the_programs() {
+    if let Err(error) = Bpf::new(0, 6) {
+        println!("each_step_of_the_model_is_one_of_the_programs: not run: {error}");
+        return;
+    }
+    let seed = fresh_seed();
+    println!("histories from seed {seed} on");
+    for fan_out in [FanOut::Flood, FanOut::Chain] {
+        let options = Options {
+            fan_out: Some(fan_out),
+            ..driven(DriverKind::Both)
+        };
+        let report = run_seeds(seed, Until::Histories(BOTH_COUNT), &options, THREADS_COUNT, 3);
+        assert_holds(&report);
+    }
+}
+
 /// The kernel runs the programs as the model does: the same seed gives the same history, event by event.
 #[test]
 fn model_and_programs_live_through_the_same_history() {
@@ -259,7 +322,9 @@ fn model_and_programs_live_through_the_same_history() {
     }
     let first = fresh_seed();
     for seed in first..first + 5 {
-        let hash = |driver| run_plan(&Plan::draw(seed, &driven(driver))).hash;
-        assert_eq!(hash(DriverKind::Model), hash(DriverKind::Bpf), "seed {seed}");
+        for options in [driven, chained] {
+            let hash = |driver| run_plan(&Plan::draw(seed, &options(driver))).hash;
+            assert_eq!(hash(DriverKind::Model), hash(DriverKind::Bpf), "seed {seed}");
+        }
     }
 }

@@ -32,6 +32,10 @@ pub enum Aim {
     /// A leader is cut off from the other replicas, together with some clients, while its lease may still run. The other
     /// clients write at its successor: who relies on a lease too long gives old answers.
     OldLeader,
+    /// A chain breaks at its beginning, while its end still hears the leader: what is on its way comes late and again, and the last
+    /// follower gets the next entries by themselves. Then both are cut off from all others, who elect somebody else: an
+    /// acknowledgement that spoke for one of them too many is an entry lost.
+    EndOfChain,
 }
 
 /// Draws a history's ambushes, from a stream of their own: a plan without any is as it was before there were some.
@@ -124,12 +128,15 @@ impl<'a> Ambushes<'a> {
             rng: &mut self.rng,
             faults,
         };
-        if ambush.aim == Aim::OldLeader {
+        if ambush.aim != Aim::SecondVote {
             // One that has committed something of its own term has a lease, as a rule.
             let is_settled = turned.commit_end() == turned.window().end();
             if turned.role() == RoleName::Leader && is_settled && all.all(|other| other.term() <= term) {
                 *strike.rng = Pcg64Mcg::seed_from_u64(ambush.seed);
-                strike.cut_off(node);
+                match ambush.aim {
+                    Aim::EndOfChain => strike.break_chain(node),
+                    _ => strike.cut_off(node),
+                }
                 self.struck_count += 1;
                 self.next += 1;
             }
@@ -260,6 +267,43 @@ impl Strike<'_> {
         let stands_still = self.elections(1.06, 1.25);
         let begun_at = self.now + down + SimTime::from_us(1);
         self.push(begun_at, |lasts| Fault::Pause { host, lasts }, stands_still);
+    }
+
+    /// Everybody between `leader` and the last of its followers is soon cut off from both.
+    fn break_chain(&mut self, leader: u32) {
+        let last = (0..self.plan.replicas_count).rfind(|&node| node != leader);
+        let ends = HostSet::of([HostId(leader), HostId(last.unwrap_or(leader))]);
+        let between = HostSet(self.replicas().0 & !ends.0);
+        let faults = LinkFaults {
+            duplicate_ratio: 0.9,
+            reorder_ratio: 0.3,
+            reorder: self.elections(0.3, 1.5),
+            ..LinkFaults::default()
+        };
+        let warning = self.elections(0.2, 1.0);
+        let degrade = |lasts| Fault::Degrade {
+            from: between,
+            to: ends,
+            faults,
+            lasts,
+        };
+        self.push(self.now, degrade, warning);
+        // They are still heard, so the leader goes on; and what is under way between them arrives.
+        let lasts = self.elections(0.2, 1.5);
+        self.push(
+            self.now + warning,
+            |lasts| Fault::Block {
+                from: ends,
+                to: between,
+                lasts,
+            },
+            lasts,
+        );
+        let cut_at = self.now + warning + lasts;
+        let lasts = self.elections(3.0, 6.0);
+        for (from, to) in [(ends, between), (between, ends)] {
+            self.push(cut_at, |lasts| Fault::Block { from, to, lasts }, lasts);
+        }
     }
 
     /// A leader and some clients are soon among themselves; the others do not hear them. What its followers answered before

@@ -39,6 +39,7 @@ pub fn soak(args: &SoakArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
         nodes: args.nodes,
         has_faults: args.faults,
         driver: args.driver,
+        fan_out: args.fan_out,
         ..Options::default()
     };
     if let Some(name) = &args.mutation {
@@ -51,7 +52,12 @@ pub fn soak(args: &SoakArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
             None => options.breaks = Some(parse_break(name)?),
         }
     }
-    if args.driver == DriverKind::Bpf {
+    if args.fan_out.is_some() && args.driver == DriverKind::None {
+        bail!(
+            "--fan-out is about programs, and there are none without --driver: replicas send to each follower by themselves"
+        )
+    }
+    if matches!(args.driver, DriverKind::Bpf | DriverKind::Both) {
         // Before the first history, so that what is missing is said once and in words.
         Bpf::new(0, SESSIONS_MAX)
             .context("histories with the real programs load them; --driver model needs no right")?;
@@ -190,6 +196,10 @@ fn command(seed: u64, args: &SoakArgs) -> String {
     if args.driver != DriverKind::None {
         let name = args.driver.to_possible_value().expect("every one can be asked for");
         let _ = write!(text, " --driver {}", name.get_name());
+    }
+    if let Some(fan_out) = args.fan_out {
+        let name = fan_out.to_possible_value().expect("every one can be asked for");
+        let _ = write!(text, " --fan-out {}", name.get_name());
     }
     if args.nodes != Options::default().nodes {
         let _ = write!(text, " --nodes {}..{}", args.nodes.0, args.nodes.1);

@@ -5,7 +5,7 @@ use dataplane_sim::{Fault, FrameCounts};
 
 use super::{
     client::ClientCounts,
-    driver::{DriverCounts, DriverPlan},
+    driver::{ChainCounts, DriverCounts, DriverPlan},
 };
 use crate::replicas::Parts;
 
@@ -23,6 +23,12 @@ pub struct Coverage {
     pub disk_histories_count: u64,
     /// Histories in which programs do some of it, and the replicas the rest.
     pub partial_histories_count: u64,
+    /// Histories whose entries visit the followers in a chain.
+    pub chain_histories_count: u64,
+    /// Changes of members in them.
+    pub chain_changes_count: u64,
+    /// Processes in them that ended in good order and came back.
+    pub chain_restarts_count: u64,
     /// Operations of clients.
     pub ops_count: u64,
     /// Requests that were sent again.
@@ -105,7 +111,7 @@ totals!(
 
 /// What programs did, and what was handed over, added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct DriverTotals([u64; DriverTotals::NAMES.len()]);
+struct DriverTotals([u64; DriverTotals::NAMES.len()], ChainCounts);
 
 impl DriverTotals {
     const NAMES: [&str; 11] = [
@@ -123,7 +129,7 @@ impl DriverTotals {
     ];
 
     fn add_counters(&mut self, (handed, nic): &(DriverCounters, DriverCounts)) {
-        self.add(&DriverTotals([
+        let counts = [
             handed.grants_count,
             handed.revokes_count,
             handed.entries_count,
@@ -135,13 +141,15 @@ impl DriverTotals {
             nic.answers_count,
             nic.raced_count,
             nic.swaps_count,
-        ]));
+        ];
+        self.add(&DriverTotals(counts, nic.chain));
     }
 
     fn add(&mut self, other: &DriverTotals) {
         for (sum, count) in self.0.iter_mut().zip(other.0) {
             *sum += count;
         }
+        self.1.add(&other.1);
     }
 }
 
@@ -152,6 +160,7 @@ impl Coverage {
             false => self.memory_histories_count += 1,
         }
         self.partial_histories_count += u64::from(plan.parts != Parts::ALL);
+        self.chain_histories_count += u64::from(plan.chain.is_some());
     }
 
     /// A hand-over's counters as they stand.
@@ -219,6 +228,9 @@ impl Coverage {
         self.memory_histories_count += other.memory_histories_count;
         self.disk_histories_count += other.disk_histories_count;
         self.partial_histories_count += other.partial_histories_count;
+        self.chain_histories_count += other.chain_histories_count;
+        self.chain_changes_count += other.chain_changes_count;
+        self.chain_restarts_count += other.chain_restarts_count;
         self.ended.add(&other.totals());
         self.ops_count += other.ops_count;
         self.retries_count += other.retries_count;
@@ -260,6 +272,12 @@ impl Coverage {
             list.push(("driver_disk_histories", self.disk_histories_count));
             list.push(("driver_partial_histories", self.partial_histories_count));
             list.extend(DriverTotals::NAMES.into_iter().zip(self.driver_totals().0));
+        }
+        if self.chain_histories_count > 0 {
+            list.push(("chain_histories", self.chain_histories_count));
+            list.extend(ChainCounts::NAMES.into_iter().zip(self.driver_totals().1.0));
+            list.push(("chain_restarts_count", self.chain_restarts_count));
+            list.push(("chain_changes_count", self.chain_changes_count));
         }
         list
     }

@@ -15,6 +15,7 @@ use super::{
     driver::{self, DriverKind, DriverPlan, Flaw},
     faults,
 };
+use crate::replicas::FanOut;
 
 /// What is asked of a soak.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +28,8 @@ pub struct Options {
     pub breaks: Option<Break>,
     /// Who does the fast path.
     pub driver: DriverKind,
+    /// How a leader's program reaches the followers; `None`: as each history draws it.
+    pub fan_out: Option<FanOut>,
     /// A mistake of whoever does.
     pub flaw: Option<Flaw>,
 }
@@ -38,6 +41,7 @@ impl Default for Options {
             has_faults: true,
             breaks: None,
             driver: DriverKind::None,
+            fan_out: None,
             flaw: None,
         }
     }
@@ -205,6 +209,11 @@ impl Plan {
             driver::draw(&mut plan, options);
         }
         plan
+    }
+
+    /// Whether entries visit the followers in a chain.
+    pub fn has_chains(&self) -> bool {
+        self.driver.as_ref().is_some_and(|driver| driver.chain.is_some())
     }
 
     /// A replica's configuration; `seed` is another one at each start.

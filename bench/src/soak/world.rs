@@ -5,9 +5,9 @@ use std::io;
 use dataplane_history::{Answer, History, Limits as CheckLimits, Op, Verdict};
 use dataplane_kv::StoreOptions;
 use dataplane_quorum::{Replica, RoleName, majorities};
-use dataplane_sim::{Event, EventKind, Fault, HostId, ScheduledFault, SimTime};
+use dataplane_sim::{Crash, Event, EventKind, Fault, HostId, ScheduledFault, SimTime};
 use dataplane_wire::quorum::members::Members;
-use rand::{RngExt, SeedableRng};
+use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 use rand_pcg::Pcg64Mcg;
 
 use super::{
@@ -86,7 +86,20 @@ struct World<'a> {
     ambushes: Ambushes<'a>,
     /// What ambushes did; the simulator counts these faults behind the plan's.
     struck: Vec<ScheduledFault>,
+    /// Processes that are to end as soon as they may, and for how long.
+    retiring: Vec<(HostId, SimTime)>,
     rng: Pcg64Mcg,
+}
+
+/// What somebody does at a time that the plan has set. In this order, should two of them fall together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    /// Other members are asked for.
+    Change,
+    /// A program is replaced.
+    Swap(HostId),
+    /// A process is ended in good order, and is away for as long.
+    Restart(HostId, SimTime),
 }
 
 impl<'a> World<'a> {
@@ -128,6 +141,7 @@ impl<'a> World<'a> {
             coverage: Coverage::default(),
             ambushes: Ambushes::new(plan),
             struck: Vec::new(),
+            retiring: Vec::new(),
             // Another stream than the plan's.
             rng: Pcg64Mcg::seed_from_u64(!plan.seed),
         }
@@ -135,20 +149,29 @@ impl<'a> World<'a> {
 
     fn run(&mut self) -> Result<(), Finding> {
         let plan = self.plan;
-        let mut due: Vec<(SimTime, Option<HostId>)> = plan.changes.iter().map(|&at| (at, None)).collect();
+        let mut due: Vec<(SimTime, Due)> = plan.changes.iter().map(|&at| (at, Due::Change)).collect();
         if let Some(driver) = &plan.driver {
             self.coverage.driver_histories(driver);
-            due.extend(driver.swaps.iter().map(|&(at, host)| (at, Some(host))));
+            due.extend(driver.swaps.iter().map(|&(at, host)| (at, Due::Swap(host))));
+            let restarts = driver.chain.iter().flat_map(|chain| &chain.restarts);
+            due.extend(restarts.map(|&(at, host, away)| (at, Due::Restart(host, away))));
             due.sort();
         }
-        for (at, swapped) in due {
+        for (at, due) in due {
             self.run_until(at)?;
-            match swapped {
-                Some(host) => self.swap(host)?,
-                None => self.ask_for_change(),
+            match due {
+                Due::Change => self.ask_for_change(),
+                Due::Swap(host) => self.swap(host)?,
+                Due::Restart(host, away) => self.retire(host, away),
             }
         }
         self.run_until(plan.healed_at)?;
+        if plan.has_chains() {
+            self.retiring.clear();
+            for host in (0..plan.replicas_count).map(HostId) {
+                self.with_driven(host, DrivenHost::heal);
+            }
+        }
         // The simulator has ended every fault by now; what is left to do is due.
         for host in self.cluster.clients() {
             self.cluster.with_client(host, Client::finish);
@@ -178,8 +201,14 @@ impl<'a> World<'a> {
                     self.coverage.watch_driver(host.0, driven.counts());
                 }
                 self.lie_in_wait(host, event.at);
+                self.end_if_due(host, event.at);
             }
-            EventKind::Started(host) => self.coverage.restarted(host.0),
+            EventKind::Started(host) => {
+                self.coverage.restarted(host.0);
+                if self.plan.has_chains() && event.at >= self.plan.healed_at {
+                    self.with_driven(host, DrivenHost::heal);
+                }
+            }
             EventKind::Failed(_) => self.coverage.disk_errors_count += 1,
             EventKind::FaultBegan(index) => {
                 let mut faults = self.plan.faults.iter().chain(&self.struck);
@@ -211,12 +240,40 @@ impl<'a> World<'a> {
         let Some(driver) = &plan.driver else { return Ok(()) };
         let nic = Nic::new(driver, host.0, plan.replicas_count, plan.seed);
         let nic = nic.map_err(|error| finding(FindingKind::Process, error.to_string()))?;
+        self.with_driven(host, |host| host.swap(nic));
+        Ok(())
+    }
+
+    fn with_driven(&mut self, host: HostId, change: impl FnOnce(&mut DrivenHost)) {
         self.cluster.sim.with_protocol(host, |actor, _| {
             if let Actor::Driven(host) = actor {
-                host.swap(nic);
+                change(host);
             }
         });
-        Ok(())
+    }
+
+    /// A process is told to end in good order, and to be away for as long.
+    fn retire(&mut self, host: HostId, away: SimTime) {
+        self.with_driven(host, DrivenHost::retire);
+        self.retiring.push((host, away));
+    }
+
+    /// `host` has had its turn: if it was to end, and may, it does.
+    fn end_if_due(&mut self, host: HostId, now: SimTime) {
+        let Some(index) = self.retiring.iter().position(|&(retired, _)| retired == host) else {
+            return;
+        };
+        let may_end = self.cluster.driven_host(host.0).is_some_and(DrivenHost::may_end);
+        if !may_end || now >= self.plan.healed_at {
+            return;
+        }
+        let (_, away) = self.retiring.swap_remove(index);
+        let crash = *[Crash::Process, Crash::Power].choose(&mut self.rng).expect("two");
+        let lasts = away.min(self.plan.healed_at - now);
+        let fault = Fault::Crash { host, crash, lasts };
+        self.struck.push(ScheduledFault { at: now, fault });
+        self.cluster.sim.schedule(&self.struck[self.struck.len() - 1..]);
+        self.coverage.chain_restarts_count += 1;
     }
 
     /// One voter more, one less, or other quorums, as the newest leader sees the members.
@@ -319,6 +376,9 @@ impl<'a> World<'a> {
         for host in self.cluster.clients() {
             let counts = self.cluster.client(host).counts;
             self.coverage.add_client(&counts);
+        }
+        if self.plan.has_chains() {
+            self.coverage.chain_changes_count += self.coverage.changes_count;
         }
         self.coverage.ops_count += history.op_count() as u64;
         self.coverage.terms_count += self.cluster.observer().led_terms_count() as u64;

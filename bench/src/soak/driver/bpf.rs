@@ -5,14 +5,15 @@ use std::{cell::RefCell, net::SocketAddrV4};
 
 use dataplane_wire::{
     datagram::{self, Header},
-    ethernet::Mac,
+    ethernet::{self, Mac},
     frame::Kind,
     internet::Addresses,
-    udp::{Checksum, Verify},
+    ipv4,
+    udp::{self, Checksum, Verify},
 };
 use ebpf_host::{
     HostError, Loaded, Program as Object, Settings, Verdict, kinds,
-    quorum::{Count, Grant, Kept, Seen, Session, Shared},
+    quorum::{Chain, Count, Grant, Kept, Seen, Session, Shared},
 };
 
 use super::{GROUP, PORT, Program, Ran, host_address};
@@ -129,15 +130,26 @@ impl Half {
     }
 }
 
+/// A hardware address that is no host's of [`host_address`].
+const NEIGHBOUR: Mac = Mac([2, 0, 0, 0, 1, 0]);
+
 /// The hardware address that goes with an address of [`host_address`].
 pub fn mac_of(address: &SocketAddrV4) -> Mac {
     Mac([2, 0, 0, 0, 0, address.ip().octets()[3]])
 }
 
-/// `bytes` in Ethernet, IPv4 and UDP.
+/// Where a packet with an IPv4 header has its UDP source port.
+const SRC_PORT_AT: usize = ethernet::HEADER_BYTES + ipv4::HEADER_BYTES + udp::field::SRC_PORT.start;
+
+/// `bytes` in Ethernet, IPv4 and UDP. What is on its way through a chain comes from a neighbour that its addresses do not name, and
+/// has no checksum, as programs send it.
 fn wrap(from: SocketAddrV4, to: SocketAddrV4, bytes: &[u8]) -> Vec<u8> {
+    let (src_mac, checksum) = match from.port() == PORT {
+        true => (mac_of(&from), Checksum::Full),
+        false => (NEIGHBOUR, Checksum::None),
+    };
     let header = Header {
-        src_mac: mac_of(&from),
+        src_mac,
         dst_mac: mac_of(&to),
         vlan: None,
         addresses: Addresses::V4 {
@@ -149,32 +161,44 @@ fn wrap(from: SocketAddrV4, to: SocketAddrV4, bytes: &[u8]) -> Vec<u8> {
     };
     let mut packet = vec![0; header.len_bytes()];
     packet.extend_from_slice(bytes);
-    datagram::emit(&header, Checksum::Full, &mut packet);
+    datagram::emit(&header, checksum, &mut packet);
     packet
 }
 
-/// What is in Ethernet, IPv4 and UDP, and where to.
+/// What is in Ethernet, IPv4 and UDP, from where and where to.
 ///
 /// # Panics
 /// If a program made something that no host would take: its checksums, for one.
-fn unwrap(packet: &[u8]) -> (SocketAddrV4, Vec<u8>) {
+fn unwrap(packet: &[u8]) -> (SocketAddrV4, SocketAddrV4, Vec<u8>) {
     let datagram = datagram::parse(packet, Verify::Checksum).expect("a program sends sound datagrams");
-    let Addresses::V4 { dst, .. } = datagram.header.addresses else {
+    let Addresses::V4 { src, dst } = datagram.header.addresses else {
         panic!("a program that was asked over IPv4 answered over IPv6");
     };
+    let from = SocketAddrV4::new(src, datagram.header.src_port);
     let to = SocketAddrV4::new(dst, datagram.header.dst_port);
-    assert_eq!(datagram.header.dst_mac, mac_of(&to), "the next hop of {to}");
-    (to, packet[datagram.payload].to_vec())
+    // Whoever asked from another port than hosts have is answered by the neighbour that it came from.
+    let next_hop = if to.port() == PORT { mac_of(&to) } else { NEIGHBOUR };
+    assert_eq!(datagram.header.dst_mac, next_hop, "the next hop of {to}");
+    (from, to, packet[datagram.payload].to_vec())
+}
+
+/// From where a packet that goes up says that it comes. All else of it is as it came.
+fn gone_up(mut came: Vec<u8>, from: SocketAddrV4, up: &[u8]) -> SocketAddrV4 {
+    let port = [SRC_PORT_AT, SRC_PORT_AT + 1].map(|at| up[at]);
+    came[SRC_PORT_AT..][..2].copy_from_slice(&port);
+    assert_eq!(up, came, "what goes up is as it came");
+    SocketAddrV4::new(*from.ip(), u16::from_be_bytes(port))
 }
 
 impl Program for Bpf {
-    fn grant(&mut self, is_leader: bool, given: &Grant, sessions: &[Session]) {
+    fn grant(&mut self, is_leader: bool, given: &Grant, chain: Option<Chain>, sessions: &[Session]) {
         self.revoke();
         self.is_leader = is_leader;
         let half = self.half_mut();
         if is_leader {
             half.shared.set_sessions(sessions);
         }
+        half.shared.set_chain(chain);
         half.shared.grant(given);
     }
 
@@ -210,14 +234,16 @@ impl Program for Bpf {
             .test_run(&packet)
             .expect("the kernel runs what it has loaded");
         match ran.verdict {
-            Verdict::Pass => {
-                assert_eq!(ran.data, packet, "what goes up is as it came");
-                Ran::Up
-            }
+            Verdict::Pass => Ran::Up(gone_up(packet, from, &ran.data)),
             Verdict::Drop => Ran::Dropped,
             Verdict::Tx => {
-                let (to, bytes) = unwrap(&ran.data);
-                Ran::Sent(to, bytes)
+                let (from, to, bytes) = unwrap(&ran.data);
+                assert_eq!(
+                    ran.data[6..12],
+                    mac_of(&host_address(self.node)).0,
+                    "it leaves from here"
+                );
+                Ran::Sent { from, to, bytes }
             }
             other => panic!("a program of the quorum said {other:?}"),
         }

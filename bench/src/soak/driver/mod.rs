@@ -5,12 +5,15 @@
 //! after every call of a [`Driver`] method: before a revocation takes effect, between the looks at what belongs together, right
 //! after a grant.
 
+mod both;
 mod bpf;
+mod counts;
 mod draw;
 mod model;
 mod nic;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use std::{
     fmt,
@@ -20,15 +23,17 @@ use std::{
 use dataplane_sim::{HostId, SimTime};
 use ebpf_host::{
     HostError,
-    quorum::{Count, Grant, Kept, Seen, Session},
+    quorum::{Chain, Count, Grant, Kept, Seen, Session},
 };
 
 use crate::replicas::Parts;
 
+pub use both::Both;
 pub use bpf::Bpf;
+pub use counts::{ChainCount, ChainCounts, DriverCounts};
 pub(super) use draw::draw;
 pub use model::Model;
-pub use nic::{DrivenHost, DriverCounts, Nic};
+pub use nic::{DrivenHost, Nic};
 
 /// Who does the fast path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -40,6 +45,8 @@ pub enum DriverKind {
     Model,
     /// The programs themselves, run by the kernel on single packets (needs the right to load them)
     Bpf,
+    /// Both, each step by one and the other, and compared
+    Both,
 }
 
 /// A mistake of the programs, or at the hand-over, that a history must show. One line each, where the rule is kept.
@@ -55,6 +62,16 @@ pub enum Flaw {
     NoDrain,
     /// A leader's program gives a slot to requests of any session, and to repeated ones.
     NoSessions,
+    /// A follower in a chain hands on an entry that is not in its ring.
+    ChainHandsOnUnkept,
+    /// A follower in a chain goes on handing entries on when its grant was taken back, and keeps none of them.
+    ChainHandsOnRevoked,
+    /// The last follower of a chain acknowledges for all of it also what came to it by itself.
+    ChainSpeaksForAll,
+    /// The last follower of a chain says of all of it that they have as much as itself.
+    ChainSaysOwnEnd,
+    /// A leader counts any acknowledgement for everybody in its chain, also for those behind a break.
+    ChainCountsBehind,
     /// A follower's program acknowledges an entry that it holds behind a gap.
     AcksHeld,
     /// A follower's program goes on with what it held when its grant was taken back.
@@ -65,12 +82,17 @@ pub enum Flaw {
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 8] = [
+    pub const ALL: [Flaw; 13] = [
         Flaw::AckBeforeWrite,
         Flaw::CountsTwice,
         Flaw::IgnoresRevoke,
         Flaw::NoDrain,
         Flaw::NoSessions,
+        Flaw::ChainHandsOnUnkept,
+        Flaw::ChainHandsOnRevoked,
+        Flaw::ChainSpeaksForAll,
+        Flaw::ChainSaysOwnEnd,
+        Flaw::ChainCountsBehind,
         Flaw::AcksHeld,
         Flaw::KeepsHeld,
         Flaw::AnswersEarly,
@@ -84,10 +106,27 @@ impl Flaw {
             Flaw::IgnoresRevoke => "driver-ignores-revoke",
             Flaw::NoDrain => "driver-no-drain",
             Flaw::NoSessions => "driver-no-sessions",
+            Flaw::ChainHandsOnUnkept => "chain-hands-on-unkept",
+            Flaw::ChainHandsOnRevoked => "chain-hands-on-revoked",
+            Flaw::ChainSpeaksForAll => "chain-speaks-for-all",
+            Flaw::ChainSaysOwnEnd => "chain-says-own-end",
+            Flaw::ChainCountsBehind => "chain-counts-behind",
             Flaw::AcksHeld => "driver-acks-held",
             Flaw::KeepsHeld => "driver-keeps-held",
             Flaw::AnswersEarly => "driver-answers-early",
         }
+    }
+
+    /// Whether only a chain can show it.
+    pub fn is_of_chains(self) -> bool {
+        matches!(
+            self,
+            Flaw::ChainHandsOnUnkept
+                | Flaw::ChainHandsOnRevoked
+                | Flaw::ChainSpeaksForAll
+                | Flaw::ChainSaysOwnEnd
+                | Flaw::ChainCountsBehind
+        )
     }
 }
 
@@ -110,8 +149,20 @@ pub struct DriverPlan {
     pub swaps: Vec<(SimTime, HostId)>,
     /// The most slots that a leader's program appends and has not committed.
     pub in_flight_slots: u64,
+    /// Entries visit the followers one after another, instead of all at once.
+    pub chain: Option<ChainPlan>,
     /// A mistake to make on purpose.
     pub flaw: Option<Flaw>,
+}
+
+/// What a history with chains adds.
+#[derive(Clone, Debug)]
+pub struct ChainPlan {
+    /// How often a NIC loses a frame that a program sends, 0 to 1, while things go wrong.
+    pub lost_ratio: f64,
+    /// Processes that are ended in good order, and are away for a while: when, whose, and how long. A program acknowledges from
+    /// memory, so no process may end before its log has all of it.
+    pub restarts: Vec<(SimTime, HostId, SimTime)>,
 }
 
 /// Sessions of every replica in a history with programs: a loaded program has the number in it.
@@ -135,18 +186,25 @@ fn host_of(address: &SocketAddrV4) -> u32 {
 /// What a program made of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ran {
-    /// It goes up as it came.
-    Up,
+    /// It goes up, as one from here; otherwise as it came.
+    Up(SocketAddrV4),
     /// It is gone.
     Dropped,
     /// This went out in its place.
-    Sent(SocketAddrV4, Vec<u8>),
+    Sent {
+        /// Where it says that it comes from: this host, or the leader whose entry is on its way through a chain.
+        from: SocketAddrV4,
+        /// Where to.
+        to: SocketAddrV4,
+        /// What.
+        bytes: Vec<u8>,
+    },
 }
 
 /// Both programs of a node, the leader's and the follower's, behind one face: as `ebpf_host::quorum::Shared` and a NIC.
 pub trait Program: Send + fmt::Debug {
-    /// Lets the leader's or the follower's program act.
-    fn grant(&mut self, is_leader: bool, given: &Grant, sessions: &[Session]);
+    /// Lets the leader's or the follower's program act, in a chain or not.
+    fn grant(&mut self, is_leader: bool, given: &Grant, chain: Option<Chain>, sessions: &[Session]);
     /// Takes the grant back; says where it ended, if there was one.
     fn revoke(&mut self) -> Option<u64>;
     /// What was done.
@@ -172,13 +230,9 @@ pub trait Program: Send + fmt::Debug {
 pub fn program(plan: &DriverPlan, node: u32) -> Result<Box<dyn Program>, HostError> {
     Ok(match plan.kind {
         DriverKind::Bpf => Box::new(Bpf::of_parts(node, SESSIONS_MAX, plan.parts.appends)?),
+        DriverKind::Both => Box::new(Both::of_parts(node, SESSIONS_MAX, plan.parts.appends)?),
         DriverKind::Model | DriverKind::None => {
-            let model = Model::new(SESSIONS_MAX, plan.flaw);
-            Box::new(if plan.parts.appends {
-                model
-            } else {
-                model.counting_alone()
-            })
+            Box::new(Model::of_parts(node, SESSIONS_MAX, plan.parts.appends, plan.flaw))
         }
     })
 }

@@ -17,14 +17,17 @@ use dataplane_wire::{
     },
 };
 use ebpf_host::quorum::{
-    Count, ENTRY_BYTES_MAX, Grant, HELD_SLOTS_MAX, Kept, NODES_MAX, RING_SLOTS, SESSION_WINDOW_MAX, Seen, Session,
+    Chain, Count, ENTRY_BYTES_MAX, Grant, HELD_SLOTS_MAX, Kept, NODES_MAX, RING_SLOTS, SESSION_WINDOW_MAX, Seen,
+    Session,
 };
 
-use super::{Flaw, Program, Ran};
+use super::{Flaw, PORT, Program, Ran, host_address};
 
 /// Both programs of a node, of which one has the grant at most.
 #[derive(Debug)]
 pub struct Model {
+    /// Where it is.
+    local: SocketAddrV4,
     is_leader: bool,
     /// Generation and next slot, while there is a grant.
     word: Option<(u16, u64)>,
@@ -46,6 +49,8 @@ pub struct Model {
 #[derive(Debug)]
 struct Part {
     given: Grant,
+    /// Its place in a chain, if the last grant was one of a chain.
+    chain: Option<Chain>,
     drained_end: u64,
     heard: u64,
     acked: [u64; NODES_MAX],
@@ -62,8 +67,12 @@ struct Entry {
     sequence: u64,
 }
 
+/// A frame goes up.
+struct Up;
+
 /// What the programs read before anything else.
 struct Head<'a> {
+    whole: &'a [u8],
     kind: u8,
     term: u64,
     slot: u64,
@@ -93,10 +102,12 @@ pub(super) const NO_GRANT: Grant = Grant {
 };
 
 impl Model {
-    /// Without a grant; `session_count` as in [`ebpf_host::Settings`].
-    pub fn new(session_count: u32, flaw: Option<Flaw>) -> Model {
+    /// Of a node, without a grant; `session_count` as in [`ebpf_host::Settings`]. Without `appends` the leader's passes requests
+    /// up, and counts alone.
+    pub fn of_parts(node: u32, session_count: u32, appends: bool, flaw: Option<Flaw>) -> Model {
         let part = || Part {
             given: NO_GRANT,
+            chain: None,
             drained_end: 0,
             heard: 0,
             acked: [0; NODES_MAX],
@@ -104,6 +115,7 @@ impl Model {
             held: BTreeSet::new(),
         };
         Model {
+            local: host_address(node),
             is_leader: false,
             word: None,
             generations: [0; 2],
@@ -111,25 +123,35 @@ impl Model {
             sessions: Vec::new(),
             slots_of: Vec::new(),
             session_count,
-            appends: true,
+            appends,
             counts: [[0; Count::ALL.len()]; 2],
             flaw,
             stale_word: None,
         }
     }
 
-    /// The leader's passes requests up, and counts alone.
-    pub fn counting_alone(self) -> Model {
-        Model { appends: false, ..self }
-    }
-
     fn makes(&self, flaw: Flaw) -> bool {
         self.flaw == Some(flaw)
     }
 
-    fn up(&mut self, why: Count) -> Ran {
-        self.counts[usize::from(self.is_leader)][why as usize] += 1;
-        Ran::Up
+    fn counted(&mut self, what: Count) {
+        self.counts[usize::from(self.is_leader)][what as usize] += 1;
+    }
+
+    fn up(&mut self, why: Count) -> Result<Ran, Up> {
+        self.counted(why);
+        Err(Up)
+    }
+
+    fn dropped(&mut self) -> Result<Ran, Up> {
+        self.counted(Count::Counted);
+        Ok(Ran::Dropped)
+    }
+
+    /// What a program sends from its own address.
+    fn sent(&self, to: SocketAddrV4, bytes: Vec<u8>) -> Ran {
+        let from = self.local;
+        Ran::Sent { from, to, bytes }
     }
 
     fn part(&mut self) -> &mut Part {
@@ -151,17 +173,17 @@ impl Model {
         }
     }
 
-    fn lead(&mut self, from: SocketAddrV4, head: &Head<'_>) -> Ran {
+    fn lead(&mut self, from: SocketAddrV4, head: &Head<'_>) -> Result<Ran, Up> {
         if head.kind == Kind::Ack as u8 && head.payload.is_empty() {
             return self.acknowledged(from, head);
         }
         match head.kind == Kind::QuorumRequest as u8 {
             true => self.asked(from, head),
-            false => Ran::Up,
+            false => Err(Up),
         }
     }
 
-    fn asked(&mut self, from: SocketAddrV4, head: &Head<'_>) -> Ran {
+    fn asked(&mut self, from: SocketAddrV4, head: &Head<'_>) -> Result<Ran, Up> {
         use request::field;
         let Some((fixed, _)) = head.payload.split_first_chunk::<{ request::HEADER_BYTES }>() else {
             return self.up(Count::Unfit);
@@ -218,6 +240,7 @@ impl Model {
             part.given.acked_end[part.given.node as usize % NODES_MAX] = next + 1;
         }
         let group = part.given.group.map_or(UNKNOWN, |(address, _)| address);
+        let hop = u16::from(part.chain.is_some());
         if let (Some(session), Some(slots_of)) = (self.sessions.get_mut(place), self.slots_of.get_mut(place)) {
             // Two words on in the ring of bits, what is between is not known any more.
             if sequence > session.sequence && sequence / 64 > session.sequence / 64 + 1 {
@@ -228,34 +251,52 @@ impl Model {
             slots_of.insert(sequence);
         }
         self.give_back(next + 1);
-        self.counts[usize::from(self.is_leader)][Count::Appended as usize] += 1;
+        self.counted(Count::Appended);
         let header = Header {
             kind: Kind::Append,
             term,
             slot: next,
             sent_ns: commit_end,
         };
-        Ran::Sent(group, framed(&header, head.payload))
+        Ok(Ran::Sent {
+            from: on_its_way(self.local, hop),
+            to: group,
+            bytes: framed(&header, head.payload),
+        })
     }
 
     /// A put that has a slot already.
-    fn asked_again(&mut self, from: SocketAddrV4, head: &Head<'_>, session: &Session, sequence: u64) -> Ran {
+    fn asked_again(
+        &mut self,
+        from: SocketAddrV4,
+        head: &Head<'_>,
+        session: &Session,
+        sequence: u64,
+    ) -> Result<Ran, Up> {
         let answers_early = self.makes(Flaw::AnswersEarly);
         let given = &self.part().given;
         if session.end <= given.commit_end || answers_early {
             let (client, term) = (session.id, given.term);
-            self.counts[usize::from(self.is_leader)][Count::AnsweredAgain as usize] += 1;
-            return Ran::Sent(from, answer(term, client, sequence, head.sent_ns));
+            self.counted(Count::AnsweredAgain);
+            return Ok(self.sent(from, answer(term, client, sequence, head.sent_ns)));
         }
+        if sequence != session.last {
+            return self.up(Count::OtherSession);
+        }
+        // To all followers, as the first time: in a chain, on its way to the first.
         let group = given.group.map_or(UNKNOWN, |(address, _)| address);
-        match sequence == session.last {
-            true => self.send_again(session.end - 1, group, head.payload.len(), Count::OtherSession),
-            false => self.up(Count::OtherSession),
-        }
+        let local = on_its_way(self.local, u16::from(self.part().chain.is_some()));
+        self.send_again(session.end - 1, (local, group), head.payload.len(), Count::OtherSession)
     }
 
     /// Sends an entry of the ring, in a frame whose payload is `len_bytes` long: nothing, or as long as the entry.
-    fn send_again(&mut self, slot: u64, to: SocketAddrV4, len_bytes: usize, why_not: Count) -> Ran {
+    fn send_again(
+        &mut self,
+        slot: u64,
+        (from, to): (SocketAddrV4, SocketAddrV4),
+        len_bytes: usize,
+        why_not: Count,
+    ) -> Result<Ran, Up> {
         let next = self.claim().expect("it was there a moment ago");
         let part = self.part();
         let (term, commit_end) = (part.given.term, part.given.commit_end);
@@ -271,16 +312,17 @@ impl Model {
             slot,
             sent_ns: commit_end,
         };
-        let frame = framed(&header, &entry.kept.bytes);
-        self.counts[usize::from(self.is_leader)][Count::SentAgain as usize] += 1;
-        Ran::Sent(to, frame)
+        let bytes = framed(&header, &entry.kept.bytes);
+        self.counted(Count::SentAgain);
+        Ok(Ran::Sent { from, to, bytes })
     }
 
-    fn acknowledged(&mut self, from: SocketAddrV4, ack: &Head<'_>) -> Ran {
+    fn acknowledged(&mut self, from: SocketAddrV4, ack: &Head<'_>) -> Result<Ran, Up> {
         let Some(next) = self.claim() else {
             return self.up(Count::Off);
         };
         let counts_twice = self.makes(Flaw::CountsTwice);
+        let counts_behind = self.makes(Flaw::ChainCountsBehind);
         let part = self.part();
         let given = &mut part.given;
         if ack.term != given.term {
@@ -288,31 +330,42 @@ impl Model {
         }
         let is_voter = |node: &usize| given.voters & 1 << node != 0 && *node != given.node as usize;
         let is_from = |node: &usize| given.places[*node].is_some_and(|(address, _)| address == from);
-        let Some(mut node) = (0..NODES_MAX).filter(is_voter).rfind(is_from) else {
+        let Some(node) = (0..NODES_MAX).filter(is_voter).rfind(is_from) else {
             return self.up(Count::Stranger);
         };
         if ack.slot > next {
             return self.up(Count::Impossible);
         }
-        part.acked[node] += 1;
+        // The last of a chain speaks for all of it; without one, that word says nothing.
+        let others = (0..NODES_MAX)
+            .filter(is_voter)
+            .fold(0, |others, node| others | 1 << node);
+        let mut nodes = 1u64 << node;
+        if part.chain.is_some() {
+            nodes |= if counts_behind { others } else { ack.sent_ns & others };
+        }
+        for node in nodes_of(nodes) {
+            part.acked[node] += 1;
+        }
         let before = given.commit_end;
         if counts_twice && ack.slot <= given.acked_end[node] {
             let mut others = (0..NODES_MAX).filter(is_voter);
-            node = others.find(|&other| given.acked_end[other] < ack.slot).unwrap_or(node);
+            nodes = 1 << others.find(|&other| given.acked_end[other] < ack.slot).unwrap_or(node);
         }
-        let is_news = ack.slot > given.acked_end[node];
-        given.acked_end[node] = given.acked_end[node].max(ack.slot);
+        let is_news = nodes_of(nodes).any(|node| ack.slot > given.acked_end[node]);
+        for node in nodes_of(nodes) {
+            given.acked_end[node] = given.acked_end[node].max(ack.slot);
+        }
         let end = if is_news { given.quorum_end() } else { before };
         if end <= before || end <= given.term_begin {
             let waits_for_disk = is_news && given.waits_for_disk;
             if ack.sent_ns & ASKS != 0 && ack.slot < next {
-                return self.send_again(ack.slot, from, 0, Count::Gap);
+                return self.send_again(ack.slot, (self.local, from), 0, Count::Gap);
             }
             if waits_for_disk {
                 return self.up(Count::WaitsForDisk);
             }
-            self.counts[usize::from(self.is_leader)][Count::Counted as usize] += 1;
-            return Ran::Dropped;
+            return self.dropped();
         }
         given.commit_end = end;
         let term = given.term;
@@ -326,18 +379,25 @@ impl Model {
         entry.kept.answered = true;
         let to = entry.kept.from.unwrap_or(UNKNOWN);
         let (client, sequence, sent_ns) = (entry.client, entry.sequence, entry.kept.sent_ns);
-        self.counts[usize::from(self.is_leader)][Count::Answered as usize] += 1;
-        Ran::Sent(to, answer(term, client, sequence, sent_ns))
+        self.counted(Count::Answered);
+        Ok(self.sent(to, answer(term, client, sequence, sent_ns)))
     }
 
-    fn follow(&mut self, from: SocketAddrV4, append: &Head<'_>) -> Ran {
+    fn follow(&mut self, from: SocketAddrV4, append: &Head<'_>) -> Result<Ran, Up> {
         if append.kind != Kind::Append as u8 {
-            return Ran::Up;
+            return Err(Up);
         }
+        let (from, hop) = origin(from);
+        let link = self.link(hop);
         let Some(next) = self.claim() else {
+            if let Some(link) = link.filter(|_| self.makes(Flaw::ChainHandsOnRevoked)) {
+                return Ok(self.go_on(from, Some(link), append, (append.slot + 1, false)));
+            }
             return self.up(Count::Off);
         };
-        let (forgets, acks_held) = (self.makes(Flaw::AckBeforeWrite), self.makes(Flaw::AcksHeld));
+        let acks_held = self.makes(Flaw::AcksHeld);
+        let forgets = self.makes(Flaw::AckBeforeWrite)
+            || (self.makes(Flaw::ChainHandsOnUnkept) && link.is_some_and(|link| link.next.is_some()));
         let part = self.part();
         let waits_for_disk = part.given.waits_for_disk;
         let leader = part.given.places[part.given.leader as usize % NODES_MAX];
@@ -359,9 +419,9 @@ impl Model {
             return self.up(Count::WaitsForDisk);
         }
         if append.slot < next {
-            let acknowledged = acknowledgement(term, next, !part.held.is_empty());
-            self.counts[usize::from(self.is_leader)][Count::AppendedAgain as usize] += 1;
-            return Ran::Sent(from, acknowledged);
+            let asks = !part.held.is_empty();
+            self.counted(Count::AppendedAgain);
+            return Ok(self.go_on(from, link, append, (next, asks)));
         }
         if append.payload.len() as u64 > part.given.entry_bytes_max {
             return self.up(Count::Unfit);
@@ -374,30 +434,90 @@ impl Model {
             return self.up(Count::Checksum);
         }
         if forgets && slot == next {
-            return Ran::Sent(from, acknowledgement(term, next + 1, false));
+            return Ok(self.go_on(from, link, append, (next + 1, false)));
         }
         part.keep(slot, term, UNKNOWN, 0, 0, append);
         part.given.commit_end = part.given.commit_end.max(append.sent_ns);
         if slot > next {
             part.heard += u64::from(part.held.insert(slot));
             let asks = part.held.len().is_power_of_two();
-            let asking = acknowledgement(term, if acks_held { slot + 1 } else { next }, true);
-            self.counts[usize::from(self.is_leader)][Count::Held as usize] += 1;
-            return if asks { Ran::Sent(from, asking) } else { Ran::Dropped };
+            self.counted(Count::Held);
+            // Nothing is handed on that waits for something: the chain ends here for it.
+            let end = if acks_held { slot + 1 } else { next };
+            return Ok(match asks {
+                true => self.sent(from, acknowledgement(term, end, ASKS)),
+                false => Ran::Dropped,
+            });
         }
         part.heard += 1;
         let mut end = next + 1;
         while part.held.remove(&end) {
             end += 1;
         }
-        let acknowledged = acknowledgement(term, end, !part.held.is_empty());
+        let asks = !part.held.is_empty();
         self.give_back(end);
         if waits_for_disk {
             return self.up(Count::WaitsForDisk);
         }
-        self.counts[usize::from(self.is_leader)][Count::Appended as usize] += 1;
-        Ran::Sent(from, acknowledged)
+        self.counted(Count::Appended);
+        Ok(self.go_on(from, link, append, (end, asks)))
     }
+
+    /// This follower's place in the chain, for a frame that has come as far as to it.
+    fn link(&self, hop: u64) -> Option<Chain> {
+        let chain = self.parts[usize::from(self.is_leader)].chain?;
+        let speaks_anyway = self.makes(Flaw::ChainSpeaksForAll) && chain.next.is_none();
+        (hop != 0 && hop == chain.hop || speaks_anyway).then_some(chain)
+    }
+
+    /// Hands the append on to the next in the chain, or acknowledges it: the last of a chain this entry, for all of it; whoever
+    /// got it by itself all before `end`, and asks for what is there if more is held behind it.
+    fn go_on(&self, leader: SocketAddrV4, link: Option<Chain>, append: &Head<'_>, (end, asks): (u64, bool)) -> Ran {
+        let Some(link) = link else {
+            let asks = if asks { ASKS } else { 0 };
+            return self.sent(leader, acknowledgement(append.term, end, asks));
+        };
+        let Some((next, _)) = link.next else {
+            // Others may be behind us.
+            let end = match self.makes(Flaw::ChainSaysOwnEnd) {
+                true => end,
+                false => append.slot + 1,
+            };
+            return self.sent(leader, acknowledgement(append.term, end, link.nodes.into()));
+        };
+        Ran::Sent {
+            from: on_its_way(leader, link.hop as u16 + 1),
+            to: next,
+            bytes: append.whole.to_vec(),
+        }
+    }
+
+    /// Where a frame that goes up comes from: a chain's is the leader's own again.
+    fn leave(&self, from: SocketAddrV4, bytes: &[u8]) -> SocketAddrV4 {
+        let is_append = bytes.get(frame::field::KIND.start) == Some(&(Kind::Append as u8));
+        match is_append && !self.is_leader {
+            true => origin(from).0,
+            false => from,
+        }
+    }
+}
+
+/// `leader`'s frame on its way to the `hop`-th follower of a chain; 0: by itself.
+fn on_its_way(leader: SocketAddrV4, hop: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(*leader.ip(), PORT + hop)
+}
+
+/// Whose append it is, wherever in the chain it comes from, and to the how-manieth follower; 0: by itself.
+fn origin(from: SocketAddrV4) -> (SocketAddrV4, u64) {
+    let hop = from.port().wrapping_sub(PORT);
+    match hop != 0 && usize::from(hop) < NODES_MAX {
+        true => (on_its_way(from, 0), hop.into()),
+        false => (from, 0),
+    }
+}
+
+fn nodes_of(bits: u64) -> impl Iterator<Item = usize> {
+    (0..NODES_MAX).filter(move |node| bits & 1 << node != 0)
 }
 
 impl Part {
@@ -443,12 +563,12 @@ fn place_of(slot: u64) -> u32 {
     slot as u32 & (RING_SLOTS - 1)
 }
 
-fn acknowledgement(term: u64, end: u64, asks: bool) -> Vec<u8> {
+fn acknowledgement(term: u64, end: u64, echo: u64) -> Vec<u8> {
     let header = Header {
         kind: Kind::Ack,
         term,
         slot: end,
-        sent_ns: if asks { ASKS } else { 0 },
+        sent_ns: echo,
     };
     framed(&header, &[])
 }
@@ -501,6 +621,7 @@ fn head(bytes: &[u8], takes_requests: bool) -> Result<Head<'_>, Option<Count>> {
         return Err(Some(Count::Checksum));
     }
     Ok(Head {
+        whole: bytes,
         kind,
         term: be64(field::TERM),
         slot: be64(field::SLOT),
@@ -511,7 +632,7 @@ fn head(bytes: &[u8], takes_requests: bool) -> Result<Head<'_>, Option<Count>> {
 }
 
 impl Program for Model {
-    fn grant(&mut self, is_leader: bool, given: &Grant, sessions: &[Session]) {
+    fn grant(&mut self, is_leader: bool, given: &Grant, chain: Option<Chain>, sessions: &[Session]) {
         self.revoke();
         self.is_leader = is_leader;
         if is_leader {
@@ -521,6 +642,7 @@ impl Program for Model {
         let keeps_held = self.makes(Flaw::KeepsHeld);
         let part = self.part();
         part.given = *given;
+        part.chain = chain;
         if !keeps_held {
             part.held.clear();
         }
@@ -575,12 +697,14 @@ impl Program for Model {
     }
 
     fn run(&mut self, from: SocketAddrV4, bytes: &[u8]) -> Ran {
-        match head(bytes, self.appends) {
-            Err(None) => Ran::Up,
+        let ran = match head(bytes, self.appends) {
+            // It is none of what a program is asked for, and stays as it is.
+            Err(None) => return Ran::Up(from),
             Err(Some(why)) => self.up(why),
             Ok(head) if self.is_leader => self.lead(from, &head),
             Ok(head) => self.follow(from, &head),
-        }
+        };
+        ran.unwrap_or_else(|Up| Ran::Up(self.leave(from, bytes)))
     }
 
     fn count(&self, what: Count) -> u64 {

@@ -1,6 +1,6 @@
 //! A NIC with a program, as a replica's [`Driver`], and the host of a history that they are on.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, net::SocketAddrV4};
 
 use dataplane_kv::Store;
 use dataplane_quorum::{
@@ -8,6 +8,7 @@ use dataplane_quorum::{
     driver::{self, Driven, Driver, DriverCounters, Part, Taken},
 };
 use dataplane_waist::{Effects, Input, Instant, Peer, Protocol, Slot};
+use dataplane_wire::frame::{self, Kind};
 use ebpf_host::{
     HostError,
     quorum::{Grant, HELD_SLOTS_MAX, Kept, NODES_MAX, Seen, Session},
@@ -15,24 +16,10 @@ use ebpf_host::{
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-use super::{DriverPlan, Flaw, GROUP, Program, Ran, bpf, host_address, host_of, program};
-
-/// What became of frames at the programs, and what the replicas did with them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DriverCounts {
-    /// Frames that went up.
-    pub up_count: u64,
-    /// Frames that a program dropped, because they were all that was to be known.
-    pub dropped_count: u64,
-    /// Requests that got a slot from a program.
-    pub slots_count: u64,
-    /// Acknowledgements and answers of programs.
-    pub answers_count: u64,
-    /// Frames that ran while the replica was at one of its calls.
-    pub raced_count: u64,
-    /// Programs that were replaced.
-    pub swaps_count: u64,
-}
+use super::{
+    ChainCount, DriverCounts, DriverPlan, Flaw, GROUP, PORT, Program, Ran, bpf, host_address, host_of, program, wire,
+};
+use crate::replicas::chaining::Chaining;
 
 /// A NIC with a program, as the replica's [`Driver`].
 #[derive(Debug)]
@@ -43,7 +30,7 @@ pub struct Nic {
     plan: DriverPlan,
     rng: Pcg64Mcg,
     /// Arrived, and not seen by the program yet.
-    rx: VecDeque<(Peer, Vec<u8>)>,
+    rx: VecDeque<(SocketAddrV4, Vec<u8>)>,
     /// Passed up, and not seen by the replica yet.
     up: VecDeque<(Peer, Vec<u8>)>,
     /// Sent by the program.
@@ -54,6 +41,15 @@ pub struct Nic {
     /// Behind the last entry of the last grant, once it was taken back.
     revoked_end: u64,
     seen_end: u64,
+    chaining: Chaining,
+    /// The last grant was one of a chain.
+    in_chain: bool,
+    /// The term of the last grant.
+    term: u64,
+    /// Things go wrong: what programs send in a chain may be lost.
+    loses: bool,
+    /// The process is to end in good order: it takes no grant any more.
+    is_retired: bool,
     counts: DriverCounts,
 }
 
@@ -77,6 +73,11 @@ impl Nic {
             leader: 0,
             revoked_end: 0,
             seen_end: 0,
+            chaining: Chaining::default(),
+            in_chain: false,
+            term: 0,
+            loses: true,
+            is_retired: false,
             counts: DriverCounts::default(),
         })
     }
@@ -86,23 +87,70 @@ impl Nic {
         let Some((from, bytes)) = self.rx.pop_front() else {
             return false;
         };
-        match self.program.run(host_address(from.0), &bytes) {
-            Ran::Up => {
+        match self.program.run(from, &bytes) {
+            Ran::Up(up_from) => {
                 self.counts.up_count += 1;
-                self.up.push_back((from, bytes));
+                if from.port() != PORT {
+                    self.counts.chain.count(ChainCount::WentUp);
+                    let is_other = frame::parse(&bytes).is_ok_and(|frame| frame.header.term != self.term);
+                    if is_other {
+                        self.counts.chain.count(ChainCount::OtherTerm);
+                    }
+                }
+                match up_from.port() == PORT {
+                    true => self.up.push_back((Peer(host_of(&up_from)), bytes)),
+                    // A replica's socket knows nobody there.
+                    false => self.counts.chain.count(ChainCount::Strange),
+                }
             }
             Ran::Dropped => self.counts.dropped_count += 1,
-            Ran::Sent(to, bytes) if to == GROUP => {
+            Ran::Sent { to, bytes, .. } if to == GROUP => {
                 self.counts.slots_count += 1;
                 let others = (0..self.replicas_count).filter(|&other| other != self.node);
                 self.tx.extend(others.map(|other| (Peer(other), bytes.clone())));
             }
-            Ran::Sent(to, bytes) => {
-                self.counts.answers_count += 1;
-                self.tx.push((Peer(host_of(&to)), bytes));
-            }
+            Ran::Sent { from, to, bytes } => self.send(from, to, bytes),
         }
         true
+    }
+
+    /// What the program sends to one host.
+    fn send(&mut self, from: SocketAddrV4, to: SocketAddrV4, bytes: Vec<u8>) {
+        let local = host_address(self.node);
+        let (sent, lost) = if from.ip() != local.ip() {
+            (ChainCount::HandedOn, ChainCount::LostBetween)
+        } else if from != local {
+            self.counts.slots_count += 1;
+            (ChainCount::Begun, ChainCount::LostAtFirst)
+        } else {
+            self.counts.answers_count += 1;
+            if !speaks_for_others(&bytes) {
+                return self.tx.push((Peer(host_of(&to)), bytes));
+            }
+            (ChainCount::Ended, ChainCount::LostAtEnd)
+        };
+        self.counts.chain.count(sent);
+        let lost_ratio = self.plan.chain.as_ref().map_or(0.0, |chain| chain.lost_ratio);
+        if self.loses && self.rng.random_bool(lost_ratio) {
+            return self.counts.chain.count(lost);
+        }
+        let bytes = match from == local {
+            true => bytes,
+            false => wire::wrap(from, &bytes),
+        };
+        self.tx.push((Peer(host_of(&to)), bytes));
+    }
+
+    /// A frame arrives.
+    fn receive(&mut self, sender: Peer, bytes: &[u8]) {
+        let sender = host_address(sender.0);
+        let came = match self.plan.chain {
+            None => Some((sender, bytes)),
+            Some(_) => wire::unwrap(sender, bytes),
+        };
+        if let Some((from, bytes)) = came {
+            self.rx.push_back((from, bytes.to_vec()));
+        }
     }
 
     /// Another CPU is at work meanwhile.
@@ -120,7 +168,7 @@ impl Driver for Nic {
             Part::Leader { .. } => self.plan.parts.counts,
             Part::Follower { .. } => self.plan.parts.acknowledges,
         };
-        if !is_wanted {
+        if !is_wanted || self.is_retired {
             return false;
         }
         self.race();
@@ -167,7 +215,18 @@ impl Driver for Nic {
         self.is_leader = matches!(grant.part, Part::Leader { .. });
         self.leader = given.leader as usize;
         (self.revoked_end, self.seen_end) = (given.next, given.next);
-        self.program.grant(self.is_leader, &given, &list);
+        let chain = match self.plan.chain {
+            None => None,
+            Some(_) => self.chaining.at_grant(self.is_leader, &mut given),
+        };
+        if self.plan.chain.is_some() && self.is_leader {
+            self.counts.chain.count(match chain {
+                Some(_) => ChainCount::Formed,
+                None => ChainCount::Flooded,
+            });
+        }
+        (self.in_chain, self.term) = (chain.is_some(), given.term);
+        self.program.grant(self.is_leader, &given, chain, &list);
         self.race();
         true
     }
@@ -189,6 +248,11 @@ impl Driver for Nic {
         let Seen { generation, next, .. } = self.program.seen();
         self.race();
         let seen = self.program.seen();
+        let was_broken = self.chaining.is_broken();
+        self.chaining.look(self.is_leader, &seen);
+        if self.chaining.is_broken() && !was_broken {
+            self.counts.chain.count(ChainCount::Broken);
+        }
         let looks_late = self.plan.flaw == Some(Flaw::NoDrain) && self.rng.random_bool(0.8);
         let end = match generation {
             0 => self.revoked_end,
@@ -233,6 +297,10 @@ impl Driver for Nic {
         self.program.limit(end.0);
     }
 
+    fn wants_new_grant(&self) -> bool {
+        self.chaining.is_broken() || self.is_retired
+    }
+
     fn appends(&self) -> bool {
         self.plan.parts.appends
     }
@@ -246,6 +314,11 @@ impl Driver for Nic {
     fn takes_single_entries(&self) -> bool {
         self.plan.parts.acknowledges && !self.plan.parts.appends
     }
+}
+
+/// Whether it is an acknowledgement of a chain's last follower.
+fn speaks_for_others(bytes: &[u8]) -> bool {
+    frame::parse(bytes).is_ok_and(|frame| frame.header.kind == Kind::Ack && frame.header.sent_ns != 0)
 }
 
 /// A program knows of fewer nodes than a replica may have.
@@ -286,16 +359,40 @@ impl DrivenHost {
         self.spare = Some(nic);
     }
 
+    /// Nothing goes wrong any more.
+    pub fn heal(&mut self) {
+        let nic = self.driven.driver_mut();
+        (nic.loses, nic.is_retired) = (false, false);
+    }
+
+    /// The process is to end in good order, as before a restart that somebody has planned: its program gives the grant back, and
+    /// it may go once its log has everything that was acknowledged in its name.
+    pub fn retire(&mut self) {
+        self.driven.driver_mut().is_retired = true;
+    }
+
+    /// Whether a process that was to end may do so.
+    pub fn may_end(&self) -> bool {
+        let (nic, replica) = (self.driven.driver(), self.driven.replica());
+        let end = replica.window().end();
+        nic.is_retired && !self.driven.has_grant() && Slot(nic.revoked_end) <= end && end <= replica.durable_end()
+    }
+
     /// Puts the new program in, if there is one; frames that wait do so in the same queues.
     fn swap_if_due(&mut self, now: Instant, out: &mut Effects) {
         let Some(nic) = self.spare.take() else { return };
+        let was_in_chain = self.driven.has_grant() && self.driven.driver().in_chain;
         match self.driven.replace(now, nic, out) {
             Err(nic) => self.spare = Some(nic),
             Ok(old) => {
                 let nic = self.driven.driver_mut();
                 (nic.rx, nic.up, nic.tx) = (old.rx, old.up, old.tx);
                 (nic.rng, nic.counts) = (old.rng, old.counts);
+                (nic.loses, nic.is_retired) = (old.loses, old.is_retired);
                 nic.counts.swaps_count += 1;
+                if was_in_chain {
+                    nic.counts.chain.count(ChainCount::Swapped);
+                }
             }
         }
     }
@@ -306,7 +403,7 @@ impl Protocol for DrivenHost {
         let nic = self.driven.driver_mut();
         match input {
             Input::Frame { from, bytes } => {
-                nic.rx.push_back((from, bytes.to_vec()));
+                nic.receive(from, bytes);
                 let holds = nic.rng.random_bool(nic.plan.hold_ratio);
                 while !holds && nic.run_one() {}
             }

@@ -1,5 +1,7 @@
-//! The model and the real programs on the same frames: the same verdicts, bytes, counters and state. `DPLAB_PARITY_FRAMES` says
-//! how many frames, where the ordinary number is not enough.
+//! The model and the real programs on the same frames: the same verdicts, addresses, bytes, counters and state, whether entries are
+//! flooded or visit the followers in a chain. `DPLAB_PARITY_FRAMES` says how many frames, where the ordinary number is not enough.
+
+use std::net::SocketAddrV4;
 
 use dataplane_wire::{
     frame::{self, Header, Kind},
@@ -8,12 +10,14 @@ use dataplane_wire::{
         request::{self, Command, Request},
     },
 };
-use ebpf_host::quorum::{Count, Grant, Kept, NODES_MAX, Session};
+use ebpf_host::{
+    HostError,
+    quorum::{Chain, Count, Grant, NODES_MAX, Session},
+};
 use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 use rand_pcg::Pcg64Mcg;
 
-use super::{Bpf, GROUP, Model, Program, Ran, SESSIONS_MAX, bpf::mac_of, host_address};
-use ebpf_host::HostError;
+use super::{Both, GROUP, PORT, Program, Ran, SESSIONS_MAX, bpf::mac_of, host_address};
 
 /// A few seconds' worth.
 const FRAMES_COUNT: u64 = 60_000;
@@ -28,8 +32,9 @@ fn framed(header: &Header, payload: &[u8]) -> Vec<u8> {
 /// Frames and grants around what the programs expect next.
 struct Draw {
     rng: Pcg64Mcg,
-    sent: Vec<(u32, Vec<u8>)>,
+    sent: Vec<(SocketAddrV4, Vec<u8>)>,
     given: Grant,
+    chain: Option<Chain>,
     sequence: u64,
 }
 
@@ -73,11 +78,25 @@ impl Draw {
         framed(&header, &payload)
     }
 
-    fn frame(&mut self, next: u64, commit_end: u64) -> (u32, Vec<u8>) {
+    /// Where something comes from: a host, or the leader by way of a chain, as far as to us or not.
+    fn from(&mut self) -> SocketAddrV4 {
+        let hop = match (self.chain, self.rng.random_range(0..8)) {
+            (_, 0) => self.rng.random_range(0..=NODES_MAX as u16 + 1),
+            (Some(chain), 1..5) => chain.hop as u16,
+            _ => 0,
+        };
+        let node = match hop != 0 && self.rng.random_bool(0.9) {
+            true => self.given.leader,
+            false => self.rng.random_range(0..5),
+        };
+        SocketAddrV4::new(*host_address(node).ip(), PORT + hop)
+    }
+
+    fn frame(&mut self, next: u64, commit_end: u64) -> (SocketAddrV4, Vec<u8>) {
         if !self.sent.is_empty() && self.rng.random_bool(0.2) {
             return self.sent.choose(&mut self.rng).expect("not empty").clone();
         }
-        let from = self.rng.random_range(0..5);
+        let mut from = self.from();
         let mut bytes = match self.rng.random_range(0..4) {
             0 => self.request(),
             1 => {
@@ -94,11 +113,20 @@ impl Draw {
                 framed(&header, &payload)
             }
             2 => {
+                // A last follower's may speak for others; those of replicas never do.
+                let nodes = self.rng.random_range(0..64);
+                if self.rng.random_bool(0.9) {
+                    from.set_port(PORT);
+                }
                 let header = Header {
                     kind: Kind::Ack,
                     term: self.near(self.given.term),
                     slot: self.near(self.rng.clone().random_range(commit_end.min(next)..=next)),
-                    sent_ns: if self.rng.random_bool(0.3) { ack::ASKS } else { 0 },
+                    sent_ns: match self.rng.random_bool(0.3) {
+                        true => ack::ASKS | nodes & 1,
+                        false if self.chain.is_some() => nodes,
+                        false => nodes & 1,
+                    },
                 };
                 framed(&header, &[])
             }
@@ -131,6 +159,7 @@ impl Draw {
 
     fn grant(&mut self) -> (bool, Vec<Session>) {
         let is_leader = self.rng.random_bool(0.5);
+        let is_chain = self.rng.random_bool(0.5);
         let next = self.rng.random_range(3..30);
         let rng = &mut self.rng;
         self.given = Grant {
@@ -145,7 +174,7 @@ impl Draw {
             commit_end: rng.random_range(1..=next),
             append_end: next + rng.random_range(0..60),
             entry_bytes_max: *[200, 1382].choose(rng).expect("two"),
-            waits_for_disk: rng.random_bool(0.3),
+            waits_for_disk: !is_chain && rng.random_bool(0.3),
             term_begin: rng.random_range(0..next),
             in_flight_slots: rng.random_range(1..40),
             voters: rng.random_range(1..32) | 1 << NODE,
@@ -159,6 +188,19 @@ impl Draw {
             hold_slots: *[0, 1, 63, 64].choose(rng).expect("four"),
             session_window: *[1, 2, 5, 64, 1000].choose(rng).expect("five"),
         };
+        self.chain = None;
+        if is_chain {
+            let place = |node: u32| (host_address(node), mac_of(&host_address(node)));
+            let next = rng.random_bool(0.6).then(|| place(rng.random_range(0..5)));
+            self.chain = Some(Chain {
+                hop: rng.random_range(1..5),
+                next,
+                nodes: rng.random_range(1..32),
+            });
+            if is_leader {
+                self.given.group = Some(place(0));
+            }
+        }
         let sessions = (0..u64::from(SESSIONS_MAX)).map(|id| {
             let id = if rng.random_bool(0.8) { id } else { 0 };
             Session::new(id, self.sequence.saturating_sub(rng.random_range(0..4)))
@@ -169,30 +211,88 @@ impl Draw {
 
 #[test]
 fn the_model_does_what_the_programs_do() {
-    let Some((frames_count, totals)) = compare(true) else {
+    let Some(compared) = compare(true) else {
         return;
     };
     let missing: Vec<&str> = Count::ALL
         .into_iter()
-        .filter(|&count| totals[count as usize] == 0 && count != Count::Busy)
+        .filter(|&count| compared.totals[count as usize] == 0 && count != Count::Busy)
         .map(Count::name)
         .collect();
-    assert!(missing.is_empty(), "{frames_count} frames never came to {missing:?}");
+    assert!(missing.is_empty(), "never came to {missing:?}");
+    let Paths {
+        begun,
+        handed_on,
+        spoke_for_all,
+        left,
+        kept_its_port,
+    } = compared.paths;
+    assert!(
+        begun > 0 && handed_on > 0 && spoke_for_all > 0 && left > 0 && kept_its_port > 0,
+        "{:?}",
+        compared.paths
+    );
 }
 
 #[test]
 fn the_model_counts_as_the_programs_do_where_replicas_append() {
-    let Some((_, totals)) = compare(false) else { return };
-    let count = |what: Count| totals[what as usize];
-    assert!(count(Count::Counted) > 0 && count(Count::CommittedUp) > 0, "{totals:?}");
+    let Some(compared) = compare(false) else { return };
+    let count = |what: Count| compared.totals[what as usize];
+    assert!(
+        count(Count::Counted) > 0 && count(Count::CommittedUp) > 0,
+        "{:?}",
+        compared.totals
+    );
     assert_eq!(count(Count::Answered), 0, "the answer is the replica's");
 }
 
-/// Both on the same frames: how many there were, and what was counted. A leader's program takes requests if it `appends`; else it
-/// is told how far the log goes.
-fn compare(appends: bool) -> Option<(u64, [u64; Count::ALL.len()])> {
-    let mut bpf = match Bpf::of_parts(NODE, SESSIONS_MAX, appends) {
-        Ok(bpf) => bpf,
+/// What both made of the frames.
+struct Compared {
+    totals: [u64; Count::ALL.len()],
+    paths: Paths,
+}
+
+/// Frames of chains, by what became of them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Paths {
+    /// A leader's program sent them to the first follower.
+    begun: u64,
+    /// A follower's handed them on.
+    handed_on: u64,
+    /// A last follower acknowledged them for all.
+    spoke_for_all: u64,
+    /// They went up as the leader's own.
+    left: u64,
+    /// They went up as they came, past a leader's program or as something else than an append.
+    kept_its_port: u64,
+}
+
+impl Paths {
+    fn add(&mut self, came_from: SocketAddrV4, ran: &Ran) {
+        let local = host_address(NODE);
+        let place = match ran {
+            Ran::Up(from) if came_from.port() != PORT && from.port() == PORT => &mut self.left,
+            Ran::Up(from) if from.port() != PORT => &mut self.kept_its_port,
+            Ran::Sent { from, .. } if from.ip() == local.ip() && *from != local => &mut self.begun,
+            Ran::Sent { from, .. } if from.ip() != local.ip() => &mut self.handed_on,
+            Ran::Sent { bytes, .. } => {
+                let header = frame::parse(bytes).expect("a frame").header;
+                if header.kind != Kind::Ack || header.sent_ns == 0 {
+                    return;
+                }
+                &mut self.spoke_for_all
+            }
+            _ => return,
+        };
+        *place += 1;
+    }
+}
+
+/// Both on the same frames, compared after each ([`Both`]). A leader's program takes requests if it `appends`; else it is told how far the log
+/// goes.
+fn compare(appends: bool) -> Option<Compared> {
+    let mut both = match Both::of_parts(NODE, SESSIONS_MAX, appends) {
+        Ok(both) => both,
         Err(error @ (HostError::NotAllowed { .. } | HostError::NoBpf { .. } | HostError::OldKernel { .. })) => {
             println!("not run: {error}");
             return None;
@@ -203,96 +303,58 @@ fn compare(appends: bool) -> Option<(u64, [u64; Count::ALL.len()])> {
     let frames_count = frames_count.map_or(FRAMES_COUNT, |count| count.parse().expect("a number of frames"));
     let seed = rand::random();
     println!("frames from seed {seed}");
-    let model = Model::new(SESSIONS_MAX, None);
-    let mut model = if appends { model } else { model.counting_alone() };
     let mut leads = false;
     let mut draw = Draw {
         rng: Pcg64Mcg::seed_from_u64(seed),
         sent: Vec::new(),
         given: super::model::NO_GRANT,
+        chain: None,
         sequence: 0,
     };
     let mut outcomes = [0u64; 3];
-    let counted = |program: &dyn Program| Count::ALL.map(|count| program.count(count));
-    let (mut model_before, mut bpf_before) = ([0; Count::ALL.len()], [0; Count::ALL.len()]);
-    let mut totals = [0u64; Count::ALL.len()];
+    let mut compared = Compared {
+        totals: [0; Count::ALL.len()],
+        paths: Paths::default(),
+    };
     for index in 0..frames_count {
         if index % 50 == 0 {
-            // Counters are each program's own, so they are compared before the other one may get its turn.
-            let (model_now, bpf_now) = (counted(&model), counted(&bpf));
-            for (at, count) in Count::ALL.into_iter().enumerate() {
-                let (by_model, by_bpf) = (model_now[at] - model_before[at], bpf_now[at] - bpf_before[at]);
-                assert_eq!(by_model, by_bpf, "{} before frame {index}", count.name());
-                totals[at] += by_model;
+            for count in Count::ALL {
+                compared.totals[count as usize] += both.counted(count);
             }
             let (is_leader, sessions) = draw.grant();
             leads = is_leader;
-            model.grant(is_leader, &draw.given, &sessions);
-            bpf.grant(is_leader, &draw.given, &sessions);
-            (model_before, bpf_before) = (counted(&model), counted(&bpf));
+            both.grant(is_leader, &draw.given, draw.chain, &sessions);
         }
         match draw.rng.random_range(0..100) {
-            0 => assert_eq!(model.revoke(), bpf.revoke()),
+            0 => {
+                both.revoke();
+            }
             1 => {
-                let end = model.seen().next;
-                model.drained(end);
-                bpf.drained(end);
+                let end = both.seen().next;
+                both.drained(end);
             }
             2 => {
-                let end = model.seen().next + draw.rng.random_range(0..20);
-                model.limit(end);
-                bpf.limit(end);
+                let end = both.seen().next + draw.rng.random_range(0..20);
+                both.limit(end);
             }
             3..20 if leads && !appends => {
-                let end = model.seen().next + draw.rng.random_range(0..3);
-                model.appended(end);
-                bpf.appended(end);
+                let end = both.seen().next + draw.rng.random_range(0..3);
+                both.appended(end);
             }
             _ => {}
         }
-        let before = model.seen();
-        let bpf_heard = bpf.seen();
+        let before = both.seen();
         let (from, bytes) = draw.frame(before.next, before.commit_end);
-        let ran = model.run(host_address(from), &bytes);
-        assert_eq!(
-            bpf.run(host_address(from), &bytes),
-            ran,
-            "frame {index} from {from}: {bytes:?}"
-        );
+        let ran = both.run(from, &bytes);
+        both.compare_rings();
+        compared.paths.add(from, &ran);
         outcomes[match ran {
-            Ran::Up => 0,
+            Ran::Up(_) => 0,
             Ran::Dropped => 1,
-            Ran::Sent(..) => 2,
+            Ran::Sent { .. } => 2,
         }] += 1;
-        let (ours, theirs) = (model.seen(), bpf.seen());
-        assert_eq!(
-            (ours.generation == 0, ours.next, ours.commit_end, ours.acked_end),
-            (theirs.generation == 0, theirs.next, theirs.commit_end, theirs.acked_end),
-            "frame {index}"
-        );
-        assert_eq!(
-            ours.heard_count != before.heard_count,
-            theirs.heard_count != bpf_heard.heard_count,
-            "frame {index}"
-        );
-        for node in 0..NODES_MAX {
-            let (was, is) = (before.acked_count[node], ours.acked_count[node]);
-            assert_eq!(
-                is != was,
-                theirs.acked_count[node] != bpf_heard.acked_count[node],
-                "frame {index}, node {node}"
-            );
-        }
-        let kept_end = if leads && !appends { 0 } else { ours.next };
-        for slot in draw.given.next..kept_end.max(draw.given.next) {
-            let (mut one, mut other) = (Kept::default(), Kept::default());
-            assert!(
-                model.entry(slot, &mut one) && bpf.entry(slot, &mut other),
-                "slot {slot} of frame {index}"
-            );
-            assert_eq!(one, other, "slot {slot} of frame {index}");
-        }
     }
-    println!("up, dropped, sent: {outcomes:?}");
-    Some((frames_count, totals))
+    both.settle();
+    println!("up, dropped, sent: {outcomes:?}; in chains: {:?}", compared.paths);
+    Some(compared)
 }
