@@ -158,7 +158,10 @@ pub fn payload_bytes(ours: Ours) -> Result<usize, Passed> {
     }
 }
 
-/// Copies the payload of `len_bytes` to `entry`; says its CRC-32C, or nothing if it is not all there.
+/// No entry's.
+const NO_SLOT: u64 = u64::MAX;
+
+/// Copies the payload of `len_bytes` to `entry`, which is no slot's from then on; says its CRC-32C, or nothing if it is not all there.
 ///
 /// The length counts on from the front, as in [`crate::sum`], so that the verifier need not follow each stop to the end.
 #[inline(always)]
@@ -166,6 +169,9 @@ pub fn copy_payload(ctx: &XdpContext, ours: Ours, len_bytes: usize, entry: *mut 
     const WORD_BYTES: usize = 8;
     // SAFETY: a pointer into the map's value; every write below is inside the array.
     let to = unsafe { &raw mut (*entry).bytes } as *mut u8;
+    // What is sent again is found by its slot, and these bytes may turn out to be damaged.
+    // SAFETY: as above.
+    unsafe { (*entry).slot = NO_SLOT };
     let from_at = ours.frame_at + frame::HEADER_BYTES;
     // The compiler knows that it is no longer, and would leave out the comparison from which the verifier learns it.
     // SAFETY: a local variable.

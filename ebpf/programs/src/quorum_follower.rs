@@ -92,15 +92,19 @@ fn take(ctx: &XdpContext, ours: Ours) -> Result<u32, Passed> {
     let Some(entry) = entry_of(slot) else {
         return claim.unused(Count::Full);
     };
-    if copy_payload(ctx, ours, len_bytes, entry) != Some(append.payload_crc) {
-        return claim.unused(Count::Checksum);
+    // An entry that is held already stays as it is: this frame may be damaged.
+    let is_held = slot != next && held >> ((slot - next) & 63) & 1 == 1;
+    if !is_held {
+        if copy_payload(ctx, ours, len_bytes, entry) != Some(append.payload_crc) {
+            return claim.unused(Count::Checksum);
+        }
+        // SAFETY: the place of a slot behind the end is nobody else's while we hold the claim and it is drained.
+        let entry = unsafe { &mut *entry };
+        entry.term = term;
+        entry.crc = append.payload_crc as u64;
+        entry.len_bytes = len_bytes as u64;
+        entry.slot = slot;
     }
-    // SAFETY: the place of a slot behind the end is nobody else's while we hold the claim and it is drained.
-    let entry = unsafe { &mut *entry };
-    entry.term = term;
-    entry.crc = append.payload_crc as u64;
-    entry.len_bytes = len_bytes as u64;
-    entry.slot = slot;
     let control = claim.control();
     if append.sent_ns > control.commit_end {
         control.commit_end = append.sent_ns;

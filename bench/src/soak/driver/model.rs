@@ -232,6 +232,7 @@ impl Model {
             return self.up(Count::Full);
         }
         if crc32c(head.payload) != head.payload_crc {
+            part.ring.remove(&place_of(next));
             return self.up(Count::Checksum);
         }
         let (term, commit_end) = (part.given.term, part.given.commit_end);
@@ -430,13 +431,17 @@ impl Model {
         if slot.wrapping_sub(part.drained_end) >= u64::from(RING_SLOTS) || slot >= part.given.append_end {
             return self.up(Count::Full);
         }
-        if crc32c(append.payload) != append.payload_crc {
-            return self.up(Count::Checksum);
+        // An entry that is held already stays as it is: this frame may be damaged.
+        if !part.held.contains(&slot) {
+            if crc32c(append.payload) != append.payload_crc {
+                part.ring.remove(&place_of(slot));
+                return self.up(Count::Checksum);
+            }
+            if forgets && slot == next {
+                return Ok(self.go_on(from, link, append, (next + 1, false)));
+            }
+            part.keep(slot, term, UNKNOWN, 0, 0, append);
         }
-        if forgets && slot == next {
-            return Ok(self.go_on(from, link, append, (next + 1, false)));
-        }
-        part.keep(slot, term, UNKNOWN, 0, 0, append);
         part.given.commit_end = part.given.commit_end.max(append.sent_ns);
         if slot > next {
             part.heard += u64::from(part.held.insert(slot));
