@@ -9,7 +9,7 @@
 
 use core::ops::Range;
 
-use crate::checksum::crc32c_difference;
+use crate::checksum::crc32c_word;
 
 /// Stamps in a trailer.
 pub const STAMPS_COUNT: usize = 8;
@@ -75,12 +75,10 @@ pub fn set_stamp(trailer: &mut [u8; TRAILER_BYTES], station: Station, at_ns: u64
 /// What changes in the payload's checksum when one stamp changes: new checksum = old checksum XOR this, for payloads of
 /// any length (a CRC is linear, and what stands before the trailer does not change).
 pub fn payload_crc_delta(stamp_index: usize, old: [u8; STAMP_BYTES], new: [u8; STAMP_BYTES]) -> u32 {
-    let mut crc = 0;
-    for index in 0..STAMP_BYTES {
-        crc = crc32c_difference(crc, &[old[index] ^ new[index]]);
-    }
+    // By words, in whose bytes Linux 6.1's verifier sees indices below 256. It does not in the exclusive or of two bytes.
+    let mut crc = crc32c_word(0, u64::from_le_bytes(old) ^ u64::from_le_bytes(new));
     for _ in stamp_index % STAMPS_COUNT + 1..STAMPS_COUNT {
-        crc = crc32c_difference(crc, &[0; STAMP_BYTES]);
+        crc = crc32c_word(crc, 0);
     }
     crc
 }

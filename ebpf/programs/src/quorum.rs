@@ -158,6 +158,15 @@ pub fn payload_bytes(ours: Ours) -> Result<usize, Passed> {
     }
 }
 
+/// `bytes`, if they fit an entry. The compiler knows that they do, and would leave out the comparison from which the verifier
+/// learns it.
+#[inline(always)]
+fn bounded(bytes: usize) -> Option<usize> {
+    // SAFETY: a local variable.
+    let bytes = unsafe { core::ptr::read_volatile(&raw const bytes) };
+    (bytes <= ENTRY_BYTES_MAX).then_some(bytes)
+}
+
 /// No entry's.
 const NO_SLOT: u64 = u64::MAX;
 
@@ -173,12 +182,7 @@ pub fn copy_payload(ctx: &XdpContext, ours: Ours, len_bytes: usize, entry: *mut 
     // SAFETY: as above.
     unsafe { (*entry).slot = NO_SLOT };
     let from_at = ours.frame_at + frame::HEADER_BYTES;
-    // The compiler knows that it is no longer, and would leave out the comparison from which the verifier learns it.
-    // SAFETY: a local variable.
-    let len_bytes = unsafe { core::ptr::read_volatile(&raw const len_bytes) };
-    if len_bytes > ENTRY_BYTES_MAX {
-        return None;
-    }
+    let len_bytes = bounded(len_bytes)?;
     let mut state = !0u32;
     for index in 0..ENTRY_BYTES_MAX / WORD_BYTES {
         if index >= len_bytes / WORD_BYTES {
@@ -189,7 +193,8 @@ pub fn copy_payload(ctx: &XdpContext, ours: Ours, len_bytes: usize, entry: *mut 
         unsafe { *(to.add(index * WORD_BYTES) as *mut u64) = word };
         state = crc32c_word(state, u64::from_le(word));
     }
-    let done_bytes = len_bytes & (ENTRY_BYTES_MAX.next_power_of_two() - WORD_BYTES);
+    // Bounded again: where the length was kept on the stack meanwhile, Linux 6.1's verifier knows no more than the mask.
+    let done_bytes = bounded(len_bytes & (ENTRY_BYTES_MAX.next_power_of_two() - WORD_BYTES))?;
     if len_bytes & 4 != 0 {
         let half: u32 = bytes_at::<4>(ctx, from_at + done_bytes)?.get(0);
         // SAFETY: the array has room for a word behind the longest payload, and a half word lies at a multiple of four.
@@ -197,7 +202,7 @@ pub fn copy_payload(ctx: &XdpContext, ours: Ours, len_bytes: usize, entry: *mut 
         state = crc32c_half(state, u32::from_le(half));
     }
     // A mask and not a sum: the verifier keeps the bound of what it masks.
-    let done_bytes = len_bytes & (ENTRY_BYTES_MAX.next_power_of_two() - 4);
+    let done_bytes = bounded(len_bytes & (ENTRY_BYTES_MAX.next_power_of_two() - 4))?;
     for index in 0..3 {
         if index >= len_bytes % 4 {
             break;
