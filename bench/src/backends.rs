@@ -334,10 +334,11 @@ impl BackEnd {
                     .to_owned(),
             }),
             Kind::AfXdp(_, mode, copy) => match af_xdp::probe(interface, copy)? {
-                Support::Native => ebpf_host::probe(Some(interface), mode),
+                Support::Native => ebpf_host::probe(Program::Steer, Some(interface), mode),
                 other => Ok(other),
             },
-            Kind::XdpEcho(mode, _) | Kind::XdpDrop(mode, _) => ebpf_host::probe(Some(interface), mode),
+            Kind::XdpEcho(mode, _) => ebpf_host::probe(Program::Echo, Some(interface), mode),
+            Kind::XdpDrop(mode, _) => ebpf_host::probe(Program::CountDrop, Some(interface), mode),
         }
     }
 

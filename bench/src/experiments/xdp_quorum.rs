@@ -12,7 +12,7 @@ use std::{
 };
 
 use dataplane_waist::Support;
-use ebpf_host::Mode;
+use ebpf_host::{Mode, Program};
 
 use self::{
     claims::CLAIMS,
@@ -353,13 +353,25 @@ fn room(cells: &[Cell], cell: &Cell) -> Room {
     (cell.fabric.clone(), count, cell.placement.on_card)
 }
 
+/// What runs in the hosts' drivers and at the switch.
+const PROGRAMS: [Program; 6] = [
+    Program::Pass,
+    Program::Echo,
+    Program::Hub,
+    Program::Lossy,
+    Program::QuorumLeader,
+    Program::QuorumFollower,
+];
+
 /// Why there are no programs in the driver here, if there are none.
 fn no_programs() -> Option<String> {
-    match ebpf_host::probe(None, Mode::Generic) {
-        Ok(Support::Absent { why }) => Some(why),
-        Ok(_) => None,
-        Err(error) => Some(error.to_string()),
-    }
+    PROGRAMS
+        .iter()
+        .find_map(|&program| match ebpf_host::probe(program, None, Mode::Generic) {
+            Ok(Support::Absent { why }) => Some(why),
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        })
 }
 
 /// In how many ways a cell differs from the plainest, in what nobody has asked for by name: all combinations would be a

@@ -1,4 +1,4 @@
-//! Is there XDP here? Asked by loading the smallest program, and by attaching it where an interface is named.
+//! Is there XDP here, for this program? Asked by loading it, and by attaching it where an interface is named.
 
 use std::io;
 
@@ -7,16 +7,18 @@ use nix::net::if_::if_nametoindex;
 
 use crate::{HostError, Loaded, Mode, Program, Settings, offload};
 
-/// Loads [`Program::Pass`] and, where `interface` is given, attaches it in `mode` for a moment. Without an interface the answer
-/// is about the kernel alone; `mode` does not matter then. Some physical interfaces reset their link when a native program
-/// comes or goes: name one only where it may.
+/// Loads `program` and, where `interface` is given, attaches it in `mode` for a moment; told of no address, it takes no frame
+/// meanwhile. Without an interface the answer is about the kernel alone; `mode` does not matter then. Some physical interfaces
+/// reset their link when a native program comes or goes: name one only where it may.
+///
+/// A verifier that refuses the program is a no: an older kernel may run one of these programs and not another.
 ///
 /// # Errors
 /// Whatever is neither yes nor no: a missing privilege, another program in the place, an unexpected errno.
-pub fn probe(interface: Option<&str>, mode: Mode) -> Result<Support, ProbeError> {
-    match attempt(interface, mode, false) {
+pub fn probe(program: Program, interface: Option<&str>, mode: Mode) -> Result<Support, ProbeError> {
+    match attempt(program, interface, mode, false) {
         // The MTU is no question of whether there is XDP.
-        Err(HostError::MtuTooLarge { .. }) => sort(attempt(interface, mode, true)),
+        Err(HostError::MtuTooLarge { .. }) => sort(attempt(program, interface, mode, true)),
         answer => sort(answer),
     }
 }
@@ -34,16 +36,16 @@ pub fn probe_offload(interface: &str) -> Result<Support, ProbeError> {
         }));
     };
     // That there is BPF at all, and that we may use it, is another question; EINVAL then is about the device.
-    sort(attempt(None, Mode::Native, false))?;
+    sort(attempt(Program::Pass, None, Mode::Native, false))?;
     sort(offload::load(interface, index).map(drop))
 }
 
-fn attempt(interface: Option<&str>, mode: Mode, frags: bool) -> Result<(), HostError> {
+fn attempt(program: Program, interface: Option<&str>, mode: Mode, frags: bool) -> Result<(), HostError> {
     let settings = Settings {
         frags,
         ..Settings::default()
     };
-    let loaded = Loaded::load(Program::Pass, &settings)?;
+    let loaded = Loaded::load(program, &settings)?;
     match interface {
         Some(interface) => loaded.attach(interface, mode).map(drop),
         None => Ok(()),
@@ -62,6 +64,13 @@ fn sort(answer: Result<(), HostError>) -> Result<Support, ProbeError> {
         | HostError::NoNative { .. }
         | HostError::NoOffload { .. }
         | HostError::NoInterface { .. } => Ok(Support::Absent { why: error.to_string() }),
+        HostError::Refused { function, log_tail, .. } => Ok(Support::Absent {
+            why: format!(
+                "the verifier of this kernel refuses {function} ({}), which is a mistake in that program; an experiment \
+                 with it says where",
+                reason(&log_tail)
+            ),
+        }),
         HostError::NotAllowed { operation, error } => Err(ProbeError {
             asked: operation,
             error,
@@ -73,11 +82,20 @@ fn sort(answer: Result<(), HostError>) -> Result<Support, ProbeError> {
             mend: mend.to_owned(),
         }),
         other => Err(ProbeError {
-            asked: "loading and attaching the smallest program".to_owned(),
+            asked: "loading and attaching a program".to_owned(),
             error: io::Error::other(other.to_string()),
             mend: "the reason says what to try".to_owned(),
         }),
     }
+}
+
+/// The line of a verifier's log that says what it does not believe: the last before its statistics (print_verification_stats,
+/// kernel/bpf/verifier.c).
+fn reason(log: &str) -> &str {
+    const STATISTICS: [&str; 3] = ["verification time ", "stack depth ", "processed "];
+    let mut lines = log.lines().map(str::trim);
+    let is_reason = |line: &&str| !STATISTICS.iter().any(|words| line.starts_with(words));
+    lines.rfind(is_reason).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -112,5 +130,24 @@ mod tests {
                 "{errno}: {part:?} is missing in {error}"
             );
         }
+    }
+
+    #[test]
+    fn a_program_that_the_verifier_refuses_is_not_here() {
+        let answer = sort(Err(HostError::Refused {
+            function: "echo_frags",
+            error: Errno::EACCES.into(),
+            log_tail:
+                "4346: (85) call bpf_xdp_load_bytes#189\nR4 invalid zero-sized read: u64=[0,63]\nverification time 41 \
+                       usec\nstack depth 208+0\nprocessed 9021 insns (limit 1000000) max_states_per_insn 9"
+                    .to_owned(),
+        }));
+        let Ok(Support::Absent { why }) = answer else {
+            panic!("{answer:?}");
+        };
+        assert!(
+            why.contains("refuses echo_frags (R4 invalid zero-sized read: u64=[0,63])"),
+            "{why}"
+        );
     }
 }

@@ -201,10 +201,14 @@ fn an_mtu_above_a_page_needs_the_function_for_several_buffers() {
     }
     assert_eq!(echo.counts().expect("it counts").get(Count::Taken), 100);
     // Whether there is XDP is no question of the MTU.
-    let answer = server.run(|| probe(Some("eth0"), Mode::Native)).expect("back");
+    let answer = server
+        .run(|| probe(Program::Echo, Some("eth0"), Mode::Native))
+        .expect("back");
     assert!(answer.is_err_and(|error| error.to_string().contains("another program is attached")));
     drop(echo);
-    let answer = server.run(|| probe(Some("eth0"), Mode::Native)).expect("back");
+    let answer = server
+        .run(|| probe(Program::Echo, Some("eth0"), Mode::Native))
+        .expect("back");
     assert_eq!(answer.expect("an answer"), Support::Native);
 }
 
@@ -372,9 +376,17 @@ fn the_probe_asks_the_mechanism_and_leaves_the_interface_free() {
         return;
     };
     let host = &network.hosts()[0];
-    let ask = |interface, mode| host.run(|| probe(interface, mode)).expect("back").expect("an answer");
+    let ask_with = |program, interface, mode| {
+        host.run(|| probe(program, interface, mode))
+            .expect("back")
+            .expect("an answer")
+    };
+    let ask = |interface, mode| ask_with(Program::Pass, interface, mode);
     assert_eq!(ask(None, Mode::Native), Support::Native);
-    assert_eq!(ask(Some("eth0"), Mode::Native), Support::Native);
+    for program in Program::ALL {
+        let answer = ask_with(program, Some("eth0"), Mode::Native);
+        assert_eq!(answer, Support::Native, "{}", program.name());
+    }
     assert_eq!(ask(Some("eth0"), Mode::Generic), Support::Native);
     assert_eq!(ask(Some("lo"), Mode::Generic), Support::Native);
     for (interface, part) in [("lo", "its driver does not run XDP"), ("eth9", "no such interface")] {
@@ -412,7 +424,9 @@ fn a_veth_runs_no_program_in_hardware_and_says_so() {
         assert!(matches!(error, HostError::NoOffload { .. }), "{error}");
         assert!(error.to_string().contains("native mode runs them"), "{error}");
     }
-    let answer = host.run(|| probe(Some("eth0"), Mode::Offload)).expect("back");
+    let answer = host
+        .run(|| probe(Program::Pass, Some("eth0"), Mode::Offload))
+        .expect("back");
     assert!(matches!(answer, Ok(Support::Absent { .. })), "{answer:?}");
     attach(host, Program::Pass, &Settings::default(), Mode::Native).expect("it is free");
     let refused = std::thread::spawn(|| {
@@ -433,7 +447,7 @@ fn without_the_capability_the_answer_is_that_it_could_not_be_asked() {
     let outcome = std::thread::spawn(|| {
         caps::clear(None, caps::CapSet::Effective).expect("giving up is allowed");
         let error = Loaded::load(Program::Echo, &Settings::default()).expect_err("root alone is not enough");
-        (probe(None, Mode::Native), error)
+        (probe(Program::Pass, None, Mode::Native), error)
     });
     let (answer, error) = outcome.join().expect("no panic");
     let answer = answer.expect_err("it is no answer");

@@ -40,6 +40,7 @@ fn both_functions_of_every_program_load() {
                 continue;
             };
             assert_ne!(loaded.program_id().unwrap(), 0);
+            println!("{}, frags {frags}: {}", program.name(), loaded.cost().unwrap());
             match program {
                 Program::Pass | Program::Lossy => {
                     assert!(matches!(loaded.counts(), Err(HostError::CountsNothing { .. })))
