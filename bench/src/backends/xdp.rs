@@ -102,11 +102,7 @@ pub fn settings(local: &Endpoint) -> Settings {
         local_ipv6,
         local_port: local.addr.port(),
         kinds: EVERY_KIND,
-        frags: local.mtu_bytes > MTU_BYTES_OF_ONE_BUFFER,
         ..Settings::default()
     }
+    .at_mtu(local.mtu_bytes)
 }
-
-/// Up to this MTU every driver gives a program its frames in one buffer: a page less the headroom and the tail that XDP wants
-/// (XDP_PACKET_HEADROOM 256, struct skb_shared_info 320), rounded down to be safe for headers and tags.
-const MTU_BYTES_OF_ONE_BUFFER: u32 = 3_400;

@@ -253,7 +253,7 @@ impl Attachment {
 
 /// The interface's MTU, from where the calling thread's own namespace shows it (/sys shows that of whoever mounted it): its
 /// IPv6 settings, which follow the device (addrconf_notify, net/ipv6/addrconf.c).
-fn mtu_bytes(interface: &str) -> Option<u32> {
+pub(crate) fn mtu_bytes(interface: &str) -> Option<u32> {
     let text = fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{interface}/mtu")).ok()?;
     text.trim().parse().ok()
 }

@@ -5,20 +5,29 @@ use std::io;
 use dataplane_waist::{ProbeError, Support};
 use nix::net::if_::if_nametoindex;
 
-use crate::{HostError, Loaded, Mode, Program, Settings, offload};
+use crate::{HostError, Loaded, Mode, Program, Settings, attach::mtu_bytes, offload};
 
 /// Loads `program` and, where `interface` is given, attaches it in `mode` for a moment; told of no address, it takes no frame
-/// meanwhile. Without an interface the answer is about the kernel alone; `mode` does not matter then. Some physical interfaces
-/// reset their link when a native program comes or goes: name one only where it may.
+/// meanwhile. It is the function for several buffers where the interface's MTU takes that. Without an interface the answer is
+/// about the kernel alone; `mode` does not matter then. Some physical interfaces reset their link when a native program comes
+/// or goes: name one only where it may.
 ///
 /// A verifier that refuses the program is a no: an older kernel may run one of these programs and not another.
 ///
 /// # Errors
 /// Whatever is neither yes nor no: a missing privilege, another program in the place, an unexpected errno.
 pub fn probe(program: Program, interface: Option<&str>, mode: Mode) -> Result<Support, ProbeError> {
-    match attempt(program, interface, mode, false) {
-        // The MTU is no question of whether there is XDP.
-        Err(HostError::MtuTooLarge { .. }) => sort(attempt(program, interface, mode, true)),
+    let mtu_bytes = interface.and_then(mtu_bytes).unwrap_or_default();
+    let settings = Settings::default().at_mtu(mtu_bytes);
+    match attempt(program, interface, mode, &settings) {
+        // The MTU is no question of whether there is XDP; without IPv6 it was not known.
+        Err(HostError::MtuTooLarge { .. }) => {
+            let settings = Settings {
+                frags: true,
+                ..settings
+            };
+            sort(attempt(program, interface, mode, &settings))
+        }
         answer => sort(answer),
     }
 }
@@ -36,16 +45,12 @@ pub fn probe_offload(interface: &str) -> Result<Support, ProbeError> {
         }));
     };
     // That there is BPF at all, and that we may use it, is another question; EINVAL then is about the device.
-    sort(attempt(Program::Pass, None, Mode::Native, false))?;
+    sort(attempt(Program::Pass, None, Mode::Native, &Settings::default()))?;
     sort(offload::load(interface, index).map(drop))
 }
 
-fn attempt(program: Program, interface: Option<&str>, mode: Mode, frags: bool) -> Result<(), HostError> {
-    let settings = Settings {
-        frags,
-        ..Settings::default()
-    };
-    let loaded = Loaded::load(program, &settings)?;
+fn attempt(program: Program, interface: Option<&str>, mode: Mode, settings: &Settings) -> Result<(), HostError> {
+    let loaded = Loaded::load(program, settings)?;
     match interface {
         Some(interface) => loaded.attach(interface, mode).map(drop),
         None => Ok(()),
