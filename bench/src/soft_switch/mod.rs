@@ -31,7 +31,7 @@ use anyhow::{Context, anyhow, bail};
 use dataplane_netns::{Network, NetworkOptions, Privilege, Topology, prepare};
 use dataplane_softswitch::{Account, QueueLog, Switch, SwitchOptions};
 use dataplane_waist::Support;
-use ebpf_host::Mode;
+use ebpf_host::{Mode, Program};
 
 use ports::Ports;
 pub use ports::WireCounters;
@@ -92,7 +92,7 @@ impl Report {
 /// # Errors
 /// What is missing, and what gives it.
 pub fn can_be_here() -> Result<(), String> {
-    match (prepare(), ebpf_host::probe(None, Mode::Native)) {
+    match (prepare(), ebpf_host::probe(Program::TakeAll, None, Mode::Native)) {
         (Privilege::None { why }, _) => Err(why),
         (_, Ok(Support::Absent { why })) => Err(why),
         (_, Err(error)) => Err(error.to_string()),
