@@ -43,14 +43,14 @@ fn whatever_is_drawn_the_rules_hold() {
         check(seed);
         return;
     }
-    let seeds = 0..number_from("DPLAB_PACKET_SCENARIOS").unwrap_or(200).max(100);
+    let seeds = 0..number_from("DPLAB_PACKET_SCENARIOS").unwrap_or(600).max(600);
     let checked = seeds.map(|seed| {
         let shown = Shown(seed);
         let counters = check(seed);
         std::mem::forget(shown);
         counters
     });
-    // A hundred scenarios see everything that can happen to a packet.
+    // Six hundred scenarios see everything that can happen to a packet.
     let all: Counters = checked.sum();
     let drops = all.drops;
     let seen = [

@@ -35,13 +35,9 @@ fn a_warm_log_takes_no_memory() {
         commits(&mut wal, 50);
         let before = wal.stats().commits_count;
         let counted = allocation_counter::measure(|| commits(&mut wal, 200));
-        // A ring that is busy gathers.
+        // A ring that is busy gathers, the more the longer a commit takes that says more than entries do.
         let commits_count = wal.stats().commits_count - before;
-        assert!(
-            (20..=200).contains(&commits_count),
-            "{}: {commits_count}",
-            engine.name()
-        );
+        assert!((5..=200).contains(&commits_count), "{}: {commits_count}", engine.name());
         assert_eq!(counted.count_total, 0, "{}: {counted:?}", engine.name());
         drop(wal);
         std::fs::remove_dir_all(&folder).expect("it is ours");
