@@ -256,15 +256,15 @@ const FLAWS: &[(Flaw, u64, u64)] = &[
     (Flaw::CountsTwice, 5823, 300),
     (Flaw::IgnoresRevoke, 5001, 50),
     (Flaw::NoDrain, 5000, 50),
-    (Flaw::NoSessions, 6439, 300),
-    (Flaw::AcksHeld, 7_400, 200),
-    (Flaw::KeepsHeld, 18_770, 200),
-    (Flaw::AnswersEarly, 5012, 50),
+    (Flaw::NoSessions, 8140, 300),
     (Flaw::ChainHandsOnUnkept, 7616, 4_000),
-    (Flaw::ChainHandsOnRevoked, 7668, 4_000),
-    (Flaw::ChainSpeaksForAll, 7074, 500),
+    (Flaw::ChainHandsOnRevoked, 8221, 4_000),
+    (Flaw::ChainSpeaksForAll, 7080, 500),
     (Flaw::ChainSaysOwnEnd, 7151, 2_000),
     (Flaw::ChainCountsBehind, 7029, 500),
+    (Flaw::AcksHeld, 7426, 200),
+    (Flaw::KeepsHeld, 23_874, 200),
+    (Flaw::AnswersEarly, 5012, 50),
 ];
 
 #[test]
