@@ -15,9 +15,7 @@ use dataplane_wire::{
 };
 use ebpf_abi::{
     Count as Passed,
-    quorum::{
-        Control, Count, ENTRY_BYTES_MAX, NODES_MAX, Place, RING_SLOTS, SESSION_WORDS, SESSIONS_MAX, Session,
-    },
+    quorum::{Control, Count, ENTRY_BYTES_MAX, NODES_MAX, Place, RING_SLOTS, SESSION_WORDS, SESSIONS_MAX, Session},
 };
 use ebpf_programs::{
     Act, Ours, bytes_at, chain,
