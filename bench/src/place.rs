@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use dataplane_netns::{Host, InterfaceOffloads, Network, NetworkOptions, OffloadState, Privilege, Topology};
+use ebpf_host::{MTU_BYTES_OF_ONE_BUFFER, takes_one_buffer_only};
 
 use crate::{
     agent::{
@@ -96,7 +97,10 @@ impl Place {
         let ground = match privilege {
             Privilege::None { why } => Ground::Loopback { why: why.clone() },
             Privilege::Root | Privilege::UserNamespace => {
-                let options = NetworkOptions::new(Topology::Pair);
+                let mut options = NetworkOptions::new(Topology::Pair);
+                if takes_one_buffer_only() {
+                    options.mtu_bytes = MTU_BYTES_OF_ONE_BUFFER;
+                }
                 let network = Network::build(&options).context("making two hosts as network namespaces")?;
                 Ground::Namespaces(Box::new(network))
             }
@@ -161,14 +165,18 @@ impl Place {
         }
     }
 
-    /// The largest frame that goes through in one packet, where interfaces of the user's set a limit.
+    /// The largest frame that goes through in one packet, where interfaces set a limit.
     pub fn frame_bytes_max(&self) -> Option<usize> {
         match &self.ground {
             Ground::Wire(ends) => {
                 let mtu_bytes = ends.interface.mtu_bytes.min(ends.agent.record().interface.mtu_bytes);
                 Some(frame_bytes_max(mtu_bytes, ends.client.addr.ip()))
             }
-            Ground::Namespaces(_) | Ground::Loopback { .. } | Ground::Nowhere => None,
+            Ground::Namespaces(network) => {
+                let client = network.hosts()[0].ipv4();
+                Some(frame_bytes_max(network.facts().mtu_bytes, client.into()))
+            }
+            Ground::Loopback { .. } | Ground::Nowhere => None,
         }
     }
 
@@ -208,8 +216,15 @@ impl Place {
                     None => "offloads off".to_owned(),
                     Some(InterfaceOffloads { interface, state, .. }) => format!("offloads of {interface}: {state:?}"),
                 };
+                let short = match facts.mtu_bytes {
+                    MTU_BYTES_OF_ONE_BUFFER => {
+                        ", because this kernel's programs take no longer frames (Linux 5.18 does)"
+                    }
+                    _ => "",
+                };
                 format!(
-                    "two network namespaces on this machine, joined by one veth pair (MTU {}, {offloads}); {VETH_CAVEAT}",
+                    "two network namespaces on this machine, joined by one veth pair (MTU {}{short}, {offloads}); \
+                     {VETH_CAVEAT}",
                     facts.mtu_bytes
                 )
             }

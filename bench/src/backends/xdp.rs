@@ -86,7 +86,7 @@ pub fn attach(program: Program, local: &Endpoint, mode: Mode) -> anyhow::Result<
     let settings = settings(local);
     let interface = &local.interface;
     let context = || format!("{} on {interface}, {mode}", program.name());
-    let loaded = Loaded::load(program, &settings).with_context(context)?;
+    let loaded = Loaded::load_at_mtu(program, &settings, local.mtu_bytes).with_context(context)?;
     loaded.attach(interface, mode).with_context(context)
 }
 
@@ -104,5 +104,4 @@ pub fn settings(local: &Endpoint) -> Settings {
         kinds: EVERY_KIND,
         ..Settings::default()
     }
-    .at_mtu(local.mtu_bytes)
 }

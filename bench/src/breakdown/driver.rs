@@ -49,7 +49,8 @@ fn attach(endpoint: &Endpoint, kind: Kind, station: Station) -> anyhow::Result<D
         ..xdp::settings(endpoint)
     }
     .stamping(station);
-    let loaded = Loaded::load(Program::Stamp, &settings).context("loading the program that stamps")?;
+    let loaded = Loaded::load_at_mtu(Program::Stamp, &settings, endpoint.mtu_bytes)
+        .context("loading the program that stamps")?;
     let attached = loaded.attach(&endpoint.interface, Mode::Native);
     Ok(DriverStamps {
         _program: attached.context("attaching the program that stamps")?,

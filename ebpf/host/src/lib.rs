@@ -56,6 +56,6 @@ pub use error::HostError;
 pub use foreign::Foreign;
 pub use guard::refuse_default_route;
 pub use hub::{Hub, HubPort};
-pub use load::{Cost, FRAME_BYTES_MIN, Loaded, TestRun, Verdict};
-pub use probe::{probe, probe_offload};
+pub use load::{Cost, FRAME_BYTES_MIN, Loaded, MTU_BYTES_OF_ONE_BUFFER, TestRun, Verdict};
+pub use probe::{probe, probe_offload, takes_one_buffer_only};
 pub use settings::{Settings, kinds};

@@ -24,6 +24,8 @@ use crate::{
 /// The shortest frame that the kernel runs a program on: an Ethernet header (bpf_test_init, net/bpf/test_run.c).
 pub const FRAME_BYTES_MIN: usize = 14;
 
+/// What the verifier says of an atomic operation that it does not know (check_atomic came with Linux 5.12, kernel/bpf/verifier.c).
+const ATOMICS_UNKNOWN: &str = "BPF_STX uses reserved fields";
 /// How much of the end of a verifier's log is kept: the last lines say what was refused.
 const LOG_TAIL_LINES: usize = 20;
 
@@ -125,6 +127,10 @@ fn map_memory_bytes(map: &aya::maps::Map) -> io::Result<u64> {
     Ok(memory.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or_default())
 }
 
+/// Up to this MTU every driver gives a program its frames in one buffer: a page less the headroom and the tail that XDP wants
+/// (XDP_PACKET_HEADROOM 256, struct skb_shared_info 320), rounded down to be safe for headers and tags.
+pub const MTU_BYTES_OF_ONE_BUFFER: u32 = 3_400;
+
 /// By how much a program may lengthen a frame: an acknowledgement that becomes the longest entry.
 const GROWTH_BYTES_MAX: usize = ebpf_abi::quorum::ENTRY_BYTES_MAX;
 
@@ -136,6 +142,29 @@ impl Loaded {
     /// No BPF, not allowed, refused by the verifier, an object that does not fit.
     pub fn load(program: Program, settings: &Settings) -> Result<Loaded, HostError> {
         Loaded::load_object(program, settings, object(program))
+    }
+
+    /// As [`Loaded::load`], of the function that an interface of this MTU takes. A kernel before 5.18 has the one for one buffer
+    /// only: in generic mode it is given every frame in one piece all the same (netif_receive_generic_xdp, net/core/dev.c); in
+    /// native mode [`Loaded::attach`] refuses it where the MTU is too large.
+    ///
+    /// # Errors
+    /// As [`Loaded::load`].
+    pub fn load_at_mtu(program: Program, settings: &Settings, mtu_bytes: u32) -> Result<Loaded, HostError> {
+        let settings = Settings {
+            frags: mtu_bytes > MTU_BYTES_OF_ONE_BUFFER,
+            ..*settings
+        };
+        match Loaded::load(program, &settings) {
+            Err(HostError::OldKernel { .. }) if settings.frags => Loaded::load(
+                program,
+                &Settings {
+                    frags: false,
+                    ..settings
+                },
+            ),
+            answer => answer,
+        }
     }
 
     fn load_object(program: Program, settings: &Settings, object: &[u8]) -> Result<Loaded, HostError> {
@@ -443,6 +472,12 @@ fn refusal(function: &'static str, frags: bool, io_error: io::Error, log: &str) 
             since: "5.18",
             here: kernel_release(),
         },
+        // Kernels before 5.12 know one atomic operation, an addition whose result nobody sees.
+        Some(Errno::EINVAL) if log.contains(ATOMICS_UNKNOWN) => HostError::OldKernel {
+            what: "programs with atomic operations that answer",
+            since: "5.12",
+            here: kernel_release(),
+        },
         _ if log_is_empty => HostError::kernel(format!("loading {function}"), io_error),
         _ => HostError::Refused {
             function,
@@ -485,6 +520,13 @@ mod tests {
         assert!(matches!(error, HostError::NotAllowed { .. }), "{error}");
         let error = refusal("echo_frags", true, Errno::EINVAL.into(), "\n");
         assert!(matches!(error, HostError::OldKernel { .. }), "{error}");
+        let error = refusal(
+            "quorum_leader",
+            false,
+            Errno::EINVAL.into(),
+            "BPF_STX uses reserved fields\n",
+        );
+        assert!(error.to_string().contains("need Linux 5.12"), "{error}");
         let error = refusal("echo", false, Errno::ENOSYS.into(), "");
         assert!(matches!(error, HostError::NoBpf { .. }), "{error}");
     }

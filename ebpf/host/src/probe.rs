@@ -18,18 +18,36 @@ use crate::{HostError, Loaded, Mode, Program, Settings, attach::mtu_bytes, offlo
 /// Whatever is neither yes nor no: a missing privilege, another program in the place, an unexpected errno.
 pub fn probe(program: Program, interface: Option<&str>, mode: Mode) -> Result<Support, ProbeError> {
     let mtu_bytes = interface.and_then(mtu_bytes).unwrap_or_default();
-    let settings = Settings::default().at_mtu(mtu_bytes);
-    match attempt(program, interface, mode, &settings) {
-        // The MTU is no question of whether there is XDP; without IPv6 it was not known.
+    let settings = Settings::default();
+    let attempt = |loaded: Loaded| match interface {
+        Some(interface) => loaded.attach(interface, mode).map(drop),
+        None => Ok(()),
+    };
+    match Loaded::load_at_mtu(program, &settings, mtu_bytes).and_then(attempt) {
+        // The MTU is no question of whether there is XDP, if the kernel knows frames of several buffers; without IPv6 it was
+        // not known.
         Err(HostError::MtuTooLarge { .. }) => {
             let settings = Settings {
                 frags: true,
                 ..settings
             };
-            sort(attempt(program, interface, mode, &settings))
+            sort(Loaded::load(program, &settings).and_then(attempt))
         }
         answer => sort(answer),
     }
+}
+
+/// Does the kernel run programs, and none on a frame of several buffers (before Linux 5.18)? Then native mode needs an MTU of
+/// [`MTU_BYTES_OF_ONE_BUFFER`](crate::MTU_BYTES_OF_ONE_BUFFER) at most. Not so where it cannot be asked.
+pub fn takes_one_buffer_only() -> bool {
+    let with = |frags| {
+        let settings = Settings {
+            frags,
+            ..Settings::default()
+        };
+        Loaded::load(Program::Pass, &settings)
+    };
+    matches!(with(true), Err(HostError::OldKernel { .. })) && with(false).is_ok()
 }
 
 /// Would the driver of `interface` translate a program for its device (hardware offload)? Asked by loading the smallest program
@@ -45,16 +63,8 @@ pub fn probe_offload(interface: &str) -> Result<Support, ProbeError> {
         }));
     };
     // That there is BPF at all, and that we may use it, is another question; EINVAL then is about the device.
-    sort(attempt(Program::Pass, None, Mode::Native, &Settings::default()))?;
+    sort(Loaded::load(Program::Pass, &Settings::default()).map(drop))?;
     sort(offload::load(interface, index).map(drop))
-}
-
-fn attempt(program: Program, interface: Option<&str>, mode: Mode, settings: &Settings) -> Result<(), HostError> {
-    let loaded = Loaded::load(program, settings)?;
-    match interface {
-        Some(interface) => loaded.attach(interface, mode).map(drop),
-        None => Ok(()),
-    }
 }
 
 /// Sorts an answer into yes, "not here" and "could not ask".

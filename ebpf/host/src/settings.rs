@@ -31,19 +31,7 @@ pub struct Settings {
     pub frags: bool,
 }
 
-/// Up to this MTU every driver gives a program its frames in one buffer: a page less the headroom and the tail that XDP wants
-/// (XDP_PACKET_HEADROOM 256, struct skb_shared_info 320), rounded down to be safe for headers and tags.
-const MTU_BYTES_OF_ONE_BUFFER: u32 = 3_400;
-
 impl Settings {
-    /// The same, for an interface of this MTU: with [`Settings::frags`] where it takes them.
-    pub const fn at_mtu(self, mtu_bytes: u32) -> Settings {
-        Settings {
-            frags: mtu_bytes > MTU_BYTES_OF_ONE_BUFFER,
-            ..self
-        }
-    }
-
     /// The same, losing `loss_ratio` (0 to 1) of all frames.
     pub const fn losing(self, loss_ratio: f64, seed: u64) -> Settings {
         Settings {

@@ -17,7 +17,8 @@ use dataplane_wire::{
     trace::{self, Station},
 };
 use ebpf_host::{
-    Attachment, Count, HostError, Loaded, Mode, Program, Settings, kinds, probe, probe_offload, refuse_default_route,
+    Attachment, Count, HostError, Loaded, MTU_BYTES_OF_ONE_BUFFER, Mode, Program, Settings, kinds, probe,
+    probe_offload, refuse_default_route,
 };
 use support::{load, monotonic_ns};
 
@@ -35,6 +36,13 @@ fn pair(test: &str, mtu_bytes: u32, offloads: Offloads) -> Option<Network> {
     }
     // Says why, where BPF is missing.
     load(test, Program::Pass, &Settings::default())?;
+    if mtu_bytes > MTU_BYTES_OF_ONE_BUFFER {
+        let frags = Settings {
+            frags: true,
+            ..Settings::default()
+        };
+        load(test, Program::Pass, &frags)?;
+    }
     let options = NetworkOptions {
         mtu_bytes,
         offloads,
