@@ -112,6 +112,24 @@ pub enum HostError {
         /// What runs here.
         here: String,
     },
+    /// A part that this build was made without.
+    #[error("{what} is not in this build: build it with the feature `{feature}`")]
+    NotBuilt {
+        /// What was asked for.
+        what: &'static str,
+        /// The feature of this crate, and of `bench`, that has it.
+        feature: &'static str,
+    },
+    /// The kernel, or libbpf, refused a congestion controller.
+    #[error("{operation}: {error}{}{log_tail}", if .log_tail.is_empty() { "" } else { ":\n" })]
+    Controller {
+        /// What was tried.
+        operation: &'static str,
+        /// What was answered, and what to try.
+        error: String,
+        /// The end of what libbpf and the verifier said.
+        log_tail: String,
+    },
     /// The verifier did not believe that the program is safe.
     #[error(
         "loading {function}: {error}: the verifier of this kernel refuses the program, which is a mistake in it; please report \

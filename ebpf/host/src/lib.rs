@@ -32,6 +32,7 @@
 #![deny(unsafe_code)]
 
 mod attach;
+pub mod congestion;
 mod counts;
 mod error;
 mod foreign;
