@@ -9,6 +9,7 @@ pub mod client_bias;
 pub mod control_laws;
 pub mod coordinated_omission;
 pub mod electrode;
+pub mod emulated_switch;
 pub mod failover;
 pub mod flexible_quorum_tail;
 pub mod homa_tail;

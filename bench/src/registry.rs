@@ -5,13 +5,13 @@ use crate::{
     experiment::Experiment,
     experiments::{
         bbr_loss_wall, cc_bufferbloat, cc_cubic_window::CubicWindow, cc_quinn, cc_sharing, client_bias::ClientBias,
-        control_laws, coordinated_omission::CoordinatedOmission, electrode::Electrode, failover::Failover,
-        flexible_quorum_tail::FlexibleQuorumTail, homa_tail::HomaTail, incast_bursts, incast_dctcp, incast_ndp,
-        incast_swift, incast_timers, load_latency::LoadLatency, loss_exclusion::LossExclusion, pacelc_else::PacelcElse,
-        packet_rate::PacketRate, peers::Peers, pfc_collateral::PfcCollateral, quorum_fanout::QuorumFanout,
-        quorum_ladder::QuorumLadder, quorum_messages::QuorumMessages, rtt_breakdown::RttBreakdown,
-        rtt_ladder::RttLadder, self_test::SelfTest, shard_commit::ShardCommit, wakeup_model::WakeupModel,
-        wal_group_commit::WalGroupCommit, wal_ladder::WalLadder, xdp_quorum::XdpQuorum,
+        control_laws, coordinated_omission::CoordinatedOmission, electrode::Electrode, emulated_switch::EmulatedSwitch,
+        failover::Failover, flexible_quorum_tail::FlexibleQuorumTail, homa_tail::HomaTail, incast_bursts, incast_dctcp,
+        incast_ndp, incast_swift, incast_timers, load_latency::LoadLatency, loss_exclusion::LossExclusion,
+        pacelc_else::PacelcElse, packet_rate::PacketRate, peers::Peers, pfc_collateral::PfcCollateral,
+        quorum_fanout::QuorumFanout, quorum_ladder::QuorumLadder, quorum_messages::QuorumMessages,
+        rtt_breakdown::RttBreakdown, rtt_ladder::RttLadder, self_test::SelfTest, shard_commit::ShardCommit,
+        wakeup_model::WakeupModel, wal_group_commit::WalGroupCommit, wal_ladder::WalLadder, xdp_quorum::XdpQuorum,
     },
 };
 
@@ -24,6 +24,7 @@ pub const EXPERIMENTS: &[&dyn Experiment] = &[
     &LossExclusion,
     &ClientBias,
     &WakeupModel,
+    &EmulatedSwitch,
     &RttBreakdown,
     &QuorumLadder,
     &XdpQuorum,

@@ -279,6 +279,31 @@ fn wake_ups_are_measured_with_and_without_a_network() {
 }
 
 #[test]
+fn the_switch_in_user_space_is_asked_and_knows_where_every_frame_went() {
+    if !tests::programs::can("the_switch_in_user_space") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let out = scratch.join("run");
+    let args = ["run", "emulated-switch", "--axis", "frame_bytes=512", "--seed", "7"];
+    let output = run(&[&args[..], &["--budget", "1s", "--out", &out]].concat());
+    assert!(matches!(output.status.code(), Some(0 | 1 | 3)), "{}", stderr(&output));
+    let records = fs::read_to_string(format!("{out}/records.jsonl")).expect("records");
+    let rows: Vec<serde_json::Value> = records
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("every line is JSON"))
+        .filter(|line: &serde_json::Value| line["record"] == "row")
+        .collect();
+    for check in ["capacity", "rate", "delay"] {
+        let row = rows.iter().find(|row| row["axis"]["check"] == check);
+        let row = row.unwrap_or_else(|| panic!("no row of {check}: {}", stderr(&output)));
+        let metric = |name: &str| row["metrics"][name]["value"].as_f64().expect(name);
+        assert!(metric("delivered") > 0.0, "{row}");
+        assert_eq!(metric("unexplained"), 0.0, "{row}");
+    }
+}
+
+#[test]
 fn json_puts_records_and_nothing_else_on_stdout() {
     let scratch = Scratch::new();
     let output = run(&[SHORT, &["--budget", "2s", "--json", "--out", &scratch.join("run")]].concat());

@@ -1,0 +1,301 @@
+//! `emulated-switch`: is the switch between network namespaces the switch that it claims to be? Its rate, its punctuality, what a
+//! frame costs it, and whether it knows where every frame went.
+
+mod claims;
+mod flood;
+
+use std::{collections::BTreeMap, thread, time::Duration};
+
+use anyhow::Context;
+use dataplane_queue::{ETHERNET_OVERHEAD_BYTES, Limit, SimTime};
+use dataplane_softswitch::{HostLink, SwitchOptions};
+
+use crate::{
+    claim::Claim,
+    experiment::{Allowed, Axis, Depth, Experiment, Lab},
+    load::thread::usable_cpus,
+    measure::{
+        QUANTILES, Watch,
+        gates::{self, Limits, Observation},
+    },
+    record::{Better, Metric, ModeRecord, Row},
+    soft_switch::{self, Report, SoftSwitch},
+};
+
+use flood::{Flood, Pace, Seen};
+
+/// See the module.
+#[derive(Debug)]
+pub struct EmulatedSwitch;
+
+const CHECK: Axis = Axis {
+    name: "check",
+    meaning: "capacity: what a frame costs the switch's thread where links are no limit; rate: whether a full link carries what it \
+              promises; delay: how late a frame is handed over, of a few that have the switch to themselves",
+    full: &[CAPACITY, RATE, DELAY],
+    tour: &[CAPACITY],
+    smallest: CAPACITY,
+    allowed: Allowed::Words,
+};
+
+const FRAME_BYTES: Axis = Axis {
+    name: "frame_bytes",
+    meaning: "bytes of a frame with its Ethernet header",
+    full: &["64", "512", "1442"],
+    tour: &["512"],
+    smallest: "512",
+    allowed: Allowed::Number(64.0, 1514.0),
+};
+
+const CAPACITY: &str = "capacity";
+const RATE: &str = "rate";
+const DELAY: &str = "delay";
+
+/// So fast that no frame ever waits for the wire.
+const NO_LIMIT_BITS_PER_SEC: u64 = 400_000_000_000;
+/// A link that a socket overruns with frames of any size, while another on the same CPU still reads all that arrive.
+const LINK_BITS_PER_SEC: u64 = 20_000_000;
+/// Frames sent for each that fits the link.
+const OVERRUN: f64 = 1.3;
+/// The cable of the delay check. Each frame goes over two of them.
+const CABLE_DELAY: SimTime = SimTime::from_us(200);
+/// Frames a second of the delay check: seldom two at a time.
+const SPARSE_PER_SEC: u32 = 2_000;
+/// What a port holds.
+const PORT_LIMIT: Limit = Limit::Packets(256);
+/// A thousand frames, also at the lowest rate.
+const TRIAL_MIN: Duration = Duration::from_millis(500);
+/// Of the rate check: the rounds without which nothing is judged make ten seconds together.
+const RATE_TRIAL_MIN: Duration = Duration::from_millis(1_700);
+
+/// Of a row: the switch itself, which no back end is.
+pub(super) const SOFT: &str = "soft-switch";
+pub(super) const CPU_PER_FRAME: &str = "cpu_per_frame";
+pub(super) const FRAMES_PER_CPU_SECOND: &str = "frames_per_cpu_second";
+pub(super) const RATE_RATIO: &str = "rate_ratio";
+pub(super) const CARRIED_BYTES: &str = "carried_bytes";
+pub(super) const CARRIED_TIME: &str = "carried_time";
+pub(super) const UNEXPLAINED: &str = "unexplained";
+pub(super) const DELIVERED: &str = "delivered";
+
+/// What one row measures.
+#[derive(Clone, Debug)]
+struct Arm {
+    check: String,
+    frame_bytes: usize,
+}
+
+impl Experiment for EmulatedSwitch {
+    fn id(&self) -> &'static str {
+        "emulated-switch"
+    }
+
+    fn title(&self) -> &'static str {
+        "The emulated switch"
+    }
+
+    fn question(&self) -> &'static str {
+        "Does a switch in user space carry what it promises, hand frames over when it should, and know where each went?"
+    }
+
+    fn how(&self) -> &'static str {
+        "Two network namespaces stand at a switch in user space: AF_XDP sockets on the ports of a namespace without a bridge, \
+         one thread that never sleeps, and the packet simulator's queues. One host sends UDP datagrams, by AF_XDP where it is to \
+         be the limit of nothing; the other drops them in its driver, on a kernel thread of its own, or stamps their arrival. What \
+         a frame costs is the time of the turns in which the switch did something, over frames; turns that found nothing are not \
+         counted."
+    }
+
+    fn axes(&self) -> &'static [Axis] {
+        &[CHECK, FRAME_BYTES]
+    }
+
+    fn backends(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+
+    fn claims(&self) -> &'static [Claim] {
+        claims::CLAIMS
+    }
+
+    fn tour_weight(&self) -> f64 {
+        0.3
+    }
+
+    fn needs_one_machine(&self) -> Option<&'static str> {
+        Some("its hosts are network namespaces of this machine")
+    }
+
+    fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
+        if let Err(why) = soft_switch::can_be_here() {
+            lab.say(&format!("emulated-switch is not measured: {why}"));
+            return Ok(());
+        }
+        let arms = arms(lab);
+        let plan = lab.plan(arms.len(), TRIAL_MIN);
+        lab.in_rounds(&arms, plan.rounds_count, |lab, turn| {
+            let arm = turn.arm;
+            lab.progress.set_message(format!(
+                "{} with frames of {} bytes, round {}",
+                arm.check,
+                arm.frame_bytes,
+                turn.round + 1
+            ));
+            let trial = match arm.check.as_str() {
+                RATE if lab.choice.depth != Depth::Smallest => plan.trial.max(RATE_TRIAL_MIN),
+                _ => plan.trial,
+            };
+            lab.record_until_valid(|lab| measure(lab, arm, turn.round, trial))
+        })
+    }
+}
+
+fn arms(lab: &Lab<'_>) -> Vec<Arm> {
+    let mut arms = Vec::new();
+    for check in lab.values(&CHECK) {
+        for frame_bytes in lab.numbers(&FRAME_BYTES) {
+            arms.push(Arm {
+                check: check.clone(),
+                frame_bytes: frame_bytes as usize,
+            });
+        }
+    }
+    arms
+}
+
+/// More frames a second than the link carries.
+fn overrun_per_sec(frame_bytes: usize) -> u32 {
+    let wire_bits = 8.0 * (frame_bytes as f64 + f64::from(ETHERNET_OVERHEAD_BYTES));
+    (OVERRUN * LINK_BITS_PER_SEC as f64 / wire_bits) as u32
+}
+
+fn options(arm: &Arm, seed: u64) -> SwitchOptions {
+    let link = match arm.check.as_str() {
+        CAPACITY => HostLink::new(NO_LIMIT_BITS_PER_SEC, SimTime::ZERO, PORT_LIMIT),
+        RATE => HostLink {
+            // The sender must find room, so that its card never runs dry.
+            card: Limit::Packets(512),
+            ..HostLink::new(LINK_BITS_PER_SEC, SimTime::ZERO, PORT_LIMIT)
+        },
+        _ => HostLink::new(NO_LIMIT_BITS_PER_SEC, CABLE_DELAY, PORT_LIMIT),
+    };
+    SwitchOptions::new(2, link, seed)
+}
+
+fn measure(lab: &Lab<'_>, arm: &Arm, round: u32, duration: Duration) -> anyhow::Result<Row> {
+    let at_s = lab.run_started.elapsed().as_secs_f64();
+    let network = soft_switch::hosts(2)?;
+    // The last CPU is the switch's, the others' first the sender's.
+    let cpus = usable_cpus();
+    let (sender_cpu, switch_cpu) = match cpus.as_slice() {
+        [first, .., last] => (Some(*first), Some(*last)),
+        _ => (None, None),
+    };
+    let flood = Flood {
+        frame_bytes: arm.frame_bytes,
+        pace: match arm.check.as_str() {
+            CAPACITY => Pace::Flood,
+            RATE => Pace::Stamped(overrun_per_sec(arm.frame_bytes)),
+            _ => Pace::Sparse(SPARSE_PER_SEC),
+        },
+        cpu: sender_cpu,
+    };
+    let receiver = flood.receiver(&network)?;
+    let watch = Watch::begin();
+    let switch = SoftSwitch::start(&network, &options(arm, lab.choice.seed), switch_cpu)?;
+    let seen = thread::scope(|scope| {
+        let asked = scope.spawn(|| flood.run(&network, &receiver, duration, lab.stop));
+        asked
+            .join()
+            .unwrap_or_else(|_| Err(anyhow::anyhow!("the sender's thread panicked")))
+    });
+    let report = switch.stop()?;
+    let seen = seen.context("sending through the switch")?;
+    let mut observed = watch.end();
+    observed.push(Observation::Samples {
+        q: 0.99,
+        total_count: report.lateness.release_ns.total_count(),
+    });
+    Ok(row(lab, arm, (at_s, round), (&report, &seen), &observed))
+}
+
+fn row(
+    lab: &Lab<'_>,
+    arm: &Arm,
+    (at_s, round): (f64, u32),
+    (report, seen): (&Report, &Seen),
+    observed: &[Observation],
+) -> Row {
+    let mut metrics = BTreeMap::new();
+    let mut put = |name: &str, value: f64, unit: &str, better: Better| {
+        let unit = unit.to_owned();
+        metrics.insert(name.to_owned(), Metric { value, unit, better });
+    };
+    let delivered_count: u64 = report.account.ports.iter().map(|port| port.sent_count).sum();
+    let lost: u64 = report.wires.iter().map(|wire| wire.rx_lost_count()).sum();
+    let dropped: u64 = report.account.ports.iter().map(|port| port.drops.total_count()).sum();
+    put("sent", seen.sent_count as f64, "count", Better::Neither);
+    put(DELIVERED, delivered_count as f64, "count", Better::Neither);
+    put("dropped_by_queues", dropped as f64, "count", Better::Neither);
+    put("lost_before_the_switch", lost as f64, "count", Better::Neither);
+    put(UNEXPLAINED, report.unexplained_count() as f64, "count", Better::Lower);
+    if arm.check == CAPACITY && delivered_count > 0 {
+        let frame_ns = report.busy.as_nanos() as f64 / delivered_count as f64;
+        put(CPU_PER_FRAME, frame_ns, "ns", Better::Lower);
+        put(FRAMES_PER_CPU_SECOND, 1e9 / frame_ns, "1/s", Better::Higher);
+    }
+    if let Some((bytes, elapsed)) = seen.arrived {
+        let bits_per_sec = bytes as f64 * 8.0 / elapsed.as_secs_f64();
+        put(CARRIED_BYTES, bytes as f64, "bytes", Better::Neither);
+        put(CARRIED_TIME, elapsed.as_nanos() as f64, "ns", Better::Neither);
+        put(
+            RATE_RATIO,
+            bits_per_sec / LINK_BITS_PER_SEC as f64,
+            "ratio",
+            Better::Neither,
+        );
+    }
+    let mut facts = BTreeMap::from([
+        (
+            "yardstick".to_owned(),
+            "the switch itself, with kernel sockets at its ends".to_owned(),
+        ),
+        ("switch_thread".to_owned(), report.settings.join("; ")),
+        (
+            "ends".to_owned(),
+            "network namespaces on veth pairs: no card, no cable".to_owned(),
+        ),
+    ]);
+    let looks = report.lateness.look_ns.histogram();
+    facts.insert(
+        "looks".to_owned(),
+        format!(
+            "every {} ns by the median, p99 {} ns",
+            looks.value_at_quantile(0.5),
+            looks.value_at_quantile(0.99)
+        ),
+    );
+    Row {
+        experiment: "emulated-switch".to_owned(),
+        backend: SOFT.to_owned(),
+        mode: ModeRecord::Emulated {
+            by: "AF_XDP sockets on veth pairs and a thread with a clock".to_owned(),
+        },
+        axis: BTreeMap::from([
+            (CHECK.name.to_owned(), arm.check.clone()),
+            (FRAME_BYTES.name.to_owned(), arm.frame_bytes.to_string()),
+        ]),
+        round,
+        twin: false,
+        seed: lab.choice.seed,
+        at_s,
+        elapsed_s: report.elapsed.as_secs_f64(),
+        latency: Some(report.lateness.release_ns.distribution(&QUANTILES)),
+        service: None,
+        schedule_lag: None,
+        metrics,
+        series: Vec::new(),
+        facts,
+        validity: gates::judge(observed, &Limits::default()),
+    }
+}

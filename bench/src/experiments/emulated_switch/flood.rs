@@ -1,0 +1,288 @@
+//! What goes through the switch: datagrams of one host, and the end that counts or stamps them.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    net::{SocketAddrV4, UdpSocket},
+    os::fd::AsRawFd,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use dataplane_netns::{NapiThreads, Network};
+use dataplane_ports::xdp::{Socket, SocketOptions, TxRequest, Umem, UmemOptions};
+use dataplane_queue::ETHERNET_OVERHEAD_BYTES;
+use dataplane_wire::{
+    ethernet::{self, EtherType, Mac},
+    internet::PROTOCOL_UDP,
+    ipv4, udp,
+};
+use ebpf_host::{Attachment, Loaded, Mode, Program, Settings};
+use nix::{
+    cmsg_space,
+    sys::{
+        socket::{ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrIn, recvmsg, sendmmsg, setsockopt, sockopt},
+        time::TimeSpec,
+    },
+};
+
+use crate::{host::pin_other, load::thread::pin};
+
+/// Ethernet, IPv4 and UDP headers.
+const HEADERS_BYTES: usize = 14 + 20 + 8;
+const PORT: u16 = 7000;
+/// Nothing is under way for so long.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// Of the sender's AF_XDP socket.
+const RING_FRAMES: u32 = 256;
+
+/// What is sent, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flood {
+    /// With the Ethernet header.
+    pub frame_bytes: usize,
+    /// How many.
+    pub pace: Pace,
+    /// The sender's.
+    pub cpu: Option<usize>,
+}
+
+/// How many frames are sent, and to whom.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Pace {
+    /// As many as there is time for, by AF_XDP, to a host that drops them in its driver.
+    Flood,
+    /// So many a second, by a socket, to such a host.
+    Sparse(u32),
+    /// So many a second, by a socket, to a socket that stamps them.
+    Stamped(u32),
+}
+
+/// The other end.
+#[derive(Debug)]
+pub(super) enum Receiver {
+    /// A program in the driver, which drops; under a flood on a thread of the kernel's, so that the switch's does not do its work.
+    Driver {
+        _threads: Option<NapiThreads>,
+        _program: Attachment,
+    },
+    /// A socket.
+    Socket(UdpSocket),
+}
+
+/// What both ends saw.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    pub sent_count: u64,
+    /// Bytes as a wire counts them that arrived after the first frame, and from when to when.
+    pub arrived: Option<(u64, Duration)>,
+}
+
+impl Flood {
+    /// Opens the receiving end, in the second host.
+    ///
+    /// # Errors
+    /// It could not be opened.
+    pub fn receiver(&self, network: &Network) -> anyhow::Result<Receiver> {
+        let host = &network.hosts()[1];
+        host.run(|| match self.pace {
+            Pace::Stamped(_) => {
+                let socket = UdpSocket::bind((host.ipv4(), PORT))?;
+                setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
+                setsockopt(&socket, sockopt::RcvBuf, &(4 << 20))?;
+                socket.set_read_timeout(Some(QUIET))?;
+                Ok(Receiver::Socket(socket))
+            }
+            Pace::Flood | Pace::Sparse(_) => {
+                // It loses all there is, whatever it is.
+                let settings = Settings {
+                    loss_threshold: u64::MAX,
+                    ..Settings::default()
+                };
+                let program = Loaded::load(Program::Lossy, &settings)?;
+                let _program = program.attach(&host.interface().name, Mode::Native)?;
+                let interface = &host.interface().name;
+                let _threads = (self.pace == Pace::Flood)
+                    .then(|| NapiThreads::start(interface))
+                    .transpose()?;
+                let pids = _threads.iter().flat_map(NapiThreads::pids);
+                pids.for_each(|&pid| pin_other(pid, self.cpu));
+                Ok(Receiver::Driver { _threads, _program })
+            }
+        })?
+    }
+
+    /// Sends for `duration`, from the first host, and waits for what is under way.
+    ///
+    /// # Errors
+    /// A socket failed.
+    pub fn run(
+        &self,
+        network: &Network,
+        receiver: &Receiver,
+        duration: Duration,
+        stop: &AtomicBool,
+    ) -> anyhow::Result<Seen> {
+        thread::scope(|scope| {
+            let receives = match receiver {
+                Receiver::Socket(socket) => Some(scope.spawn(move || receive_all(socket))),
+                Receiver::Driver { .. } => None,
+            };
+            if let Some(cpu) = self.cpu {
+                pin(cpu);
+            }
+            let until = Until {
+                started: Instant::now(),
+                duration,
+                stop,
+            };
+            let sent_count = match self.pace {
+                Pace::Flood => self.flood(network, &until)?,
+                Pace::Sparse(per_sec) | Pace::Stamped(per_sec) => self.trickle(network, per_sec, &until)?,
+            };
+            thread::sleep(QUIET);
+            let arrived = match receives {
+                Some(receives) => receives
+                    .join()
+                    .unwrap_or_else(|_| Err(io::Error::other("the receiver's thread panicked")))?,
+                None => None,
+            };
+            Ok(Seen { sent_count, arrived })
+        })
+    }
+
+    /// Datagrams of a socket, a few at a time where there are many.
+    fn trickle(&self, network: &Network, per_sec: u32, until: &Until<'_>) -> anyhow::Result<u64> {
+        let host = &network.hosts()[0];
+        let to = SockaddrIn::from(SocketAddrV4::new(network.hosts()[1].ipv4(), PORT));
+        let socket = host.run(|| UdpSocket::bind((host.ipv4(), 0)))??;
+        let payload = vec![0; self.frame_bytes - HEADERS_BYTES];
+        // Five thousand wake-ups a second are enough.
+        let batch_count = (per_sec as usize).div_ceil(5_000);
+        let parts: Vec<[IoSlice<'_>; 1]> = vec![[IoSlice::new(&payload)]; batch_count];
+        let to = vec![Some(to); batch_count];
+        let mut headers = MultiHeaders::preallocate(batch_count, None);
+        let mut sent_count = 0;
+        while until.goes_on() {
+            let due = Duration::from_secs_f64(sent_count as f64 / f64::from(per_sec));
+            thread::sleep(due.saturating_sub(until.started.elapsed()));
+            let sent = sendmmsg(
+                socket.as_raw_fd(),
+                &mut headers,
+                &parts,
+                to.as_slice(),
+                [],
+                MsgFlags::empty(),
+            )
+            .context("sending datagrams")?;
+            sent_count += sent.count() as u64;
+        }
+        Ok(sent_count)
+    }
+
+    /// The same frame again and again, by a socket that a single CPU can send a million a second through.
+    fn flood(&self, network: &Network, until: &Until<'_>) -> anyhow::Result<u64> {
+        let host = &network.hosts()[0];
+        let (umem, mut free) = Umem::new(&UmemOptions {
+            frame_bytes: 2048,
+            ..UmemOptions::new(RING_FRAMES as usize)
+        })?;
+        let mut socket =
+            host.run(|| Socket::open(&umem, &SocketOptions::new(&host.interface().name, RING_FRAMES)))??;
+        for frame in &mut free {
+            self.write(network, &mut umem.bytes_mut(frame)[..self.frame_bytes]);
+        }
+        let mut sent_count = 0;
+        while until.goes_on() {
+            while let Some(frame) = free.pop() {
+                if let Err(frame) = socket.tx(frame, 0..self.frame_bytes, false, TxRequest::default()) {
+                    free.push(frame);
+                    break;
+                }
+            }
+            socket.publish_tx();
+            while socket.tx_pending_count()? > 0 && until.goes_on() {
+                // No room at this moment: again.
+                let _ = socket.kick();
+            }
+            while let Some(completed) = socket.complete()? {
+                free.push(completed.frame);
+                sent_count += 1;
+            }
+            socket.release_completions();
+        }
+        Ok(sent_count)
+    }
+
+    /// A UDP datagram over IPv4 between the two hosts, without a checksum (RFC 768).
+    fn write(&self, network: &Network, frame: &mut [u8]) {
+        let [from, to] = network.hosts() else {
+            unreachable!("two hosts")
+        };
+        let ethernet = ethernet::Header {
+            dst: Mac(to.mac()),
+            src: Mac(from.mac()),
+            vlan: None,
+            ether_type: EtherType::IPV4,
+        };
+        ethernet::emit(&ethernet, frame);
+        let internet = ipv4::Header {
+            src: from.ipv4(),
+            dst: to.ipv4(),
+            protocol: PROTOCOL_UDP,
+            hops_left: 64,
+            traffic_class: 0,
+            identification: 0,
+            dont_fragment: true,
+        };
+        let packet = &mut frame[ethernet.len_bytes()..];
+        let udp_bytes = (packet.len() - ipv4::HEADER_BYTES) as u16;
+        let udp = &mut packet[ipv4::HEADER_BYTES..];
+        udp[udp::field::SRC_PORT].copy_from_slice(&PORT.to_be_bytes());
+        udp[udp::field::DST_PORT].copy_from_slice(&PORT.to_be_bytes());
+        udp[udp::field::LEN].copy_from_slice(&udp_bytes.to_be_bytes());
+        ipv4::emit(&internet, &[], packet);
+    }
+}
+
+/// When sending ends.
+struct Until<'a> {
+    started: Instant,
+    duration: Duration,
+    stop: &'a AtomicBool,
+}
+
+impl Until<'_> {
+    fn goes_on(&self) -> bool {
+        self.started.elapsed() < self.duration && !self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Reads until nothing comes: bytes on the wire after the first datagram, and the time between the first's and the last's stamps.
+fn receive_all(socket: &UdpSocket) -> io::Result<Option<(u64, Duration)>> {
+    let mut bytes = [0; 2048];
+    let mut control = cmsg_space!(TimeSpec);
+    let (mut first, mut last, mut wire_bytes) = (None, Duration::ZERO, 0);
+    loop {
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        let Ok(message) = recvmsg::<SockaddrIn>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty())
+        else {
+            break;
+        };
+        let stamp = message.cmsgs()?.find_map(|told| match told {
+            ControlMessageOwned::ScmTimestampns(stamp) => Some(Duration::from(stamp)),
+            _ => None,
+        });
+        let stamp = stamp.ok_or_else(|| io::Error::other("the kernel stamped a datagram with no time"))?;
+        match first {
+            None => first = Some(stamp),
+            Some(_) => wire_bytes += (message.bytes + HEADERS_BYTES) as u64 + u64::from(ETHERNET_OVERHEAD_BYTES),
+        }
+        last = stamp;
+    }
+    Ok(first
+        .filter(|first| last > *first)
+        .map(|first| (wire_bytes, last - first)))
+}
