@@ -66,7 +66,8 @@ pub(super) enum Receiver {
     /// A program in the driver, which drops; under a flood on a thread of the kernel's, so that the switch's does not do its work.
     Driver {
         _threads: Option<NapiThreads>,
-        _program: Attachment,
+        // It is larger than the other by far.
+        _program: Box<Attachment>,
     },
     /// A socket.
     Socket(UdpSocket),
@@ -102,7 +103,7 @@ impl Flood {
                     ..Settings::default()
                 };
                 let program = Loaded::load(Program::Lossy, &settings)?;
-                let _program = program.attach(&host.interface().name, Mode::Native)?;
+                let _program = Box::new(program.attach(&host.interface().name, Mode::Native)?);
                 let interface = &host.interface().name;
                 let _threads = (self.pace == Pace::Flood)
                     .then(|| NapiThreads::start(interface))
