@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    io::{BufRead, BufReader},
     net::UdpSocket,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
@@ -55,7 +56,8 @@ impl Lab {
         self.scratch.path().join(name).display().to_string()
     }
 
-    fn command(&self, node: u32) -> Command {
+    /// A replica with its folder; it ends when the test's process does, however that ends.
+    fn command(&self, node: u32, data: &str) -> Command {
         let mut command = Command::new(&self.program);
         command
             .args([
@@ -65,19 +67,24 @@ impl Lab {
                 "--node",
                 &node.to_string(),
             ])
-            .args(["--data", &self.path(&format!("data-{node}"))])
+            .args(["--data", &self.path(data)])
+            .args(["--parent", &std::process::id().to_string()])
             .args(&self.more)
             .stdin(Stdio::null());
         command
     }
 
     fn start(&mut self, node: u32) {
+        self.start_as(node, self.command(node, &format!("data-{node}")));
+    }
+
+    /// Starts a replica that this lab knows under `node`.
+    fn start_as(&mut self, node: u32, mut command: Command) {
         let said = File::options()
             .create(true)
             .append(true)
             .open(self.path(&format!("said-{node}")))
             .expect("ours");
-        let mut command = self.command(node);
         command.stdout(said.try_clone().expect("a file")).stderr(said);
         let child = command.spawn().expect("dplab starts");
         assert!(self.running.insert(node, child).is_none(), "node {node} runs already");
@@ -86,7 +93,7 @@ impl Lab {
     /// Starts a replica that is to refuse, and says what it said.
     fn refusal(&self, node: u32) -> String {
         let output = finish(
-            self.command(node)
+            self.command(node, &format!("data-{node}"))
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .spawn()
@@ -497,6 +504,81 @@ fn a_client_of_another_cluster_is_told_before_it_writes() {
         assert!(stderr(&output).contains("belongs to cluster"), "{}", stderr(&output));
     }
     assert_eq!(lab.get("a").as_deref(), Some("1"));
+}
+
+/// Every other test here relies on it: one that is killed leaves no replica behind.
+#[test]
+fn a_replica_ends_with_whoever_started_it() {
+    let lab = Lab::new(3, &[]);
+    // A shell in the place of a test's process.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "\"$@\" --parent $$ & echo $!; wait", "sh"]);
+    shell
+        .arg(&lab.program)
+        .args(["serve", "--cluster", &lab.path("file.cluster")]);
+    shell.args(["--node", "1", "--data", &lab.path("data-1")]);
+    let mut shell = shell
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a shell");
+    let lines = BufReader::new(shell.stdout.take().expect("it is piped")).lines();
+    let mut lines = lines.map_while(Result::ok);
+    let replica: i32 = lines.next().and_then(|line| line.parse().ok()).expect("its number");
+    // It runs, and will not end by itself.
+    assert!(lines.any(|line| line.contains("follower of nobody")));
+    let runs = || fs::read(format!("/proc/{replica}/cmdline")).is_ok_and(|words| !words.is_empty());
+    assert!(runs());
+    shell.kill().expect("it is ours");
+    shell.wait().expect("it has ended");
+    let began = Instant::now();
+    while runs() {
+        assert!(began.elapsed() < PATIENCE, "replica {replica} runs on");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The second node 3 has a folder of its own and listens elsewhere, so nothing in it fails: only the others can tell.
+#[test]
+fn a_second_replica_with_a_number_that_runs_is_not_heard_and_the_others_say_so() {
+    for is_sealed in [false, true] {
+        let mut lab = Lab::new(3, &[]);
+        if is_sealed {
+            let key = lab.path("key");
+            assert!(tests::run(&["agent", "--new-key", &key]).status.success());
+            lab.more = vec!["--key-file".to_owned(), key];
+        }
+        for node in 1..=3 {
+            lab.start(node);
+        }
+        let key_words = lab.more.clone();
+        let with_key: Vec<&str> = key_words.iter().map(String::as_str).collect();
+        let put = |lab: &Lab, value: &str| {
+            let output = lab.kv(&[&with_key[..], &["put", "a", value]].concat());
+            assert!(output.status.success(), "{}", stderr(&output));
+        };
+        put(&lab, "1");
+
+        let free = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let elsewhere = free.local_addr().expect("bound").to_string();
+        drop(free);
+        let mut second = lab.command(3, "data-second");
+        second.args(["--listen", &elsewhere]);
+        lab.start_as(9, second);
+        for node in 1..=2 {
+            let began = Instant::now();
+            while !lab.said(node).contains("a second replica with the same --node") {
+                assert!(began.elapsed() < PATIENCE, "{}", lab.said(node));
+                thread::sleep(Duration::from_millis(10));
+            }
+            let names_it = lab.said(node).contains("are node 3's by what they say");
+            assert!(names_it || is_sealed, "{}", lab.said(node));
+        }
+        put(&lab, "2");
+        assert!(lab.end(9, Signal::SIGTERM).success(), "{}", lab.said(9));
+        let got = lab.kv(&[&with_key[..], &["get", "a"]].concat());
+        assert_eq!(stdout(&got), "2\n");
+    }
 }
 
 /// Noise of every length, more bytes than any frame has, and nothing at all.

@@ -24,6 +24,8 @@ pub struct View {
     pub keys_count: usize,
     pub used_bytes: u64,
     pub is_damaged: bool,
+    /// Whose frames came last from an address that is not its.
+    pub misplaced: Option<u32>,
 }
 
 /// The printing side.
@@ -90,6 +92,7 @@ impl Watched<'_> {
                 keys_count: replica.machine().entries_count(),
                 used_bytes: replica.machine().used_bytes(),
                 is_damaged: replica.is_damaged(),
+                misplaced: replica.misplaced(),
             };
             *self.watch.view.lock().unwrap_or_else(PoisonError::into_inner) = Some(view);
         }
@@ -141,6 +144,10 @@ impl View {
             (counters.snapshots_installed_count, "snapshots installed"),
             (stats.port.rx_dropped_count, "frames lost at our door"),
             (stats.port.malformed_count, "frames malformed or forged"),
+            (
+                counters.wrong_address_count + stats.port.strangers_count,
+                "frames of a node from an address that is not its",
+            ),
             (stats.rejects.iter().sum(), "frames not understood"),
             (stats.unsent_count, "frames not sent"),
         ] {
@@ -173,6 +180,18 @@ impl View {
             |view| view.counters.wrong_node_count,
             "name another node than the cluster file has at their address: two replicas with one --node, or files that differ; \
              they were dropped",
+        );
+        warn(
+            |view| view.counters.wrong_address_count + view.stats.port.strangers_count,
+            &format!(
+                "are {}'s by what they say, and came from another address than the cluster file has for it: a second replica \
+                 with the same --node (then end one of the two), or one with --listen or another file (then correct the \
+                 files); they were dropped",
+                match self.misplaced {
+                    Some(node) => format!("node {node}"),
+                    None => "another node".to_owned(),
+                }
+            ),
         );
         warn(
             |view| view.stats.port.malformed_count,

@@ -49,6 +49,9 @@ pub struct Counters {
     pub wrong_cluster_count: u64,
     /// Frames that name another node than the one whose address they came from.
     pub wrong_node_count: u64,
+    /// Frames that name a node of this cluster, and came from an address that is no node's: a second replica with its number,
+    /// or a node that listens elsewhere than the others were told.
+    pub wrong_address_count: u64,
     /// Frames that a correct cluster cannot send: a second leader of one term, an entry against a committed one, an
     /// acknowledgement of what was never sent. Above 0, something is broken.
     pub impossible_count: u64,

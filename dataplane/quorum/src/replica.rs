@@ -61,6 +61,8 @@ pub struct Replica<S> {
     /// Each entry in a frame of its own, also where several could share one: a follower's program takes single entries.
     pub(crate) sends_singly: bool,
     pub(crate) counters: Counters,
+    /// Who was named last by a frame from an address that is no node's.
+    misplaced: Option<u32>,
 }
 
 /// What a replica is at the moment.
@@ -119,6 +121,7 @@ impl<S: StateMachine> Replica<S> {
             scratch: vec![0; config.limits.frame_bytes_max],
             sends_singly: false,
             counters: Counters::default(),
+            misplaced: None,
             window,
             config,
         }
@@ -192,6 +195,11 @@ impl<S: StateMachine> Replica<S> {
     /// What it has counted.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Whose frames came last from an address that is no node's ([`Counters::wrong_address_count`]).
+    pub fn misplaced(&self) -> Option<u32> {
+        self.misplaced
     }
 
     /// Whether entries that it once acknowledged cannot be read, and have not come back from a leader yet.
@@ -300,11 +308,32 @@ impl<S: StateMachine> Replica<S> {
             return self.on_request(now, from, &frame, out);
         }
         let Some(node) = self.nodes.node(from) else {
-            return out.reject(Reject::Stranger);
+            return match self.misplaced_node(&frame) {
+                Some(node) => {
+                    self.counters.wrong_address_count += 1;
+                    self.misplaced = Some(node);
+                }
+                None => out.reject(Reject::Stranger),
+            };
         };
         if let Err(reason) = self.on_message(now, node, &frame, out) {
             out.reject(reason);
         }
+    }
+
+    /// The node of this cluster that a frame from an address of no node names as its sender.
+    fn misplaced_node(&self, frame: &Frame<'_>) -> Option<u32> {
+        let names_sender = match frame.header.kind {
+            Kind::Entries | Kind::Report | Kind::SnapshotChunk | Kind::SnapshotReport => true,
+            Kind::VoteRequest | Kind::VoteReply => true,
+            // The fast path's messages name nobody, and the others are no replica's.
+            Kind::Append | Kind::Ack => false,
+            Kind::EchoRequest | Kind::EchoReply | Kind::QuorumRequest | Kind::QuorumReply => false,
+        };
+        let head = frame.payload.first_chunk().filter(|_| names_sender)?;
+        let Sender { cluster, node } = Sender::parse(head);
+        let is_ours = node == self.config.node || self.nodes.peer(node).is_some();
+        (cluster == self.config.cluster && is_ours).then_some(node)
     }
 
     fn on_message(&mut self, now: Instant, node: u32, frame: &Frame<'_>, out: &mut Effects) -> Result<(), Reject> {

@@ -436,6 +436,48 @@ fn frames_of_another_cluster_or_a_wrong_address_change_nothing() {
     assert!(stranger.counters().wrong_cluster_count > 0);
 }
 
+/// A second replica with node 2's number, at an address that nobody was told: it asks for votes.
+#[test]
+fn frames_of_a_node_from_an_address_that_is_not_its_are_counted_and_change_nothing() {
+    let mut cluster = Cluster::of(3);
+    let leader = cluster.elect();
+    let elsewhere = Peer(40);
+    let request = |cluster: u64, node: u32| {
+        let request = VoteRequest {
+            term: 99,
+            log_end: 99,
+            last_term: 98,
+            sender: Sender { cluster, node },
+            pre: false,
+        };
+        let mut bytes = vec![0; frame::HEADER_BYTES + vote::PAYLOAD_BYTES];
+        request.emit(&mut bytes);
+        bytes
+    };
+    let term = cluster.members[leader as usize].replica.term();
+    let cluster_number = config(0, 3, ReadMode::Index).cluster;
+    for (from_cluster, node, is_counted) in [
+        (cluster_number, 2, true),
+        (cluster_number, leader, true),
+        (cluster_number, 77, false),
+        (cluster_number + 1, 2, false),
+    ] {
+        let before_count = cluster.members[leader as usize].replica.counters().wrong_address_count;
+        let frame = Input::Frame {
+            from: elsewhere,
+            bytes: &request(from_cluster, node),
+        };
+        cluster.input(leader, frame);
+        let replica = &cluster.members[leader as usize].replica;
+        let counted = replica.counters().wrong_address_count - before_count;
+        assert_eq!(counted, u64::from(is_counted), "{from_cluster} {node}");
+        if is_counted {
+            assert_eq!(replica.misplaced(), Some(node));
+        }
+        assert_eq!((replica.term(), replica.leader()), (term, Some(leader)));
+    }
+}
+
 #[test]
 fn a_snapshot_that_a_turn_has_no_room_for_is_taken_in_a_later_one() {
     let mut cluster = Cluster::of(3);

@@ -122,7 +122,6 @@ fn a_frame_is_for_one_receiver_from_one_sender_in_one_cluster() {
     for (what, mut port, from) in [
         ("to another replica", sealed(2, &[0, 1]), Peer(0)),
         ("as if another replica had sent it", sealed(1, &[0, 2]), Peer(1)),
-        ("as if a client had sent it", sealed(1, &[0, 2]), Peer(2)),
         ("back to its sender", sealed(0, &[1, 2]), Peer(0)),
         ("to a client", sealed(CLIENT_NODE, &[0, 1, 2]), Peer(0)),
         (
@@ -141,6 +140,42 @@ fn a_frame_is_for_one_receiver_from_one_sender_in_one_cluster() {
         );
     }
     assert!(receive(&mut sealed(1, &[0, 2]), Peer(0), &below).is_some());
+}
+
+#[test]
+fn a_peers_frames_from_another_address_are_refused_and_told_from_forged_ones() {
+    let mut zero = sealed(0, &[1, 2]);
+    let below = send(&mut zero, Peer(0), b"to node 1");
+    let mut forged = below.clone();
+    forged[0] ^= 1;
+    let mut one = sealed(1, &[0, 2]);
+    // Behind the two peers' are the addresses that are nobody's.
+    assert_eq!(receive(&mut one, Peer(2), &below), None);
+    assert_eq!(
+        one.counts(),
+        SealedCounts {
+            misplaced_count: 1,
+            ..SealedCounts::default()
+        }
+    );
+    // A flood hides it for fifteen frames, and no longer.
+    for number in 0..LOOK_CLOSER_EVERY - 1 {
+        assert_eq!(receive(&mut one, Peer(3 + number as u32), &forged), None);
+    }
+    assert_eq!(receive(&mut one, Peer(2), &below), None);
+    let expected = SealedCounts {
+        short_count: 0,
+        forged_count: LOOK_CLOSER_EVERY - 1,
+        misplaced_count: 2,
+    };
+    assert_eq!(one.counts(), expected);
+    let stats = one.stats();
+    assert_eq!(
+        (stats.rx_frames_count, stats.malformed_count),
+        (0, expected.forged_count)
+    );
+    assert_eq!(stats.strangers_count, 2);
+    assert!(receive(&mut one, Peer(0), &below).is_some(), "from its own address");
 }
 
 #[test]
