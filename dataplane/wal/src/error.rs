@@ -102,6 +102,9 @@ fn hint_kind(kind: io::ErrorKind) -> &'static str {
         io::ErrorKind::ReadOnlyFilesystem => {
             "; the file system is mounted read-only, which Linux does by itself after errors: look at dmesg"
         }
+        io::ErrorKind::FileTooLarge => {
+            "; a limit on the length of files (`ulimit -f`) is below the length of the log's segments: raise it"
+        }
         io::ErrorKind::PermissionDenied => "; the log's folder and files must be writable by this user",
         _ => "",
     }

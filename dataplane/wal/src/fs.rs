@@ -356,3 +356,40 @@ impl Storage for FolderStorage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a file holds after a write whose calls end as `calls` says: so many bytes, or an error.
+    fn written(bytes: &[u8], calls: &[Result<usize, io::ErrorKind>]) -> (Vec<u8>, u64, io::Result<()>) {
+        let (mut file, mut short_count) = (vec![0; bytes.len()], 0);
+        let mut calls = calls.iter();
+        let outcome = write_all(bytes, &mut short_count, |offset, rest| {
+            let count = calls.next().copied().unwrap_or(Ok(rest.len()))?;
+            file[offset..offset + count].copy_from_slice(&rest[..count]);
+            Ok(count)
+        });
+        (file, short_count, outcome)
+    }
+
+    #[test]
+    fn a_short_write_is_continued_where_it_ended_and_a_failed_one_is_not() {
+        let bytes: Vec<u8> = (0..2048).map(|index| (index / 8) as u8).collect();
+        let interrupted = Err(io::ErrorKind::Interrupted);
+        for first in (512..2048).step_by(512) {
+            let (file, short_count, outcome) = written(&bytes, &[interrupted, Ok(first), interrupted]);
+            assert!(outcome.is_ok() && file == bytes, "{first}: {outcome:?}");
+            assert_eq!(short_count, 1);
+            let (file, short_count, outcome) = written(&bytes, &[Ok(first), Err(io::ErrorKind::StorageFull), Ok(2048)]);
+            assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::StorageFull);
+            assert!(file[..first] == bytes[..first] && file[first..].iter().all(|&byte| byte == 0));
+            assert_eq!(short_count, 1);
+        }
+        let (_, short_count, outcome) = written(&bytes, &[Ok(512), Ok(512), Ok(0)]);
+        assert_eq!(
+            (short_count, outcome.unwrap_err().kind()),
+            (2, io::ErrorKind::WriteZero)
+        );
+    }
+}

@@ -360,4 +360,50 @@ mod tests {
         }
         std::fs::remove_file(path).expect("it is ours");
     }
+
+    /// Sets the limit on the length of this process's files (setrlimit(2)), and says what it was.
+    fn limit_files(bytes_max: libc::rlim_t) -> libc::rlim_t {
+        let mut limit = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        // SAFETY: one structure each, which outlives the calls.
+        unsafe {
+            assert_eq!(libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit), 0);
+            let before = std::mem::replace(&mut limit.rlim_cur, bytes_max);
+            assert_eq!(libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit), 0);
+            before
+        }
+    }
+
+    #[test]
+    fn a_write_that_the_kernel_cuts_short_is_continued_where_it_ended() {
+        if let Err(error) = WriteRing::ask() {
+            return println!("skipped: no io_uring: {error}");
+        }
+        // Far above what any other test of this process writes: the limit is everybody's.
+        const AT_BYTES: u64 = 1 << 30;
+        const WRITTEN_BYTES: u64 = 1024;
+        let flag = std::sync::Arc::default();
+        signal_hook::flag::register(signal_hook::consts::SIGXFSZ, flag).expect("a signal that may be handled");
+        let path = std::env::temp_dir().join(format!("dplab-wal-ring-short-{}", std::process::id()));
+        let file = File::create(&path).expect("a folder for temporary files");
+        let mut ring = WriteRing::new();
+        let mut buffer = Buffer::new(4096);
+        buffer.fill(4096, 7);
+        let before = limit_files(AT_BYTES + WRITTEN_BYTES);
+        ring.start(&file, AT_BYTES, buffer).expect("a ring");
+        let bell = ring.bell().expect("it has been made").try_clone_to_owned();
+        // The kernel is done with it, and nobody has looked.
+        Bell(bell.expect("a descriptor is free")).wait(PATIENCE);
+        limit_files(before);
+        let completion = ring.next(true).expect("the ring works").expect("a write is under way");
+        completion.result.expect("the rest was written, too");
+        assert_eq!(ring.short_count(), 1);
+        let mut found = [0; 4096];
+        let file = File::open(&path).expect("it is there");
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut found, AT_BYTES).expect("it has its length");
+        assert!(found.iter().all(|&byte| byte == 7));
+        std::fs::remove_file(path).expect("it is ours");
+    }
 }
