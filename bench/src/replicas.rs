@@ -7,6 +7,7 @@ mod client;
 mod driver;
 mod echo;
 mod events;
+pub(crate) mod grants;
 mod ground;
 mod hosted;
 mod open_loop;
@@ -91,6 +92,9 @@ pub struct Manner {
     /// The length of a segment of its log on disk; `None`: the log's own choice. Each is written once before it is used, which
     /// takes long where there are many logs.
     pub segment_bytes: Option<u64>,
+    /// How often a replica's programs are replaced by newly loaded ones while it runs, as by an upgrade. They are loaded before it
+    /// gives up its privileges.
+    pub reloads_count: u32,
 }
 
 /// One frame of a leader's program, and how it reaches all followers.
@@ -265,6 +269,7 @@ pub fn guarantee(is_durable: bool, count: usize) -> String {
 #[derive(Debug)]
 pub struct Replicas {
     servers: Vec<Server>,
+    configs: Vec<ReplicaConfig>,
     /// Where they are, by node.
     pub endpoints: Vec<Endpoint>,
 }
@@ -295,27 +300,36 @@ impl Replicas {
         role: impl Fn(usize) -> ReplicaRole,
     ) -> anyhow::Result<Replicas> {
         let endpoints = ground.replicas(seats.len())?;
-        let servers = seats.iter().enumerate().map(|(index, &seat)| {
-            let config = ReplicaConfig {
-                parent_pid: std::process::id(),
-                backend: backend.to_owned(),
-                network,
-                node: index as u32,
-                endpoints: endpoints.clone(),
-                client: matches!(role(index), ReplicaRole::Driver { .. }).then(|| ground.client()),
-                group: ground.group(manner.fan_out),
-                card: ground.card(index),
-                role: role(index),
-                seat,
-                manner,
-            };
-            let started = ground.inside_replica(index, || Server::spawn_as(SUBCOMMAND, &config))?;
-            started.with_context(|| format!("starting replica {index} over {backend}"))
-        });
+        let config = |(index, &seat): (usize, &Seat)| ReplicaConfig {
+            parent_pid: std::process::id(),
+            backend: backend.to_owned(),
+            network,
+            node: index as u32,
+            endpoints: endpoints.clone(),
+            client: matches!(role(index), ReplicaRole::Driver { .. }).then(|| ground.client()),
+            group: ground.group(manner.fan_out),
+            card: ground.card(index),
+            role: role(index),
+            seat,
+            manner,
+        };
+        let configs: Vec<ReplicaConfig> = seats.iter().enumerate().map(config).collect();
+        let servers = configs.iter().map(|config| start_one(ground, config));
         Ok(Replicas {
             servers: servers.collect::<anyhow::Result<_>>()?,
+            configs,
             endpoints,
         })
+    }
+
+    /// Starts a replica again that was killed: with the log that it left on disk, if it keeps one there. One that kept it in
+    /// memory has forgotten what it promised, and is no replica of the cluster any more.
+    ///
+    /// # Errors
+    /// As [`Replicas::start`].
+    pub fn start_again(&mut self, ground: &Ground, node: usize) -> anyhow::Result<()> {
+        self.servers[node] = start_one(ground, &self.configs[node])?;
+        Ok(())
     }
 
     /// How each runs, as facts of a row.
@@ -373,4 +387,10 @@ impl Replicas {
     pub fn finish(self) -> anyhow::Result<Vec<ReplicaReport>> {
         self.servers.into_iter().map(Server::finish_as).collect()
     }
+}
+
+fn start_one(ground: &Ground, config: &ReplicaConfig) -> anyhow::Result<Server> {
+    let (node, backend) = (config.node as usize, &config.backend);
+    let started = ground.inside_replica(node, || Server::spawn_as(SUBCOMMAND, config))?;
+    started.with_context(|| format!("starting replica {node} over {backend}"))
 }

@@ -212,7 +212,15 @@ fn offloads_and_followers_have_rows_of_their_own() {
     for row in &electrode {
         assert_eq!(row["experiment"], "electrode");
     }
-    let fanout = rows(&["quorum-fanout", "--axis", "way=driver", "--axis", "replicas=3,5"]);
+    let fanout = rows(&[
+        "quorum-fanout",
+        "--axis",
+        "way=driver",
+        "--axis",
+        "replicas=3,5",
+        "--axis",
+        "fan_out=flood,chain",
+    ]);
     for row in &fanout {
         assert_eq!(row["experiment"], "quorum-fanout");
         assert!(metric(row, "answered") > 0.0, "{row}");

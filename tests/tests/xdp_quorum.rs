@@ -114,6 +114,67 @@ fn a_leader_that_is_killed_takes_nothing_that_was_answered_with_it() {
 }
 
 #[test]
+fn a_chain_whose_leader_is_killed_loses_nothing_and_is_formed_anew() {
+    if !can("a leader of a chain killed") {
+        return;
+    }
+    let told = ask("chain-kill");
+    println!("{told}");
+    agree(&told);
+    assert!(told["answered_after_count"].as_u64() > Some(0), "{told}");
+    let replicas = told["replicas"].as_array().expect("a list");
+    assert_eq!(replicas.len(), 2);
+    let total = |name: &str| {
+        let counts = replicas.iter().map(|replica| count(&replica["report"], name));
+        counts.sum::<u64>()
+    };
+    assert!(
+        total("leader_answered") > 0 && total("follower_appended") > 0,
+        "the new leader's programs answer: {told}"
+    );
+}
+
+/// From its log on disk, which its programs wait for: a replica that kept it in memory has forgotten what it promised.
+#[test]
+fn a_leader_that_is_killed_and_started_again_has_the_others_log() {
+    if !can("a leader started again") {
+        return;
+    }
+    let told = ask("restart");
+    println!("{told}");
+    agree(&told);
+    assert!(told["answered_after_count"].as_u64() > Some(0), "{told}");
+    assert!(told["answered_again_count"].as_u64() > Some(0), "{told}");
+    let replicas = told["replicas"].as_array().expect("a list");
+    assert_eq!(replicas.len(), 3);
+    let waited = |replica: &Value| count(&replica["report"], "follower_waits_for_disk");
+    assert!(replicas.iter().map(waited).sum::<u64>() > 0, "{told}");
+}
+
+#[test]
+fn programs_that_are_replaced_under_load_lose_nothing() {
+    if !can("programs replaced under load") {
+        return;
+    }
+    for how in ["reload", "chain-reload"] {
+        let told = ask(how);
+        println!("{how}: {told}");
+        agree(&told);
+        let replicas = told["replicas"].as_array().expect("a list");
+        assert_eq!(replicas.len(), 3);
+        for replica in replicas {
+            let report = &replica["report"];
+            assert!(count(report, "reloads") > 0, "{how}: {told}");
+            let name = match replica["node"] == told["leader"] {
+                true => "leader_answered",
+                false => "follower_appended",
+            };
+            assert!(count(report, name) > 0, "{how}: {told}");
+        }
+    }
+}
+
+#[test]
 fn parts_in_the_driver_and_the_rest_in_user_space_make_one_log() {
     if !can("parts in the driver") {
         return;

@@ -1,28 +1,41 @@
-//! A replica's programs in its host's driver: one for a leader and one for a follower, of which one is attached at a time. Here
-//! nodes and peers, as the protocol has them, meet addresses, as programs have them.
+//! A replica's programs in its host's driver: one for a leader and one for a follower, of which one is attached at a time.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddrV4},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use dataplane_netns::run_at;
 use dataplane_quorum::{
-    Limits, NODES_MAX,
+    Limits,
     driver::{Driver, Grant, Part, Seen, Taken},
 };
-use dataplane_waist::{Peer, Slot};
+use dataplane_waist::Slot;
 use dataplane_wire::{ethernet::Mac, frame::Kind};
 use ebpf_host::{
     Attachment, Loaded, Mode, Program, Settings, kinds,
     quorum::{self as program, Count, Kept, Session, Shared},
 };
 
-use super::{FanOut, Parts, ReplicaConfig, chaining::Chaining};
+use super::{
+    FanOut, Parts, ReplicaConfig,
+    chaining::Chaining,
+    grants::{self, Surroundings},
+};
 use crate::{backends::xdp, place::Endpoint};
 
 /// What the programs take: the normal case, and nothing else.
 const KINDS: u32 = kinds(&[Kind::QuorumRequest, Kind::Append, Kind::Ack]);
 /// What they take where the replica gives requests their slots.
 const KINDS_COUNTED: u32 = kinds(&[Kind::Append, Kind::Ack]);
+
+/// How long programs have a grant before others take their place, where [`super::Manner::reloads_count`] says so: long enough for some
+/// hundred commits.
+const RELOAD_AFTER: Duration = Duration::from_millis(15);
+/// What it is called among the counters.
+const RELOADS: &str = "reloads";
 
 /// How programs are to do it.
 #[derive(Clone, Copy, Debug)]
@@ -40,31 +53,31 @@ pub(super) struct InDriverOptions {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct InDriver {
-    node: u32,
     options: InDriverOptions,
-    group: (Mac, Ipv4Addr),
+    surroundings: Surroundings,
     attachment: Attachment,
     /// The one that is not attached; nothing after an exchange that failed.
     other: Option<Loaded>,
     leader: Shared,
     follower: Shared,
+    /// What is to take the place of both, one after another.
+    spares: Vec<Pair>,
+    /// What those counted whose place was taken.
+    before: BTreeMap<String, u64>,
+    granted_at: Instant,
     /// Which of them is attached.
     leads: bool,
     /// Behind the last entry of the last grant, once that was taken back.
     end: Slot,
-    places: [Option<(SocketAddrV4, Mac)>; program::NODES_MAX],
-    /// Whom the replica's port knows.
-    peers: Vec<(SocketAddrV4, Peer)>,
     /// The leader of the last grant to a follower.
-    follows: usize,
+    follows: u32,
     sessions: Vec<Session>,
     kept: Kept,
     chaining: Chaining,
 }
 
 impl InDriver {
-    /// Loads both programs for a replica and attaches the follower's to its interface, or to its card's. The replica's client is
-    /// the peer behind the other replicas, as [`super::port::open`] has it.
+    /// Loads both programs for a replica and attaches the follower's to its interface, or to its card's.
     ///
     /// # Errors
     /// Too many replicas, an address that is not IPv4, no address that reaches all of them, what the kernel says.
@@ -72,11 +85,10 @@ impl InDriver {
         let ReplicaConfig {
             node,
             endpoints: replicas,
-            client,
             card,
             ..
         } = config;
-        let (node, client) = (*node, client.as_ref());
+        let node = *node;
         if replicas.len() > program::NODES_MAX {
             bail!(
                 "{} replicas: programs in the driver count up to {}",
@@ -94,44 +106,46 @@ impl InDriver {
             .group
             .as_ref()
             .context("programs need an address that reaches every replica")?;
-        let group = (Mac(group.mac), *ipv4_of(group)?.ip());
+        let group = (ipv4_of(group)?, Mac(group.mac));
         let settings = Settings {
             kinds: if options.parts.appends { KINDS } else { KINDS_COUNTED },
-            group: Some(group),
+            group: Some((group.1, *group.0.ip())),
             session_count: Limits::SMALL.sessions_max as u32,
             ..xdp::settings(local)
         };
-        let load = |program: Program| Loaded::load(program, &settings).with_context(|| program.name().to_owned());
-        let mut follower = load(Program::QuorumFollower)?;
-        let mut leader = load(Program::QuorumLeader)?;
-        let shared = (follower.share()?, leader.share()?);
+        let first = Pair::load(&settings)?;
+        let spares = (0..config.manner.reloads_count).map(|_| Pair::load(&settings));
+        let spares = spares.collect::<anyhow::Result<_>>()?;
         let mut places = [None; program::NODES_MAX];
         for (place, endpoint) in places.iter_mut().zip(replicas) {
             *place = Some((ipv4_of(endpoint)?, Mac(endpoint.mac)));
         }
-        let others = replicas.iter().enumerate().filter(|&(other, _)| other != node as usize);
-        let known = others.map(|(_, endpoint)| endpoint).chain(client);
-        let peers = known
-            .zip(0..)
-            .map(|(endpoint, peer)| Ok((ipv4_of(endpoint)?, Peer(peer))));
+        let surroundings = Surroundings {
+            node,
+            places,
+            group: (SocketAddrV4::new(*group.0.ip(), ipv4_of(local)?.port()), group.1),
+            waits_for_disk: options.waits_for_disk,
+            in_flight_slots: Limits::SMALL.in_flight_slots,
+            sessions_max: Limits::SMALL.sessions_max,
+        };
         // A program is told whose frames it takes, and that is the host, wherever it is. What it shares is this process's.
         let attachment = match card {
-            None => follower.attach(&local.interface, options.mode)?,
-            Some(card) => run_at(&card.namespace, || follower.attach(&card.interface, options.mode))
+            None => first.follower.attach(&local.interface, options.mode)?,
+            Some(card) => run_at(&card.namespace, || first.follower.attach(&card.interface, options.mode))
                 .context("entering the card's namespace")??,
         };
         Ok(InDriver {
-            node,
             options,
-            group,
+            surroundings,
             attachment,
-            other: Some(leader),
-            follower: shared.0,
-            leader: shared.1,
+            other: Some(first.leader),
+            follower: first.follower_shares,
+            leader: first.leader_shares,
+            spares,
+            before: BTreeMap::new(),
+            granted_at: Instant::now(),
             leads: false,
             end: Slot(0),
-            places,
-            peers: peers.collect::<anyhow::Result<_>>()?,
             follows: 0,
             sessions: Vec::new(),
             kept: Kept::default(),
@@ -145,17 +159,36 @@ impl InDriver {
     }
 
     /// What both programs counted, by name; what never happened is left out.
-    pub(super) fn counts(&self) -> anyhow::Result<Vec<(String, u64)>> {
-        let mut counts = Vec::new();
+    pub(super) fn counts(&self) -> anyhow::Result<BTreeMap<String, u64>> {
+        let mut counts = self.before.clone();
         for (part, shared) in [("leader", &self.leader), ("follower", &self.follower)] {
             for what in Count::ALL {
                 let count = shared.count(what)?;
                 if count > 0 {
-                    counts.push((format!("{part}_{}", what.name()), count));
+                    *counts.entry(format!("{part}_{}", what.name())).or_default() += count;
                 }
             }
         }
         Ok(counts)
+    }
+
+    fn is_to_reload(&self) -> bool {
+        !self.spares.is_empty() && self.granted_at.elapsed() >= RELOAD_AFTER
+    }
+
+    /// Puts new programs in the place of both, with rings and counters of their own. While there is no grant: what the old ones
+    /// appended is in the replica's log.
+    fn reload(&mut self) -> anyhow::Result<()> {
+        let Some(new) = self.spares.pop() else { return Ok(()) };
+        self.before = self.counts()?;
+        *self.before.entry(RELOADS.to_owned()).or_default() += 1;
+        let (attached, other) = match self.leads {
+            true => (new.leader, new.follower),
+            false => (new.follower, new.leader),
+        };
+        self.attachment.exchange(attached)?;
+        (self.other, self.follower, self.leader) = (Some(other), new.follower_shares, new.leader_shares);
+        Ok(())
     }
 
     fn shared(&mut self) -> &mut Shared {
@@ -179,10 +212,33 @@ impl InDriver {
             }
             // The replica goes on without.
             Err(error) => {
-                eprintln!("node {}: {error}", self.node);
+                eprintln!("node {}: {error}", self.surroundings.node);
                 false
             }
         }
+    }
+}
+
+/// Both programs of a replica, loaded, and what they share with it.
+#[derive(Debug)]
+struct Pair {
+    follower: Loaded,
+    follower_shares: Shared,
+    leader: Loaded,
+    leader_shares: Shared,
+}
+
+impl Pair {
+    fn load(settings: &Settings) -> anyhow::Result<Pair> {
+        let load = |program: Program| Loaded::load(program, settings).with_context(|| program.name().to_owned());
+        let mut follower = load(Program::QuorumFollower)?;
+        let mut leader = load(Program::QuorumLeader)?;
+        Ok(Pair {
+            follower_shares: follower.share()?,
+            leader_shares: leader.share()?,
+            follower,
+            leader,
+        })
     }
 }
 
@@ -196,56 +252,25 @@ fn ipv4_of(endpoint: &Endpoint) -> anyhow::Result<SocketAddrV4> {
 impl Driver for InDriver {
     fn grant(&mut self, grant: &Grant<'_>) -> bool {
         let leads = matches!(grant.part, Part::Leader { .. });
-        if !self.takes_grants(leads) || !self.become_part(leads) {
+        if !self.takes_grants(leads) {
             return false;
         }
-        let mut given = program::Grant {
-            next: grant.next.0,
-            term: grant.term.0,
-            node: self.node,
-            leader: self.node,
-            commit_end: grant.commit_end.0,
-            append_end: grant.append_end.0,
-            entry_bytes_max: grant.entry_bytes_max as u64,
-            waits_for_disk: self.options.waits_for_disk,
-            term_begin: 0,
-            in_flight_slots: Limits::SMALL.in_flight_slots,
-            voters: 0,
-            commit_count: 0,
-            acked_end: [0; program::NODES_MAX],
-            places: self.places,
-            group: Some((SocketAddrV4::new(self.group.1, self.port()), self.group.0)),
-            hold_slots: program::HELD_SLOTS_MAX,
-            session_window: 0,
-        };
+        if self.is_to_reload()
+            && let Err(error) = self.reload()
+        {
+            eprintln!("node {}: {error:#}", self.surroundings.node);
+        }
+        if !self.become_part(leads) {
+            return false;
+        }
+        self.granted_at = Instant::now();
+        let mut given = self.surroundings.told(grant, &mut self.sessions);
         match grant.part {
-            Part::Leader {
-                term_begin,
-                voters,
-                commit_count,
-                acked_end,
-                sessions,
-                session_replies,
-            } => {
-                given.session_window = session_replies;
-                given.term_begin = term_begin.0;
-                given.voters = voters;
-                given.commit_count = commit_count;
-                for (to, end) in given.acked_end.iter_mut().zip(acked_end) {
-                    *to = end.0;
-                }
+            Part::Leader { .. } => {
                 self.leader.revoke();
-                self.sessions.clear();
-                self.sessions.resize(Limits::SMALL.sessions_max, Session::default());
-                for &(id, sequence) in sessions {
-                    self.sessions[(id % Limits::SMALL.sessions_max as u64) as usize] = Session::new(id, sequence);
-                }
                 self.leader.set_sessions(&self.sessions);
             }
-            Part::Follower { leader } => {
-                given.leader = leader;
-                self.follows = leader as usize;
-            }
+            Part::Follower { leader } => self.follows = leader,
         }
         if self.options.fan_out == FanOut::Chain {
             let chain = self.chaining.at_grant(leads, &mut given);
@@ -273,29 +298,15 @@ impl Driver for InDriver {
         let (leads, follows, end) = (self.leads, self.follows, self.end);
         let seen = self.shared().seen();
         self.chaining.look(leads, &seen);
-        let mut told = Seen {
-            end: match seen.generation {
-                0 => end,
-                _ => Slot(seen.next),
-            },
-            commit_end: Slot(seen.commit_end),
-            acked_end: [Slot(0); NODES_MAX],
-            heard: [0; NODES_MAX],
+        let end = match seen.generation {
+            0 => end,
+            _ => Slot(seen.next),
         };
-        match leads {
-            true => {
-                for node in 0..program::NODES_MAX {
-                    told.acked_end[node] = Slot(seen.acked_end[node]);
-                    told.heard[node] = seen.acked_count[node];
-                }
-            }
-            false => told.heard[follows] = seen.heard_count,
-        }
-        told
+        grants::done(&seen, end, (!leads).then_some(follows))
     }
 
     fn wants_new_grant(&self) -> bool {
-        self.chaining.is_broken()
+        self.chaining.is_broken() || self.is_to_reload()
     }
 
     fn entry(&mut self, slot: Slot) -> Option<Taken<'_>> {
@@ -307,14 +318,10 @@ impl Driver for InDriver {
             return None;
         }
         let kept = &self.kept;
-        // Whom the port does not know cannot be answered, and asks again.
-        let peer = kept
-            .from
-            .and_then(|from| self.peers.iter().find(|(known, _)| *known == from));
         Some(Taken {
             bytes: &kept.bytes,
             crc: kept.crc,
-            waiting: peer.filter(|_| self.leads).map(|&(_, peer)| (peer, kept.sent_ns)),
+            sent_ns: kept.sent_ns,
             answered: self.leads && kept.answered,
         })
     }
@@ -344,12 +351,5 @@ impl Driver for InDriver {
             ..
         } = self.options.parts;
         (acknowledges || broadcasts) && !appends
-    }
-}
-
-impl InDriver {
-    /// All replicas have the same.
-    fn port(&self) -> u16 {
-        self.places[self.node as usize].map_or(0, |(address, _)| address.port())
     }
 }

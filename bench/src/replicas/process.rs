@@ -202,7 +202,7 @@ fn replicate<L: Log + Counts>(
     })?;
     let counters = driven.counters();
     let mut report = report(&port, log.counts(), driven.replica());
-    report.programs = driven.driver().counts()?.into_iter().collect();
+    report.programs = driven.driver().counts()?;
     report.programs.extend([
         ("grants".to_owned(), counters.grants_count),
         ("revokes".to_owned(), counters.revokes_count),

@@ -49,6 +49,9 @@ impl<S: StateMachine> Replica<S> {
         };
         if let Command::Open = request.command {
             let client = self.sessions.open(slot);
+            if let Some(waiting) = waiting {
+                self.askers.note(self.sessions.place_of(client), client, waiting.peer);
+            }
             return tell(&request, Outcome::Opened { client });
         }
         match self.sessions.look_up(request.client, request.sequence) {

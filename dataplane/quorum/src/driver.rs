@@ -19,17 +19,23 @@
 //!    append nothing.
 //! 5. A program appends no more, and nothing longer, than the replica's log has room for ([`Grant::append_end`]), so that 2 does
 //!    not wait for ever: a log full of what is not committed yet makes no room by itself.
-//! 6. A program answers only requests that will be applied: of sessions that no entry of the log is about to put out.
+//! 6. A program answers only requests that will be applied: of sessions that no entry of the log is about to put out. It gives
+//!    slots only to those whose client this replica has heard from, so that whom the program does not answer the replica can.
 //! 7. A leader's program that counts alone ([`Driver::appends`]) is told how far the log goes before what was appended leaves the
 //!    replica, so that no acknowledgement can be ahead of it. Only the replica's own word makes the log longer then, and what it
 //!    appends under a grant is never a change of members.
+//! 8. What a follower's program holds because it came too early stands behind its next slot, and counts for nothing: it is not
+//!    below [`Seen::end`], nobody is told of it, and it is forgotten with the grant. An entry that is held is never altered.
+//! 9. What a program sends again is what its own ring holds, below its next slot and of the grant's term, whatever the frame says
+//!    that asked for it; what the replica appended itself the replica sends. So one slot of a term is one entry, however often
+//!    it is sent.
 //!
 //! Reads stay linearizable: before a read is looked at, the program's commit end is taken over, and what was answered before the
 //! read was sent is below it. A follower's promise to a leader (its lease) counts from when the program last heard from it.
 
 use std::time::Duration;
 
-use dataplane_waist::{Effects, Input, Instant, Peer, Protocol, Slot, StateMachine, Term};
+use dataplane_waist::{Effects, Input, Instant, Protocol, Slot, StateMachine, Term};
 use dataplane_wire::{
     frame::{self, Frame, Kind},
     quorum::{entries, entry, request},
@@ -113,7 +119,8 @@ pub enum Part<'a> {
         /// By node: everything before is safe there.
         acked_end: &'a [Slot; NODES_MAX],
         /// Client sessions, with the newest request of each that has a slot. Only newer ones may be given one, and those between
-        /// that were not given one by the program itself.
+        /// that were not given one by the program itself. Each has its place, the remainder of its number by the sessions that
+        /// a replica has room for; those of whose client nothing was heard are left out.
         sessions: &'a [(u64, u64)],
         /// The answers that are remembered of a session: a request so far behind the newest that has a slot is given none.
         session_replies: u64,
@@ -145,8 +152,8 @@ pub struct Taken<'a> {
     pub bytes: &'a [u8],
     /// CRC-32C of the payload, which the program has compared.
     pub crc: u32,
-    /// Leader: who waits for the answer, and the request's own word.
-    pub waiting: Option<(Peer, u64)>,
+    /// Leader: the request's own word, which the answer brings back.
+    pub sent_ns: u64,
     /// Leader: the program has answered.
     pub answered: bool,
 }
@@ -404,6 +411,8 @@ impl<S: StateMachine, D: Driver> Driven<S, D> {
                 if !note_unapplied(replica, &mut self.sessions) {
                     return;
                 }
+                let is_heard = |&(id, _): &(u64, u64)| replica.askers.find(replica.sessions.place_of(id), id).is_some();
+                self.sessions.retain(is_heard);
                 Part::Leader {
                     term_begin: leader.fast.term_begin,
                     voters: leader.fast.voters,
@@ -538,7 +547,11 @@ impl<S: StateMachine> Replica<S> {
         let Role::Leader(leader) = &mut self.role else {
             return true;
         };
-        if let (Some((peer, sent_ns)), false) = (taken.waiting, taken.answered) {
+        if !taken.answered
+            && let Ok(entry::Entry::Request(request)) = entry::parse(taken.bytes)
+            && let Some(peer) = self.askers.find(self.sessions.place_of(request.client), request.client)
+        {
+            let sent_ns = taken.sent_ns;
             leader.wait_for(Waiting { slot, peer, sent_ns });
         }
         // The program has sent it to everybody; who did not get it says so, or is asked.

@@ -54,6 +54,7 @@
 
 mod answer;
 mod apply;
+mod askers;
 mod candidate;
 pub mod check;
 pub mod client;

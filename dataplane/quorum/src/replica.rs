@@ -10,6 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use crate::{
+    askers::Askers,
     candidate::Candidate,
     config::{Config, Mutation},
     counters::Counters,
@@ -49,6 +50,7 @@ pub struct Replica<S> {
     pub(crate) memberships: Vec<(Slot, Members)>,
 
     pub(crate) sessions: Sessions,
+    pub(crate) askers: Askers,
     pub(crate) machine: S,
     pub(crate) snapshot: Option<Kept>,
     pub(crate) held: Held,
@@ -112,6 +114,7 @@ impl<S: StateMachine> Replica<S> {
             applied_end,
             memberships: parts.memberships,
             sessions: parts.sessions,
+            askers: Askers::default(),
             machine: parts.machine,
             snapshot: parts.snapshot,
             held: Held::new(config.limits.held_slots),

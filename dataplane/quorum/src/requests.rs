@@ -27,6 +27,9 @@ impl<S: StateMachine> Replica<S> {
             Err(reason) => return out.reject(reason),
         };
         let sent_ns = frame.header.sent_ns;
+        if let Some(place) = self.sessions.place_if_open(request.client) {
+            self.askers.note(place, request.client, from);
+        }
         if request.command == Command::Status {
             let status = self.status().encode();
             return answer::send(out, from, self.state.term, sent_ns, &request, Outcome::Value(&status));

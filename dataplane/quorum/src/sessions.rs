@@ -133,6 +133,13 @@ impl Sessions {
         (client % self.sessions_max as u64) as usize
     }
 
+    /// As [`Sessions::place_of`]; nothing if there is none of that number.
+    pub(crate) fn place_if_open(&self, client: u64) -> Option<usize> {
+        let place = self.place_of(client);
+        let is_open = self.sessions.get(place).is_some_and(|session| session.id == client);
+        is_open.then_some(place)
+    }
+
     /// What is known of a client's request.
     pub fn look_up(&self, client: u64, sequence: u64) -> Known<'_> {
         let Some(session) = self.find(client) else {

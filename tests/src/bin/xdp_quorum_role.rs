@@ -2,7 +2,7 @@
 //! of this same program. Prints what came of it as one line of JSON. Not for people.
 #![forbid(unsafe_code)]
 
-use std::{process::ExitCode, sync::atomic::AtomicBool, time::Duration};
+use std::{path::Path, process::ExitCode, sync::atomic::AtomicBool, time::Duration};
 
 use anyhow::Context;
 use bench::{
@@ -41,17 +41,31 @@ fn main() -> ExitCode {
 }
 
 const REPLICAS_COUNT: usize = 3;
+/// At least once while there are puts, at most for as long as there are.
+const RELOADS_COUNT: u32 = 2;
 
-fn start(ground: &Ground, network: Network, parts: Parts, fan_out: FanOut) -> anyhow::Result<Replicas> {
+/// What programs are, beside parts of a commit.
+#[derive(Clone, Copy, Default)]
+struct Options<'a> {
+    fan_out: FanOut,
+    /// How often each replica's are replaced.
+    reloads_count: u32,
+    /// Where logs are that programs wait for.
+    logs: Option<&'a Path>,
+}
+
+fn start(ground: &Ground, network: Network, parts: Parts, options: Options<'_>) -> anyhow::Result<Replicas> {
     let manner = Manner {
-        fan_out,
+        fan_out: options.fan_out,
         scheduler: Scheduler::Ordinary,
+        reloads_count: options.reloads_count,
         ..Manner::default()
     };
-    let role = |_| ReplicaRole::Driver {
+    let log = |logs: &Path, node: usize| (logs.join(format!("node-{node}")), "dsync".to_owned());
+    let role = |node| ReplicaRole::Driver {
         mode: ProgramMode::Generic,
         parts,
-        disk: None,
+        disk: options.logs.map(|logs| log(logs, node)),
     };
     Replicas::start_as("udp-blocking", (ground, network), &[SEAT; REPLICAS_COUNT], manner, role)
 }
@@ -73,12 +87,16 @@ fn parts_of(how: &str) -> Parts {
     }
 }
 
-/// Puts for a while; with `kill`, the leader is killed then, and there are puts until another leads, and some more; with
-/// `follower-kill` a follower is. With `cards`
-/// the programs are on cards, of which receive work has threads and too little of a CPU, where that can be had. With
-/// `chain` entries visit the followers one after another.
+/// Puts for a while. What `how` ends in says what happens then:
+///
+/// - `kill`: the leader is killed, and there are puts until another leads, and some more; with `follower-kill` a follower is;
+/// - `restart`: as `kill`, and then it is started again from its log on disk, which programs wait for, and there are puts again;
+/// - `reload`: meanwhile all programs are replaced, again and again.
+///
+/// With `cards` the programs are on cards, of which receive work has threads and too little of a CPU, where that can be had. What
+/// begins with `chain` lets entries visit the followers one after another.
 fn ask(how: &str) -> anyhow::Result<()> {
-    let kills = how.ends_with("kill");
+    let (kills, restarts) = (how.ends_with("kill"), how.ends_with("restart"));
     let parts = parts_of(how.trim_end_matches("-kill"));
     let ground = match how {
         "cards" => Ground::bridge_with_cards(REPLICAS_COUNT)?,
@@ -94,11 +112,16 @@ fn ask(how: &str) -> anyhow::Result<()> {
         seed: 7,
         ..Network::default()
     };
-    let fan_out = match how.starts_with("chain") {
-        true => FanOut::Chain,
-        false => FanOut::Flood,
+    let scratch = tests::Scratch::new();
+    let options = Options {
+        fan_out: match how.starts_with("chain") {
+            true => FanOut::Chain,
+            false => FanOut::Flood,
+        },
+        reloads_count: if how.ends_with("reload") { RELOADS_COUNT } else { 0 },
+        logs: restarts.then_some(scratch.path()),
     };
-    let replicas = start(&ground, network, parts, fan_out)?;
+    let mut replicas = start(&ground, network, parts, options)?;
     let options = ClientOptions {
         in_flight: 4,
         value_bytes: 64,
@@ -107,11 +130,18 @@ fn ask(how: &str) -> anyhow::Result<()> {
     let backend = backends::by_name("udp-blocking").context("it is always there")?;
     let mut client = Client::open(backend, (&ground, &network), &replicas, false, options)?;
     let leader = client.find_leader(&clock, &stop)? as usize;
+    let mut ask = |span_ms| {
+        anyhow::Ok(
+            client
+                .ask(&clock, Duration::from_millis(span_ms), &stop)?
+                .answered_count,
+        )
+    };
     // Few enough that no snapshot takes the place of the log.
-    let mut answered_count = client.ask(&clock, Duration::from_millis(100), &stop)?.answered_count;
+    let mut answered_count = ask(100)?;
     let mut killed = Vec::new();
-    let mut answered_after_count = 0;
-    if kills {
+    let (mut answered_after_count, mut answered_again_count) = (0, 0);
+    if kills || restarts {
         let victim = match how.ends_with("follower-kill") {
             true => (leader + 1) % REPLICAS_COUNT,
             false => leader,
@@ -122,11 +152,16 @@ fn ask(how: &str) -> anyhow::Result<()> {
         std::thread::sleep(Duration::from_millis(500));
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         while answered_after_count == 0 && std::time::Instant::now() < deadline {
-            answered_after_count += client.ask(&clock, Duration::from_millis(100), &stop)?.answered_count;
+            answered_after_count += ask(100)?;
         }
-        answered_after_count += client.ask(&clock, Duration::from_millis(50), &stop)?.answered_count;
-        answered_count += answered_after_count;
+        answered_after_count += ask(50)?;
     }
+    if restarts {
+        replicas.start_again(&ground, leader)?;
+        killed.clear();
+        answered_again_count = ask(100)?;
+    }
+    answered_count += answered_after_count + answered_again_count;
     // The followers hear of the last commit with a heartbeat.
     std::thread::sleep(Duration::from_millis(500));
     let reports = replicas.finish_but(&killed)?;
@@ -138,6 +173,7 @@ fn ask(how: &str) -> anyhow::Result<()> {
         "leader": leader,
         "answered_count": answered_count,
         "answered_after_count": answered_after_count,
+        "answered_again_count": answered_again_count,
         "replicas": reports,
     });
     println!("{line}");
@@ -151,7 +187,7 @@ fn hold() -> anyhow::Result<()> {
         over_veth: true,
         ..Network::default()
     };
-    let _replicas = start(&ground, network, Parts::ALL, FanOut::Flood)?;
+    let _replicas = start(&ground, network, Parts::ALL, Options::default())?;
     println!("ready");
     std::thread::sleep(Duration::from_secs(60));
     Ok(())

@@ -11,15 +11,19 @@ use dataplane_waist::{Effects, Input, Instant, Peer, Protocol, Slot};
 use dataplane_wire::frame::{self, Kind};
 use ebpf_host::{
     HostError,
-    quorum::{Grant, HELD_SLOTS_MAX, Kept, NODES_MAX, Seen, Session},
+    quorum::{Kept, Seen},
 };
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use super::{
-    ChainCount, DriverCounts, DriverPlan, Flaw, GROUP, PORT, Program, Ran, bpf, host_address, host_of, program, wire,
+    ChainCount, DriverCounts, DriverPlan, Flaw, GROUP, PORT, Program, Ran, SESSIONS_MAX, bpf, host_address, host_of,
+    program, wire,
 };
-use crate::replicas::chaining::Chaining;
+use crate::replicas::{
+    chaining::Chaining,
+    grants::{self, Surroundings},
+};
 
 /// A NIC with a program, as the replica's [`Driver`].
 #[derive(Debug)]
@@ -37,7 +41,7 @@ pub struct Nic {
     tx: Vec<(Peer, Vec<u8>)>,
     kept: Kept,
     is_leader: bool,
-    leader: usize,
+    leader: u32,
     /// Behind the last entry of the last grant, once it was taken back.
     revoked_end: u64,
     seen_end: u64,
@@ -80,6 +84,21 @@ impl Nic {
             is_retired: false,
             counts: DriverCounts::default(),
         })
+    }
+
+    fn surroundings(&self) -> Surroundings {
+        let place = |node: usize| {
+            let address = host_address(node as u32);
+            ((node as u32) < self.replicas_count).then_some((address, bpf::mac_of(&address)))
+        };
+        Surroundings {
+            node: self.node,
+            places: std::array::from_fn(place),
+            group: (GROUP, bpf::mac_of(&GROUP)),
+            waits_for_disk: self.plan.waits_for_disk,
+            in_flight_slots: self.plan.in_flight_slots,
+            sessions_max: SESSIONS_MAX as usize,
+        }
     }
 
     /// The program meets the oldest frame that waits; says whether there was one.
@@ -172,48 +191,10 @@ impl Driver for Nic {
             return false;
         }
         self.race();
-        let mut given = Grant {
-            next: grant.next.0,
-            term: grant.term.0,
-            node: self.node,
-            leader: self.node,
-            commit_end: grant.commit_end.0,
-            append_end: grant.append_end.0,
-            entry_bytes_max: grant.entry_bytes_max as u64,
-            waits_for_disk: self.plan.waits_for_disk,
-            term_begin: 0,
-            in_flight_slots: self.plan.in_flight_slots,
-            voters: 0,
-            commit_count: 0,
-            acked_end: [0; NODES_MAX],
-            places: std::array::from_fn(|node| {
-                let address = host_address(node as u32);
-                ((node as u32) < self.replicas_count).then_some((address, bpf::mac_of(&address)))
-            }),
-            group: Some((GROUP, bpf::mac_of(&GROUP))),
-            hold_slots: HELD_SLOTS_MAX,
-            session_window: 0,
-        };
         let mut list = Vec::new();
-        match grant.part {
-            Part::Follower { leader } => given.leader = leader,
-            Part::Leader {
-                term_begin,
-                voters,
-                commit_count,
-                acked_end,
-                sessions,
-                session_replies,
-            } => {
-                given.session_window = session_replies;
-                given.term_begin = term_begin.0;
-                (given.voters, given.commit_count) = (voters, commit_count);
-                given.acked_end = std::array::from_fn(|node| acked_end[node].0);
-                list.extend(sessions.iter().map(|&(id, sequence)| Session::new(id, sequence)));
-            }
-        }
+        let mut given = self.surroundings().told(grant, &mut list);
         self.is_leader = matches!(grant.part, Part::Leader { .. });
-        self.leader = given.leader as usize;
+        self.leader = given.leader;
         (self.revoked_end, self.seen_end) = (given.next, given.next);
         let chain = match self.plan.chain {
             None => None,
@@ -260,17 +241,8 @@ impl Driver for Nic {
             _ => next,
         };
         self.seen_end = end;
-        let mut heard = widened(seen.acked_count, 0);
-        if !self.is_leader {
-            heard.fill(0);
-            heard[self.leader] = seen.heard_count;
-        }
-        driver::Seen {
-            end: Slot(end),
-            commit_end: Slot(commit_end),
-            acked_end: widened(seen.acked_end.map(Slot), Slot(0)),
-            heard,
-        }
+        let leader = (!self.is_leader).then_some(self.leader);
+        grants::done(&Seen { commit_end, ..seen }, Slot(end), leader)
     }
 
     fn entry(&mut self, slot: Slot) -> Option<Taken<'_>> {
@@ -282,7 +254,7 @@ impl Driver for Nic {
         Some(Taken {
             bytes: &kept.bytes,
             crc: kept.crc,
-            waiting: kept.from.map(|from| (Peer(host_of(&from)), kept.sent_ns)),
+            sent_ns: kept.sent_ns,
             answered: kept.answered,
         })
     }
@@ -319,13 +291,6 @@ impl Driver for Nic {
 /// Whether it is an acknowledgement of a chain's last follower.
 fn speaks_for_others(bytes: &[u8]) -> bool {
     frame::parse(bytes).is_ok_and(|frame| frame.header.kind == Kind::Ack && frame.header.sent_ns != 0)
-}
-
-/// A program knows of fewer nodes than a replica may have.
-fn widened<T: Copy>(known: [T; NODES_MAX], none: T) -> [T; dataplane_quorum::NODES_MAX] {
-    let mut all = [none; dataplane_quorum::NODES_MAX];
-    all[..NODES_MAX].copy_from_slice(&known);
-    all
 }
 
 /// A replica with its program, as a host of a history.

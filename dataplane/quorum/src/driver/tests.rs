@@ -1,6 +1,6 @@
 //! The hand-over between a replica and programs that are stand-ins.
 
-use dataplane_waist::MemoryLog;
+use dataplane_waist::{MemoryLog, Peer};
 use dataplane_wire::{
     Reject,
     checksum::crc32c,
@@ -54,7 +54,7 @@ impl Driver for Late {
         (slot < self.end).then(|| Taken {
             bytes: &self.bytes,
             crc: crc32c(&self.bytes),
-            waiting: None,
+            sent_ns: 5,
             answered: false,
         })
     }
@@ -149,6 +149,10 @@ struct Taking {
     entries: Vec<Vec<u8>>,
     begin: Slot,
     commit_end: Slot,
+    /// Of the last grant.
+    sessions: Vec<u64>,
+    /// It commits without an answer, as when several are committed at once.
+    is_silent: bool,
 }
 
 impl Driver for Taking {
@@ -156,6 +160,9 @@ impl Driver for Taking {
         self.begin = grant.next;
         self.commit_end = grant.commit_end;
         self.entries.clear();
+        if let Part::Leader { sessions, .. } = grant.part {
+            self.sessions = sessions.iter().map(|&(id, _)| id).collect();
+        }
         true
     }
     fn revoke(&mut self) {}
@@ -173,8 +180,8 @@ impl Driver for Taking {
         self.entries.get(index as usize).map(|bytes| Taken {
             bytes,
             crc: crc32c(bytes),
-            waiting: None,
-            answered: true,
+            sent_ns: 5,
+            answered: !self.is_silent,
         })
     }
     fn drained(&mut self, _: Slot) {}
@@ -220,6 +227,59 @@ fn a_request_that_comes_again_leaves_the_grant_alone_under_way_and_when_it_was_a
     driven.handle(now, Input::Frame { from, bytes: &bytes }, &mut out);
     assert!(!driven.has_grant());
     assert_eq!(driven.wake_at(), Some(Instant::ZERO), "the next grant does not wait");
+}
+
+#[test]
+fn a_session_is_the_programs_once_its_client_was_heard_and_whom_it_does_not_answer_the_replica_does() {
+    let mut replica = leading();
+    let mut out = replica.effects(32);
+    let now = Instant::from_ns(1_000_000);
+    let client = replica.sessions.open(Slot(1));
+    let silent = replica.sessions.open(Slot(2));
+    let taking = Taking {
+        is_silent: true,
+        ..Taking::default()
+    };
+    let mut driven = Driven::new(replica, taking);
+    driven.handle(now, Input::Tick, &mut out);
+    assert!(
+        driven.has_grant() && driven.driver().sessions.is_empty(),
+        "nobody was heard"
+    );
+
+    let put = |sequence| Request {
+        client,
+        sequence,
+        command: Command::Put {
+            key: b"key",
+            value: b"value",
+        },
+    };
+    let from = Peer(7);
+    let bytes = framed(&put(1));
+    driven.handle(now, Input::Frame { from, bytes: &bytes }, &mut out);
+    assert!(
+        !driven.has_grant(),
+        "the program passed it up, and the replica appends it"
+    );
+    driven.handle(now, Input::Tick, &mut out);
+    assert!(
+        driven.has_grant() && driven.driver().sessions == [client],
+        "not {silent}"
+    );
+
+    let bytes = framed(&put(2));
+    let driver = driven.driver_mut();
+    driver.entries.push(bytes[frame::HEADER_BYTES..].to_vec());
+    driver.commit_end = Slot(driver.begin.0 + 1);
+    out.clear();
+    driven.handle(now, Input::Tick, &mut out);
+    let answers: Vec<_> = out.sends().filter(|(to, _)| *to == from).collect();
+    let of_program = answers.iter().filter(|(_, bytes)| {
+        let header = frame::parse(bytes).expect("a frame").header;
+        (header.kind, header.slot, header.sent_ns) == (Kind::QuorumReply, 2, 5)
+    });
+    assert_eq!(of_program.count(), 1, "{answers:?}");
 }
 
 /// A leader that has committed an entry of its term.
