@@ -137,8 +137,8 @@ const PLAIN_BYTES: &str = "64";
 const LOSSLESS: &str = "0";
 const SINGLE: &str = "single";
 const TRAIN: &str = "train";
-const BRIDGE: &str = "bridge";
-const HUB: &str = "hub";
+pub(super) const BRIDGE: &str = "bridge";
+pub(super) const HUB: &str = "hub";
 const DIRECT: &str = "direct";
 /// The socket of all ends: what most programs use.
 pub(super) const SOCKET: &str = "udp-blocking";

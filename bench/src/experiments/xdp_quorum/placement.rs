@@ -43,7 +43,7 @@ pub(super) const DPU_SLOWDOWN: Axis = Axis {
     allowed: Allowed::Number(1.0, SLOWDOWN_MAX as f64),
 };
 
-pub(super) const FAN_OUT: Axis = Axis {
+pub(in crate::experiments) const FAN_OUT: Axis = Axis {
     name: "fan_out",
     meaning: "how an entry reaches the followers in the driver. flood: one frame to an address that the switch does not know, a \
               copy of which each acknowledges; multicast: the same to a multicast address, of which the bridge takes a copy for \
@@ -54,9 +54,9 @@ pub(super) const FAN_OUT: Axis = Axis {
     allowed: Allowed::Words,
 };
 
-pub(super) const FLOOD: &str = "flood";
-pub(super) const CHAIN: &str = "chain";
-const MULTICAST: &str = "multicast";
+pub(in crate::experiments) const FLOOD: &str = "flood";
+pub(in crate::experiments) const CHAIN: &str = "chain";
+pub(in crate::experiments) const MULTICAST: &str = "multicast";
 const HOST: &str = "host";
 const DPU: &str = "dpu";
 const OFFLOAD: &str = "offload";
@@ -84,6 +84,14 @@ impl Placement {
         slowdown: 1,
         fan_out: FanOut::Flood,
     };
+
+    /// Where all ways are, with entries sent in the way of that word on the axis.
+    pub(in crate::experiments) fn sending(fan_out: &str) -> Placement {
+        Placement {
+            fan_out: fan_out_of(fan_out),
+            ..Placement::PLAIN
+        }
+    }
 
     /// Neither cards nor threads.
     pub(super) fn is_in_plain_hosts(self) -> bool {
@@ -191,10 +199,7 @@ pub(super) fn variants(lab: &Lab<'_>, cell: Cell, is_smallest: bool) -> Vec<Cell
     let mut variants: Vec<Cell> = fan_outs
         .iter()
         .map(|fan_out| Cell {
-            placement: Placement {
-                fan_out: fan_out_of(fan_out),
-                ..Placement::PLAIN
-            },
+            placement: Placement::sending(fan_out),
             ..cell.clone()
         })
         .collect();
