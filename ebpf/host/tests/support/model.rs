@@ -191,7 +191,7 @@ fn act(
     }
 }
 
-/// Why a program of the quorum passes a frame while nobody has told it to take any; `tests/quorum.rs` has the other half.
+/// Why a program of the quorum passes a frame while nobody has told it to take any; `tests/quorum` has the other half.
 fn without_grant(program: Program, ours: &Ours, data: &[u8]) -> Count {
     let head = &data[ours.frame_at()..ours.payload_at()];
     let payload_bytes = ours.end() - ours.payload_at();
