@@ -14,7 +14,7 @@ use std::{
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::{
-    medium::{Fault, Outcome},
+    medium::{Fault, Outcome, SECTOR_BYTES},
     protocol::{Command, Side},
     sweep, system,
 };
@@ -236,12 +236,29 @@ impl FaultyDisk {
 
     /// Mounts the file system on one of the disks, with ext4's own `options` (ext4(5)).
     pub fn mount(&self, side: Side, options: &str) -> io::Result<Mounted> {
+        self.mount_with_sectors(side, options, SECTOR_BYTES)
+    }
+
+    /// The same; the device takes nothing shorter than `sector_bytes`, and nothing that begins elsewhere: 512 to 4096, a power of
+    /// two.
+    pub fn mount_with_sectors(&self, side: Side, options: &str, sector_bytes: usize) -> io::Result<Mounted> {
         let file = self.file(side);
         let file = file
             .to_str()
             .ok_or_else(|| io::Error::other("the folder's name is no text"))?;
         // A fresh device each time: the page cache of an old one would know what the medium no longer does.
-        let device = system::run("losetup", &["--find", "--show", "--direct-io=on", file])?;
+        let sector_bytes = sector_bytes.to_string();
+        let device = system::run(
+            "losetup",
+            &[
+                "--find",
+                "--show",
+                "--direct-io=on",
+                "--sector-size",
+                &sector_bytes,
+                file,
+            ],
+        )?;
         let place = self.folder.join(side.name());
         let mounted = mount(
             Some(&device[..]),

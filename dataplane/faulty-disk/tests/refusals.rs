@@ -68,8 +68,8 @@ fn judge_after_failure(
     Ok(())
 }
 
-/// `EIO` at each I/O in turn: that one alone, or all from there on.
-fn refuse_each(engine: Engine) {
+/// `errno` at each I/O in turn: that one alone, or all from there on.
+fn refuse_each(engine: Engine, errno: i32) {
     let Some(mut disk) = disk_for(engine) else { return };
     let mut rng = Pcg64Mcg::seed_from_u64(seed());
     let stride = count("DPLAB_IO_STRIDE", 1) as usize;
@@ -80,7 +80,7 @@ fn refuse_each(engine: Engine) {
         let fault = Fault {
             kind: None,
             at_index,
-            errno: libc::EIO,
+            errno,
             lasts: rng.random_ratio(1, 3),
         };
         disk.fail(fault).unwrap();
@@ -108,17 +108,22 @@ fn refuse_each(engine: Engine) {
 
 #[test]
 fn an_error_at_any_io_loses_nothing_by_file() {
-    refuse_each(Engine::File);
+    refuse_each(Engine::File, libc::EIO);
 }
 
 #[test]
 fn nor_by_dsync() {
-    refuse_each(Engine::Dsync);
+    refuse_each(Engine::Dsync, libc::EIO);
 }
 
 #[test]
 fn nor_by_uring() {
-    refuse_each(Engine::Uring);
+    refuse_each(Engine::Uring, libc::EIO);
+}
+
+#[test]
+fn a_device_without_room_at_any_io_loses_nothing_by_dsync() {
+    refuse_each(Engine::Dsync, libc::ENOSPC);
 }
 
 /// Appends and syncs until it is refused, at most `entries_max` times. The last entry that is durable, and the refusal.
