@@ -6,7 +6,7 @@
 
 use bench::{
     replicas::FanOut,
-    soak::{Bpf, Break, DriverKind, FindingKind, Flaw, Options, Plan, Report, Until, run_plan, run_seeds},
+    soak::{Bpf, Break, DriverKind, FindingKind, Flaw, Options, Plan, Report, Until, run_plan, run_seeds, shrink},
 };
 
 /// Seeds that have failed once, a line each: the seed, and behind it what it was.
@@ -147,6 +147,39 @@ fn every_mistake_is_seen() {
             !report.failures.is_empty(),
             "{name}: not seen in {within_count} histories from seed {seed} on"
         );
+    }
+}
+
+/// A mistake whose history is long, and how it is explained to a person.
+#[test]
+fn a_history_that_fails_is_made_smaller_and_fails_in_the_same_way_each_time() {
+    for (name, seed) in [
+        ("small-commit-quorum", 1001),
+        ("forgotten-vote", 1003),
+        ("stale-lease", 1051),
+        ("lying-disk", 1002),
+    ] {
+        let options = Options {
+            breaks: Break::all().into_iter().find(|breaks| breaks.name() == name),
+            ..Options::default()
+        };
+        let plan = Plan::draw(seed, &options);
+        let first = run_plan(&plan);
+        let finding = first.finding.expect("every_mistake_is_seen knows this seed");
+        let [shrunk, again] = [(), ()].map(|()| shrink(&plan, &finding, 200));
+        assert_eq!(shrunk.finding.kind, finding.kind, "{name}");
+        assert_eq!(shrunk.finding, again.finding, "{name}");
+        assert_eq!(shrunk.tried_count, again.tried_count, "{name}");
+        assert_eq!(run_plan(&shrunk.plan).hash, run_plan(&again.plan).hash, "{name}");
+        let sizes = |plan: &Plan| (plan.faults.len(), plan.clients.len());
+        let ((faults_count, clients_count), (small_faults, small_clients)) = (sizes(&plan), sizes(&shrunk.plan));
+        println!("{name}: {small_faults} of {faults_count} faults, {small_clients} of {clients_count} clients");
+        assert!(small_faults <= faults_count && small_clients <= clients_count, "{name}");
+        assert!(
+            small_faults + small_clients < faults_count + clients_count,
+            "{name}: nothing was left out"
+        );
+        assert!(small_clients > 0, "{name}");
     }
 }
 

@@ -49,14 +49,17 @@ pub fn shrink(plan: &Plan, finding: &Finding, tries_max: u32) -> Shrunk {
         }
     }
     // Fewer clients, then fewer operations, then no changes of members.
-    while small.clients.len() > 1 {
-        let mut tried = small.clone();
-        tried.clients.pop();
-        tried.hosts.pop();
-        if fails(&tried).is_none() {
+    for index in (0..small.clients.len()).rev() {
+        if small.clients.len() == 1 {
             break;
         }
-        small = tried;
+        let mut tried = small.clone();
+        tried.clients.remove(index);
+        // The hosts of the clients stand behind those of the replicas.
+        tried.hosts.remove(tried.hosts.len() - small.clients.len() + index);
+        if fails(&tried).is_some() {
+            small = tried;
+        }
     }
     for divisor in [2, 4, 8, 16] {
         let mut tried = small.clone();
