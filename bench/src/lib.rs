@@ -40,5 +40,6 @@ pub mod soak;
 pub mod soft_switch;
 pub mod store;
 pub mod table;
+pub mod traffic;
 pub mod trial;
 pub mod wal;

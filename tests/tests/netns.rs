@@ -2,8 +2,8 @@
 //! afterwards. Without the privilege to make them a test prints the reason and passes.
 
 use dataplane_netns::{
-    Names, NapiThreads, Network, NetworkOptions, OffloadState, Offloads, Privilege, Topology, prepare, read_offloads,
-    run_at,
+    Names, NapiThreads, Network, NetworkOptions, OffloadState, Offloads, Privilege, RouteMetrics, Topology, prepare,
+    read_offloads, run_at,
 };
 use ebpf_host::{Loaded, Mode, Program, Settings};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -319,4 +319,44 @@ fn a_card_is_in_the_wire_of_its_host_and_its_receive_work_can_have_threads() {
     assert_eq!(card.run(|| read_offloads(card.outer())).unwrap(), OffloadState::Off);
     all_reach_all(&network).unwrap();
     network.remove().unwrap();
+}
+
+/// A setting changes in one host alone, and a route can tell connections how to begin; without an order it says nothing again.
+#[test]
+fn settings_and_route_metrics_are_of_one_host() {
+    if !may_build("settings") {
+        return;
+    }
+    let network = build(Topology::Pair);
+    let [first, second] = network.hosts() else {
+        panic!("a pair has two hosts")
+    };
+    let path = "net/ipv4/tcp_sack";
+    first.set_setting(path, "0").unwrap();
+    assert_eq!(first.setting(path).unwrap().as_deref(), Some("0"));
+    assert_eq!(second.setting(path).unwrap().as_deref(), Some("1"));
+    assert_eq!(first.setting("net/ipv4/no_such_setting").unwrap(), None);
+    assert!(first.set_setting(path, "many").is_err());
+
+    let routes = || {
+        let output = first.run(|| Command::new("ip").args(["route", "show"]).output());
+        output
+            .unwrap()
+            .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let told = RouteMetrics {
+        initial_window_segments: Some(4),
+        quick_acks: true,
+    };
+    first.set_route_metrics(told).unwrap();
+    match routes() {
+        Ok(text) => {
+            assert!(text.contains("initcwnd 4") && text.contains("quickack 1"), "{text}");
+            assert_eq!(text.lines().count(), 1, "in place of the other one: {text}");
+            first.set_route_metrics(RouteMetrics::default()).unwrap();
+            assert!(!routes().unwrap().contains("initcwnd"));
+        }
+        Err(error) => println!("what `ip route` says was not compared: {error}"),
+    }
+    all_reach_all(&network).unwrap();
 }

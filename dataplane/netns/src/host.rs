@@ -1,11 +1,21 @@
 //! One host of a network: a namespace to work in, and the addresses under which others find it; a card in front of one; and a
 //! star's switch, which has ports instead.
 
-use crate::NetError;
 use crate::namespace::{Entered, Namespace};
+use crate::wire::Wire;
+use crate::{NetError, sysctl, thread};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// What a route tells TCP connections that go over it (`ip route … initcwnd … quickack …`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RouteMetrics {
+    /// Segments that a connection may send before the first ack; the kernel's own if it is not set.
+    pub initial_window_segments: Option<u32>,
+    /// Acks are never delayed.
+    pub quick_acks: bool,
+}
 
 /// One of the hosts of a [`Network`](crate::Network). A clone may outlive the network; its links are gone then.
 #[derive(Clone, Debug)]
@@ -84,6 +94,39 @@ impl Host {
     /// setns(2) refused: the thread lacks CAP_SYS_ADMIN, or was started before [`prepare`](crate::prepare).
     pub fn enter(&self) -> Result<Entered, NetError> {
         self.namespace.enter()
+    }
+
+    /// A setting of this host's network stack, by its path below /proc/sys: `net/ipv4/tcp_sack`. Nothing where the kernel has none of
+    /// that name.
+    ///
+    /// # Errors
+    /// It could not be read.
+    pub fn setting(&self, path: &str) -> Result<Option<String>, NetError> {
+        self.run(|| sysctl::get(self.name(), path))?
+    }
+
+    /// Changes a setting of this host's network stack alone. One that the kernel does not have stays as it is, so read it back.
+    ///
+    /// # Errors
+    /// The kernel refused the value.
+    pub fn set_setting(&self, path: &str, value: &str) -> Result<(), NetError> {
+        self.run(|| sysctl::set(self.name(), path, value))?
+    }
+
+    /// Says how connections that this host makes or takes from now on shall go to the others on its first interface's IPv4 network.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn set_route_metrics(&self, metrics: RouteMetrics) -> Result<(), NetError> {
+        let (interface, name) = (self.interface(), self.name());
+        // A runtime of its own must not start inside a caller's.
+        thread::run("netns-route", || {
+            self.run(|| {
+                let wire = Wire::open_here(name)?;
+                let index = wire.link(&interface.name)?.index;
+                wire.replace_route_ipv4(index, &interface.name, interface.ipv4, metrics)
+            })?
+        })?
     }
 
     /// Where another process can open this host's namespace while ours lives: `nsenter --net=PATH`, or setns(2).

@@ -41,7 +41,7 @@ mod thread;
 mod wire;
 
 pub use error::NetError;
-pub use host::{Card, Host, Interface, Switch, run_at};
+pub use host::{Card, Host, Interface, RouteMetrics, Switch, run_at};
 pub use link::{LinkFacts, read_link};
 pub use names::{SweepReport, sweep};
 pub use namespace::Entered;

@@ -16,8 +16,8 @@
 use crate::{NetError, Topology};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Most hosts of one network. Every pair of hosts on one link needs a neighbour entry, so the work grows with the square.
-pub const HOSTS_COUNT_MAX: usize = 64;
+/// Most hosts of one network: a client, 64 servers and a few beside them. Every pair of hosts on one link needs a neighbour entry, so the work grows with the square.
+pub const HOSTS_COUNT_MAX: usize = 72;
 /// Prefix lengths of every link's two networks.
 pub(crate) const IPV4_PREFIX_LEN: u8 = 24;
 pub(crate) const IPV6_PREFIX_LEN: u8 = 64;

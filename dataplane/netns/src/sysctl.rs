@@ -60,7 +60,16 @@ pub(crate) fn takes_ipv6_for(address: Ipv6Addr) -> Result<bool, NetError> {
     Ok(routes.lines().any(|line| line.starts_with(&entry)))
 }
 
-fn set(name: &str, setting: &str, value: &str) -> Result<(), NetError> {
+/// A setting as the kernel has it; nothing where the kernel has none of that name.
+pub(crate) fn get(name: &str, setting: &str) -> Result<Option<String>, NetError> {
+    match fs::read_to_string(Path::new("/proc/sys").join(setting)) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(NetError::kernel("reading", format!("{setting} in {name}"), error)),
+    }
+}
+
+pub(crate) fn set(name: &str, setting: &str, value: &str) -> Result<(), NetError> {
     let path = Path::new("/proc/sys").join(setting);
     // In a container /proc/sys may be read-only and yet hold what is wanted.
     match fs::write(&path, value) {

@@ -1,12 +1,13 @@
 //! Links, addresses, neighbours and routes of one namespace, over rtnetlink. The crate is asynchronous and this use is
 //! not: a small runtime of its own drives one request at a time, each with a bound.
 
-use crate::NetError;
 use crate::plan::{Addresses, BRIDGE, IPV4_PREFIX_LEN, IPV6_PREFIX_LEN};
+use crate::{NetError, RouteMetrics};
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, State};
 use rtnetlink::packet_route::neighbour::{NeighbourFlags, NeighbourState};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMetric, RouteScope};
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use std::future::Future;
 use std::io;
@@ -224,6 +225,31 @@ impl Wire {
             .output_interface(index)
             .build();
         self.ask("adding a route to", interface, self.handle.route().add(route).execute())
+    }
+
+    /// In place of the route that came with the address: the same, and what it tells connections.
+    pub fn replace_route_ipv4(
+        &self,
+        index: u32,
+        interface: &str,
+        source: Ipv4Addr,
+        metrics: RouteMetrics,
+    ) -> Result<(), NetError> {
+        let network = Ipv4Addr::from_bits(source.to_bits() & !(u32::MAX >> IPV4_PREFIX_LEN));
+        let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(network, IPV4_PREFIX_LEN)
+            .pref_source(source)
+            .output_interface(index)
+            .scope(RouteScope::Link)
+            .build();
+        let window = metrics.initial_window_segments.map(RouteMetric::InitCwnd);
+        let quick = metrics.quick_acks.then_some(RouteMetric::QuickAck(1));
+        let told: Vec<RouteMetric> = window.into_iter().chain(quick).collect();
+        if !told.is_empty() {
+            route.attributes.push(RouteAttribute::Metrics(told));
+        }
+        let request = self.handle.route().add(route).replace().execute();
+        self.ask("replacing the route of", interface, request)
     }
 
     fn object(&self, interface: &str) -> String {

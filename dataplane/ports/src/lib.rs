@@ -12,6 +12,7 @@ pub mod shm;
 pub mod stamped;
 #[allow(unsafe_code, reason = "the one place that talks to the kernel and to shared memory")]
 mod sys;
+pub mod tcp;
 pub mod udp;
 pub mod uring;
 pub mod xdp;

@@ -9,6 +9,7 @@ pub(crate) mod packet;
 pub(crate) mod region;
 pub(crate) mod ring;
 pub(crate) mod stamps;
+pub(crate) mod tcp;
 pub(crate) mod uring;
 mod uring_memory;
 mod uring_setup;

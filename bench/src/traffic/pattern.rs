@@ -1,0 +1,218 @@
+//! What is asked of the senders: questions that all of them answer at once and that follow each other, flows without an end, or short
+//! answers beside long flows.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use dataplane_ports::tcp::TcpInfo;
+
+use super::flows::{ENDLESS, Flows};
+use crate::measure::Recorder;
+
+/// A load. Of the connections, in their order, the first are long; the others answer questions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pattern {
+    /// Connections that send without an end.
+    pub long_count: usize,
+    /// What the others answer, if they are asked.
+    pub questions: Option<Questions>,
+    /// How long, if the questions are not answered before.
+    pub time_max: Duration,
+    /// How often the senders' kernels are asked what their connections do; never, if it is not set.
+    pub sample_every: Option<Duration>,
+}
+
+/// Questions to all senders at once (a barrier): the next one follows when the last answer to the one before is complete.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Questions {
+    /// Bytes of each sender's answer.
+    pub answer_bytes: u64,
+    /// How many questions, at most.
+    pub count: u32,
+    /// Asked before those that count, and as often answered: the first windows of a connection are another matter.
+    pub unmeasured_count: u32,
+    /// From one answer to the next question.
+    pub pause: Duration,
+    /// An answer that takes longer is lost, and ends the load.
+    pub answer_max: Duration,
+}
+
+/// What a sender's kernel said of a connection, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Since the load began.
+    pub at: Duration,
+    /// Which connection.
+    pub flow: usize,
+    /// What was said.
+    pub info: TcpInfo,
+}
+
+/// What came of a load.
+#[derive(Clone, Debug, Default)]
+pub struct Done {
+    /// From a question to the last byte of the last answer, in nanoseconds, question by question.
+    pub completion_ns: Vec<u64>,
+    /// Questions that were not answered in time.
+    pub lost_count: u64,
+    /// Time that the questions that count took together, without pauses.
+    pub asked_time: Duration,
+    /// Payload of the answers to them.
+    pub answered_bytes: u64,
+    /// Payload that long flows delivered, connection by connection.
+    pub long_bytes: Vec<u64>,
+    /// How long all of it took.
+    pub elapsed: Duration,
+    /// What the kernels said meanwhile.
+    pub samples: Vec<Sample>,
+    /// The user had enough.
+    pub is_interrupted: bool,
+}
+
+impl Done {
+    /// Payload of answers over the time that the questions took; nothing without an answer.
+    pub fn goodput_bits_per_sec(&self) -> Option<f64> {
+        (self.answered_bytes > 0).then(|| self.answered_bytes as f64 * 8.0 / self.asked_time.as_secs_f64())
+    }
+
+    /// Payload of long flows over the whole time.
+    pub fn long_bits_per_sec(&self) -> f64 {
+        self.long_bytes.iter().sum::<u64>() as f64 * 8.0 / self.elapsed.as_secs_f64()
+    }
+
+    /// Completion times as a histogram.
+    pub fn recorder(&self) -> Recorder {
+        let mut recorder = Recorder::new();
+        self.completion_ns.iter().for_each(|ns| recorder.record(*ns));
+        (0..self.lost_count).for_each(|_| recorder.record_lost());
+        recorder
+    }
+}
+
+/// Asks the kernels in between.
+struct Sampler {
+    every: Option<Duration>,
+    began: Instant,
+    next: Instant,
+    samples: Vec<Sample>,
+}
+
+impl Sampler {
+    fn look(&mut self, flows: &Flows) -> anyhow::Result<()> {
+        let Some(every) = self.every else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        if now < self.next {
+            return Ok(());
+        }
+        self.next = now + every;
+        let infos = flows.infos().context("asking the senders' kernels")?;
+        let at = now - self.began;
+        self.samples.extend(
+            infos
+                .into_iter()
+                .enumerate()
+                .map(|(flow, info)| Sample { at, flow, info }),
+        );
+        Ok(())
+    }
+}
+
+impl Pattern {
+    /// Runs it over `flows` until the questions are answered, the time is over or `stop` is set.
+    ///
+    /// # Errors
+    /// A connection broke.
+    ///
+    /// # Panics
+    /// If there are fewer connections than long ones.
+    pub fn run(&self, flows: &mut Flows, stop: &AtomicBool) -> anyhow::Result<Done> {
+        assert!(
+            self.long_count <= flows.count(),
+            "{} long flows of {} connections",
+            self.long_count,
+            flows.count()
+        );
+        let began = Instant::now();
+        let until = began + self.time_max;
+        let mut sampler = Sampler {
+            every: self.sample_every,
+            began,
+            next: began,
+            samples: Vec::new(),
+        };
+        let before: Vec<u64> = (0..self.long_count).map(|flow| flows.received_bytes(flow)).collect();
+        for flow in 0..self.long_count {
+            flows.ask(flow, ENDLESS).context("asking for a long flow")?;
+        }
+        let mut done = Done::default();
+        if let Some(questions) = self.questions {
+            self.ask(questions, flows, (until, stop), &mut sampler, &mut done)?;
+        }
+        // Without questions the time is all there is; with them it ends with the last one.
+        while self.questions.is_none() && Instant::now() < until && !stop.load(Ordering::Relaxed) {
+            flows.turn(
+                until
+                    .saturating_duration_since(Instant::now())
+                    .min(Duration::from_millis(20)),
+            )?;
+            sampler.look(flows)?;
+        }
+        done.elapsed = began.elapsed();
+        done.is_interrupted = stop.load(Ordering::Relaxed);
+        let now = (0..self.long_count).map(|flow| flows.received_bytes(flow));
+        done.long_bytes = now.zip(before).map(|(now, before)| now - before).collect();
+        done.samples = sampler.samples;
+        Ok(done)
+    }
+
+    fn ask(
+        &self,
+        questions: Questions,
+        flows: &mut Flows,
+        (until, stop): (Instant, &AtomicBool),
+        sampler: &mut Sampler,
+        done: &mut Done,
+    ) -> anyhow::Result<()> {
+        let answering = self.long_count..flows.count();
+        let bytes = questions.answer_bytes * answering.len() as u64;
+        for number in 0..questions.unmeasured_count.saturating_add(questions.count) {
+            let is_measured = number >= questions.unmeasured_count;
+            // At least one that counts, however little time there was.
+            if stop.load(Ordering::Relaxed) || Instant::now() >= until && !done.completion_ns.is_empty() {
+                return Ok(());
+            }
+            let asked = Instant::now();
+            for flow in answering.clone() {
+                flows.ask(flow, questions.answer_bytes).context("asking a question")?;
+            }
+            let is_answered = flows
+                .settle(answering.clone(), asked + questions.answer_max)
+                .context("waiting for answers")?;
+            let took = asked.elapsed();
+            if !is_answered {
+                done.lost_count += 1;
+                return Ok(());
+            }
+            if is_measured {
+                done.completion_ns.push(took.as_nanos() as u64);
+                done.asked_time += took;
+                done.answered_bytes += bytes;
+            }
+            sampler.look(flows)?;
+            let next = Instant::now() + questions.pause;
+            while Instant::now() < next && !stop.load(Ordering::Relaxed) {
+                flows.turn(
+                    next.saturating_duration_since(Instant::now())
+                        .min(Duration::from_millis(20)),
+                )?;
+                sampler.look(flows)?;
+            }
+        }
+        Ok(())
+    }
+}
