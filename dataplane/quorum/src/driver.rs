@@ -33,6 +33,9 @@
 //! Reads stay linearizable: before a read is looked at, the program's commit end is taken over, and what was answered before the
 //! read was sent is below it. A follower's promise to a leader (its lease) counts from when the program last heard from it.
 
+mod contract;
+mod taken_over;
+
 use std::time::Duration;
 
 use dataplane_waist::{Effects, Input, Instant, Protocol, Slot, StateMachine, Term};
@@ -41,122 +44,15 @@ use dataplane_wire::{
     quorum::{entries, entry, request},
 };
 
+pub use self::contract::{Driver, Grant, Part, Seen, Taken};
 use crate::{
     config::NODES_MAX,
-    leader::Waiting,
     replica::{Replica, Role},
 };
 
 /// How often a replica looks what its program has done, and whether it may give a grant: nothing comes up that would wake it.
 /// At a million entries per second a thousand wait in the program's ring meanwhile.
 pub const LOOK_EVERY: Duration = Duration::from_millis(1);
-
-/// Whoever does the fast path in the replica's place.
-pub trait Driver: Send {
-    /// Lets it append, acknowledge and count from now on. Says no if it cannot.
-    fn grant(&mut self, grant: &Grant<'_>) -> bool;
-    /// Whether it would ever take a grant, a leader's or a follower's. Where it takes none, nobody is woken to look.
-    fn takes_grants(&self, _leads: bool) -> bool {
-        true
-    }
-    /// Takes the grant back, atomically. It has appended nothing behind what [`Driver::seen`] says from now on.
-    fn revoke(&mut self);
-    /// What it has done under the last grant.
-    fn seen(&mut self) -> Seen;
-    /// The entry in `slot`, which it appended under the last grant and may not have forgotten.
-    fn entry(&mut self, slot: Slot) -> Option<Taken<'_>>;
-    /// It may forget everything before `end`.
-    fn drained(&mut self, end: Slot);
-    /// It may append before `end`, and not behind: as [`Grant::append_end`].
-    fn limit(&mut self, end: Slot);
-    /// Whether it would do better under a new grant than under the one it has: the replica then takes that back and gives another.
-    fn wants_new_grant(&self) -> bool {
-        false
-    }
-    /// Whether a leader's program gives slots to requests. One that does not counts alone: the replica appends while the
-    /// program has the grant, and says so by [`Driver::appended`].
-    fn appends(&self) -> bool {
-        true
-    }
-    /// Under a leader's grant, and if [`Driver::appends`] says no: the replica has appended everything before `end`, and nothing
-    /// of it has left yet.
-    fn appended(&mut self, _end: Slot) {}
-    /// Whether programs of followers take what a leader in user space sends. They take single entries, so it sends them singly.
-    fn takes_single_entries(&self) -> bool {
-        false
-    }
-}
-
-/// What the program is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grant<'a> {
-    /// As whom.
-    pub part: Part<'a>,
-    /// The term.
-    pub term: Term,
-    /// The slot of the next entry.
-    pub next: Slot,
-    /// Everything before is committed.
-    pub commit_end: Slot,
-    /// It appends nothing here or behind: the replica's log has no room for more. Without this bound a replica could be left
-    /// with entries that were acknowledged in its name and do not fit, and could neither go on nor vote.
-    pub append_end: Slot,
-    /// The longest entry that it takes. A longer one could be sent to nobody again who has lost it.
-    pub entry_bytes_max: usize,
-}
-
-/// As whom a program acts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part<'a> {
-    /// It gives slots to requests, counts and answers.
-    Leader {
-        /// The first slot of this leader's term: what is before it is committed only together with it (Raft §5.4.2).
-        term_begin: Slot,
-        /// Who votes, as bits.
-        voters: u32,
-        /// How many of them must have an entry.
-        commit_count: u32,
-        /// By node: everything before is safe there.
-        acked_end: &'a [Slot; NODES_MAX],
-        /// Client sessions, with the newest request of each that has a slot. Only newer ones may be given one, and those between
-        /// that were not given one by the program itself. Each has its place, the remainder of its number by the sessions that
-        /// a replica has room for; those of whose client nothing was heard are left out.
-        sessions: &'a [(u64, u64)],
-        /// The answers that are remembered of a session: a request so far behind the newest that has a slot is given none.
-        session_replies: u64,
-    },
-    /// It takes the entries of this leader.
-    Follower {
-        /// Whose.
-        leader: u32,
-    },
-}
-
-/// What a program has done under its last grant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
-    /// Behind the last entry that it appended.
-    pub end: Slot,
-    /// Leader: everything before is committed. Follower: the leader said so, whatever this log has.
-    pub commit_end: Slot,
-    /// Leader: by node, everything before is safe there.
-    pub acked_end: [Slot; NODES_MAX],
-    /// By node: grows whenever something was heard from there. A follower hears its leader alone.
-    pub heard: [u64; NODES_MAX],
-}
-
-/// An entry that a program appended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken<'a> {
-    /// The payload.
-    pub bytes: &'a [u8],
-    /// CRC-32C of the payload, which the program has compared.
-    pub crc: u32,
-    /// Leader: the request's own word, which the answer brings back.
-    pub sent_ns: u64,
-    /// Leader: the program has answered.
-    pub answered: bool,
-}
 
 /// What a replica with a program counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -528,92 +424,6 @@ impl<S: StateMachine, D: Driver> Protocol for Driven<S, D> {
         }
         let look_at = self.ticked_at + LOOK_EVERY;
         Some(self.replica.wake_at().map_or(look_at, |at| at.min(look_at)))
-    }
-}
-
-impl<S: StateMachine> Replica<S> {
-    /// Takes an entry of the program's into the log; says whether there was room.
-    fn take_over(&mut self, slot: Slot, taken: &Taken<'_>, out: &mut Effects) -> bool {
-        if !matches!(self.role, Role::Leader(_)) {
-            let took = self.take(self.state.term, taken.bytes, taken.crc, out);
-            self.counters.fast_entries_count += u64::from(took);
-            return took;
-        }
-        if !self.append_with_crc(taken.bytes, taken.crc, out) {
-            return false;
-        }
-        self.counters.appended_count += 1;
-        let end = self.window.end();
-        let Role::Leader(leader) = &mut self.role else {
-            return true;
-        };
-        if !taken.answered
-            && let Ok(entry::Entry::Request(request)) = entry::parse(taken.bytes)
-            && let Some(peer) = self.askers.find(self.sessions.place_of(request.client), request.client)
-        {
-            let sent_ns = taken.sent_ns;
-            leader.wait_for(Waiting { slot, peer, sent_ns });
-        }
-        // The program has sent it to everybody; who did not get it says so, or is asked.
-        for progress in &mut leader.followers {
-            if progress.is_streaming() && progress.sent_end == slot {
-                progress.sent_end = end;
-            }
-        }
-        true
-    }
-
-    /// Behind as many entries of any length as the log has room for.
-    fn append_end(&self) -> Slot {
-        Slot(self.window.end().0 + self.window.room_slots(self.entry_bytes_max()))
-    }
-
-    /// A program has heard from `node` since it was last asked.
-    fn heard_from(&mut self, node: u32, now: Instant) {
-        match &mut self.role {
-            Role::Leader(leader) => {
-                if let Some(progress) = leader.follower(node) {
-                    progress.heard_at = Some(now);
-                }
-            }
-            Role::Follower(follower) if follower.leader == Some(node) => self.heard = Some(now),
-            _ => {}
-        }
-    }
-
-    /// Takes over what a program has counted, as far as this log goes.
-    fn hear_of(&mut self, now: Instant, seen: &Seen, committed: Slot, out: &mut Effects) {
-        let end = self.window.end();
-        match &mut self.role {
-            Role::Follower(_) => self.learn_commit(committed, out),
-            Role::Candidate(_) => {}
-            Role::Leader(leader) => {
-                leader.fast.commit_end = leader.fast.commit_end.max(committed);
-                if committed > self.commit_end {
-                    self.commit(now, committed, out);
-                }
-                for node in 0..NODES_MAX as u32 {
-                    if node != self.config.node {
-                        self.acked(now, node, seen.acked_end[node as usize].min(end), out);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Whether a tick at `now` could make this replica something else than it is.
-    fn may_change_role(&self, now: Instant) -> bool {
-        match &self.role {
-            Role::Follower(follower) => {
-                let is_late = |deadline| now >= deadline;
-                follower.deadline.is_none_or(is_late)
-                    && self
-                        .heard
-                        .is_none_or(|heard| now >= heard + self.config.timing.election_min)
-            }
-            Role::Candidate(_) => true,
-            Role::Leader(_) => !self.is_heard(now),
-        }
     }
 }
 

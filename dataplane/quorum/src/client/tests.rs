@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dataplane_wire::quorum::{
-    reply::Reply,
+    reply::{self, Outcome, Reply},
     request::{self, Request},
 };
 use proptest::prelude::*;
