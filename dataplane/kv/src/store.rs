@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, collections::BTreeMap, ops::Bound};
 
-use dataplane_waist::StateMachine;
+use dataplane_waist::{StateMachine, SurePuts};
 use dataplane_wire::{
     Reject,
     quorum::{
@@ -12,7 +12,7 @@ use dataplane_wire::{
     },
 };
 
-use crate::{StoreOptions, StoreOptionsError, image};
+use crate::{ENTRY_OVERHEAD_BYTES, StoreOptions, StoreOptionsError, image};
 
 #[cfg(test)]
 mod tests;
@@ -193,6 +193,15 @@ impl StateMachine for Store {
             | Command::Open
             | Command::Reconfigure { .. }
             | Command::Status => answer(MISPLACED),
+        }
+    }
+
+    /// As long as the room lasts, if each command takes as much of it as any could.
+    fn sure_puts(&self, command_bytes_max: usize) -> SurePuts {
+        let command_weight_bytes = ENTRY_OVERHEAD_BYTES + command_bytes_max as u64;
+        SurePuts {
+            count: (self.options.bytes_max - self.used_bytes) / command_weight_bytes,
+            value_bytes_max: self.options.value_bytes_max,
         }
     }
 

@@ -19,8 +19,9 @@
 //!    append nothing.
 //! 5. A program appends no more, and nothing longer, than the replica's log has room for ([`Grant::append_end`]), so that 2 does
 //!    not wait for ever: a log full of what is not committed yet makes no room by itself.
-//! 6. A program answers only requests that will be applied: of sessions that no entry of the log is about to put out. It gives
-//!    slots only to those whose client this replica has heard from, so that whom the program does not answer the replica can.
+//! 6. A program answers only requests that will be applied, and done: of sessions that no entry of the log is about to put out, and
+//!    as many as the state machine has room for whatever they are ([`dataplane_waist::StateMachine::sure_puts`]). It gives slots only to
+//!    sessions whose client this replica has heard from, so that whom the program does not answer the replica can.
 //! 7. A leader's program that counts alone ([`Driver::appends`]) is told how far the log goes before what was appended leaves the
 //!    replica, so that no acknowledgement can be ahead of it. Only the replica's own word makes the log longer then, and what it
 //!    appends under a grant is never a change of members.
@@ -211,10 +212,24 @@ impl<S: StateMachine, D: Driver> Driven<S, D> {
         };
         self.driver.drained(drained.min(self.replica.window.end()));
         if self.has_grant && self.is_whole() {
-            self.driver.limit(self.replica.append_end());
+            self.driver.limit(self.append_end());
         } else if self.is_whole() {
             // Nothing is owed any more. A log that is cut later is not short of what was appended here.
             self.end = Slot(0);
+        }
+    }
+
+    /// Behind what the program may append: as far as the log has room, and where it answers, as long as the state machine surely
+    /// does what was asked for.
+    fn append_end(&self) -> Slot {
+        let answers = matches!(self.replica.role, Role::Leader(_)) && self.driver.appends();
+        match answers {
+            true => self
+                .replica
+                .append_end()
+                .min(self.replica.sure_end())
+                .max(self.replica.window.end()),
+            false => self.replica.append_end(),
         }
     }
 
@@ -330,13 +345,17 @@ impl<S: StateMachine, D: Driver> Driven<S, D> {
             }
             Role::Candidate(_) => return,
         };
+        let entry_bytes_max = match part {
+            Part::Leader { .. } => replica.entry_bytes_max().min(replica.sure_entry_bytes_max()),
+            Part::Follower { .. } => replica.entry_bytes_max(),
+        };
         let grant = Grant {
             part,
             term: replica.term(),
             next: replica.window.end(),
             commit_end: replica.commit_end,
-            append_end: replica.append_end(),
-            entry_bytes_max: replica.entry_bytes_max(),
+            append_end: self.append_end(),
+            entry_bytes_max,
         };
         if grant.append_end == grant.next {
             return;

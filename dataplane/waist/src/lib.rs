@@ -25,7 +25,7 @@ pub use effects::{Effects, EffectsFull, LogWrite};
 pub use id::{Peer, Slot, Term, WrId};
 pub use kept::Kept;
 pub use log::{Durable, Log, MemoryLog, News, Recovered, STATE_BYTES_MAX, Snapshot, Tail};
-pub use machine::StateMachine;
+pub use machine::{StateMachine, SurePuts};
 pub use node::{Node, NodeStats};
 pub use port::{LOOK_AGAIN, Port, PortCaps, PortStats, RxFrame, TxError, Wake};
 pub use protocol::{Input, Protocol};

@@ -21,4 +21,18 @@ pub trait StateMachine: Send {
     /// # Errors
     /// Why the bytes are not what `save` writes; the state is then as it was.
     fn load(&mut self, bytes: &[u8]) -> Result<(), Reject>;
+    /// Which puts may be answered before they are applied: what whoever answers them elsewhere relies on. Each of the next commands
+    /// has a key and values of at most `command_bytes_max` together. A machine that says nothing is relied on for none.
+    fn sure_puts(&self, _command_bytes_max: usize) -> SurePuts {
+        SurePuts::default()
+    }
+}
+
+/// Puts that are done for certain, see [`StateMachine::sure_puts`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SurePuts {
+    /// Those among so many of the next commands, whatever the others are.
+    pub count: u64,
+    /// Of values no longer than this.
+    pub value_bytes_max: usize,
 }

@@ -346,3 +346,28 @@ fn bounds_that_contradict_each_other_are_refused() {
     };
     assert_eq!(refusal(small), "");
 }
+
+#[test]
+fn as_many_puts_are_sure_as_fit_whatever_they_are() {
+    let options = StoreOptions {
+        bytes_max: 1_000,
+        value_bytes_max: 100,
+        range_bytes_max: 512,
+    };
+    let mut store = Store::new(options).expect("sound bounds");
+    let mut sure_count = store.sure_puts(136).count;
+    assert_eq!(sure_count, 5, "64 bytes each besides");
+    assert_eq!(store.sure_puts(136).value_bytes_max, 100);
+    // The longest there are, each under a key of its own.
+    for index in 0..sure_count {
+        let key = [index as u8; 36];
+        let command = Command::Put {
+            key: &key,
+            value: &[7; 100],
+        };
+        assert!(store.sure_puts(136).count >= sure_count);
+        store.apply(&command, &mut |outcome| assert_eq!(outcome, Outcome::Done));
+        sure_count -= 1;
+    }
+    assert_eq!(store.sure_puts(136).count, 0);
+}

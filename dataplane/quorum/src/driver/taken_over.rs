@@ -1,7 +1,7 @@
 //! What a program has done, taken into the replica.
 
 use dataplane_waist::{Effects, Instant, Slot, StateMachine};
-use dataplane_wire::quorum::entry;
+use dataplane_wire::quorum::{entry, request};
 
 use super::contract::{Seen, Taken};
 use crate::{
@@ -45,6 +45,18 @@ impl<S: StateMachine> Replica<S> {
     /// Behind as many entries of any length as the log has room for.
     pub(super) fn append_end(&self) -> Slot {
         Slot(self.window.end().0 + self.window.room_slots(self.entry_bytes_max()))
+    }
+
+    /// Everything before this slot, if it is a put, is answered as done once it is applied.
+    pub(super) fn sure_end(&self) -> Slot {
+        let sure = self.machine.sure_puts(self.entry_bytes_max() - request::HEADER_BYTES);
+        Slot(self.applied_end.0.saturating_add(sure.count))
+    }
+
+    /// Of an entry of this length, even the shortest key leaves the state machine no value that is too long.
+    pub(super) fn sure_entry_bytes_max(&self) -> usize {
+        let sure = self.machine.sure_puts(self.entry_bytes_max() - request::HEADER_BYTES);
+        request::HEADER_BYTES + 1 + sure.value_bytes_max
     }
 
     /// A program has heard from `node` since it was last asked.

@@ -1,6 +1,6 @@
 //! The hand-over between a replica and programs that are stand-ins.
 
-use dataplane_waist::{MemoryLog, Peer};
+use dataplane_waist::{MemoryLog, Peer, SurePuts};
 use dataplane_wire::{
     Reject,
     checksum::crc32c,
@@ -13,9 +13,23 @@ use dataplane_wire::{
 use super::*;
 use crate::{Config, Limits, ReadMode, Timing, majorities};
 
-struct Nothing;
+/// It does everything, or as many puts as it says.
+struct Nothing {
+    sure: SurePuts,
+}
+
+const DOES_ALL: Nothing = Nothing {
+    sure: SurePuts {
+        count: u64::MAX,
+        value_bytes_max: 1 << 20,
+    },
+};
 
 impl StateMachine for Nothing {
+    fn sure_puts(&self, _: usize) -> SurePuts {
+        self.sure
+    }
+
     fn apply(&mut self, _: &Command<'_>, answer: &mut dyn FnMut(Outcome<'_>)) {
         answer(Outcome::Done);
     }
@@ -120,7 +134,7 @@ impl Driver for Idle {
 
 #[test]
 fn a_replica_whose_program_takes_no_grant_wakes_when_it_would_without_one() {
-    let replica = || Replica::recover(config(), Nothing, &mut MemoryLog::new()).expect("an empty log");
+    let replica = || Replica::recover(config(), DOES_ALL, &mut MemoryLog::new()).expect("an empty log");
     let now = Instant::from_ns(1_000_000);
     let mut alone = replica();
     let mut out = alone.effects(32);
@@ -151,6 +165,8 @@ struct Taking {
     commit_end: Slot,
     /// Of the last grant.
     sessions: Vec<u64>,
+    append_end: Slot,
+    entry_bytes_max: usize,
     /// It commits without an answer, as when several are committed at once.
     is_silent: bool,
 }
@@ -160,6 +176,7 @@ impl Driver for Taking {
         self.begin = grant.next;
         self.commit_end = grant.commit_end;
         self.entries.clear();
+        (self.append_end, self.entry_bytes_max) = (grant.append_end, grant.entry_bytes_max);
         if let Part::Leader { sessions, .. } = grant.part {
             self.sessions = sessions.iter().map(|&(id, _)| id).collect();
         }
@@ -185,7 +202,9 @@ impl Driver for Taking {
         })
     }
     fn drained(&mut self, _: Slot) {}
-    fn limit(&mut self, _: Slot) {}
+    fn limit(&mut self, end: Slot) {
+        self.append_end = end;
+    }
 }
 
 #[test]
@@ -282,9 +301,34 @@ fn a_session_is_the_programs_once_its_client_was_heard_and_whom_it_does_not_answ
     assert_eq!(of_program.count(), 1, "{answers:?}");
 }
 
+#[test]
+fn a_program_answers_no_more_puts_than_the_state_machine_surely_does() {
+    let mut replica = leading();
+    let mut out = replica.effects(32);
+    let now = Instant::from_ns(1_000_000);
+    let applied_end = replica.applied_end;
+    assert_eq!(applied_end, replica.window.end());
+    replica.machine.sure = SurePuts {
+        count: 3,
+        value_bytes_max: 40,
+    };
+    let mut driven = Driven::new(replica, Taking::default());
+    driven.handle(now, Input::Tick, &mut out);
+    assert!(driven.has_grant());
+    assert_eq!(driven.driver().append_end, Slot(applied_end.0 + 3));
+    assert_eq!(driven.driver().entry_bytes_max, request::HEADER_BYTES + 1 + 40);
+    // As it fills up, the bound stays where it is; and a full one gets no grant.
+    driven.replica.machine.sure.count = 0;
+    driven.handle(now, Input::Tick, &mut out);
+    assert_eq!(driven.driver().append_end, applied_end);
+    assert!(driven.take_back(now, &mut out));
+    driven.handle(now, Input::Tick, &mut out);
+    assert!(!driven.has_grant());
+}
+
 /// A leader that has committed an entry of its term.
 fn leading() -> Replica<Nothing> {
-    let mut replica = Replica::recover(config(), Nothing, &mut MemoryLog::new()).expect("an empty log");
+    let mut replica = Replica::recover(config(), DOES_ALL, &mut MemoryLog::new()).expect("an empty log");
     let mut out = replica.effects(32);
     let now = Instant::from_ns(1_000_000);
     replica.lead(now, &mut out);
@@ -404,7 +448,7 @@ fn config() -> Config {
 
 #[test]
 fn what_was_appended_between_the_last_look_and_the_revocation_is_in_the_log() {
-    let mut replica = Replica::recover(config(), Nothing, &mut MemoryLog::new()).expect("an empty log");
+    let mut replica = Replica::recover(config(), DOES_ALL, &mut MemoryLog::new()).expect("an empty log");
     let mut out = replica.effects(32);
     let now = Instant::from_ns(1_000_000);
     replica.handle(now, Input::Tick, &mut out);
