@@ -119,6 +119,32 @@ pub enum Observation {
         /// Of how many that were answered.
         answered_count: u64,
     },
+    /// How late an emulated switch handed frames over.
+    Released {
+        /// p99 of actual minus due time, in nanoseconds.
+        late_p99_ns: u64,
+        /// How long a full frame takes on the slowest link, in nanoseconds.
+        packet_ns: u64,
+    },
+    /// Senders that are together faster than the link that they share.
+    Overrun {
+        /// How fast frames came for the link at their fastest, over its rate.
+        seen_ratio: f64,
+        /// The rates of all senders' own links, over its rate.
+        promised_ratio: f64,
+    },
+    /// A sender that is faster than its own link.
+    SenderBurst {
+        /// Which, from 0.
+        sender: usize,
+        /// How fast it sent at its fastest, over its link's rate.
+        ratio: f64,
+    },
+    /// Frames that an emulated switch cannot account for.
+    Unexplained {
+        /// How many.
+        frames_count: i64,
+    },
     /// What the clocks did to each other meanwhile.
     Clocks {
         /// How far CLOCK_REALTIME moved against CLOCK_MONOTONIC: a step of the wall clock.

@@ -9,6 +9,7 @@
 //! One thread does all of it and never sleeps: whoever sleeps releases frames late. How late it was is measured for each
 //! frame, because a link whose frames are late is not the link that was asked for ([`Lateness`]).
 
+mod lap;
 mod memory;
 mod ports;
 mod turn;
@@ -31,8 +32,11 @@ use anyhow::{Context, anyhow, bail};
 use dataplane_netns::{Network, NetworkOptions, Privilege, Topology, prepare};
 use dataplane_softswitch::{Account, QueueLog, Switch, SwitchOptions};
 use dataplane_waist::Support;
+use dataplane_wire::ethernet::Mac;
 use ebpf_host::{Mode, Program};
 
+use lap::Counter;
+pub use lap::Lap;
 use ports::Ports;
 pub use ports::WireCounters;
 
@@ -43,6 +47,7 @@ pub const MTU_BYTES: u32 = 1500;
 #[derive(Debug)]
 pub struct SoftSwitch {
     stop: Arc<AtomicBool>,
+    counter: Counter,
     thread: Option<JoinHandle<io::Result<Report>>>,
 }
 
@@ -74,6 +79,16 @@ pub struct Report {
     pub elapsed: Duration,
     /// Where its thread ran, and how: pinned or not, with which priority.
     pub settings: Vec<String>,
+}
+
+impl Lateness {
+    /// None yet.
+    pub(crate) fn new() -> Lateness {
+        Lateness {
+            release_ns: Recorder::new(),
+            look_ns: Recorder::new(),
+        }
+    }
 }
 
 impl Report {
@@ -127,21 +142,27 @@ impl SoftSwitch {
                 options.links.len()
             );
         }
-        let switch = Switch::new(options)?;
+        let mut switch = Switch::new(options)?;
+        for (port, host) in network.hosts().iter().enumerate() {
+            switch.introduce(Mac(host.mac()), port);
+        }
         let ports = there
             .run(|| Ports::open(there.ports()))?
             .context("giving the switch its ports")?;
         let stop = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&stop);
+        let counter = Counter::default();
+        let counts = counter.clone();
         let thread = thread::Builder::new()
             .name("dplab-switch".to_owned())
             .spawn(move || {
                 let settings = settle(cpu);
-                turn::work(switch, ports, &asked, settings)
+                turn::work(switch, ports, &asked, &counts, settings)
             })
             .context("starting the switch's thread")?;
         Ok(SoftSwitch {
             stop,
+            counter,
             thread: Some(thread),
         })
     }
@@ -149,6 +170,15 @@ impl SoftSwitch {
     /// Whether it works: it does not if the kernel refused something.
     pub fn is_alive(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// What it did until now, and how punctual it was since the last time it was asked; longest queues and fastest bursts
+    /// count from now on. It goes on meanwhile.
+    ///
+    /// # Errors
+    /// It does not work any more, or does not answer within a second.
+    pub fn lap(&self) -> anyhow::Result<Lap> {
+        self.counter.ask()
     }
 
     /// Stops it. Frames that are under way stay where they are and are counted as held.

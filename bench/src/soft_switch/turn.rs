@@ -10,8 +10,8 @@ use std::{
 use dataplane_queue::SimTime;
 use dataplane_softswitch::Switch;
 
-use super::{Lateness, Report, memory::Held, ports::Ports};
-use crate::{load::thread::ThreadUsage, measure::Recorder};
+use super::{Lateness, Report, lap::Counter, memory::Held, ports::Ports};
+use crate::load::thread::ThreadUsage;
 
 /// Frames that are taken from one port before the next one's turn: a NAPI poll's (NAPI_POLL_WEIGHT, include/linux/netdevice.h).
 const BURST_FRAMES: usize = 64;
@@ -22,15 +22,13 @@ pub(super) fn work(
     mut switch: Switch<Held>,
     Ports { mut ports, mut frames }: Ports,
     stop: &AtomicBool,
+    counter: &Counter,
     settings: Vec<String>,
 ) -> io::Result<Report> {
     let start = Instant::now();
     let usage_before = ThreadUsage::now();
     let now_ns = || start.elapsed().as_nanos() as u64;
-    let mut lateness = Lateness {
-        release_ns: Recorder::new(),
-        look_ns: Recorder::new(),
-    };
+    let mut lateness = Lateness::new();
     let mut due_ns = vec![Vec::new(); ports.len()];
     let (mut last_look_ns, mut busy_ns, mut has_worked) = (now_ns(), 0, false);
     let mut is_last = false;
@@ -42,6 +40,9 @@ pub(super) fn work(
             }
             thread::sleep(LAST_FRAMES_WAIT);
             is_last = true;
+        }
+        if counter.is_asked() {
+            counter.answer(&mut switch, &mut lateness);
         }
         let look_ns = now_ns();
         lateness.look_ns.record(look_ns - last_look_ns);

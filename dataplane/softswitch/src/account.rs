@@ -66,7 +66,7 @@ impl Drops {
 }
 
 /// What a port saw.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PortAccount {
     /// Frames from the host.
     pub received_count: u64,
@@ -90,10 +90,14 @@ pub struct PortAccount {
     pub queue_bytes_max: u64,
     /// The same in frames.
     pub queue_frames_max: u32,
+    /// How fast the host sent, at its fastest over 8 full frames' time on its link, beside that link. Below 1 it never filled it.
+    pub sent_burst_ratio: f64,
+    /// How fast frames came for the host, at their fastest over 32 full frames' time, beside its link. Above 1 a queue grew.
+    pub overrun_ratio: f64,
 }
 
 /// The whole switch's.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Account {
     /// Port by port.
     pub ports: Vec<PortAccount>,

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod account;
+mod burst;
 mod events;
 mod headers;
 mod link;

@@ -2,8 +2,11 @@
 
 use dataplane_queue::{Discipline, DropTailOptions, Enqueued, Marking, SharedBuffer, Sharing, SimTime};
 
+use dataplane_wire::ethernet::Mac;
+
 use crate::{
     Account, Headers, Memory, PortAccount, QueueEvent, QueueLog, Refused, SwitchOptions, What,
+    burst::{Burst, HOST_WINDOW_FRAMES, PORT_WINDOW_FRAMES},
     events::{Events, Place},
     headers::{mark, trim},
     link::{Waiting, Way},
@@ -47,6 +50,10 @@ struct Cable {
     down: Way,
     chance: Chance,
     account: PortAccount,
+    /// From the host, beside its own link.
+    host_burst: Burst,
+    /// To the host.
+    port_burst: Burst,
 }
 
 impl<F> Switch<F> {
@@ -70,6 +77,8 @@ impl<F> Switch<F> {
                 down: way(&link.discipline, 1),
                 chance: Chance::new(link.faults, options.seed, port),
                 account: PortAccount::default(),
+                host_burst: Burst::new(HOST_WINDOW_FRAMES, link.bits_per_sec, options.overhead_bytes),
+                port_burst: Burst::new(PORT_WINDOW_FRAMES, link.bits_per_sec, options.overhead_bytes),
             }
         });
         Ok(Switch {
@@ -84,6 +93,15 @@ impl<F> Switch<F> {
         })
     }
 
+    /// Says behind which port a host is that has not sent yet; without it, what is for that host goes to all until it does.
+    ///
+    /// # Panics
+    /// If there is no such port.
+    pub fn introduce(&mut self, host: Mac, port: usize) {
+        assert!(port < self.hosts.len(), "port {port} of {}", self.hosts.len());
+        self.stations.learn(host, port as u32);
+    }
+
     /// The host at `port` sent a frame at `now`, which is never before an earlier call's.
     ///
     /// # Panics
@@ -94,6 +112,7 @@ impl<F> Switch<F> {
         let bytes = memory.bytes_mut(&mut frame);
         cable.account.received_count += 1;
         cable.account.received_bytes += bytes.len() as u64;
+        cable.host_burst.came(now, bytes.len() as u32);
         let Some(headers) = Headers::read(bytes) else {
             cable.account.drops.short_count += 1;
             return memory.give_back(frame);
@@ -162,12 +181,22 @@ impl<F> Switch<F> {
     /// Where every frame went.
     pub fn account(&self) -> Account {
         Account {
-            ports: self.hosts.iter().map(|cable| cable.account).collect(),
+            ports: self.hosts.iter().map(Cable::account).collect(),
             held_count: self
                 .hosts
                 .iter()
                 .map(|cable| cable.up.held_count() + cable.down.held_count())
                 .sum(),
+        }
+    }
+
+    /// The longest queues and the fastest bursts count from now on; all else counts from the beginning.
+    pub fn forget_maxima(&mut self) {
+        for cable in &mut self.hosts {
+            cable.account.queue_bytes_max = cable.down.waiting_bytes();
+            cable.account.queue_frames_max = cable.down.waiting_count() as u32;
+            cable.host_burst.forget();
+            cable.port_burst.forget();
         }
     }
 
@@ -243,7 +272,13 @@ impl<F> Switch<F> {
 
     /// A frame joins the queue to a host.
     fn queue(&mut self, at: SimTime, port: u32, waiting: Waiting, memory: &mut impl Memory<Frame = F>) {
-        let Cable { down, account, .. } = &mut self.hosts[port as usize];
+        let Cable {
+            down,
+            account,
+            port_burst,
+            ..
+        } = &mut self.hosts[port as usize];
+        port_burst.came(at, waiting.frame_bytes);
         let what = match down.enqueue(at, waiting, &mut self.pool) {
             Enqueued::Queued => What::Queued,
             Enqueued::Marked => What::Marked,
@@ -321,6 +356,16 @@ impl<F> Switch<F> {
         if down.waiting_count() > 0 {
             down.is_planned = true;
             self.events.plan(down.free_at(at), Place::Port(port));
+        }
+    }
+}
+
+impl Cable {
+    fn account(&self) -> PortAccount {
+        PortAccount {
+            sent_burst_ratio: self.host_burst.ratio_max(),
+            overrun_ratio: self.port_burst.ratio_max(),
+            ..self.account
         }
     }
 }

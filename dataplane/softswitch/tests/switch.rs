@@ -87,6 +87,35 @@ fn run(switch: &mut Switch<Vec<u8>>, until: SimTime, memory: &mut Heap) -> Vec<D
     due
 }
 
+/// A host that was introduced gets its frames alone, before it has sent any; maxima of bursts and queues begin anew when they are forgotten.
+#[test]
+fn who_is_introduced_is_found_and_bursts_are_measured_until_they_are_forgotten() {
+    let mut memory = Heap::default();
+    let mut switch = switch(&SwitchOptions::new(3, link(Limit::NONE, Marking::Never), 1));
+    switch.introduce(dataplane_wire::ethernet::Mac([2, 0, 0, 0, 0, 2]), 2);
+    for number in 0..80 {
+        for host in [0, 1] {
+            switch.receive(
+                SimTime::ZERO,
+                usize::from(host),
+                frame(host, 2, 1514, number),
+                &mut memory,
+            );
+        }
+    }
+    let arrived = run(&mut switch, SimTime::from_ms(100), &mut memory);
+    assert_eq!(arrived.len(), 160);
+    assert!(arrived.iter().all(|due| due.port == 2));
+    let ports = switch.account().ports;
+    // Eighty frames at once, of eight for which there is time; and two links into one.
+    assert_eq!(ports[0].sent_burst_ratio, 10.0);
+    assert!((1.9..2.1).contains(&ports[2].overrun_ratio), "{ports:?}");
+    switch.forget_maxima();
+    let ports = switch.account().ports;
+    assert_eq!((ports[0].sent_burst_ratio, ports[2].overrun_ratio), (0.0, 0.0));
+    assert_eq!((ports[2].queue_bytes_max, ports[2].sent_count), (0, 160));
+}
+
 /// Two hops: serialised by the card, then again by the port; what follows finds the wires busy.
 #[test]
 fn frames_arrive_when_the_wires_have_carried_their_bytes() {

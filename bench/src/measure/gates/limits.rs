@@ -40,6 +40,16 @@ pub struct Limits {
     /// What is known of a stall's beginning and end. Half of what an open loop may be off from the truth (5 ms): beyond it
     /// the truth itself is in doubt.
     pub stall_uncertainty_max: Duration,
+    /// How late a switch may hand frames over, of the time that a full frame takes on the wire. From one on, frames would leave in
+    /// other bursts than a wire's.
+    pub late_packets_max: f64,
+    /// By how much senders have to overrun a link that they share, where their own links allow it. A link that is hardly
+    /// overrun has no incast, and a sender that is too slow for it makes every transport look good.
+    pub overrun_ratio_min: f64,
+    /// What of the overrun that their links allow has to be seen, where that is less.
+    pub overrun_share_min: f64,
+    /// How fast a sender has to be, over its own link's rate.
+    pub sender_burst_ratio_min: f64,
     /// Is overflow part of what is measured (an overload experiment)? Then it is loss, not a fault.
     pub overflow_is_measured: bool,
 }
@@ -59,6 +69,10 @@ impl Default for Limits {
             clock_step_ns_max: 100_000,
             slew_ratio_max: 500e-6,
             stall_uncertainty_max: Duration::from_micros(2_500),
+            late_packets_max: 0.5,
+            overrun_ratio_min: 2.0,
+            overrun_share_min: 0.9,
+            sender_burst_ratio_min: 1.0,
             overflow_is_measured: false,
         }
     }

@@ -157,6 +157,50 @@ pub fn reason(observation: &Observation, limits: &Limits) -> Option<String> {
                 )
             })
         }
+        Observation::Released {
+            late_p99_ns,
+            packet_ns,
+        } => (late_p99_ns as f64 > limits.late_packets_max * packet_ns as f64).then(|| {
+            format!(
+                "the switch handed frames over late: p99 is {:.1} µs, above {} of the {:.1} µs that a full frame takes on the \
+                 wire; frames left in bursts that no link makes; give its thread a CPU of its own, or build the network slower \
+                 (a larger time dilation)",
+                us(late_p99_ns),
+                limits.late_packets_max,
+                us(packet_ns)
+            )
+        }),
+        Observation::Overrun {
+            seen_ratio,
+            promised_ratio,
+        } => {
+            let least = limits.overrun_ratio_min.min(limits.overrun_share_min * promised_ratio);
+            // Not `<`: an unknown ratio is none.
+            let is_overrun = seen_ratio >= least;
+            (!is_overrun).then(|| {
+                format!(
+                    "frames came for the shared link at {seen_ratio:.2} times its rate at most, below {least:.2}; without overrun \
+                     there is no incast, whatever the transport; let more senders answer at once, or build the network slower \
+                     (a larger time dilation)"
+                )
+            })
+        }
+        Observation::SenderBurst { sender, ratio } => {
+            let fills_it = ratio >= limits.sender_burst_ratio_min;
+            (!fills_it).then(|| {
+                format!(
+                    "sender {sender} reached {ratio:.2} of its own link's rate at most; the program that sends is the bottleneck, \
+                     and not the network; give senders more CPU time or more to send, or build the network slower (a larger time \
+                     dilation)"
+                )
+            })
+        }
+        Observation::Unexplained { frames_count } => (frames_count != 0).then(|| {
+            format!(
+                "the switch cannot say where {frames_count} frames went; losses of a transport may be its own; run again, and \
+                 tell us if it stays so"
+            )
+        }),
         Observation::Clocks {
             wall_step_ns,
             suspended_ns,

@@ -177,3 +177,41 @@ fn each_missed_gate_gives_a_reason() {
     assert_eq!(reasons.len(), 2);
     assert_eq!(judge(&seen[1..2], &Limits::default()), Validity::Valid);
 }
+
+#[test]
+fn a_switch_is_punctual_within_half_a_packet() {
+    let released = |late_p99_ns| Observation::Released {
+        late_p99_ns,
+        packet_ns: 123_040,
+    };
+    passed(released(61_520));
+    missed(released(61_521), "61.5 µs, above 0.5 of the 123.0 µs");
+}
+
+#[test]
+fn a_link_that_is_not_overrun_has_no_incast() {
+    let overrun = |seen_ratio, promised_ratio| Observation::Overrun {
+        seen_ratio,
+        promised_ratio,
+    };
+    passed(overrun(2.0, 8.0));
+    missed(overrun(1.99, 8.0), "1.99 times its rate");
+    passed(overrun(0.9, 1.0));
+    missed(overrun(0.89, 1.0), "below 0.90");
+    missed(overrun(f64::NAN, 8.0), "NaN");
+}
+
+#[test]
+fn a_sender_fills_its_own_link() {
+    let burst = |ratio| Observation::SenderBurst { sender: 3, ratio };
+    passed(burst(1.0));
+    missed(burst(0.99), "sender 3 reached 0.99");
+    missed(burst(f64::NAN), "sender 3");
+}
+
+#[test]
+fn a_switch_that_loses_frames_itself_is_no_switch() {
+    passed(Observation::Unexplained { frames_count: 0 });
+    missed(Observation::Unexplained { frames_count: 1 }, "where 1 frames went");
+    missed(Observation::Unexplained { frames_count: -1 }, "where -1 frames went");
+}
