@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod lost;
+pub mod mark;
 pub mod quorum;
 
 /// The programs. Each is an object file of this name with a function of this name in it, and a second function

@@ -130,6 +130,15 @@ pub enum HostError {
         /// The end of what libbpf and the verifier said.
         log_tail: String,
     },
+    /// This kernel does not say where its structures keep what.
+    #[error(
+        "reading where this kernel keeps what (/sys/kernel/btf/vmlinux): {error}; a program that looks into its structures needs a \
+         kernel built with CONFIG_DEBUG_INFO_BTF, as distributions' are"
+    )]
+    NoTypes {
+        /// What was not found.
+        error: io::Error,
+    },
     /// The verifier did not believe that the program is safe.
     #[error(
         "loading {function}: {error}: the verifier of this kernel refuses the program, which is a mistake in it; please report \

@@ -32,6 +32,7 @@
 #![deny(unsafe_code)]
 
 mod attach;
+mod btf;
 pub mod congestion;
 mod counts;
 mod error;
@@ -39,6 +40,7 @@ mod foreign;
 mod guard;
 mod hub;
 mod load;
+mod mark;
 mod objects;
 mod offload;
 mod probe;
@@ -58,5 +60,6 @@ pub use foreign::Foreign;
 pub use guard::refuse_default_route;
 pub use hub::{Hub, HubPort};
 pub use load::{Cost, FRAME_BYTES_MIN, Loaded, MTU_BYTES_OF_ONE_BUFFER, TestRun, Verdict};
+pub use mark::{EcnMarker, MarkCounts, MarkOptions, probe_mark};
 pub use probe::{probe, probe_offload, takes_one_buffer_only};
 pub use settings::{Settings, kinds};

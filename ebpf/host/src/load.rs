@@ -463,7 +463,7 @@ fn verifying(function: &'static str, frags: bool, error: ProgramError) -> HostEr
     refusal(function, frags, io_error, &verifier_log.to_string())
 }
 
-fn refusal(function: &'static str, frags: bool, io_error: io::Error, log: &str) -> HostError {
+pub(crate) fn refusal(function: &'static str, frags: bool, io_error: io::Error, log: &str) -> HostError {
     let log_is_empty = log.trim().is_empty();
     match errno(&io_error) {
         // An unknown flag is refused before the verifier writes a word.

@@ -3,6 +3,9 @@
 use aya::include_bytes_aligned;
 use ebpf_abi::Program;
 
+/// The classifier that marks, which is no XDP program.
+pub(crate) const MARK_ECN: &[u8] = include_bytes_aligned!("../../objects/mark_ecn.o");
+
 /// The ELF object of `program`, aligned as its reader wants it.
 pub(crate) fn object(program: Program) -> &'static [u8] {
     match program {

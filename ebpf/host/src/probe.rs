@@ -68,13 +68,14 @@ pub fn probe_offload(interface: &str) -> Result<Support, ProbeError> {
 }
 
 /// Sorts an answer into yes, "not here" and "could not ask".
-fn sort(answer: Result<(), HostError>) -> Result<Support, ProbeError> {
+pub(crate) fn sort(answer: Result<(), HostError>) -> Result<Support, ProbeError> {
     let error = match answer {
         Ok(()) => return Ok(Support::Native),
         Err(error) => error,
     };
     match error {
         HostError::NoBpf { .. }
+        | HostError::NoTypes { .. }
         | HostError::OldKernel { .. }
         | HostError::NoNative { .. }
         | HostError::NoOffload { .. }
