@@ -39,6 +39,7 @@ pub mod sink;
 pub mod soak;
 pub mod soft_switch;
 pub mod store;
+pub mod switch;
 pub mod table;
 pub mod traffic;
 pub mod trial;

@@ -1,6 +1,7 @@
 //! L4: whole-system tests live in `tests/tests/`; this library holds what they share.
 #![forbid(unsafe_code)]
 
+pub mod ecn;
 pub mod files;
 pub mod netns;
 pub mod programs;

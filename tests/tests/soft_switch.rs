@@ -2,9 +2,8 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    io::{self, IoSliceMut, Read, Write},
+    io::{self, Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
-    os::fd::AsRawFd,
     thread,
     time::Duration,
 };
@@ -13,16 +12,12 @@ use bench::soft_switch::{Report, SoftSwitch, hosts};
 use dataplane_netns::{Host, Network};
 use dataplane_queue::{Discipline, DropTailOptions, Limit, Marking, SimTime};
 use dataplane_softswitch::{Faults, HostLink, SwitchOptions, What};
-use nix::{
-    cmsg_space,
-    sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt, sockopt},
-};
-use tests::netns::all_reach_all;
+use nix::sys::socket::{setsockopt, sockopt};
+use tests::{ecn::receive_all, netns::all_reach_all};
 
 const MBIT: u64 = 1_000_000;
-/// Of IPv4's second byte: the sender reacts to marks, and the mark (RFC 3168, section 5).
+/// Of IPv4's second byte: the sender reacts to marks (RFC 3168, section 5).
 const ECT_0: i32 = 0b10;
-const CE: u8 = 0b11;
 /// Bounds every wait for a frame.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 /// No frame is under way for so long: the receiver has all that it will get.
@@ -60,27 +55,6 @@ fn udp_in(host: &Host) -> UdpSocket {
         .expect("a socket");
     socket.set_read_timeout(Some(QUIET)).expect("a time");
     socket
-}
-
-/// Datagrams that came, and how many of them carried a mark.
-fn receive_all(socket: &UdpSocket) -> (u64, u64) {
-    setsockopt(socket, sockopt::IpRecvTos, &true).expect("the second byte is told");
-    let (mut came_count, mut marked_count) = (0, 0);
-    let mut payload = [0; 2048];
-    let mut control = cmsg_space!(u8);
-    loop {
-        let mut parts = [IoSliceMut::new(&mut payload)];
-        let came = recvmsg::<SockaddrIn>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty());
-        let Ok(message) = came else {
-            return (came_count, marked_count);
-        };
-        came_count += 1;
-        let is_marked = message
-            .cmsgs()
-            .expect("room for one")
-            .any(|told| matches!(told, ControlMessageOwned::Ipv4Tos(tos) if tos & CE == CE));
-        marked_count += u64::from(is_marked);
-    }
 }
 
 #[test]

@@ -22,7 +22,9 @@
 //! ends; names under /run/netns, which root may ask for, are swept by the next run ([`sweep`]). A child process that
 //! outlives us keeps the namespace in which it stands: ending children is their starter's business.
 //!
-//! Absent by design: shaping (see the soft switch), changing any interface of the machine, shelling out to `ip`.
+//! A rate and a bounded queue come with [`Shaper`], by the kernel's own token bucket; delays and marks do not (see the soft switch).
+//!
+//! Absent by design: changing any interface of the machine, shelling out to `ip` and `tc`.
 #![forbid(unsafe_code)]
 
 mod error;
@@ -36,6 +38,7 @@ mod network;
 mod offload;
 mod plan;
 mod privilege;
+mod shape;
 mod sysctl;
 mod thread;
 mod wire;
@@ -52,6 +55,7 @@ pub use network::{
 pub use offload::{OffloadState, Offloads, read_offloads};
 pub use plan::HOSTS_COUNT_MAX;
 pub use privilege::{Privilege, prepare};
+pub use shape::{Line, LineCounts, QueueLimit, Shaper, can_shape};
 
 /// How hosts are joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -64,6 +64,11 @@ impl Wire {
         })
     }
 
+    /// For requests that this file does not know.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
     pub fn link(&self, interface: &str) -> Result<Link, NetError> {
         let request = self.handle.link().get().match_name(interface.to_owned()).execute();
         let message = self.ask("asking for", interface, async move {
@@ -256,7 +261,7 @@ impl Wire {
         format!("{interface} in {}", self.name)
     }
 
-    fn ask<T>(
+    pub fn ask<T>(
         &self,
         operation: &'static str,
         interface: &str,
