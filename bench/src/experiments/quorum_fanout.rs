@@ -56,7 +56,7 @@ const CLAIMS: &[Claim] = &[Claim {
     sentence: "On one CPU, by the best of its ways to the followers, each further follower costs a commit in the driver at most 2 µs on \
                a bridge and 1.2 µs on a hub of XDP programs, and at least five times as much in user space",
     source: Source::Ours {
-        seen: "1.3 and 0.9 µs by the chain, 2.1 and 1.4 µs by copies, 21 µs in user space; Electrode's tree without offloads took 38 \
+        seen: "1.2 and 0.7 µs by the chain, 1.7 and 1.2 µs by copies, 19 µs in user space; Electrode's tree without offloads took 38 \
                µs for each",
     },
     invariant: "The slope of p50 over three, five and seven replicas by least squares, in each round; the interval is over rounds. The \

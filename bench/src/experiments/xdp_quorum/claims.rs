@@ -24,7 +24,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                    driver, takes at most three quarters of an echo between kernel sockets, one among five no more than an echo, \
                    and each further follower at most 2 µs",
         source: Source::Ours {
-            seen: "0.68 and 0.85 of an echo by the chain, 0.76 and 1.02 by flooding; a prototype in C without terms, repair or \
+            seen: "0.66 and 0.81 of an echo by the chain, 0.73 and 0.98 by flooding; a prototype in C without terms, repair or \
                    sessions flooded in 0.67; Electrode (NSDI'23) does parts of it in the driver",
         },
         invariant: "Path length, not network latency: over veth the whole exchange, all followers one after another, runs in \
@@ -39,7 +39,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         sentence: "In path length on one CPU, an entry that visits the followers one after another in one frame is committed sooner \
                    than one that the switch copies for each of them, among three replicas and among five",
         source: Source::Ours {
-            seen: "0.90 and 0.83 of the time: nothing is copied, and one acknowledgement comes back instead of n − 1",
+            seen: "0.91 and 0.82 of the time: nothing is copied, and one acknowledgement comes back instead of n − 1",
         },
         invariant: "Path length, not network latency: on a wire the chain's delays add up, and flooding is the shorter way. The same \
                     programs on one bridge, 64-byte values, a blocking client, one request in flight. Decided by paired ratios of \
@@ -52,7 +52,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                    followers a commit among three replicas takes at most 0.75 of an echo between kernel sockets without any \
                    switch, one among five at most 0.95, and each further follower at most 1.2 µs",
         source: Source::Ours {
-            seen: "0.67 and 0.82 of such an echo by the chain, 0.73 and 0.93 by copies; a prototype in C without terms, repair or \
+            seen: "0.66 and 0.80 of such an echo by the chain, 0.70 and 0.89 by copies; a prototype in C without terms, repair or \
                    sessions took 0.72 and 0.90 by copies",
         },
         invariant: "Path length, not network latency: as xdp-commit-beats-echo, with native XDP. The echo's two hosts share one \
