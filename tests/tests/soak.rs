@@ -256,7 +256,9 @@ fn some_histories_are_drawn_as_chains() {
 
 /// Histories with the programs' model that once failed, and how entries got to the followers. 50014073: a follower that a snapshot had
 /// brought up to date kept the next entry among those that had come too early, and so never said that it lacked it.
-const DRIVEN_REGRESSIONS: [(u64, FanOut); 1] = [(50_014_073, FanOut::Flood)];
+/// 70018154: where the disk is waited for, a leader's program sent a request's entry again and again that its replica had committed and
+/// answered, and whose answer was lost.
+const DRIVEN_REGRESSIONS: [(u64, FanOut); 2] = [(50_014_073, FanOut::Flood), (70_018_154, FanOut::Flood)];
 
 #[test]
 fn driven_histories_that_once_failed_hold() {

@@ -67,7 +67,9 @@ impl Surroundings {
                     voters,
                     commit_count,
                     acked_end: std::array::from_fn(|node| acked_end[node].0),
-                    session_window: session_replies,
+                    // Where the disk is waited for, the replica commits and answers, and only it knows what became of a request that
+                    // comes again.
+                    session_window: if self.waits_for_disk { 0 } else { session_replies },
                     ..given
                 }
             }
