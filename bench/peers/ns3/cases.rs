@@ -10,7 +10,7 @@ use dataplane_sim::{
 };
 use dataplane_transports::{
     ControllerKind, EcnMode, Ns3Ways, ReceiverOptions, RecoveryTimer, SenderOptions, Unproven,
-    controllers::DctcpOptions,
+    controllers::{DctcpOptions, Growth},
 };
 
 /// The rate of the one cable that all share.
@@ -18,8 +18,11 @@ pub const BITS_PER_SEC: u64 = 10_000_000_000;
 /// The rate of the others. Were it the same, a sender's packets would come at the very picoseconds at which the queue gives packets
 /// out, and whoever is served first at a tie decides whether it ever loses one.
 pub const HOST_BITS_PER_SEC: u64 = 25_000_000_000;
-/// Every cable's delay.
+/// The delay of the cable that all share.
 pub const DELAY: SimTime = SimTime::from_us(5);
+/// Each host's cable is longer by a draw of up to this, more than a packet's time on the shared one. Were all as long, what timers send
+/// would come at the very picoseconds at which the queue gives packets out: acks leave it a packet's time apart, and timers keep that.
+const HOST_DELAY_SPREAD_NS: u64 = 2_000;
 /// What waits before a switch's port.
 pub const LIMIT_PACKETS: u32 = 100;
 /// Payload of a segment: 1500 bytes of IP with timestamps.
@@ -209,6 +212,15 @@ impl Case {
         }
     }
 
+    /// How long each host's cable is.
+    pub fn delays(&self, seed: u64) -> Vec<SimTime> {
+        // A stream of its own, so that flows are the same whatever cables are.
+        let mut random = Random(!seed);
+        let (hosts, _) = self.hosts();
+        let mut draw = || DELAY + SimTime::from_ns(random.below(HOST_DELAY_SPREAD_NS));
+        (0..hosts).map(|_| draw()).collect()
+    }
+
     /// Hosts, and how many of them are on the left of a dumbbell; 0 of a star.
     pub fn hosts(&self) -> (u32, u32) {
         match self.load {
@@ -250,10 +262,19 @@ impl Case {
             _ => Topology::dumbbell((left, hosts - left), cable, bar, host, switch),
         };
         let mut topology = topology.expect("a network of these hosts");
+        for (host, delay) in (0..).zip(self.delays(seed)) {
+            let its = |link: &&mut Link| link.from == host || link.to == host;
+            topology
+                .links
+                .iter_mut()
+                .filter(its)
+                .for_each(|link| link.cable.delay = delay);
+        }
         if left == 0 {
             let receiver = flows[0].to;
             let its = |link: &&mut Link| link.from == receiver || link.to == receiver;
-            topology.links.iter_mut().filter(its).for_each(|link| link.cable = bar);
+            let widen = |link: &mut Link| link.cable.bits_per_sec = BITS_PER_SEC;
+            topology.links.iter_mut().filter(its).for_each(widen);
         }
         let watched = match left {
             0 => topology.link_between(hosts, flows[0].to),
@@ -285,6 +306,12 @@ impl Case {
                 partial_ack_sends: true,
                 repeated_timeouts_reduce: true,
                 grows_per_ack: true,
+                keeps_guesses: true,
+                marks_end_recovery: true,
+                timeout_ends_without_growth: true,
+                resent_stays_in_flight: true,
+                recovers_on_dupacks: true,
+                waits_below_segment: true,
             },
             mss_bytes: MSS_BYTES,
             initial_window_segments: INITIAL_WINDOW_SEGMENTS,
@@ -301,6 +328,7 @@ impl Case {
             mss_bytes: MSS_BYTES,
             sack: self.sack,
             ecn,
+            marks_must_advance: true,
             ..ReceiverOptions::default()
         };
         FlowOptions {
@@ -308,8 +336,11 @@ impl Case {
             receiver,
             controller: self.controller,
             dctcp: Some(DctcpOptions {
+                window_min_segments: 0,
                 losses_are_marks: true,
                 first_window_is_whole: true,
+                counts_acks: true,
+                growth: Growth::Segments,
                 ..DctcpOptions::default()
             }),
             swift: None,

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod cases;
+mod parting;
 mod results;
 
 use std::{
@@ -38,6 +39,9 @@ struct Arguments {
     /// Run only ours, beside what was stored there
     #[arg(long, conflicts_with = "store")]
     against: Option<PathBuf>,
+    /// Print the first segment that only one of the two sends, in the run of this seed
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["store", "against"])]
+    parting: Option<u64>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -51,6 +55,15 @@ fn main() -> anyhow::Result<()> {
          # verdict: agrees within 5 % (p50) and 10 % (p99), or beyond; ours is what our simulator had then\n\
          case,metric,ns3,ours,verdict\n",
     );
+    if let Some(seed) = arguments.parting {
+        let program = program.context("without ns-3 there is nothing to part from")?;
+        for case in CASES.iter().filter(wanted) {
+            println!("{}, seed {seed}", case.name);
+            let theirs = parting::steps_of_ns3(&say_theirs(case, seed, &program, &folder, true)?)?;
+            parting::print(&parting::steps_of_ours(case, seed, &folder)?, &theirs);
+        }
+        return std::fs::remove_dir_all(&folder).context("removing the scratch folder");
+    }
     println!(
         "{:<26}{:<19}{:>12}{:>12}{:>10}",
         "case", "metric", "ours", "ns-3", "apart, %"
@@ -143,45 +156,56 @@ fn build(folder: &Path) -> anyhow::Result<Option<PathBuf>> {
 
 /// Runs a case in ns-3.
 fn run_theirs(case: &Case, program: &Path, folder: &Path) -> anyhow::Result<Pooled> {
-    let (hosts, left) = case.hosts();
     let mut pooled = Pooled::default();
     for seed in 1..=case.seeds_count {
-        let flows = case.flows(seed);
-        let list = folder.join("flows.csv");
-        std::fs::write(&list, cases::flows_csv(&flows)).with_context(|| format!("writing {}", list.display()))?;
-        let output = Command::new(program)
-            .arg(format!("--flows={}", list.display()))
-            .arg(format!("--controller={}", case.controller.name()))
-            .arg(format!("--recovery={}", if case.prr { "prr" } else { "classic" }))
-            .arg(format!("--hosts={hosts}"))
-            .arg(format!("--left={left}"))
-            .arg(format!("--rate={}", cases::HOST_BITS_PER_SEC))
-            .arg(format!("--coreRate={}", cases::BITS_PER_SEC))
-            .arg(format!("--delay={}ns", cases::DELAY.as_ns()))
-            .arg(format!("--coreDelay={}ns", cases::DELAY.as_ns()))
-            .arg(format!("--limit={}", cases::LIMIT_PACKETS))
-            .arg(format!("--markAt={}", case.mark_at.unwrap_or(0)))
-            .arg(format!("--mss={}", cases::MSS_BYTES))
-            .arg(format!("--initialWindow={}", cases::INITIAL_WINDOW_SEGMENTS))
-            .arg(format!("--rtoMin={}ms", case.rto_min_ms))
-            .arg(format!("--sack={}", case.sack))
-            .arg(format!("--horizon={}ns", case.horizon().as_ns()))
-            .arg(format!("--sampleEvery={}us", case.sample_every_us))
-            .arg(format!("--sampleFrom={}ns", case.sampled_from().as_ns()))
-            .arg(format!("--samples={}", cases::SAMPLES_COUNT))
-            .output()
-            .context("running ns-3")?;
-        ensure!(
-            output.status.success(),
-            "ns-3 ended with {}: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
-        for line in String::from_utf8(output.stdout)?.lines() {
+        for line in say_theirs(case, seed, program, folder, false)?.lines() {
             read_line(line, &mut pooled).with_context(|| format!("ns-3 said {line:?}"))?;
         }
     }
     Ok(pooled)
+}
+
+/// What ns-3 says of one run.
+fn say_theirs(case: &Case, seed: u64, program: &Path, folder: &Path, is_traced: bool) -> anyhow::Result<String> {
+    let (hosts, left) = case.hosts();
+    let flows = case.flows(seed);
+    let delays: Vec<String> = case
+        .delays(seed)
+        .iter()
+        .map(|delay| delay.as_ns().to_string())
+        .collect();
+    let list = folder.join("flows.csv");
+    std::fs::write(&list, cases::flows_csv(&flows)).with_context(|| format!("writing {}", list.display()))?;
+    let output = Command::new(program)
+        .arg(format!("--flows={}", list.display()))
+        .arg(format!("--controller={}", case.controller.name()))
+        .arg(format!("--recovery={}", if case.prr { "prr" } else { "classic" }))
+        .arg(format!("--hosts={hosts}"))
+        .arg(format!("--left={left}"))
+        .arg(format!("--rate={}", cases::HOST_BITS_PER_SEC))
+        .arg(format!("--coreRate={}", cases::BITS_PER_SEC))
+        .arg(format!("--delays={}", delays.join(",")))
+        .arg(format!("--coreDelay={}ns", cases::DELAY.as_ns()))
+        .arg(format!("--limit={}", cases::LIMIT_PACKETS))
+        .arg(format!("--markAt={}", case.mark_at.unwrap_or(0)))
+        .arg(format!("--mss={}", cases::MSS_BYTES))
+        .arg(format!("--initialWindow={}", cases::INITIAL_WINDOW_SEGMENTS))
+        .arg(format!("--rtoMin={}ms", case.rto_min_ms))
+        .arg(format!("--sack={}", case.sack))
+        .arg(format!("--horizon={}ns", case.horizon().as_ns()))
+        .arg(format!("--sampleEvery={}us", case.sample_every_us))
+        .arg(format!("--sampleFrom={}ns", case.sampled_from().as_ns()))
+        .arg(format!("--samples={}", cases::SAMPLES_COUNT))
+        .arg(format!("--trace={is_traced}"))
+        .output()
+        .context("running ns-3")?;
+    ensure!(
+        output.status.success(),
+        "ns-3 ended with {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 fn read_line(line: &str, pooled: &mut Pooled) -> anyhow::Result<()> {

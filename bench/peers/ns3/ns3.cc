@@ -7,7 +7,8 @@
 //   and a weight of 1, in front of a device that holds one packet more.
 // - Connections exist before the first byte: they are opened in the first half second, the flows' times count from 1 s on.
 //
-// Output, one record a line: `flow NUMBER FCT_NS`, `depth PACKETS SAMPLES`, `count NAME VALUE`.
+// Output, one record a line: `flow NUMBER FCT_NS`, `depth PACKETS SAMPLES`, `count NAME VALUE`; and of senders that are traced
+// `sent NS FLOW SEQ`, `acked NS FLOW ACK [ece]`, `window NS FLOW BYTES`, `threshold NS FLOW BYTES`, `phase NS FLOW NAME`.
 #include "ns3/core-module.h"
 #include "ns3/internet-module.h"
 #include "ns3/network-module.h"
@@ -137,6 +138,49 @@ OnState(TcpSocketState::TcpCongState_t before, TcpSocketState::TcpCongState_t no
     timeoutsCount += now == TcpSocketState::CA_LOSS && before != TcpSocketState::CA_LOSS;
 }
 
+int64_t
+NowNs()
+{
+    return (Simulator::Now() - FLOWS_BEGIN).GetNanoSeconds();
+}
+
+void
+OnSent(uint32_t number, Ptr<const Packet> packet, const TcpHeader& header, Ptr<const TcpSocketBase>)
+{
+    if (packet->GetSize() > 0)
+    {
+        std::printf("sent %ld %u %u\n", long{NowNs()}, number, header.GetSequenceNumber().GetValue() - 1);
+    }
+}
+
+void
+OnAck(uint32_t number, Ptr<const Packet>, const TcpHeader& header, Ptr<const TcpSocketBase>)
+{
+    std::printf("acked %ld %u %u%s\n",
+                long{NowNs()},
+                number,
+                header.GetAckNumber().GetValue() - 1,
+                (header.GetFlags() & TcpHeader::ECE) != 0 ? " ece" : "");
+}
+
+void
+OnWindow(uint32_t number, uint32_t, uint32_t now)
+{
+    std::printf("window %ld %u %u\n", long{NowNs()}, number, now);
+}
+
+void
+OnThreshold(uint32_t number, uint32_t, uint32_t now)
+{
+    std::printf("threshold %ld %u %u\n", long{NowNs()}, number, now);
+}
+
+void
+OnPhase(uint32_t number, TcpSocketState::TcpCongState_t, TcpSocketState::TcpCongState_t now)
+{
+    std::printf("phase %ld %u %s\n", long{NowNs()}, number, TcpSocketState::TcpCongStateName[now]);
+}
+
 double
 CpuSeconds()
 {
@@ -158,7 +202,7 @@ main(int argc, char* argv[])
     uint32_t hosts = 2;
     uint64_t rate = 10'000'000'000;
     uint64_t coreRate = 10'000'000'000;
-    Time delay = MicroSeconds(5);
+    std::string delaysNs;
     Time coreDelay = MicroSeconds(5);
     uint32_t limit = 100;
     uint32_t markAt = 0;
@@ -172,6 +216,7 @@ main(int argc, char* argv[])
     Time sampleEvery = Time(0);
     Time sampleFrom = Time(0);
     uint64_t samples = 20'000;
+    bool trace = false;
 
     CommandLine cmd(__FILE__);
     cmd.AddValue("flows", "the list of flows: from,to,bytes,start_ns a line; 0 bytes are without end", flowsPath);
@@ -181,7 +226,7 @@ main(int argc, char* argv[])
     cmd.AddValue("hosts", "hosts", hosts);
     cmd.AddValue("rate", "of hosts' cables, bit/s", rate);
     cmd.AddValue("coreRate", "of a dumbbell's bar, or of the receiver's cable on a star, bit/s", coreRate);
-    cmd.AddValue("delay", "of hosts' cables", delay);
+    cmd.AddValue("delays", "of each host's cable, in ns, with commas", delaysNs);
     cmd.AddValue("coreDelay", "of a dumbbell's bar", coreDelay);
     cmd.AddValue("limit", "packets that wait before a switch's port", limit);
     cmd.AddValue("markAt", "more waiting packets than that mark; 0: none do", markAt);
@@ -195,10 +240,24 @@ main(int argc, char* argv[])
     cmd.AddValue("sampleEvery", "between looks at the queue; 0: none", sampleEvery);
     cmd.AddValue("sampleFrom", "the first look, in the flows' time", sampleFrom);
     cmd.AddValue("samples", "no more looks than that", samples);
+    cmd.AddValue("trace", "print what senders send, hear and decide", trace);
     cmd.Parse(argc, argv);
     samplesLeft = samples;
 
-    uint64_t bytesMax = 1 << 20;
+    std::vector<Time> delays;
+    std::istringstream words(delaysNs);
+    for (std::string word; std::getline(words, word, ',');)
+    {
+        delays.push_back(NanoSeconds(std::stoull(word)));
+    }
+    if (delays.size() != hosts)
+    {
+        std::cerr << delays.size() << " delays of " << hosts << " hosts\n";
+        return 1;
+    }
+
+    // An endless flow must never wait for its buffer: without SACK what duplicate acks let leave may be many windows.
+    uint64_t bytesMax = 1 << 26;
     std::ifstream list(flowsPath);
     for (std::string line; std::getline(list, line);)
     {
@@ -237,7 +296,7 @@ main(int argc, char* argv[])
     Config::SetDefault("ns3::TcpSocket::DelAckCount", UintegerValue(ackEvery));
     Config::SetDefault("ns3::TcpSocket::DelAckTimeout", TimeValue(ackDelay));
     Config::SetDefault("ns3::TcpSocket::SndBufSize", UintegerValue(bytesMax));
-    Config::SetDefault("ns3::TcpSocket::RcvBufSize", UintegerValue(1 << 24));
+    Config::SetDefault("ns3::TcpSocket::RcvBufSize", UintegerValue(1 << 26));
     Config::SetDefault("ns3::TcpSocket::DataRetries", UintegerValue(1 << 20));
     Config::SetDefault("ns3::TcpSocketBase::Sack", BooleanValue(sack));
     Config::SetDefault("ns3::TcpSocketBase::MinRto", TimeValue(rtoMin));
@@ -336,7 +395,7 @@ main(int argc, char* argv[])
     {
         Ptr<Node> to = switchNodes.Get(left > 0 && host >= left ? 1 : 0);
         const bool isReceiver = left == 0 && host == flows[0].to;
-        auto [devices, interfaces] = join(hostNodes.Get(host), to, false, isReceiver ? coreRate : rate, delay);
+        auto [devices, interfaces] = join(hostNodes.Get(host), to, false, isReceiver ? coreRate : rate, delays[host]);
         hostAddresses.push_back(interfaces.GetAddress(0));
         if (isReceiver)
         {
@@ -360,6 +419,15 @@ main(int argc, char* argv[])
         flow.sender = Socket::CreateSocket(hostNodes.Get(flow.from), TcpSocketFactory::GetTypeId());
         flow.sender->Bind();
         flow.sender->TraceConnectWithoutContext("CongState", MakeCallback(&OnState));
+        if (trace)
+        {
+            flow.sender->TraceConnectWithoutContext("Tx", MakeBoundCallback(&OnSent, number));
+            flow.sender->TraceConnectWithoutContext("Rx", MakeBoundCallback(&OnAck, number));
+            flow.sender->TraceConnectWithoutContext("CongestionWindow", MakeBoundCallback(&OnWindow, number));
+            flow.sender->TraceConnectWithoutContext("SlowStartThreshold",
+                                                    MakeBoundCallback(&OnThreshold, number));
+            flow.sender->TraceConnectWithoutContext("CongState", MakeBoundCallback(&OnPhase, number));
+        }
         Simulator::Schedule(CONNECTS_SPAN * number / flows.size(), &Connect, number, hostAddresses[flow.to]);
         Simulator::Schedule(FLOWS_BEGIN + NanoSeconds(flow.startNs), &Begin, number);
     }

@@ -1,6 +1,6 @@
 //! Between lists of flows and what is simulated: a list becomes flows and questions, and those become a list again.
 
-use super::{Flow, FlowKind, Point, Query, Setup, point::Builder};
+use super::{Flow, FlowKind, Point, Query, Setup, loads::Builder};
 use crate::scenario::flow_list::{FlowList, ListedFlow, ListedQuery};
 
 impl Builder<'_> {

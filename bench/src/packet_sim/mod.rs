@@ -10,6 +10,7 @@
 mod homa;
 mod hosts;
 mod listed;
+mod loads;
 mod ndp;
 mod ndp_run;
 mod observe;

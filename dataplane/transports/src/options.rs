@@ -68,8 +68,8 @@ pub struct Ns3Ways {
     /// A loss halves what is thought to be in the network once it is seen (`EnterRecovery`). RFC 6675 §5, step 4.2: what was sent
     /// and not acknowledged (FlightSize).
     pub halves_pipe: bool,
-    /// A partial ack sends a segment whatever the window says (`ProcessAck`, `DoRetransmit`). RFC 6675 §5, step C: if the window
-    /// has room.
+    /// A partial ack sends a segment whatever the window says, and a new one if none is known to be lost (`ProcessAck`, `DoRetransmit`).
+    /// RFC 6675 §5, step C: if the window has room.
     pub partial_ack_sends: bool,
     /// Each time-out reduces ssthresh, also one of a segment that a time-out has sent before (`ReTxTimeout` looks at a flag that
     /// it has just taken away). RFC 5681 §3.1: then it is kept.
@@ -77,6 +77,27 @@ pub struct Ns3Ways {
     /// NewReno grows by acks: each adds a segment in slow start, and SMSS²/cwnd after it (RFC 5681 §3.1, equations 2 and 3). Ours
     /// counts bytes, as that section recommends and Linux does (RFC 3465).
     pub grows_per_ack: bool,
+    /// An echo of a mark ends recovery, and slow start after a time-out, and reduces the window again (`ReceivedAck`, `EnterCwr`); until all
+    /// that was sent before it is acknowledged no loss begins a recovery (`DupAck`). RFC 3168 §6.1.2 and RFC 8257 §3.5: one reduction in a
+    /// window of data, by a mark or by a loss.
+    pub marks_end_recovery: bool,
+    /// Without SACK the segments that duplicate acks were taken to stand for still count as arrived when recovery is over, and if the ack
+    /// then stops at one of them, that is taken for lost and sent again (`TcpTxBuffer::DiscardUpTo`); three duplicate acks begin a recovery
+    /// where the last one ended. RFC 6582 §3.2, steps 2 and 3: what recovery has counted ends with it, and only an ack beyond its end may
+    /// begin the next.
+    pub keeps_guesses: bool,
+    /// The ack that ends the slow start after a time-out grows the window only for what it covers beyond what had been sent when the timer
+    /// fired (`ProcessAck`, CA_LOSS). RFC 5681 §3.1: each ack of new data does.
+    pub timeout_ends_without_growth: bool,
+    /// A retransmission that a SACK says has arrived counts as in flight until the ack passes it (`TcpTxBuffer::Update` leaves it among the
+    /// retransmitted). RFC 6675 §4, SetPipe: only what no SACK names is.
+    pub resent_stays_in_flight: bool,
+    /// With SACK recovery begins with the third duplicate ack, or with one that comes when the second segment is known to be lost
+    /// (`DupAck`); until then what is lost is sent again as the window allows. RFC 6675 §5: as soon as the first segment is known to be lost.
+    pub recovers_on_dupacks: bool,
+    /// A window below one segment lets nothing leave before the next time-out (`SendPendingData`). RFC 5681 §3.1 and RFC 8257 §3.3: a window
+    /// is of one segment at least.
+    pub waits_below_segment: bool,
 }
 
 /// What a sender does. Made by a preset or [`SenderOptions::default`], then changed field by field.
@@ -233,6 +254,9 @@ pub struct ReceiverOptions {
     pub window_bytes: u32,
     /// How congestion marks are echoed.
     pub ecn: EcnMode,
+    /// A mark counts only on a segment behind all that were marked before, so never on one sent again: ns-3.37 (`TcpSocketBase::ForwardUp`,
+    /// `m_ecnCESeq`). RFC 8257 §3.2: on every segment.
+    pub marks_must_advance: bool,
     /// See [`SenderOptions::timer_tick`].
     pub timer_tick: Duration,
     /// See [`SenderOptions::timer_tick_phase`].
@@ -258,6 +282,7 @@ impl ReceiverOptions {
             quick_acks_count: 16,
             window_bytes: 6 << 20,
             ecn: EcnMode::Off,
+            marks_must_advance: false,
             timer_tick: Duration::from_millis(4),
             timer_tick_phase: Duration::ZERO,
         }

@@ -1,7 +1,7 @@
 //! DCTCP's window: reduced in proportion to the share of bytes that were marked (RFC 8257).
 
-use super::NewReno;
-use crate::{AckSample, Controller, LossSample};
+use super::{Growth, NewReno};
+use crate::{AckSample, Controller, LossSample, Phase};
 
 /// What a DCTCP may be told.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,6 +17,11 @@ pub struct DctcpOptions {
     /// The first window under observation ends with the first flight: ns-3.37 (`TcpDctcp::PktsAcked`). RFC 8257 §3.3 and Linux: with the
     /// first ack, so that the estimate has decayed once more.
     pub first_window_is_whole: bool,
+    /// What was acknowledged is counted by acks where losses are: a duplicate ack stands for a segment, and so does a partial one, however much
+    /// it covers: ns-3.37 (`TcpSocketBase::ProcessAck`, `PktsAcked`). RFC 8257 §3.3: bytes that are newly acknowledged.
+    pub counts_acks: bool,
+    /// What makes the window grow beside marks.
+    pub growth: Growth,
 }
 
 impl Default for DctcpOptions {
@@ -27,6 +32,8 @@ impl Default for DctcpOptions {
             window_min_segments: 2,
             losses_are_marks: false,
             first_window_is_whole: false,
+            counts_acks: false,
+            growth: Growth::Bytes,
         }
     }
 }
@@ -48,7 +55,7 @@ impl Dctcp {
     /// Begins with `initial_bytes`.
     pub fn new(mss_bytes: u32, initial_bytes: u64, options: DctcpOptions) -> Dctcp {
         Dctcp {
-            reno: NewReno::new(mss_bytes, initial_bytes),
+            reno: NewReno::new(mss_bytes, initial_bytes).with_growth(options.growth),
             window_end: 0,
             acked_bytes: 0,
             marked_bytes: 0,
@@ -76,9 +83,13 @@ impl Controller for Dctcp {
     #[inline]
     fn on_ack(&mut self, ack: &AckSample) {
         // RFC 8257 §3.3, steps 1 to 7.
-        self.acked_bytes += ack.acked_bytes;
+        let acked_bytes = match self.options.counts_acks && (ack.acked_bytes == 0 || ack.phase == Phase::Recovery) {
+            true => self.mss_bytes.into(),
+            false => ack.acked_bytes,
+        };
+        self.acked_bytes += acked_bytes;
         if ack.ece {
-            self.marked_bytes += ack.acked_bytes;
+            self.marked_bytes += acked_bytes;
         }
         if self.window_end == 0 && self.options.first_window_is_whole {
             self.window_end = ack.sent_end;

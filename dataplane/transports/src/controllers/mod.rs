@@ -16,7 +16,7 @@ pub use self::{
     bbr3::Bbr3,
     cubic::{BETA as CUBIC_BETA, C as CUBIC_C, Cubic, CubicOptions},
     dctcp::{Dctcp, DctcpOptions},
-    newreno::NewReno,
+    newreno::{Growth, NewReno},
     swift::{Swift, SwiftOptions},
 };
 use crate::{AckSample, Controller, LossSample, LostPacket, SenderOptions};
@@ -89,7 +89,7 @@ macro_rules! controllers {
 controllers! {
     /// RFC 5681 and 6582.
     NewReno "newreno" => |options| NewReno::new(options.mss_bytes, options.initial_window_bytes())
-        .with_growth_per_ack(options.ns3.grows_per_ack);
+        .with_growth(if options.ns3.grows_per_ack { Growth::Acks } else { Growth::Bytes });
     /// RFC 9438, without HyStart++.
     Cubic "cubic" => |options| Cubic::new(options.mss_bytes, options.initial_window_bytes(), CubicOptions::default());
     /// RFC 8257. The flow's two halves need [`crate::EcnMode::Dctcp`].

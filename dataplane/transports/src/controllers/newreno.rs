@@ -2,6 +2,19 @@
 
 use crate::{AckSample, Controller, LossSample, Phase};
 
+/// What makes a window grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Growth {
+    /// Bytes that are acknowledged: RFC 5681 §3.1 recommends it, RFC 3465.
+    #[default]
+    Bytes,
+    /// Acks: each adds a segment in slow start, and SMSS²/cwnd after it (RFC 5681 §3.1, equations 2 and 3). ns-3.37, `TcpNewReno`.
+    Acks,
+    /// Segments that are acknowledged, against the whole segments of the window: Linux, whose windows have no others
+    /// (`tcp_cong_avoid_ai`), and ns-3.37, `TcpLinuxReno`, where a window may have a fraction that does not count.
+    Segments,
+}
+
 /// Growth by acked bytes, and half of it after a loss.
 #[derive(Clone, Copy, Debug)]
 pub struct NewReno {
@@ -12,7 +25,7 @@ pub struct NewReno {
     /// Window and threshold before the last reduction.
     prior: (u64, u64),
     mss_bytes: u64,
-    grows_per_ack: bool,
+    growth: Growth,
 }
 
 impl NewReno {
@@ -24,13 +37,13 @@ impl NewReno {
             acked_bytes: 0,
             prior: (initial_bytes, u64::MAX),
             mss_bytes: mss_bytes.into(),
-            grows_per_ack: false,
+            growth: Growth::Bytes,
         }
     }
 
-    /// Growth by acks instead of bytes, if `grows_per_ack`: RFC 5681 §3.1, equations 2 and 3.
-    pub fn with_growth_per_ack(self, grows_per_ack: bool) -> NewReno {
-        NewReno { grows_per_ack, ..self }
+    /// Growth by something else than bytes.
+    pub fn with_growth(self, growth: Growth) -> NewReno {
+        NewReno { growth, ..self }
     }
 
     /// The slow start threshold in bytes.
@@ -51,14 +64,15 @@ impl NewReno {
         if !may_grow || ack.acked_bytes == 0 {
             return;
         }
-        if self.grows_per_ack {
-            self.window_bytes += match self.is_slow_start() {
-                true => self.mss_bytes,
-                false => (self.mss_bytes * self.mss_bytes / self.window_bytes).max(1),
-            };
-            return;
+        match self.growth {
+            Growth::Bytes => self.grow_by_bytes(ack.acked_bytes),
+            Growth::Acks => self.grow_by_ack(ack.acked_bytes / self.mss_bytes),
+            Growth::Segments => self.grow_by_segments(ack.acked_bytes / self.mss_bytes),
         }
-        let mut acked = ack.acked_bytes;
+    }
+
+    #[inline]
+    fn grow_by_bytes(&mut self, mut acked: u64) {
         if self.is_slow_start() {
             // RFC 3465 with L unbounded, as Linux has it: what was acknowledged, whole, but not past the threshold.
             let step = acked.min(self.ssthresh_bytes - self.window_bytes);
@@ -72,6 +86,35 @@ impl NewReno {
                 self.window_bytes += self.mss_bytes;
             }
         }
+    }
+
+    /// An ack of several segments that leaves slow start adds by both rules (`TcpNewReno::IncreaseWindow`).
+    fn grow_by_ack(&mut self, mut segments_count: u64) {
+        if self.is_slow_start() && segments_count > 0 {
+            self.window_bytes += self.mss_bytes;
+            segments_count -= 1;
+        }
+        if !self.is_slow_start() && segments_count > 0 {
+            self.window_bytes += (self.mss_bytes * self.mss_bytes / self.window_bytes).max(1);
+        }
+    }
+
+    /// What is beyond the threshold in an ack that reaches it does not count (`TcpLinuxReno::IncreaseWindow`).
+    fn grow_by_segments(&mut self, segments_count: u64) {
+        if self.is_slow_start() {
+            let grown = self.window_bytes + segments_count * self.mss_bytes;
+            self.window_bytes = grown.min(self.ssthresh_bytes);
+            return;
+        }
+        let whole_bytes = (self.window_bytes / self.mss_bytes).max(1) * self.mss_bytes;
+        if self.acked_bytes >= whole_bytes {
+            self.acked_bytes = 0;
+            self.window_bytes += self.mss_bytes;
+        }
+        self.acked_bytes += segments_count * self.mss_bytes;
+        let steps_count = self.acked_bytes / whole_bytes;
+        self.acked_bytes -= steps_count * whole_bytes;
+        self.window_bytes += steps_count * self.mss_bytes;
     }
 
     pub(crate) fn set_window(&mut self, window_bytes: u64, ssthresh_bytes: u64) {

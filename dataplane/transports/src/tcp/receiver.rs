@@ -54,6 +54,9 @@ pub struct Receiver {
     /// What the last ack said: a timestamp is echoed only if its segment is the first since (RFC 7323 §4.3).
     last_ack: u64,
     ecn: EcnMode,
+    /// Marks on segments that begin before this do not count: 0, or with `marks_must_advance` behind the last that was marked.
+    marks_from: u64,
+    marks_must_advance: bool,
     /// The state of the echo: ECE is set.
     echo: bool,
     sack: bool,
@@ -80,6 +83,8 @@ impl Receiver {
             ts_recent: 0,
             last_ack: 0,
             ecn: options.ecn,
+            marks_from: 0,
+            marks_must_advance: options.marks_must_advance,
             echo: false,
             sack: options.sack,
             has_timestamps: false,
@@ -156,6 +161,10 @@ impl Receiver {
     #[inline]
     fn note_mark(&mut self, segment: &Segment, ce: bool) {
         self.stats.marked_count += u32::from(ce);
+        let ce = ce && segment.seq >= self.marks_from;
+        if ce && self.marks_must_advance {
+            self.marks_from = segment.seq + 1;
+        }
         match self.ecn {
             EcnMode::Off => {}
             EcnMode::Classic => {

@@ -78,15 +78,29 @@ impl<C: Controller> Sender<C> {
         let rtt_ns = self.take_round_trip(now_ns, segment, &seen);
         self.take_probe_ack(segment, &seen, &loss);
         let reorder_at_ns = self.find_lost(now_ns);
+        if self.ways().marks_end_recovery {
+            self.take_ecn_first(segment, &seen, &loss);
+        }
+        let phase_before = self.phase;
+        let recovery_end = self.recovery_end;
         let credit_bytes = self.turn_phase(segment, &seen, &loss);
-        self.take_ecn(segment, &loss);
+        if !self.ways().marks_end_recovery {
+            self.take_ecn(segment, &loss);
+        }
         let lost_bytes = self.lost_bytes - prior_lost_bytes;
         self.update_prr(credit_bytes, seen.acked_bytes > 0, lost_bytes > 0);
 
+        let as_ns3_sees = self.marks_as_ns3_sees();
+        let (ece, sent_end) = as_ns3_sees.unwrap_or((segment.ece && self.config.ecn != EcnMode::Off, self.nxt));
+        let is_after_timeout = phase_before == Phase::Loss && self.phase != Phase::Loss;
+        let acked_bytes = match is_after_timeout && self.ways().timeout_ends_without_growth {
+            true => self.una.saturating_sub(recovery_end),
+            false => seen.acked_bytes,
+        };
         let rate = self.rate_sample(now_ns, &seen);
         self.controller.on_ack(&AckSample {
             now_ns,
-            acked_bytes: seen.acked_bytes,
+            acked_bytes,
             delivered_bytes: seen.delivered_bytes,
             lost_bytes,
             in_flight_bytes: self.in_flight_bytes(),
@@ -95,10 +109,10 @@ impl<C: Controller> Sender<C> {
             srtt_ns: self.rtt.srtt_ns(),
             min_rtt_ns: self.rtt.min_ns(),
             acked_end: self.una,
-            sent_end: self.nxt,
+            sent_end,
             delivered_total_bytes: self.delivered_bytes,
             lost_total_bytes: self.lost_bytes,
-            ece: segment.ece && self.config.ecn != EcnMode::Off,
+            ece,
             is_window_limited,
             phase: self.phase,
             rate,
@@ -206,7 +220,11 @@ impl<C: Controller> Sender<C> {
             if record.start < from || record.is(SACKED) {
                 continue;
             }
-            self.board.set_flags(index, (record.flags | SACKED) & !(LOST | RESENT));
+            let gone = match self.ways().resent_stays_in_flight {
+                true => LOST,
+                false => LOST | RESENT,
+            };
+            self.board.set_flags(index, (record.flags | SACKED) & !gone);
             seen.is_newly_sacked = true;
             if !record.is(EVER_RESENT) {
                 seen.is_original_delivered |= record.end() <= self.recovery_end;
@@ -312,7 +330,9 @@ impl<C: Controller> Sender<C> {
 
     #[inline]
     fn settle_timers(&mut self, now_ns: u64, seen: &Seen, reorder_at_ns: u64) {
-        if self.board.is_empty() {
+        // A window below one segment may leave nothing in flight to wait for, and yet a timer to wait with.
+        let waits_for_nothing = self.ways().waits_below_segment && !self.done();
+        if self.board.is_empty() && !waits_for_nothing {
             if self.timer != Timer::None {
                 self.stop_timer();
             }

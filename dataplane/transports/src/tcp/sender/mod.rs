@@ -2,6 +2,7 @@
 //! `timers.rs` does what is due.
 
 mod ack;
+mod ns3;
 mod rack;
 mod recovery;
 mod timers;
@@ -19,7 +20,7 @@ use super::{
     segment::Segment,
     timer::{Tick, saturating_ns},
 };
-use crate::{Controller, EcnMode, Ns3Ways, Pacing, Phase, RecoveryTimer, SenderOptions, Unproven};
+use crate::{Controller, EcnMode, Pacing, Phase, RecoveryTimer, SenderOptions, Unproven};
 
 const NEVER: u64 = u64::MAX;
 const NS_PER_SEC: u128 = 1_000_000_000;
@@ -56,7 +57,6 @@ struct Config {
     pacing: Pacing,
     ecn: EcnMode,
     unproven: Unproven,
-    ns3: Ns3Ways,
     sack: bool,
     rack: bool,
     tlp: bool,
@@ -120,6 +120,8 @@ pub struct Sender<C> {
     seen_sacks: [super::segment::SackBlock; super::segment::SACK_BLOCKS_MAX],
     random: u64,
     dupacks_count: u32,
+    /// Of a sender that is to do as ns-3 does.
+    ns3: Option<Box<ns3::State>>,
     frto: Frto,
     probe_is_resend: bool,
     /// One segment may leave beyond the congestion window; beyond the receiver's, too.
@@ -173,6 +175,7 @@ impl<C: Controller> Sender<C> {
             seen_sacks: Default::default(),
             random: options.seed,
             dupacks_count: 0,
+            ns3: ns3::State::of(options),
             frto: Frto::Off,
             probe_is_resend: false,
             probe_due: false,
@@ -193,7 +196,6 @@ impl<C: Controller> Sender<C> {
                     true => options.unproven,
                     false => Unproven::Nothing,
                 },
-                ns3: options.ns3,
                 sack: options.sack,
                 is_impatient: match options.recovery_timer {
                     RecoveryTimer::Rfc => !options.sack,
@@ -231,6 +233,10 @@ impl<C: Controller> Sender<C> {
         }
         if std::mem::take(&mut self.probe_due) && self.may_probe() {
             return self.transmit_probe(now_ns);
+        }
+        if self.fast_retransmit_due && self.ways().partial_ack_sends {
+            self.fast_retransmit_due = false;
+            return self.transmit_whatever(now_ns);
         }
         if self.frto != Frto::NewDataOnly
             && let Some(index) = self.board.next_to_resend()
@@ -291,7 +297,8 @@ impl<C: Controller> Sender<C> {
     #[inline]
     fn may_leave(&self, len_bytes: u32) -> bool {
         let in_flight = self.in_flight_bytes();
-        in_flight == 0 || in_flight + u64::from(len_bytes) <= self.window_bytes()
+        let is_free = in_flight == 0 && !self.ways().waits_below_segment;
+        is_free || in_flight + u64::from(len_bytes) <= self.window_bytes()
     }
 
     fn transmit_new(&mut self, now_ns: u64, len_bytes: u32) -> Segment {
@@ -394,6 +401,9 @@ impl<C: Controller> Sender<C> {
     fn transmit(&mut self, now_ns: u64, segment: Segment) -> Segment {
         self.last_sent_ns = now_ns;
         self.stats.segments_count += 1;
+        if let Some(ns3) = &mut self.ns3 {
+            ns3.echo.on_sent(&segment);
+        }
         self.prr.out_bytes += u64::from(segment.len_bytes);
         self.pace(now_ns, segment.len_bytes);
         if matches!(self.timer, Timer::None | Timer::Probe | Timer::Persist) {
@@ -446,9 +456,15 @@ impl<C: Controller> Sender<C> {
             (true, true) => pipe,
             // Nothing leaves for a duplicate ack.
             (true, false) => pipe + self.board.sacked_bytes(),
-            (false, true) => pipe.saturating_sub(u64::from(self.dupacks_count) * u64::from(self.config.mss_bytes)),
+            (false, true) => pipe.saturating_sub(self.guessed_bytes()),
             (false, false) => pipe,
         }
+    }
+
+    /// Bytes that duplicate acks stand for, in a flow without SACK.
+    fn guessed_bytes(&self) -> u64 {
+        let count = self.kept_guesses_count().unwrap_or(self.dupacks_count);
+        u64::from(count) * u64::from(self.config.mss_bytes)
     }
 
     /// Everything written has been acknowledged.

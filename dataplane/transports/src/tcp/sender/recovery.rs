@@ -34,7 +34,8 @@ pub enum Frto {
 impl<C: Controller> Sender<C> {
     /// Moves between phases; answers what PRR may count as delivered.
     pub(super) fn turn_phase(&mut self, segment: &Segment, seen: &Seen, loss: &LossSample) -> u64 {
-        if self.phase == Phase::Open && self.board.to_resend_bytes() == 0 && !seen.is_dupack && !seen.is_dsack {
+        let is_whole = self.board.to_resend_bytes() == 0 && self.kept_guesses_count().unwrap_or(0) == 0;
+        if self.phase == Phase::Open && is_whole && !seen.is_dupack && !seen.is_dsack {
             // The straight line.
             self.dupacks_count = 0;
             return seen.delivered_bytes;
@@ -42,14 +43,22 @@ impl<C: Controller> Sender<C> {
         if self.frto == Frto::NewDataOnly {
             self.frto = Frto::Watching;
         }
-        let credit_bytes = self.count_dupack(seen);
+        let credit_bytes = self.count_dupack(seen, loss);
         self.try_undo(segment, seen);
+        if self.ways().recovers_on_dupacks {
+            self.count_sacking_ack(seen);
+        }
         match self.phase {
+            Phase::Cwr if self.ways().marks_end_recovery => {}
             Phase::Open | Phase::Cwr => {
                 if self.phase == Phase::Cwr && self.is_cwr_over() {
                     self.phase = Phase::Open;
                 }
-                if self.is_loss_seen(loss.now_ns) {
+                let is_seen = match self.ways().recovers_on_dupacks {
+                    true => self.is_loss_seen_by_dupack(seen, loss),
+                    false => self.is_loss_seen(loss.now_ns),
+                };
+                if is_seen {
                     self.enter_recovery(loss);
                 }
             }
@@ -61,9 +70,12 @@ impl<C: Controller> Sender<C> {
 
     /// Without SACK a duplicate ack stands for a segment that arrived, somewhere; an ack that advances eats them up again
     /// (Linux: `tcp_add_reno_sack`, `tcp_remove_reno_sacks`).
-    fn count_dupack(&mut self, seen: &Seen) -> u64 {
+    fn count_dupack(&mut self, seen: &Seen, loss: &LossSample) -> u64 {
         if self.config.sack {
             return seen.delivered_bytes;
+        }
+        if self.ways().keeps_guesses {
+            return self.count_guess(seen, loss);
         }
         let mss = u64::from(self.config.mss_bytes);
         if seen.is_dupack {
@@ -84,7 +96,7 @@ impl<C: Controller> Sender<C> {
 
     /// Something waits to be sent again, or three duplicate acks say that the first segment should.
     fn is_loss_seen(&mut self, now_ns: u64) -> bool {
-        if self.board.to_resend_bytes() > 0 {
+        if self.board.to_resend_bytes() > 0 && !self.ways().keeps_guesses {
             return true;
         }
         let is_third = !self.config.sack && self.dupacks_count >= DUP_THRESHOLD;
@@ -95,8 +107,12 @@ impl<C: Controller> Sender<C> {
         true
     }
 
-    fn mark_front_lost(&mut self, now_ns: u64) {
-        if self.board.front().is_some_and(|front| !front.is(RESENT)) {
+    pub(super) fn mark_front_lost(&mut self, now_ns: u64) {
+        if self
+            .board
+            .front()
+            .is_some_and(|front| !front.is(RESENT) || self.ways().keeps_guesses)
+        {
             self.mark_lost(now_ns, 0);
         }
     }
@@ -105,7 +121,7 @@ impl<C: Controller> Sender<C> {
         self.stats.recoveries_count += 1;
         if self.phase != Phase::Cwr {
             let mut loss = *loss;
-            if self.config.ns3.halves_pipe {
+            if self.ways().halves_pipe {
                 // Without SACK ns-3 counts the lost one, too.
                 let front_bytes = if self.config.sack {
                     0
@@ -120,7 +136,7 @@ impl<C: Controller> Sender<C> {
         self.phase = Phase::Recovery;
         self.fast_retransmit_due = !self.controller.rules_recovery();
         self.recovery_end = self.nxt;
-        self.fast_retransmit_from = self.nxt + 1;
+        self.fast_retransmit_from = self.fast_retransmit_after();
         self.undo_from = self.una;
         self.undo_resent_count = 0;
         self.begin_resending();
@@ -142,7 +158,7 @@ impl<C: Controller> Sender<C> {
             // A partial ack: the next hole is right behind it (RFC 6582 §3.2 step 3).
             self.mark_front_lost(loss.now_ns);
         }
-        if self.config.ns3.partial_ack_sends && self.board.front().is_some_and(|front| !front.is(RESENT)) {
+        if self.ways().partial_ack_sends && !self.is_front_resent_whole() {
             self.fast_retransmit_due = true;
         }
     }
@@ -282,6 +298,10 @@ impl<C: Controller> Sender<C> {
         if !segment.ece || self.config.ecn == EcnMode::Off || self.phase != Phase::Open {
             return;
         }
+        self.enter_cwr(loss);
+    }
+
+    pub(super) fn enter_cwr(&mut self, loss: &LossSample) {
         self.stats.ecn_reductions_count += 1;
         self.controller.on_ecn(loss);
         self.begin_prr(loss);

@@ -62,7 +62,7 @@ impl<C: Controller> Sender<C> {
 
     /// Starts the timer that suits what is in flight.
     pub(super) fn start_timer(&mut self, now_ns: u64) {
-        if self.board.is_empty() {
+        if self.board.is_empty() && !self.ways().waits_below_segment {
             self.stop_timer();
             return;
         }
@@ -137,7 +137,7 @@ impl<C: Controller> Sender<C> {
     fn on_timeout(&mut self, now_ns: u64) {
         let is_new = matches!(self.phase, Phase::Open | Phase::Cwr);
         let is_repeated = self.rtt.backoff() > 0 && self.phase == Phase::Loss;
-        let keeps_threshold = is_repeated && !self.config.ns3.repeated_timeouts_reduce;
+        let keeps_threshold = is_repeated && !self.ways().repeated_timeouts_reduce;
         if self.board.front().is_some_and(|front| front.is(SACKED)) {
             // What it said had arrived it has thrown away, or it would acknowledge it.
             self.board.forget_sacks();
@@ -149,11 +149,13 @@ impl<C: Controller> Sender<C> {
         };
         self.stats.timeouts_count += 1;
         for index in 0..self.board.len() {
-            let record = self.board.get(index);
+            let record = *self.board.get(index);
             // RFC 8985 §6.3: with RACK what was sent just now is not lost yet.
             let is_recent = self.config.rack && index > 0 && self.was_sent_recently(record.sent_ns, now_ns);
             if !record.is(SACKED) && !is_recent {
                 self.mark_lost(now_ns, index);
+            } else if record.is(SACKED) && record.is(RESENT) {
+                self.board.set_flags(index, record.flags & !RESENT);
             }
         }
         self.controller.on_rto(&loss);
@@ -170,9 +172,10 @@ impl<C: Controller> Sender<C> {
         };
         self.phase = Phase::Loss;
         self.recovery_end = self.nxt;
-        self.fast_retransmit_from = self.nxt + 1;
+        self.fast_retransmit_from = self.fast_retransmit_after();
         self.marked_end = self.nxt;
         self.dupacks_count = 0;
+        self.forget_guesses();
         self.probe_end = 0;
         self.probe_due = false;
         // The retransmission does not wait for pacing: an RTO was wait enough.
