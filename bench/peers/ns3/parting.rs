@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::atomic::AtomicBool};
 
 use anyhow::{Context, ensure};
 use bench::packet_sim::{Observer, Trace, TraceOptions, TracePlace};
+use dataplane_sim::SimTime;
 
 use crate::cases::Case;
 
@@ -83,7 +84,7 @@ pub fn steps_of_ours(case: &Case, seed: u64, folder: &Path) -> anyhow::Result<St
         packets_max: PACKETS_MAX,
         snap_bytes: 128,
     };
-    let mut observer = Observer::default();
+    let mut observer = Observer::every(SimTime::ZERO);
     observer.trace = Some(Trace::create(&path, &setup, &options, case.name)?);
     setup.run_observed(&mut observer, &AtomicBool::new(false));
     if let Some(trace) = observer.trace {
@@ -110,7 +111,7 @@ fn read_pcapng(mut bytes: &[u8]) -> anyhow::Result<Steps> {
             let (high, low) = word(block, 12)
                 .zip(word(block, 16))
                 .context("a packet without a time")?;
-            let at_ns = u64::from(high) << 32 | u64::from(low);
+            let at_ns = (u64::from(high) << 32) | u64::from(low);
             let tcp = block
                 .get(28 + TCP_BEGIN_BYTES..)
                 .context("a packet without TCP's header")?;
@@ -123,7 +124,7 @@ fn read_pcapng(mut bytes: &[u8]) -> anyhow::Result<Steps> {
 fn add_segment(at_ns: u64, tcp: &[u8], steps: &mut Steps) -> Option<()> {
     let port = |at: usize| Some(u32::from(u16::from_be_bytes(tcp.get(at..at + 2)?.try_into().ok()?)));
     let number = |at: usize| Some(u32::from_be_bytes(tcp.get(at..at + 4)?.try_into().ok()?).wrapping_sub(1));
-    let is_ece = tcp.get(13)? & 1 << 6 != 0;
+    let is_ece = tcp.get(13)? & (1 << 6) != 0;
     let (from, to) = (port(0)?, port(2)?);
     // A receiver's port is above all of them.
     let is_sent = to == 5_001;
