@@ -34,6 +34,9 @@ pub struct Step {
     text: String,
 }
 
+/// What of a step is compared, if it has that.
+type What = fn(&Step) -> Option<u64>;
+
 /// By flow, in order of time.
 pub type Steps = BTreeMap<u32, Vec<Step>>;
 
@@ -149,14 +152,14 @@ fn add_segment(at_ns: u64, tcp: &[u8], steps: &mut Steps) -> Option<()> {
 
 /// Prints the first difference, if there is one.
 pub fn print(ours: &Steps, theirs: &Steps) {
-    let of_flow = |steps: &Steps, flow: &u32, what: fn(&Step) -> Option<u64>| -> Vec<(u64, u64)> {
+    let of_flow = |steps: &Steps, flow: &u32, what: What| -> Vec<(u64, u64)> {
         let steps = steps.get(flow).map(Vec::as_slice).unwrap_or_default();
         steps
             .iter()
             .filter_map(|step| Some((step.at_ns, what(step)?)))
             .collect()
     };
-    let whats: [(fn(&Step) -> Option<u64>, u64); 2] = [(|step| step.sent, u64::MAX), (|step| step.acked, SAME_NS)];
+    let whats: [(What, u64); 2] = [(|step| step.sent, u64::MAX), (|step| step.acked, SAME_NS)];
     let mut first: Option<(u64, u32)> = None;
     for &flow in ours.keys().chain(theirs.keys()) {
         for (what, apart_ns) in whats {
