@@ -12,7 +12,7 @@ use crate::{
     experiment::{Allowed, Experiment},
     place::Place,
     registry::{self, EXPERIMENTS},
-    report, run, scenario, store,
+    report, run, scenario, store, switch,
 };
 
 /// `dplab list`.
@@ -72,17 +72,19 @@ pub fn probe(json: bool) -> anyhow::Result<String> {
     let place = Place::prepare(&privilege)?;
     let backends = run::probe(&place)?;
     let cards = run::probe_cards(&place)?;
+    let switches = switch::probe();
     let environment = environment::capture(&[]);
     if json {
         let all = serde_json::json!({
-            "place": place.describe(), "backends": backends, "cards": cards, "environment": environment,
+            "place": place.describe(), "backends": backends, "cards": cards, "switches": switches,
+            "environment": environment,
         });
         return Ok(serde_json::to_string_pretty(&all)? + "\n");
     }
     Ok(format!(
         "Packets would go through {}.\n\n{}",
         place.describe(),
-        environment::render_probe(&environment, &backends, &cards)
+        environment::render_probe(&environment, &backends, &cards, &switches)
     ))
 }
 

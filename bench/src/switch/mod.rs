@@ -38,7 +38,12 @@ pub use fabric::{Ended, Fabric};
 pub use lap::{Lap, PortCounts};
 pub use shape::Shape;
 
-use crate::soft_switch;
+use dataplane_queue::Limit;
+
+use crate::{
+    record::{BackEndRecord, SupportRecord},
+    soft_switch,
+};
 
 /// Who emulates the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,6 +92,43 @@ impl fmt::Display for Kind {
         f.write_str(self.name())
     }
 }
+
+/// Which switches can be emulated here, for `dplab probe`, and which of the kernel's own emulators there are to hold them against.
+pub fn probe() -> Vec<BackEndRecord> {
+    let marking = Shape::new(100_000_000, Limit::Packets(100), Some(Limit::Packets(20)));
+    let switches = Kind::ALL.map(|kind| BackEndRecord {
+        name: kind.name().to_owned(),
+        summary: "switch between namespaces".to_owned(),
+        support: match kind.can_be(&marking) {
+            Ok(()) => SupportRecord::Emulated {
+                by: kind.by().to_owned(),
+            },
+            Err(why) => SupportRecord::Absent { why },
+        },
+    });
+    let kernels = KERNEL_EMULATORS.map(|(kind, summary)| BackEndRecord {
+        name: kind.to_owned(),
+        summary: summary.to_owned(),
+        support: match dataplane_netns::has_queue_kind(kind) {
+            Ok(true) => SupportRecord::Native,
+            Ok(false) => SupportRecord::Absent {
+                why: format!(
+                    "this kernel has no sch_{kind} (modprobe sch_{kind}, CONFIG_NET_SCH_{})",
+                    kind.to_uppercase()
+                ),
+            },
+            Err(error) => SupportRecord::Unknown { why: error.to_string() },
+        },
+    });
+    switches.into_iter().chain(kernels).collect()
+}
+
+/// Queueing disciplines that other emulators are made of. No experiment needs one.
+const KERNEL_EMULATORS: [(&str, &str); 3] = [
+    ("netem", "the kernel's own delay, loss and reordering"),
+    ("red", "the kernel's own marks by an average queue"),
+    ("fq", "the kernel's own pacing and departure times"),
+];
 
 /// The kind that a run uses, and why it uses no other.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -55,7 +55,7 @@ pub use network::{
 pub use offload::{OffloadState, Offloads, read_offloads};
 pub use plan::HOSTS_COUNT_MAX;
 pub use privilege::{Privilege, prepare};
-pub use shape::{Line, LineCounts, QueueLimit, Shaper, can_shape};
+pub use shape::{Line, LineCounts, QueueLimit, Shaper, can_shape, has_queue_kind};
 
 /// How hosts are joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

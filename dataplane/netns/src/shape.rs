@@ -264,6 +264,26 @@ pub fn can_shape() -> Result<(), String> {
     }
 }
 
+/// Whether this kernel has queueing disciplines of that kind ("netem", "fq"); tried on the loopback interface of a namespace that is
+/// thrown away.
+///
+/// # Errors
+/// Could not be asked: a missing privilege.
+pub fn has_queue_kind(kind: &str) -> Result<bool, NetError> {
+    thread::run("dplab-shape", || {
+        unshare(CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| NetError::kernel("trying a queue in", "a network namespace", errno))?;
+        let lo = Shaper::open("lo")?;
+        match lo.create("trying a queue at", lo.message(TcHandle::ROOT, BUCKET, kind)) {
+            Ok(()) => Ok(true),
+            Err(error) if is_missing(&error) => Ok(false),
+            // A kind that wants options, and says so.
+            Err(error) if error.errno() == Some(Errno::EINVAL as i32) => Ok(true),
+            Err(error) => Err(error),
+        }
+    })?
+}
+
 /// ENOENT: the kernel knows no such kind of queue, or has none there.
 fn is_missing(error: &NetError) -> bool {
     error.errno().map(Errno::from_raw) == Some(Errno::ENOENT)

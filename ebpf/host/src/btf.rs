@@ -69,6 +69,9 @@ impl Btf {
         let types_at = header_bytes + word(8)? as usize;
         let types_end = types_at + word(12)? as usize;
         let strings_at = header_bytes + word(16)? as usize;
+        if data.len() < types_end || data.len() < strings_at + word(20)? as usize {
+            return Err(invalid("it is cut"));
+        }
         let mut btf = Btf {
             data,
             strings_at,
