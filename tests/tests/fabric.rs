@@ -127,7 +127,8 @@ fn marks_are_seen(kind: Kind, shape: &Shape) {
     let port = &lap.to_receiver;
     assert_eq!(port.marked_count, marked_count, "{kind}: {port:?}");
     assert!(marked_count > 20, "{kind}: {port:?}");
-    assert!(port.dropped_count > 50, "{kind}: {port:?}");
+    // Behind lines of their own, senders are held back by their sockets, and not all of them burst at once.
+    assert!(port.dropped_count > 10, "{kind}: {port:?}");
     // Kernels' own frames may be among those that were dropped.
     assert!(
         (300..320).contains(&(came_count + port.dropped_count)),
