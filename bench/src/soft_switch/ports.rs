@@ -17,7 +17,7 @@ const HELD_FRAMES: usize = 1536;
 /// The kernel's 256 bytes and a frame of an MTU of 1500 lie in it.
 const FRAME_BYTES: usize = 2048;
 /// The kernel takes so many from a transmit ring with one call (TX_BATCH_SIZE, net/xdp/xsk.c).
-const KICK_FRAMES: u32 = 32;
+const KICK_FRAMES: usize = 32;
 
 /// What the kernel counted at a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,7 +45,8 @@ pub(super) struct Port {
     socket: Socket,
     /// Due, and not in the ring, which was full.
     backlog: VecDeque<Held>,
-    queued_count: u32,
+    /// The kernel has not taken all that it was told of.
+    is_pending: bool,
     /// The kernel has them, until whoever got them is done with them.
     sent_count: usize,
     /// The fill ring has room for frames that there were not.
@@ -83,7 +84,7 @@ impl Ports {
                 program,
                 socket,
                 backlog: VecDeque::new(),
-                queued_count: 0,
+                is_pending: false,
                 sent_count: 0,
                 is_starved: false,
                 tx_again_count: 0,
@@ -130,24 +131,25 @@ impl Port {
 
     /// A frame is due at the host. It goes with the next [`Port::flush`].
     #[inline]
-    pub fn send(&mut self, held: Held) -> io::Result<()> {
+    pub fn send(&mut self, held: Held) {
         self.backlog.push_back(held);
-        self.queued_count += 1;
-        match self.queued_count >= KICK_FRAMES {
-            true => self.flush(),
-            false => Ok(()),
-        }
     }
 
-    /// Whether something is due that the kernel was not told of.
+    /// Whether something is due that the kernel was not told of, or has not taken.
     #[inline]
     pub fn has_due(&self) -> bool {
-        !self.backlog.is_empty()
+        !self.backlog.is_empty() || self.is_pending
+    }
+
+    /// Whether as much is due as the kernel takes with one call.
+    #[inline]
+    pub fn is_worth_a_call(&self) -> bool {
+        self.backlog.len() >= KICK_FRAMES
     }
 
     /// Tells the kernel what is due. What does not fit its ring stays for the next time.
     pub fn flush(&mut self) -> io::Result<()> {
-        self.queued_count = 0;
+        self.is_pending = false;
         while let Some(Held { frame, bytes }) = self.backlog.pop_front() {
             if let Err(frame) = self.socket.tx(frame, bytes.clone(), false, TxRequest::default()) {
                 self.backlog.push_front(Held { frame, bytes });
@@ -162,6 +164,7 @@ impl Port {
                 // Some are left, or there is no room at this moment: they stay in the ring.
                 Err(error) if is_busy(&error) => {
                     self.tx_again_count += 1;
+                    self.is_pending = true;
                     break;
                 }
                 Err(error) => return Err(error),
