@@ -5,7 +5,7 @@ use std::{sync::atomic::AtomicBool, time::Duration};
 
 use dataplane_netns::{Network, NetworkOptions, Privilege, Topology, prepare};
 
-use super::{Ablation, Controller, Counters, Ecn, Flows, Pattern, Questions};
+use super::{Ablation, Controller, Counters, Ecn, Flows, Pattern, Questions, capacity};
 
 fn star(test: &str, hosts: usize) -> Option<Network> {
     if let Privilege::None { why } = prepare() {
@@ -172,4 +172,14 @@ fn a_controller_that_is_not_there_says_what_is() {
         error.to_string().contains("cubic") || error.to_string().contains("reno"),
         "{error:#}"
     );
+}
+
+#[test]
+fn one_thread_carries_something_where_no_link_is_a_limit() {
+    if star("capacity", 2).is_none() {
+        return;
+    }
+    let bits_per_sec = capacity(3, Duration::from_millis(300), &AtomicBool::new(false)).expect("as above");
+    println!("{:.0} Mbit/s", bits_per_sec / 1e6);
+    assert!(bits_per_sec > 0.0);
 }
