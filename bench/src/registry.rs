@@ -10,8 +10,9 @@ use crate::{
         incast_ndp, incast_swift, incast_timers, load_latency::LoadLatency, loss_exclusion::LossExclusion,
         pacelc_else::PacelcElse, packet_rate::PacketRate, peers::Peers, pfc_collateral::PfcCollateral,
         quorum_fanout::QuorumFanout, quorum_ladder::QuorumLadder, quorum_messages::QuorumMessages,
-        rtt_breakdown::RttBreakdown, rtt_ladder::RttLadder, self_test::SelfTest, shard_commit::ShardCommit,
-        wakeup_model::WakeupModel, wal_group_commit::WalGroupCommit, wal_ladder::WalLadder, xdp_quorum::XdpQuorum,
+        real_incast::RealIncast, real_loss_wall::RealLossWall, rtt_breakdown::RttBreakdown, rtt_ladder::RttLadder,
+        self_test::SelfTest, shard_commit::ShardCommit, wakeup_model::WakeupModel, wal_group_commit::WalGroupCommit,
+        wal_ladder::WalLadder, xdp_quorum::XdpQuorum,
     },
 };
 
@@ -39,6 +40,7 @@ pub const EXPERIMENTS: &[&dyn Experiment] = &[
     &incast_timers::RTOMIN,
     &incast_timers::THREE_REGIONS,
     &incast_timers::TLP,
+    &RealIncast,
     &incast_dctcp::FIG18,
     &incast_dctcp::FIG19,
     &incast_dctcp::ALL_TO_ALL,
@@ -54,6 +56,7 @@ pub const EXPERIMENTS: &[&dyn Experiment] = &[
     &control_laws::MATHIS,
     &CubicWindow,
     &bbr_loss_wall::WALL,
+    &RealLossWall,
     &cc_bufferbloat::BUFFERBLOAT,
     &cc_sharing::BBR_VS_LOSSBASED,
     &cc_sharing::FAIRNESS,

@@ -303,6 +303,62 @@ fn the_switch_in_user_space_is_asked_and_knows_where_every_frame_went() {
     }
 }
 
+/// The kernel's row is there where there can be one, and then no byte of it is without an owner; the simulator's is always.
+#[test]
+fn incast_is_measured_at_both_levels_from_one_file() {
+    let scratch = Scratch::new();
+    let out = scratch.join("run");
+    let args = [
+        "run",
+        "real-incast",
+        "--axis",
+        "servers=4",
+        "--axis",
+        "arm=cubic-no-tlp-floor",
+    ];
+    let output = run(&[&args[..], &["--budget", "1s", "--seed", "5", "--out", &out]].concat());
+    assert!(matches!(output.status.code(), Some(0 | 1 | 3)), "{}", stderr(&output));
+    let records = fs::read_to_string(format!("{out}/records.jsonl")).expect("records");
+    let rows: Vec<serde_json::Value> = records
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("every line is JSON"))
+        .filter(|line: &serde_json::Value| line["record"] == "row")
+        .collect();
+    let simulated = rows
+        .iter()
+        .find(|row| row["backend"] == "sim")
+        .expect("a row in virtual time");
+    let Some(kernel) = rows.iter().find(|row| row["backend"] == "kernel-tcp") else {
+        assert!(
+            stderr(&output).contains("no row of this machine's kernel"),
+            "{}",
+            stderr(&output)
+        );
+        return;
+    };
+    assert_eq!(
+        simulated["facts"]["scenario_sha256"],
+        kernel["facts"]["scenario_sha256"]
+    );
+    let fact = |name: &str| {
+        kernel["facts"][name]
+            .as_str()
+            .unwrap_or_else(|| panic!("no {name}: {kernel}"))
+    };
+    assert!(fact("servers").contains("tcp_early_retrans=0"), "{kernel}");
+    assert_eq!(
+        fact("bytes"),
+        "of every flow, as many received as asked for",
+        "{kernel}"
+    );
+    let metric = |name: &str| kernel["metrics"][name]["value"].as_f64().expect(name);
+    assert_eq!(metric("loss_probes"), 0.0, "probes are off: {kernel}");
+    assert!(
+        metric("goodput_mbit_per_sec") > 0.0 && metric("queries") > 0.0,
+        "{kernel}"
+    );
+}
+
 #[test]
 fn json_puts_records_and_nothing_else_on_stdout() {
     let scratch = Scratch::new();
