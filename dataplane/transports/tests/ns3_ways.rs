@@ -73,7 +73,7 @@ impl Driven {
     }
 
     /// The first segment is lost, three above it arrive.
-    fn into_recovery(&mut self) {
+    fn begin_recovery(&mut self) {
         assert_eq!(self.sent(), (0..WINDOW).collect::<Vec<_>>());
         for end in 2..=4 {
             self.ack(0, Some((1, end)), false);
@@ -90,7 +90,7 @@ fn a_mark_ends_recovery_or_does_not() {
             ..Ns3Ways::default()
         };
         let mut driven = Driven::new(true, ns3, DctcpOptions::default());
-        driven.into_recovery();
+        driven.begin_recovery();
         driven.ack(4, Some((5, 6)), true);
         assert_eq!(driven.sender.phase(), phase);
         assert_eq!(driven.sender.stats().ecn_reductions_count, reductions_count);
@@ -126,7 +126,7 @@ fn a_partial_ack_sends_something_new_or_what_the_window_allows() {
             ..Ns3Ways::default()
         };
         let mut driven = Driven::new(true, ns3, DctcpOptions::default());
-        driven.into_recovery();
+        driven.begin_recovery();
         // Half of ten is the window, and eight are on their way yet: two of them left with the first duplicate acks.
         let before = driven.sender.sent_bytes();
         driven.ack(4, None, false);
