@@ -16,8 +16,6 @@ const RING_FRAMES: u32 = 512;
 const HELD_FRAMES: usize = 1536;
 /// The kernel's 256 bytes and a frame of an MTU of 1500 lie in it.
 const FRAME_BYTES: usize = 2048;
-/// The kernel takes so many from a transmit ring with one call (TX_BATCH_SIZE, net/xdp/xsk.c).
-const KICK_FRAMES: usize = 32;
 
 /// What the kernel counted at a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,12 +137,6 @@ impl Port {
     #[inline]
     pub fn has_due(&self) -> bool {
         !self.backlog.is_empty() || self.is_pending
-    }
-
-    /// Whether as much is due as the kernel takes with one call.
-    #[inline]
-    pub fn is_worth_a_call(&self) -> bool {
-        self.backlog.len() >= KICK_FRAMES
     }
 
     /// Tells the kernel what is due. What does not fit its ring stays for the next time.

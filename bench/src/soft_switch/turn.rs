@@ -15,9 +15,6 @@ use crate::load::thread::ThreadUsage;
 
 /// Frames that are taken from one port before the next one's turn: a NAPI poll's (NAPI_POLL_WEIGHT, include/linux/netdevice.h).
 const BURST_FRAMES: usize = 64;
-/// Of a port that was served just now the next frames wait so long for company: a call of the kernel for one frame costs nearly as
-/// much as for four. A frame that comes alone does not wait, and links below 2 Gbit/s of full frames leave more time between two.
-const GATHER_NS: u64 = 5_000;
 /// A program that has looked up the socket before it was taken away is done with the frame by then.
 const LAST_FRAMES_WAIT: Duration = Duration::from_millis(2);
 
@@ -33,8 +30,6 @@ pub(super) fn work(
     let now_ns = || start.elapsed().as_nanos() as u64;
     let mut lateness = Lateness::new();
     let mut due_ns = vec![Vec::new(); ports.len()];
-    // When each port was last told of frames.
-    let mut served_ns = vec![0; ports.len()];
     let (mut last_look_ns, mut busy_ns, mut has_worked) = (now_ns(), 0, false);
     let mut is_last = false;
     while !is_last {
@@ -76,13 +71,11 @@ pub(super) fn work(
             ports[due.port].send(due.frame);
             has_worked = true;
         }
-        for ((port, due_ns), served_ns) in ports.iter_mut().zip(&mut due_ns).zip(&mut served_ns) {
-            let has_gathered = look_ns - *served_ns >= GATHER_NS || port.is_worth_a_call() || is_last;
-            if port.has_due() && has_gathered {
+        for (port, due_ns) in ports.iter_mut().zip(&mut due_ns) {
+            if port.has_due() {
                 has_worked = true;
                 port.flush()?;
                 let released_ns = now_ns();
-                *served_ns = look_ns;
                 for due_ns in due_ns.drain(..) {
                     lateness.release_ns.record(released_ns.saturating_sub(due_ns));
                 }
