@@ -154,7 +154,7 @@ mod tests {
         let shape = Shape::new(1_000, Limit::Packets(100), None);
         for (senders_count, shape, part) in [
             (0, shape, "0 senders"),
-            (64, shape, "64 senders"),
+            (72, shape, "72 senders"),
             (
                 2,
                 Shape {

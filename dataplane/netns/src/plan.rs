@@ -372,7 +372,7 @@ mod tests {
                 let Err(error) = Plan::of(topology, &[]) else {
                     panic!("{topology:?} was accepted")
                 };
-                assert!(error.to_string().contains("2 to 64"), "{error}");
+                assert!(error.to_string().contains("2 to 72"), "{error}");
             }
         }
     }
