@@ -1,6 +1,6 @@
 //! What a program has done, taken into the replica.
 
-use dataplane_waist::{Effects, Instant, Slot, StateMachine};
+use dataplane_waist::{Effects, Instant, Slot, StateMachine, SurePuts};
 use dataplane_wire::quorum::{entry, request};
 
 use super::contract::{Seen, Taken};
@@ -49,14 +49,17 @@ impl<S: StateMachine> Replica<S> {
 
     /// Everything before this slot, if it is a put, is answered as done once it is applied.
     pub(super) fn sure_end(&self) -> Slot {
-        let sure = self.machine.sure_puts(self.entry_bytes_max() - request::HEADER_BYTES);
-        Slot(self.applied_end.0.saturating_add(sure.count))
+        Slot(self.applied_end.0.saturating_add(self.sure_puts().count))
     }
 
     /// Of an entry of this length, even the shortest key leaves the state machine no value that is too long.
     pub(super) fn sure_entry_bytes_max(&self) -> usize {
-        let sure = self.machine.sure_puts(self.entry_bytes_max() - request::HEADER_BYTES);
-        request::HEADER_BYTES + 1 + sure.value_bytes_max
+        request::HEADER_BYTES + 1 + self.sure_puts().value_bytes_max
+    }
+
+    /// Of the longest that the log takes.
+    fn sure_puts(&self) -> SurePuts {
+        self.machine.sure_puts(self.entry_bytes_max() - request::HEADER_BYTES)
     }
 
     /// A program has heard from `node` since it was last asked.
