@@ -6,7 +6,7 @@ use dataplane_waist::{Clock, Instant};
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::load::thread::{self, CpuUse};
+use crate::load::thread;
 
 /// Where an end of a trial is to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,16 +55,8 @@ pub fn settle_as(end: &str, seat: Seat, scheduler: Scheduler) -> BTreeMap<String
     let scheduler = match (scheduler, seat.spins) {
         (Scheduler::Ordinary, _) => "SCHED_OTHER: as asked for".to_owned(),
         (_, true) => "SCHED_OTHER: it spins".to_owned(),
-        (scheduler, false) => {
-            let cpu_use = CpuUse {
-                spins: false,
-                is_shared: seat.is_shared,
-            };
-            match scheduler {
-                Scheduler::RealTimeFirst => thread::fifo_first(cpu_use).fact,
-                _ => thread::fifo(cpu_use).fact,
-            }
-        }
+        (Scheduler::RealTimeFirst, false) => thread::fifo_first().fact,
+        (Scheduler::RealTime, false) => thread::fifo().fact,
     };
     facts.insert(format!("{end}_scheduler"), scheduler);
     let timers = thread::tighten_timers();
@@ -76,11 +68,7 @@ pub fn settle_as(end: &str, seat: Seat, scheduler: Scheduler) -> BTreeMap<String
 
 /// Why no thread of ours gets SCHED_FIFO, if none does. Asked in a thread of its own, whose priority dies with it.
 pub fn realtime_refusal() -> Option<String> {
-    let sleeps = CpuUse {
-        spins: false,
-        is_shared: true,
-    };
-    let asked = std::thread::spawn(move || thread::fifo(sleeps)).join();
+    let asked = std::thread::spawn(thread::fifo).join();
     match asked {
         Ok(setting) if setting.done => None,
         Ok(setting) => Some(setting.fact),

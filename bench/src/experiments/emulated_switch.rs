@@ -216,6 +216,12 @@ fn measure(lab: &Lab<'_>, arm: &Arm, round: u32, duration: Duration) -> anyhow::
         q: 0.99,
         total_count: report.lateness.release_ns.total_count(),
     });
+    let switch_waited = report.waited.map(|waited| (waited, report.elapsed));
+    // A flood is as fast as it gets. Who sends at a rate must not run dry.
+    let sender_waited = seen.waited.filter(|_| arm.check != CAPACITY);
+    for (end, waited) in [("switch", switch_waited), ("client", sender_waited)] {
+        observed.extend(waited.map(|(waited, elapsed)| Observation::Contention { end, waited, elapsed }));
+    }
     Ok(row(lab, arm, (at_s, round), (&report, &seen), &observed))
 }
 

@@ -14,6 +14,7 @@ mod replay;
 pub mod saturate;
 pub mod schedule;
 mod series;
+pub mod spinning;
 pub mod thread;
 
 #[cfg(test)]

@@ -63,32 +63,18 @@ pub fn pin(cpu: usize) -> Setting {
     }
 }
 
-/// What a thread does with its CPU, as far as SCHED_FIFO is concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CpuUse {
-    /// It never sleeps ([`dataplane_waist::Wake::Spins`]).
-    pub spins: bool,
-    /// The other end, or anything else that the measurement needs, runs on the same CPU.
-    pub is_shared: bool,
-}
-
-/// Gives the calling thread SCHED_FIFO, where that is allowed and does no harm.
-///
-/// A spinning FIFO thread never lets another one run: one that shares its CPU with the server, or the only CPU with the
-/// rest of the system, would measure that (sockperf's sender starves its own receiver so). That is refused.
-pub fn fifo(cpu_use: CpuUse) -> Setting {
-    fifo_at(cpu_use, FIFO_PRIORITY)
+/// Gives the calling thread, which sleeps now and then, SCHED_FIFO where that is allowed. One that never sleeps is a
+/// [`super::spinning::Spinning`].
+pub fn fifo() -> Setting {
+    fifo_at(FIFO_PRIORITY)
 }
 
 /// As [`fifo`], above all that have that.
-pub fn fifo_first(cpu_use: CpuUse) -> Setting {
-    fifo_at(cpu_use, FIFO_PRIORITY + 1)
+pub fn fifo_first() -> Setting {
+    fifo_at(FIFO_PRIORITY + 1)
 }
 
-fn fifo_at(cpu_use: CpuUse, priority: u8) -> Setting {
-    if let Some(why) = fifo_harm(cpu_use, online_cpus_count()) {
-        return Setting::refused(format!("SCHED_OTHER: {why}"));
-    }
+fn fifo_at(priority: u8) -> Setting {
     let priority = ThreadPriorityValue::try_from(priority).expect("10 and 11 are below 100");
     let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
     let set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Crossplatform(priority), policy);
@@ -100,36 +86,6 @@ fn fifo_at(cpu_use: CpuUse, priority: u8) -> Setting {
         )),
         Err(error) => Setting::refused(format!("SCHED_OTHER: SCHED_FIFO was refused ({error:?})")),
     }
-}
-
-/// Why SCHED_FIFO would do harm, if it would, on a machine with so many CPUs.
-fn fifo_harm(cpu_use: CpuUse, online_count: usize) -> Option<String> {
-    if !cpu_use.spins {
-        return None;
-    }
-    if cpu_use.is_shared {
-        return Some("a spinning SCHED_FIFO thread would starve the other end, which shares its CPU".into());
-    }
-    (online_count < 2).then(|| "a spinning SCHED_FIFO thread would starve the whole machine, which has one CPU".into())
-}
-
-/// The machine's CPUs that are online; 1 when the kernel would not say.
-fn online_cpus_count() -> usize {
-    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
-    count_cpu_list(online.trim()).unwrap_or(1)
-}
-
-/// How many CPUs a list like `0-3,8` names (`Documentation/admin-guide/cputopology.rst`).
-fn count_cpu_list(list: &str) -> Option<usize> {
-    let count = |range: &str| match range.split_once('-') {
-        None => range.parse::<usize>().ok().map(|_| 1),
-        Some((first, last)) => last
-            .parse::<usize>()
-            .ok()?
-            .checked_sub(first.parse().ok()?)?
-            .checked_add(1),
-    };
-    list.split(',').map(count).sum()
 }
 
 /// The kernel takes a part of each period away from real-time threads, unless it is told not to.
@@ -198,45 +154,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_spinning_fifo_thread_must_have_a_cpu_that_nobody_needs() {
-        let cpu_use = |spins, is_shared| CpuUse { spins, is_shared };
-        assert!(
-            fifo_harm(cpu_use(true, true), 8)
-                .expect("it starves the server")
-                .contains("other end")
-        );
-        assert!(
-            fifo_harm(cpu_use(true, false), 1)
-                .expect("it starves everything")
-                .contains("one CPU")
-        );
-        assert_eq!(fifo_harm(cpu_use(true, false), 2), None);
-        assert_eq!(
-            fifo_harm(cpu_use(false, true), 1),
-            None,
-            "a sleeping one lets others run"
-        );
-    }
-
-    #[test]
-    fn a_refused_wish_says_so() {
-        let refused = fifo(CpuUse {
-            spins: true,
-            is_shared: true,
-        });
-        assert!(!refused.done && refused.fact.starts_with("SCHED_OTHER"), "{refused:?}");
-    }
-
-    #[test]
     fn fifo_is_granted_or_says_what_it_takes() {
         // A thread of its own: the priority dies with it.
-        let sleeping = CpuUse {
-            spins: false,
-            is_shared: true,
-        };
-        let setting = std::thread::spawn(move || fifo(sleeping))
-            .join()
-            .expect("it does not panic");
+        let setting = std::thread::spawn(fifo).join().expect("it does not panic");
         match setting.done {
             true => assert!(setting.fact.starts_with("SCHED_FIFO 10"), "{setting:?}"),
             false => assert!(setting.fact.contains("CAP_SYS_NICE"), "{setting:?}"),
@@ -259,19 +179,6 @@ mod tests {
             assert!(tighten_timers().done);
         });
         checked.join().expect("the checks hold");
-    }
-
-    #[test]
-    fn cpu_lists_are_counted() {
-        for (list, count) in [
-            ("0", Some(1)),
-            ("0-1", Some(2)),
-            ("0-3,8,10-11", Some(7)),
-            ("", None),
-            ("3-1", None),
-        ] {
-            assert_eq!(count_cpu_list(list), count, "{list}");
-        }
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub enum Observation {
     },
     /// How long an end that has a CPU to itself could have run and was not let.
     Contention {
-        /// "client" or "server".
+        /// "client", "server" or "switch".
         end: &'static str,
         /// Time on the run queue.
         waited: Duration,

@@ -24,10 +24,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    load::thread::{CpuUse, Setting, fifo, pin},
-    measure::Recorder,
-};
+use crate::measure::Recorder;
 use anyhow::{Context, anyhow, bail};
 use dataplane_netns::{Network, NetworkOptions, Privilege, Topology, prepare};
 use dataplane_softswitch::{Account, QueueLog, Switch, SwitchOptions};
@@ -77,6 +74,8 @@ pub struct Report {
     pub busy: Duration,
     /// How long it worked.
     pub elapsed: Duration,
+    /// Time in which others had its CPU, although it had work to do, as it always has; `None` where the kernel does not say.
+    pub waited: Option<Duration>,
     /// Where its thread ran, and how: pinned or not, with which priority.
     pub settings: Vec<String>,
 }
@@ -155,10 +154,7 @@ impl SoftSwitch {
         let counts = counter.clone();
         let thread = thread::Builder::new()
             .name("dplab-switch".to_owned())
-            .spawn(move || {
-                let settings = settle(cpu);
-                turn::work(switch, ports, &asked, &counts, settings)
-            })
+            .spawn(move || turn::work(switch, ports, &asked, &counts, cpu))
             .context("starting the switch's thread")?;
         Ok(SoftSwitch {
             stop,
@@ -202,18 +198,4 @@ impl Drop for SoftSwitch {
         // Whoever wants its report stops it.
         let _ = self.join();
     }
-}
-
-/// On the thread itself.
-fn settle(cpu: Option<usize>) -> Vec<String> {
-    let mut settings = Vec::new();
-    let mut note = |Setting { fact, .. }| settings.push(fact);
-    if let Some(cpu) = cpu {
-        note(pin(cpu));
-    }
-    note(fifo(CpuUse {
-        spins: true,
-        is_shared: cpu.is_none(),
-    }));
-    settings
 }

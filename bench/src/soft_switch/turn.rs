@@ -11,7 +11,14 @@ use dataplane_queue::SimTime;
 use dataplane_softswitch::Switch;
 
 use super::{Lateness, Report, lap::Counter, memory::Held, ports::Ports};
-use crate::load::thread::ThreadUsage;
+use crate::{
+    host::thread_run_time,
+    load::{
+        spinning::Spinning,
+        thread::{ThreadUsage, pin},
+    },
+};
+use nix::unistd::gettid;
 
 /// Frames that are taken from one port before the next one's turn: a NAPI poll's (NAPI_POLL_WEIGHT, include/linux/netdevice.h).
 const BURST_FRAMES: usize = 64;
@@ -23,11 +30,14 @@ pub(super) fn work(
     Ports { mut ports, mut frames }: Ports,
     stop: &AtomicBool,
     counter: &Counter,
-    settings: Vec<String>,
+    cpu: Option<usize>,
 ) -> io::Result<Report> {
     let start = Instant::now();
-    let usage_before = ThreadUsage::now();
     let now_ns = || start.elapsed().as_nanos() as u64;
+    let (mut spinning, settings) = settle(cpu, now_ns());
+    let usage_before = ThreadUsage::now();
+    let run_time = || thread_run_time(gettid().as_raw());
+    let run_time_before = run_time();
     let mut lateness = Lateness::new();
     let mut due_ns = vec![Vec::new(); ports.len()];
     let (mut last_look_ns, mut busy_ns, mut has_worked) = (now_ns(), 0, false);
@@ -50,6 +60,9 @@ pub(super) fn work(
             busy_ns += look_ns - last_look_ns;
         }
         (last_look_ns, has_worked) = (look_ns, false);
+        if let Some(spinning) = &mut spinning {
+            spinning.turn(look_ns);
+        }
         let now = SimTime::from_ns(look_ns);
         for (index, port) in ports.iter_mut().enumerate() {
             let burst_frames = if is_last { usize::MAX } else { BURST_FRAMES };
@@ -92,6 +105,23 @@ pub(super) fn work(
         cpu_time: Duration::from_nanos(ThreadUsage::now().since(&usage_before).cpu_ns),
         busy: Duration::from_nanos(busy_ns),
         elapsed: start.elapsed(),
+        waited: run_time()
+            .zip(run_time_before)
+            .map(|(after, before)| after.since(before).waited),
         settings,
     })
+}
+
+/// Of the thread itself: real-time where it has a CPU of its own. Others would starve on one that they share with it.
+fn settle(cpu: Option<usize>, now_ns: u64) -> (Option<Spinning>, Vec<String>) {
+    let Some(cpu) = cpu else {
+        let fact = "on no CPU of its own, SCHED_OTHER: hosts must run there, too".to_owned();
+        return (None, vec![fact]);
+    };
+    let pinned = pin(cpu);
+    if !pinned.done {
+        return (None, vec![pinned.fact, "SCHED_OTHER".to_owned()]);
+    }
+    let (spinning, setting) = Spinning::begin(now_ns);
+    (Some(spinning), vec![pinned.fact, setting.fact])
 }

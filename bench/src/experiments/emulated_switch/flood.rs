@@ -25,9 +25,13 @@ use nix::{
         socket::{ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrIn, recvmsg, sendmmsg, setsockopt, sockopt},
         time::TimeSpec,
     },
+    unistd::gettid,
 };
 
-use crate::{host::pin_other, load::thread::pin};
+use crate::{
+    host::{pin_other, thread_run_time},
+    load::thread::pin,
+};
 
 /// Ethernet, IPv4 and UDP headers.
 const HEADERS_BYTES: usize = 14 + 20 + 8;
@@ -79,6 +83,8 @@ pub(super) struct Seen {
     pub sent_count: u64,
     /// Bytes as a wire counts them that arrived after the first frame, and from when to when.
     pub arrived: Option<(u64, Duration)>,
+    /// How long the sender's thread could have run and was not let, and over which time; `None` where the kernel does not say.
+    pub waited: Option<(Duration, Duration)>,
 }
 
 impl Flood {
@@ -139,10 +145,15 @@ impl Flood {
                 duration,
                 stop,
             };
+            let run_time = || thread_run_time(gettid().as_raw());
+            let before = run_time();
             let sent_count = match self.pace {
                 Pace::Flood => self.flood(network, &until)?,
                 Pace::Sparse(per_sec) | Pace::Stamped(per_sec) => self.trickle(network, per_sec, &until)?,
             };
+            let waited = run_time()
+                .zip(before)
+                .map(|(after, before)| (after.since(before).waited, until.started.elapsed()));
             thread::sleep(QUIET);
             let arrived = match receives {
                 Some(receives) => receives
@@ -150,7 +161,11 @@ impl Flood {
                     .unwrap_or_else(|_| Err(io::Error::other("the receiver's thread panicked")))?,
                 None => None,
             };
-            Ok(Seen { sent_count, arrived })
+            Ok(Seen {
+                sent_count,
+                arrived,
+                waited,
+            })
         })
     }
 
