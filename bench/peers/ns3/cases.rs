@@ -287,6 +287,7 @@ impl Case {
             flows: flows.into(),
             queries: [].into(),
             horizon: self.horizon(),
+            host_processing: SimTime::ZERO,
             measured_from: self.sampled_from(),
             seed,
         }
@@ -343,6 +344,7 @@ impl Case {
                 growth: Growth::Segments,
                 ..DctcpOptions::default()
             }),
+            bbr1: None,
             swift: None,
             quinn: None,
         }

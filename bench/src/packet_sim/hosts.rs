@@ -32,6 +32,8 @@ const WRITE_TIMER: u8 = 2;
 const ASK_TIMER: u8 = 3;
 /// A question of which nothing has been heard is asked again.
 const RETRY_TIMER: u8 = 4;
+/// The sender's host comes to what acknowledgements allow.
+const PROCESSING_TIMER: u8 = 5;
 
 /// No place: this end of the flow is on a host of another group.
 const ELSEWHERE: u32 = u32::MAX;
@@ -86,12 +88,15 @@ pub struct Hosts {
     flows: Arc<[Flow]>,
     queries: Arc<[Query]>,
     seed: u64,
+    processing: SimTime,
     /// By flow: the places of its ends below.
     sender_places: Vec<u32>,
     receiver_places: Vec<u32>,
     senders: Vec<Sender<AnyController>>,
     /// By sender: rounds whose question has come. One that is asked twice is answered once.
     asked_counts: Vec<u32>,
+    /// By sender: acknowledgements are there with which its host has not dealt.
+    is_processing: Vec<bool>,
     receivers: Vec<Receiving>,
     /// Flows that are none of TCP's.
     quinn: QuinnFlows,
@@ -130,10 +135,12 @@ impl Hosts {
             flows: setup.flows.clone(),
             queries: setup.queries.clone(),
             seed: setup.seed,
+            processing: setup.host_processing,
             sender_places: vec![ELSEWHERE; setup.flows.len()],
             receiver_places: vec![ELSEWHERE; setup.flows.len()],
             senders: Vec::new(),
             asked_counts: Vec::new(),
+            is_processing: Vec::new(),
             receivers: Vec::new(),
             quinn: QuinnFlows::new(setup, &hosts, payloads),
             asking: Vec::new(),
@@ -152,6 +159,7 @@ impl Hosts {
                 edge.sender_places[number as usize] = edge.senders.len() as u32;
                 edge.senders.push(Sender::new(&sender, options.controller(&sender)));
                 edge.asked_counts.push(0);
+                edge.is_processing.push(false);
             }
             if hosts.contains(&flow.to) {
                 edge.unfinished_count += u64::from(matches!(flow.kind, FlowKind::Finite { .. }));
@@ -347,7 +355,7 @@ impl Hosts {
 
 impl Edge for Hosts {
     type Header = Header;
-    const TIMERS_PER_FLOW: u8 = RETRY_TIMER + 1;
+    const TIMERS_PER_FLOW: u8 = PROCESSING_TIMER + 1;
 
     fn on_start(&mut self, host: &mut HostApi<'_, Header>) {
         let me = host.host();
@@ -370,9 +378,17 @@ impl Edge for Hosts {
                 self.on_data(number, segment, packet.ecn == Ecn::Experienced, host);
             }
             Header::Segment(segment) => {
-                let sender = &mut self.senders[self.sender_places[number as usize] as usize];
-                sender.on_segment(instant(host.now()), segment);
-                self.pump_sender(number, host);
+                let place = self.sender_places[number as usize] as usize;
+                self.senders[place].on_segment(instant(host.now()), segment);
+                match self.processing {
+                    SimTime::ZERO => self.pump_sender(number, host),
+                    most if !self.is_processing[place] => {
+                        self.is_processing[place] = true;
+                        let later = host.random_span(most);
+                        host.set_timer(number, PROCESSING_TIMER, host.now() + later);
+                    }
+                    _ => {}
+                }
             }
             &Header::Datagram { place } => {
                 if self.quinn.on_packet(packet, place, host) {
@@ -415,6 +431,10 @@ impl Edge for Hosts {
                 let receiver = &mut self.receivers[self.receiver_places[number as usize] as usize].half;
                 receiver.on_wake(instant(host.now()));
                 self.pump_receiver(number, host);
+            }
+            PROCESSING_TIMER => {
+                self.is_processing[self.sender_places[number as usize] as usize] = false;
+                self.pump_sender(number, host);
             }
             WRITE_TIMER => self.write(number, host),
             RETRY_TIMER => self.retry(number, host),

@@ -32,7 +32,7 @@ pub use hosts::{Header, Hosts, Sending};
 pub use ndp::{NdpCounts, NdpFlow, NdpHosts, frame_bytes};
 pub use ndp_run::{NdpOutcome, NdpSetup};
 pub use observe::{FlowSample, OBSERVED_FLOWS_MAX, OBSERVED_SAMPLES_MAX, Observer};
-pub use outcome::{Outcome, QueryRecord, SLICES_COUNT, WindowSample, quantile};
+pub use outcome::{Outcome, QueryRecord, SLICES_COUNT, WindowSample, jain, quantile};
 pub use point::{NotBuilt, Point, points};
 pub use quinn::Payloads;
 pub use series::Series;

@@ -495,7 +495,7 @@ pub fn quantile(values: &[f64], q: f64) -> Option<f64> {
 }
 
 /// Jain, Chiu and Hawe, DEC TR-301, 1984: 1 if all have the same, 1/n if one has all.
-fn jain(shares: &[f64]) -> Option<f64> {
+pub fn jain(shares: &[f64]) -> Option<f64> {
     let (sum, squares) = shares.iter().fold((0.0, 0.0), |(sum, squares), share| {
         (sum + share, squares + share * share)
     });

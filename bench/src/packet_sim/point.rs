@@ -22,8 +22,8 @@ use super::{
 };
 use crate::scenario::{
     file::{
-        Arm, BalanceKind, LoadFile, MarkWhen, QueueFile, QueueKind, ScenarioFile, TcpFile, TopologyKind, TransportKind,
-        Varied,
+        Arm, BalanceKind, LoadFile, MarkWhen, QueueFile, QueueKind, ScenarioFile, TcpFile, TopologyFile, TopologyKind,
+        TransportKind, Varied,
     },
     units::Size,
 };
@@ -85,13 +85,48 @@ impl<'a> Point<'a> {
         }
     }
 
+    /// The TCP of this run, before a load says otherwise.
+    pub fn tcp(&self) -> TcpFile {
+        self.arm.map_or(self.file.tcp, |arm| over(arm.tcp, self.file.tcp))
+    }
+
+    /// The TCP of a load's flows.
+    pub fn load_tcp(&self, load: &LoadFile) -> TcpFile {
+        load.tcp.map_or(self.tcp(), |own| over(own, self.tcp()))
+    }
+
+    /// The loads of this run.
+    pub fn loads(&self) -> impl Iterator<Item = &'a LoadFile> + use<'a, '_> {
+        let loads = self.file.load.iter().map(|load| load.get_ref());
+        loads.filter(|load| self.has(load))
+    }
+
+    /// The file's topology, as it stands there.
+    pub fn topology_file(&self) -> &'a TopologyFile {
+        &self.file.topology
+    }
+
+    /// The switches' ports, and how they share memory.
+    pub fn port(&self) -> (Discipline, Sharing) {
+        let switch = self.switch();
+        (switch.discipline, switch.sharing)
+    }
+
+    /// Packets that vanish on the way, 0 to 1.
+    pub fn loss_ratio(&self) -> f64 {
+        let file = self.file.topology.loss_ratio.as_ref();
+        self.varied(Varied::LossRatio)
+            .or(file.map(|ratio| *ratio.get_ref()))
+            .unwrap_or(0.0)
+    }
+
     /// What is simulated.
     ///
     /// # Errors
     /// A topology that cannot be.
     pub fn setup(&self, seed: u64) -> anyhow::Result<Setup> {
         let topology = self.topology()?;
-        let tcp = self.arm.map_or(self.file.tcp, |arm| over(arm.tcp, self.file.tcp));
+        let tcp = self.tcp();
         let mut builder = Builder {
             point: *self,
             hosts_count: topology.hosts_count,
@@ -132,6 +167,7 @@ impl<'a> Point<'a> {
             flows: builder.flows.into(),
             queries: builder.queries.into(),
             horizon,
+            host_processing: self.file.host.processing.map_or(SimTime::ZERO, |span| span.sim()),
             measured_from: SimTime::from_ps((horizon.as_ps() as f64 * WARM_UP_RATIO) as u64),
             seed,
         })
@@ -175,7 +211,7 @@ impl<'a> Point<'a> {
     }
 
     /// The value, if that is what is varied.
-    pub(super) fn varied(&self, what: Varied) -> Option<f64> {
+    pub fn varied(&self, what: Varied) -> Option<f64> {
         let vary = self.file.vary.as_ref().filter(|vary| vary.what == what);
         vary.and(self.value)
     }
@@ -188,11 +224,9 @@ impl<'a> Point<'a> {
         };
         let kind = *file.kind.get_ref();
         let has_core = !matches!(kind, TopologyKind::Pair | TopologyKind::Star);
-        let loss_ratio = self
-            .varied(Varied::LossRatio)
-            .or(file.loss_ratio.as_ref().map(|ratio| *ratio.get_ref()));
+        let loss_ratio = self.loss_ratio();
         let edge = Cable {
-            loss_ratio: if has_core { 0.0 } else { loss_ratio.unwrap_or(0.0) },
+            loss_ratio: if has_core { 0.0 } else { loss_ratio },
             ..Cable::new(
                 file.rate.bits_per_sec,
                 if has_core {
@@ -203,7 +237,7 @@ impl<'a> Point<'a> {
             )
         };
         let core = Cable {
-            loss_ratio: loss_ratio.unwrap_or(0.0),
+            loss_ratio,
             ..Cable::new(
                 file.core_rate.unwrap_or(file.rate).bits_per_sec,
                 delay(file.core_delay.unwrap_or(file.delay).sim()),
@@ -292,7 +326,7 @@ impl<'a> Point<'a> {
     fn lossless(&self) -> Option<Lossless> {
         let own = self.arm.and_then(|arm| arm.pfc.as_ref());
         let pfc = own.or(self.file.switch.pfc.as_ref())?.get_ref();
-        let tcp = self.arm.map_or(self.file.tcp, |arm| over(arm.tcp, self.file.tcp));
+        let tcp = self.tcp();
         let mss_bytes = |tcp: &TcpFile| flow_options(tcp).sender.mss_bytes;
         let loads = self.file.load.iter().filter_map(|load| load.get_ref().tcp);
         let longest_bytes = loads.map(|own| mss_bytes(&over(own, tcp))).max().unwrap_or(0);

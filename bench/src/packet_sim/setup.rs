@@ -20,6 +20,8 @@ pub struct FlowOptions {
     pub quinn: Option<QuinnController>,
     /// DCTCP's weight of a new measurement, where a paper does not take RFC 8257's 1/16.
     pub dctcp: Option<controllers::DctcpOptions>,
+    /// BBRv1's settings, where they are not its defaults.
+    pub bbr1: Option<controllers::Bbr1Options>,
     /// Swift's settings, where they are not its defaults.
     pub swift: Option<controllers::SwiftOptions>,
 }
@@ -27,6 +29,9 @@ pub struct FlowOptions {
 impl FlowOptions {
     pub(super) fn controller(&self, sender: &SenderOptions) -> AnyController {
         let (mss_bytes, initial_bytes) = (sender.mss_bytes, sender.initial_window_bytes());
+        if let (ControllerKind::Bbr1, Some(options)) = (self.controller, self.bbr1) {
+            return controllers::Bbr1::new(mss_bytes, initial_bytes, sender.seed, options).into();
+        }
         match (self.controller, self.dctcp, self.swift) {
             (ControllerKind::Dctcp, Some(options), _) => {
                 controllers::Dctcp::new(mss_bytes, initial_bytes, options).into()
@@ -126,6 +131,8 @@ pub struct Setup {
     pub measured_from: SimTime,
     /// The link whose queue is looked at.
     pub watched_link: u32,
+    /// An acknowledgement is dealt with up to so much after it has come, by a draw.
+    pub host_processing: SimTime,
     /// Everything that is drawn is drawn from this.
     pub seed: u64,
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dataplane_transports::{
     ControllerKind, EcnMode, Pacing, ReceiverOptions, SenderOptions,
-    controllers::{DctcpOptions, SwiftOptions},
+    controllers::{Bbr1Options, DctcpOptions, SwiftOptions},
 };
 
 use super::setup::FlowOptions;
@@ -39,6 +39,9 @@ pub(super) fn over(own: TcpFile, base: TcpFile) -> TcpFile {
         ack_delay: own.ack_delay.or(base.ack_delay),
         quick_acks: own.quick_acks.or(base.quick_acks),
         pacing: own.pacing.or(base.pacing),
+        bbr_holds_bursts: own.bbr_holds_bursts.or(base.bbr_holds_bursts),
+        bbr_sends_bursts: own.bbr_sends_bursts.or(base.bbr_sends_bursts),
+        bbr_aggregation: own.bbr_aggregation.or(base.bbr_aggregation),
         swift_window_min: own.swift_window_min.or(base.swift_window_min),
         swift_increase: own.swift_increase.or(base.swift_increase),
         idle_restart: own.idle_restart.or(base.idle_restart),
@@ -102,6 +105,13 @@ pub(super) fn flow_options(tcp: &TcpFile) -> FlowOptions {
         ..defaults
     };
     let dctcp = (dctcp != defaults).then_some(dctcp);
+    let defaults = Bbr1Options::default();
+    let bbr1 = Bbr1Options {
+        holds_bursts: tcp.bbr_holds_bursts.unwrap_or(defaults.holds_bursts),
+        sends_bursts: tcp.bbr_sends_bursts.unwrap_or(defaults.sends_bursts),
+        allows_aggregation: tcp.bbr_aggregation.unwrap_or(defaults.allows_aggregation),
+    };
+    let bbr1 = (bbr1 != defaults).then_some(bbr1);
     let defaults = SwiftOptions::default();
     let swift = SwiftOptions {
         window_min: tcp
@@ -114,6 +124,7 @@ pub(super) fn flow_options(tcp: &TcpFile) -> FlowOptions {
     };
     FlowOptions {
         quinn: tcp.controller.and_then(|controller| controller.1),
+        bbr1,
         swift: (swift != defaults).then_some(swift),
         sender,
         receiver,

@@ -258,6 +258,10 @@ pub struct HostFile {
     pub tx_latency: Option<Span>,
     /// From the last bit to whoever waits for it.
     pub rx_latency: Option<Span>,
+    /// A sender of TCP deals with an acknowledgement up to so much after it has come, by a draw, and with all that have come by then: no
+    /// two hosts are in step. Without it flows stay in phase, and one of them finds the queue full again and again (Floyd and Jacobson,
+    /// On traffic phase effects in packet-switched gateways, 1992, whose remedy this is; theirs is a packet's time on the bottleneck).
+    pub processing: Option<Span>,
 }
 
 /// Whose TCP it is, before anything is changed.
@@ -325,6 +329,12 @@ pub struct TcpFile {
     pub quick_acks: Option<u32>,
     /// Segments are paced where the controller has no rate of its own.
     pub pacing: Option<bool>,
+    /// BBRv1: its window has room for three bursts of a millisecond each at its rate, as Linux's has; otherwise for three segments.
+    pub bbr_holds_bursts: Option<bool>,
+    /// BBRv1: segments leave in bursts of a millisecond at its rate, as from Linux; otherwise one by one.
+    pub bbr_sends_bursts: Option<bool>,
+    /// BBRv1: its window has room for what acknowledgements brought in excess of its bandwidth, as Linux's has.
+    pub bbr_aggregation: Option<bool>,
     /// Swift: the least window, in segments; 1 takes its windows of less than a segment away.
     pub swift_window_min: Option<Segments>,
     /// Swift: segments that the window grows by in a round trip; below a window of one segment, for each acknowledgement.

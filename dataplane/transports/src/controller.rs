@@ -151,6 +151,12 @@ pub trait Controller {
         None
     }
 
+    /// How much leaves at once where segments are paced, before the pause for all of it: what Linux puts into one packet for the card to
+    /// cut. Zero: each segment by itself.
+    fn burst_bytes(&self) -> u64 {
+        0
+    }
+
     /// The window grows exponentially.
     fn is_slow_start(&self) -> bool;
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use dataplane_transports::{
     AnyController, ControllerKind, EcnMode, Pacing, Phase, Receiver, ReceiverOptions, RecoveryTimer, Segment, Sender,
     SenderOptions, Unproven,
+    controllers::{Bbr1, Bbr1Options},
 };
 use dataplane_waist::Instant;
 use support::{Fate, MS, Path, PathOptions, SEC, US};
@@ -382,6 +383,33 @@ fn the_initial_window_leaves_at_once_or_paced() {
         second_window.windows(2).all(|pair| pair[1] - pair[0] > 200 * US),
         "{second_window:?}"
     );
+}
+
+/// Linux hands BBR's segments to the card in packets of a millisecond, and pauses for all of such a packet after it.
+#[test]
+fn bbr_sends_bursts_of_a_millisecond_or_single_segments() {
+    let largest_burst = |sends_bursts: bool| {
+        let sender = SenderOptions::default();
+        let options = Bbr1Options {
+            sends_bursts,
+            ..Bbr1Options::default()
+        };
+        let mut path = Path::<AnyController>::new(PathOptions {
+            bits_per_sec: 100_000_000,
+            rtt_ns: 20 * MS,
+            ..PathOptions::default()
+        });
+        let bbr = Bbr1::new(sender.mss_bytes, sender.initial_window_bytes(), 1, options);
+        path.add(&sender, &ReceiverOptions::default(), bbr.into());
+        path.write(0, 1 << 40);
+        path.run_until(2 * SEC);
+        let late: Vec<u64> = path.trace.iter().map(|&(at, ..)| at).filter(|at| *at > SEC).collect();
+        let bursts = late.chunk_by(|a, b| a == b).map(<[u64]>::len);
+        bursts.max().expect("it sends")
+    };
+    assert_eq!(largest_burst(false), 1);
+    // 12.2 KB in 2^-10 s at 100 Mbit/s, and ten when it probes for more.
+    assert!((8..=10).contains(&largest_burst(true)), "{}", largest_burst(true));
 }
 
 #[test]

@@ -181,6 +181,7 @@ impl Incast {
             },
             controller: ControllerKind::Dctcp,
             dctcp: None,
+            bbr1: None,
             swift: None,
             quinn: None,
         };
@@ -190,6 +191,7 @@ impl Incast {
             flows: self.senders.iter().map(flow).collect(),
             queries: [].into(),
             horizon: HORIZON,
+            host_processing: SimTime::ZERO,
             measured_from: SimTime::ZERO,
             watched_link,
             seed: lab.choice.seed,

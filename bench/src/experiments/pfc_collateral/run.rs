@@ -160,6 +160,7 @@ impl Scene {
             },
             controller,
             dctcp: None,
+            bbr1: None,
             swift: None,
             quinn: None,
         };
@@ -175,6 +176,7 @@ impl Scene {
             flows: self.flows.iter().map(flow).collect(),
             queries: [].into(),
             horizon: HORIZON,
+            host_processing: SimTime::ZERO,
             measured_from: SimTime::ZERO,
             watched_link: 0,
             seed: self.seed,

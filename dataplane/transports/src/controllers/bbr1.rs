@@ -1,7 +1,10 @@
 //! BBR, version 1: the window and the rate come from a model of the path, its bandwidth and its shortest round trip
 //! (Cardwell et al., CACM 2017; draft-cardwell-iccrg-bbr-congestion-control-00; Linux's net/ipv4/tcp_bbr.c).
 //!
-//! Left out: the detection of token-bucket policers, and the allowance for aggregated acks that Linux added later.
+//! As in Linux its window has room for what hosts hold back: three bursts of a millisecond each at the rate at which it paces, and what
+//! acks brought beyond that rate of late. On a path whose round trip is shorter than a millisecond that is most of the window.
+//!
+//! Left out: the detection of token-bucket policers.
 
 use super::max_filter::MaxFilter;
 use crate::{AckSample, Controller, LossSample, Phase};
@@ -25,8 +28,22 @@ const FULL_BW_ROUNDS: u32 = 3;
 const PACING_MARGIN: f64 = 0.99;
 /// Before the first sample the rate is that of the initial window in a millisecond (`bbr_init_pacing_rate_from_rtt`).
 const FIRST_RTT_NS: u64 = 1_000_000;
-/// Segments that the sending and the receiving host hold back (`bbr_quantization_budget`: three bursts).
-const QUANTUM_SEGMENTS: u64 = 3;
+/// Bursts that the sending and the receiving host hold back (`bbr_quantization_budget`).
+const BURSTS_HELD: u64 = 3;
+/// A burst is what leaves in 2^-10 s at the pacing rate (`sk_pacing_shift`, `bbr_tso_segs_goal`), at least so many segments
+/// (`bbr_min_tso_segs`; one below that rate, `bbr_min_tso_rate`), and at most what a packet of the kernel's may hold.
+const BURST_SHIFT: u32 = 10;
+const BURST_SEGMENTS_MIN: u64 = 2;
+const BURST_RATE_MIN: f64 = 1_200_000.0 / 8.0;
+const BURST_SEGMENTS_MAX: u64 = 0x7f;
+/// GSO_LEGACY_MAX_SIZE less MAX_TCP_HEADER (include/linux/netdevice.h, include/net/tcp.h), as 64-bit kernels have them.
+const BURST_BYTES_MAX: u64 = 65_536 - 1 - 320;
+/// What acks brought in excess of the bandwidth is kept as the most of five to ten round trips (`bbr_extra_acked_win_rtts`), never
+/// counts for more than the bandwidth brings in 100 ms (`bbr_extra_acked_max_us`), and is counted anew after so much
+/// (`bbr_ack_epoch_acked_reset_thresh`, in segments).
+const EXCESS_ROUNDS: u8 = 5;
+const EXCESS_NS_MAX: f64 = 100e6;
+const EPOCH_SEGMENTS_MAX: u64 = 1 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
@@ -36,9 +53,78 @@ enum Mode {
     ProbeRtt,
 }
 
+/// What of Linux's BBRv1 there is. The default is all of it; the rest is for finding out what it is that matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bbr1Options {
+    /// The window has room for three bursts of a millisecond. Without it for three segments.
+    pub holds_bursts: bool,
+    /// Segments leave in bursts of a millisecond, as the kernel hands them to its card. Without it one by one.
+    pub sends_bursts: bool,
+    /// The window has room for what acks brought in excess.
+    pub allows_aggregation: bool,
+}
+
+impl Default for Bbr1Options {
+    fn default() -> Bbr1Options {
+        Bbr1Options {
+            holds_bursts: true,
+            sends_bursts: true,
+            allows_aggregation: true,
+        }
+    }
+}
+
+/// What acks brought beyond the bandwidth (`bbr_update_ack_aggregation`).
+#[derive(Clone, Copy, Debug, Default)]
+struct Excess {
+    /// Since when is counted, and what has come since; below [`EPOCH_SEGMENTS_MAX`] segments.
+    since_ns: u64,
+    acked_bytes: u32,
+    /// The most of this window of round trips, and of the one before, in turns.
+    most_bytes: [u32; 2],
+    index: u8,
+    rounds: u8,
+}
+
+impl Excess {
+    /// `window_bytes` bounds what is allowed for.
+    fn update(&mut self, ack: &AckSample, is_round_start: bool, bandwidth: f64, mss_bytes: u64, window_bytes: u64) {
+        if is_round_start {
+            self.rounds += 1;
+            if self.rounds >= EXCESS_ROUNDS {
+                (self.rounds, self.index) = (0, 1 - self.index);
+                self.most_bytes[usize::from(self.index)] = 0;
+            }
+        }
+        let elapsed_ns = ack.now_ns.saturating_sub(self.since_ns);
+        let mut expected_bytes = (bandwidth * elapsed_ns as f64 / 1e9) as u64;
+        let acked_bytes = u64::from(self.acked_bytes);
+        if acked_bytes <= expected_bytes || acked_bytes + ack.delivered_bytes >= EPOCH_SEGMENTS_MAX * mss_bytes {
+            (self.acked_bytes, self.since_ns, expected_bytes) = (0, ack.now_ns, 0);
+        }
+        self.acked_bytes = saturating(u64::from(self.acked_bytes) + ack.delivered_bytes);
+        let excess = u64::from(self.acked_bytes)
+            .saturating_sub(expected_bytes)
+            .min(window_bytes);
+        let most = &mut self.most_bytes[usize::from(self.index)];
+        *most = (*most).max(saturating(excess));
+    }
+
+    fn bytes(&self, bandwidth: f64) -> u64 {
+        let most = self.most_bytes[0].max(self.most_bytes[1]);
+        u64::from(most).min((bandwidth * EXCESS_NS_MAX / 1e9) as u64)
+    }
+}
+
+fn saturating(bytes: u64) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
 /// BBRv1.
 #[derive(Clone, Copy, Debug)]
 pub struct Bbr1 {
+    options: Bbr1Options,
+    excess: Excess,
     mss_bytes: u64,
     window_bytes: u64,
     prior_window_bytes: u64,
@@ -68,8 +154,10 @@ pub struct Bbr1 {
 
 impl Bbr1 {
     /// Begins with `initial_bytes`; `seed` says where in the cycle it begins to probe, so that flows do not do so together.
-    pub fn new(mss_bytes: u32, initial_bytes: u64, seed: u64) -> Bbr1 {
+    pub fn new(mss_bytes: u32, initial_bytes: u64, seed: u64, options: Bbr1Options) -> Bbr1 {
         Bbr1 {
+            options,
+            excess: Excess::default(),
             mss_bytes: mss_bytes.into(),
             window_bytes: initial_bytes,
             prior_window_bytes: 0,
@@ -106,6 +194,31 @@ impl Bbr1 {
             return self.window_bytes;
         }
         (gain * self.bandwidth.get() * self.min_rtt_ns as f64 / 1e9) as u64
+    }
+
+    /// `bbr_tso_segs_goal`.
+    fn burst_segments(&self) -> u64 {
+        let least = if self.rate < BURST_RATE_MIN {
+            1
+        } else {
+            BURST_SEGMENTS_MIN
+        };
+        let bytes = (self.rate as u64 >> BURST_SHIFT).min(BURST_BYTES_MAX);
+        (bytes / self.mss_bytes).max(least).min(BURST_SEGMENTS_MAX)
+    }
+
+    /// What the window may come to: the path's, what acks bring in excess, and what hosts hold back (`bbr_set_cwnd`,
+    /// `bbr_quantization_budget`).
+    fn target_bytes(&self) -> u64 {
+        let mut target = self.bdp_bytes(self.cwnd_gain);
+        if self.is_full && self.options.allows_aggregation {
+            target += self.excess.bytes(self.bandwidth.get());
+        }
+        let held_segments = match self.options.holds_bursts {
+            true => BURSTS_HELD * self.burst_segments(),
+            false => BURSTS_HELD,
+        };
+        target + held_segments * self.mss_bytes
     }
 
     fn least_window(&self) -> u64 {
@@ -240,7 +353,7 @@ impl Bbr1 {
         if self.round < self.conserves_until_round && phase == Phase::Recovery {
             self.window_bytes = self.window_bytes.max(ack.in_flight_bytes + ack.delivered_bytes);
         } else {
-            let target = self.bdp_bytes(self.cwnd_gain) + QUANTUM_SEGMENTS * self.mss_bytes;
+            let target = self.target_bytes();
             if self.is_full {
                 self.window_bytes = (self.window_bytes + ack.delivered_bytes).min(target);
             } else if self.window_bytes < target || ack.delivered_total_bytes < 10 * self.mss_bytes {
@@ -261,6 +374,11 @@ impl Bbr1 {
 impl Controller for Bbr1 {
     fn on_ack(&mut self, ack: &AckSample) {
         let is_round_start = self.update_bandwidth(ack);
+        if ack.delivered_bytes > 0 && ack.rate.interval_ns > 0 {
+            let (bandwidth, window_bytes) = (self.bandwidth.get(), self.window_bytes);
+            self.excess
+                .update(ack, is_round_start, bandwidth, self.mss_bytes, window_bytes);
+        }
         if self.mode == Mode::ProbeBw {
             self.advance_cycle(ack);
         }
@@ -324,6 +442,14 @@ impl Controller for Bbr1 {
         Some(self.rate as u64)
     }
 
+    #[inline]
+    fn burst_bytes(&self) -> u64 {
+        match self.options.sends_bursts {
+            true => self.burst_segments() * self.mss_bytes,
+            false => 0,
+        }
+    }
+
     fn is_slow_start(&self) -> bool {
         self.mode == Mode::Startup
     }
@@ -353,7 +479,7 @@ mod tests {
     /// `bbr_save_cwnd`, `bbr_check_probe_rtt_done`: what was saved lives longer than a recovery that ends during the probe.
     #[test]
     fn a_window_saved_before_the_probe_of_the_round_trip_is_back_after_it() {
-        let mut bbr = Bbr1::new(MSS as u32, 10 * MSS, 1);
+        let mut bbr = Bbr1::new(MSS as u32, 10 * MSS, 1, Bbr1Options::default());
         (bbr.is_full, bbr.min_rtt_ns) = (true, 100_000_000);
         bbr.bandwidth.update(0, BW_ROUNDS, 1_000.0 * MSS as f64 * 10.0);
         bbr.enter(Mode::ProbeBw);
@@ -373,5 +499,52 @@ mod tests {
         bbr.probe_rtt_round_end_bytes = 0;
         bbr.update_min_rtt(&ack(Phase::Open, 5), false);
         assert_eq!((bbr.mode, bbr.window_bytes()), (Mode::ProbeBw, 800 * MSS));
+    }
+
+    /// `bbr_tso_segs_goal`, `bbr_quantization_budget`: at 100 Mbit/s a burst is of eight segments, and on a path of 400 µs there is room for
+    /// three of them beside twice what the path holds.
+    #[test]
+    fn on_a_short_path_bursts_are_most_of_the_window() {
+        let window_segments = |holds_bursts: bool| {
+            let options = Bbr1Options {
+                holds_bursts,
+                ..Bbr1Options::default()
+            };
+            let mut bbr = Bbr1::new(MSS as u32, 10 * MSS, 1, options);
+            (bbr.is_full, bbr.min_rtt_ns, bbr.rate) = (true, 400_000, 12_500_000.0);
+            bbr.bandwidth.update(0, BW_ROUNDS, 12_500_000.0);
+            bbr.enter(Mode::ProbeBw);
+            assert_eq!(bbr.burst_segments(), 8);
+            assert_eq!(bbr.burst_bytes(), 8 * MSS);
+            (bbr.target_bytes() - bbr.bdp_bytes(CWND_GAIN)) / MSS
+        };
+        assert_eq!((window_segments(true), window_segments(false)), (24, 3));
+        let mut slow = Bbr1::new(MSS as u32, 10 * MSS, 1, Bbr1Options::default());
+        slow.rate = 200_000.0;
+        assert_eq!(slow.burst_segments(), 2);
+        slow.rate = 100_000.0;
+        assert_eq!(slow.burst_segments(), 1);
+    }
+
+    /// `bbr_update_ack_aggregation`: acks that come together bring more than the bandwidth had time for; ten round trips later it is forgotten.
+    #[test]
+    fn acks_in_a_bunch_make_room_for_a_while() {
+        let mut excess = Excess::default();
+        let ack = |now_ns: u64, segments: u64| AckSample {
+            now_ns,
+            delivered_bytes: segments * MSS,
+            ..AckSample::default()
+        };
+        // A segment each millisecond is the bandwidth.
+        let bandwidth = MSS as f64 * 1_000.0;
+        excess.update(&ack(10_000_000, 1), true, bandwidth, MSS, 100 * MSS);
+        excess.update(&ack(10_000_000, 7), false, bandwidth, MSS, 100 * MSS);
+        assert_eq!(excess.bytes(bandwidth), 8 * MSS);
+        for round in 0..10_u64 {
+            excess.update(&ack((30 + round) * 1_000_000, 1), true, bandwidth, MSS, 100 * MSS);
+        }
+        assert!(excess.bytes(bandwidth) <= 2 * MSS, "{} bytes", excess.bytes(bandwidth));
+        excess.update(&ack(60_000_000, 50), false, bandwidth, MSS, 4 * MSS);
+        assert_eq!(excess.bytes(bandwidth), 4 * MSS, "no more than the window");
     }
 }

@@ -12,7 +12,7 @@ mod swift;
 use std::{fmt, str::FromStr};
 
 pub use self::{
-    bbr1::Bbr1,
+    bbr1::{Bbr1, Bbr1Options},
     bbr3::Bbr3,
     cubic::{BETA as CUBIC_BETA, C as CUBIC_C, Cubic, CubicOptions},
     dctcp::{Dctcp, DctcpOptions},
@@ -80,6 +80,8 @@ macro_rules! controllers {
             fn pacing_bytes_per_sec(&self) -> Option<u64> {
                 match self { $(AnyController::$kind(c) => c.pacing_bytes_per_sec(),)* }
             }
+            #[inline]
+            fn burst_bytes(&self) -> u64 { match self { $(AnyController::$kind(c) => c.burst_bytes(),)* } }
             fn is_slow_start(&self) -> bool { match self { $(AnyController::$kind(c) => c.is_slow_start(),)* } }
             fn rules_recovery(&self) -> bool { match self { $(AnyController::$kind(c) => c.rules_recovery(),)* } }
         }
@@ -95,7 +97,7 @@ controllers! {
     /// RFC 8257. The flow's two halves need [`crate::EcnMode::Dctcp`].
     Dctcp "dctcp" => |options| Dctcp::new(options.mss_bytes, options.initial_window_bytes(), DctcpOptions::default());
     /// BBR of 2016.
-    Bbr1 "bbr1" => |options| Bbr1::new(options.mss_bytes, options.initial_window_bytes(), options.seed);
+    Bbr1 "bbr1" => |options| Bbr1::new(options.mss_bytes, options.initial_window_bytes(), options.seed, Bbr1Options::default());
     /// draft-ietf-ccwg-bbr.
     Bbr3 "bbr3" => |options| Bbr3::new(options.mss_bytes, options.initial_window_bytes(), options.seed);
     /// SIGCOMM'20.

@@ -88,6 +88,8 @@ pub struct Sender<C> {
     tick: Tick,
     /// Pacing: the next segment leaves no earlier.
     send_at_ns: u64,
+    /// What of a burst may still leave in the same instant.
+    burst_left_bytes: u32,
     last_sent_ns: u64,
     delivered_bytes: u64,
     delivered_ns: u64,
@@ -153,6 +155,7 @@ impl<C: Controller> Sender<C> {
             timer_at_ns: NEVER,
             tick: Tick::new(options.timer_tick, options.timer_tick_phase),
             send_at_ns: 0,
+            burst_left_bytes: 0,
             last_sent_ns: 0,
             delivered_bytes: 0,
             delivered_ns: 0,
@@ -223,7 +226,8 @@ impl<C: Controller> Sender<C> {
     /// The next segment to send now, if one may leave.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Segment> {
         let now_ns = now.as_ns();
-        self.is_paced_out = now_ns < self.send_at_ns && !self.done();
+        let is_in_burst = self.burst_left_bytes > 0 && now_ns == self.last_sent_ns;
+        self.is_paced_out = now_ns < self.send_at_ns && !is_in_burst && !self.done();
         if self.is_paced_out || self.done() {
             if self.is_paced_out && self.window_bytes() < u64::from(self.config.mss_bytes) {
                 // Below one segment the pause is the window.
@@ -399,6 +403,10 @@ impl<C: Controller> Sender<C> {
 
     #[inline]
     fn transmit(&mut self, now_ns: u64, segment: Segment) -> Segment {
+        if self.burst_left_bytes == 0 || now_ns != self.last_sent_ns {
+            self.burst_left_bytes = u32::try_from(self.controller.burst_bytes()).unwrap_or(u32::MAX);
+        }
+        self.burst_left_bytes = self.burst_left_bytes.saturating_sub(segment.len_bytes);
         self.last_sent_ns = now_ns;
         self.stats.segments_count += 1;
         if let Some(ns3) = &mut self.ns3 {
