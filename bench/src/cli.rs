@@ -87,6 +87,14 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t = CompareFormat::Terminal)]
         format: CompareFormat,
     },
+    /// Put the arms of recorded runs in order, with ties where noise decides nothing; of several runs, do they agree?
+    ///
+    /// Exit status: 0 no run says the contrary of another; 1 one does.
+    Order {
+        /// Run folders
+        #[arg(required = true, value_name = "DIR")]
+        folders: Vec<PathBuf>,
+    },
     /// Make reports from recorded runs; measures nothing
     Report {
         /// Run folders

@@ -10,9 +10,13 @@ use crate::{
     cli::{CompareFormat, ReportFormat},
     compare, environment,
     experiment::{Allowed, Experiment},
+    order,
     place::Place,
     registry::{self, EXPERIMENTS},
-    report, run, scenario, store, switch,
+    report,
+    run::{self, Exit},
+    scenario, store, switch,
+    table::Table,
 };
 
 /// `dplab list`.
@@ -160,6 +164,61 @@ pub fn compare(a: &std::path::Path, b: &std::path::Path, format: CompareFormat) 
         CompareFormat::Markdown => compare::markdown(&comparison),
         CompareFormat::Json => serde_json::to_string_pretty(&comparison)? + "\n",
     })
+}
+
+/// `dplab order`: each run's orders, and of several whether they contradict each other.
+///
+/// # Errors
+/// When a run cannot be read, or has no arms to put in order.
+pub fn order(folders: &[PathBuf]) -> anyhow::Result<(String, Exit)> {
+    let mut text = String::new();
+    let mut all = Vec::new();
+    for folder in folders {
+        let run = store::read(folder)?;
+        let mut orders = Vec::new();
+        for experiment in EXPERIMENTS {
+            let rows = run.rows.iter().filter(|row| row.experiment == experiment.id()).cloned();
+            let table = Table {
+                rows: rows.collect(),
+                seed: run.header.seed,
+            };
+            orders.extend(order::orders(&table).into_iter().map(|order| order::Order {
+                at: format!("{}, {}", experiment.id(), order.at),
+                ..order
+            }));
+        }
+        anyhow::ensure!(
+            !orders.is_empty(),
+            "{} has nothing to put in order: no experiment of it has two arms and a goodput",
+            folder.display()
+        );
+        text.push_str(&format!(
+            "{} (of groups divided by >, the left one is better)\n",
+            folder.display()
+        ));
+        text.push_str(&order::text(&orders));
+        all.push(orders);
+    }
+    if all.len() < 2 {
+        return Ok((text, Exit::Holds));
+    }
+    let said = order::agreement(&all);
+    text.push_str(&format!(
+        "\n{} runs, {} pairs of arms in all of them: {} the same in all, {} in order in some and undecided in others, {} contradicted\n",
+        all.len(),
+        said.pairs_count,
+        said.same_count,
+        said.partly_count,
+        said.contradictions.len()
+    ));
+    said.contradictions
+        .iter()
+        .for_each(|pair| text.push_str(&format!("  contradicted: {pair}\n")));
+    let exit = match said.contradictions.is_empty() {
+        true => Exit::Holds,
+        false => Exit::Fails,
+    };
+    Ok((text, exit))
 }
 
 /// `dplab report`.

@@ -18,6 +18,7 @@ pub mod incast_dctcp;
 pub mod incast_ndp;
 pub mod incast_swift;
 pub mod incast_timers;
+pub mod kernel_tcp;
 pub mod load_latency;
 pub mod loss_exclusion;
 pub mod pacelc_else;
@@ -40,4 +41,4 @@ pub mod wal_ladder;
 pub mod xdp_quorum;
 
 mod judge;
-mod virtual_time;
+pub(crate) mod virtual_time;

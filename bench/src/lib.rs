@@ -24,6 +24,7 @@ pub mod interface;
 pub mod load;
 pub mod measure;
 pub mod oracle;
+pub mod order;
 pub mod packet_sim;
 pub mod place;
 pub mod record;

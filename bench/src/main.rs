@@ -81,6 +81,11 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::List { json } => out.write_all(commands::list(json)?.as_bytes())?,
         Command::Probe { json } => out.write_all(commands::probe(json)?.as_bytes())?,
         Command::Compare { a, b, format } => out.write_all(commands::compare(&a, &b, format)?.as_bytes())?,
+        Command::Order { folders } => {
+            let (text, exit) = commands::order(&folders)?;
+            out.write_all(text.as_bytes())?;
+            return Ok(code(exit));
+        }
         Command::Report { folders, format } => out.write_all(commands::report(&folders, format)?.as_bytes())?,
         Command::Explain { id } => out.write_all(commands::explain(&id)?.as_bytes())?,
         Command::Schema { scenario } => out.write_all(commands::schema(scenario)?.as_bytes())?,

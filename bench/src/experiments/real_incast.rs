@@ -12,6 +12,8 @@ use anyhow::Context;
 use crate::{
     claim::Claim,
     experiment::{Allowed, Axis, Depth, Experiment, Lab},
+    experiments::kernel_tcp::{KERNEL, LEVEL, LEVEL_KERNEL, LEVEL_SIMULATOR},
+    order,
     scenario::file::ScenarioFile,
 };
 
@@ -24,20 +26,9 @@ pub struct RealIncast;
 const FILE: &str = include_str!("../../scenarios/real-incast.toml");
 
 const ID: &str = "real-incast";
-/// Of rows: the kernel's TCP; the simulator's is `sim`.
-const KERNEL: &str = "kernel-tcp";
 const GOODPUT: &str = "goodput_mbit_per_sec";
 const TIMEOUTS: &str = "timeouts";
 const QUERIES: &str = "queries";
-
-const LEVEL: Axis = Axis {
-    name: "level",
-    meaning: "kernel: TCP of this machine in namespaces, over an emulated switch; simulator: the same file in virtual time",
-    full: &[Level::KERNEL, Level::SIMULATOR],
-    tour: &[Level::SIMULATOR],
-    smallest: Level::SIMULATOR,
-    allowed: Allowed::Words,
-};
 
 /// As in the file.
 const ARM: Axis = Axis {
@@ -70,19 +61,11 @@ const ARM: Axis = Axis {
 const SERVERS: Axis = Axis {
     name: "servers",
     meaning: "hosts that answer one question at the same time",
-    full: &["1", "2", "4", "8", "16", "32", "48", "64"],
+    full: &["1", "2", "4", "8", "16", "32", "64"],
     tour: &["1", "4", "8"],
     smallest: "4",
     allowed: Allowed::Number(1.0, 64.0),
 };
-
-/// Where a row comes from.
-struct Level;
-
-impl Level {
-    const KERNEL: &str = "kernel";
-    const SIMULATOR: &str = "simulator";
-}
 
 /// One point of the ladder.
 #[derive(Clone, Debug)]
@@ -148,16 +131,20 @@ impl Experiment for RealIncast {
         }
         let levels = lab.values(&LEVEL);
         let cells = cells(lab);
-        if levels.iter().any(|level| level == Level::SIMULATOR) {
+        if levels.iter().any(|level| level == LEVEL_SIMULATOR) {
             simulated::run(lab, &file, &cells)?;
         }
-        if !levels.iter().any(|level| level == Level::KERNEL) || lab.interrupted() {
+        if !levels.iter().any(|level| level == LEVEL_KERNEL) || lab.interrupted() {
             return Ok(());
         }
-        match Ground::prepare(lab, &file, &cells)? {
-            Some(ground) => ground.run(lab, &file, &cells),
-            None => Ok(()),
+        if let Some(ground) = Ground::prepare(lab, &file, &cells)? {
+            ground.run(lab, &file, &cells)?;
         }
+        // Which arms are above which is what a busy machine can repeat.
+        for line in order::text(&order::orders(&lab.table)).lines() {
+            lab.say(line);
+        }
+        Ok(())
     }
 }
 
@@ -189,7 +176,8 @@ mod tests {
         let values: Vec<String> = vary.values.get_ref().iter().map(ToString::to_string).collect();
         assert_eq!(SERVERS.full, values);
         for arm in &file.arm {
-            let known = kernel::Sender::of(&file, &arm.name).expect("the kernel can be told of it");
+            let floor = std::time::Duration::from_millis(8);
+            let known = kernel::sender(&file, &arm.name, floor).expect("the kernel can be told of it");
             assert!(arm.name.starts_with(known.controller), "{}", arm.name);
             assert_eq!(known.ablation.tlp, !arm.name.contains("-no-tlp"), "{}", arm.name);
         }

@@ -219,6 +219,7 @@ fn measure(
     fabric.reshape(&shape(loss.parse().context("a loss ratio")?, seed))?;
     let long = |time_max| Pattern {
         long_count: 1,
+        stagger: Duration::ZERO,
         questions: None,
         time_max,
         sample_every: None,

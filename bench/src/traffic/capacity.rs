@@ -31,6 +31,7 @@ pub fn capacity(senders_count: usize, time: Duration, stop: &AtomicBool) -> anyh
     let mut flows = Flows::open(client, &senders, "cubic", None)?;
     let pattern = Pattern {
         long_count: senders_count,
+        stagger: Duration::ZERO,
         questions: None,
         time_max: time,
         sample_every: None,

@@ -75,6 +75,10 @@ pub struct Flows {
     zeros: Vec<u8>,
     /// As the kernel said right after the handshake, sender by sender.
     begun: Vec<TcpInfo>,
+    /// When the first answer to the questions that were asked last was begun.
+    answering: Option<Instant>,
+    /// From then until the last of these answers was.
+    answer_spread: Duration,
 }
 
 impl Flows {
@@ -89,11 +93,24 @@ impl Flows {
         controller: &str,
         pacing_bytes_per_sec_max: Option<u64>,
     ) -> anyhow::Result<Flows> {
+        let ends: Vec<(&Host, &str)> = senders.iter().map(|host| (*host, controller)).collect();
+        Flows::open_each(client, &ends, pacing_bytes_per_sec_max)
+    }
+
+    /// The same, where each connection has a congestion controller of its own. A host may have several connections.
+    ///
+    /// # Errors
+    /// As [`Flows::open`].
+    pub fn open_each(
+        client: &Host,
+        senders: &[(&Host, &str)],
+        pacing_bytes_per_sec_max: Option<u64>,
+    ) -> anyhow::Result<Flows> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("opening an epoll")?;
-        let name = OsString::from(controller);
         let mut flows: Vec<Flow> = Vec::with_capacity(senders.len());
         let mut begun = Vec::with_capacity(senders.len());
-        for (index, host) in senders.iter().enumerate() {
+        for (index, (host, controller)) in senders.iter().enumerate() {
+            let name = OsString::from(controller);
             let listener = host
                 .run(|| TcpListener::bind((host.ipv4(), 0)))?
                 .with_context(|| format!("listening in {}", host.name()))?;
@@ -143,6 +160,8 @@ impl Flows {
             scratch: vec![0; READ_BYTES_MAX],
             zeros: vec![0; WRITE_BYTES_MAX],
             begun,
+            answering: None,
+            answer_spread: Duration::ZERO,
         })
     }
 
@@ -227,8 +246,10 @@ impl Flows {
                 if event
                     .events()
                     .intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR)
+                    && flow.take_questions()?
                 {
-                    flow.take_questions()?;
+                    let began = *self.answering.get_or_insert_with(Instant::now);
+                    self.answer_spread = began.elapsed();
                 }
                 let was_blocked = flow.is_blocked;
                 flow.answer(&self.zeros)?;
@@ -243,26 +264,23 @@ impl Flows {
         Ok(())
     }
 
-    /// Until nothing that was asked for is missing, or `until`; whether nothing is.
-    pub(super) fn settle(&mut self, of: std::ops::Range<usize>, until: Instant) -> io::Result<bool> {
-        while !self.is_answered(of.clone()) {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(false);
-            }
-            self.turn(left.min(Duration::from_millis(50)))?;
-        }
-        Ok(true)
+    /// How long after the first answer to the last questions the last one was begun: hosts that answer at once do not do so in the
+    /// same instant. Forgets it.
+    pub(super) fn take_answer_spread(&mut self) -> Duration {
+        self.answering = None;
+        std::mem::take(&mut self.answer_spread)
     }
 }
 
 impl Flow {
-    fn take_questions(&mut self) -> io::Result<()> {
+    /// Whether there was one.
+    fn take_questions(&mut self) -> io::Result<bool> {
+        let owed_bytes = self.owed_bytes;
         loop {
             match self.sender.read(&mut self.question[self.question_len..]) {
                 Ok(0) => return Err(self.ended("receiver")),
                 Ok(len) => self.question_len += len,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(self.owed_bytes > owed_bytes),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }

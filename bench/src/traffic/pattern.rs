@@ -12,11 +12,18 @@ use dataplane_ports::tcp::TcpInfo;
 use super::flows::{ENDLESS, Flows};
 use crate::measure::Recorder;
 
+/// A wait after which somebody looks whether it should end.
+const TURN_MAX: Duration = Duration::from_millis(20);
+/// Later than any load ends.
+const DISTANT: Duration = Duration::from_secs(86_400);
+
 /// A load. Of the connections, in their order, the first are long; the others answer questions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pattern {
     /// Connections that send without an end.
     pub long_count: usize,
+    /// From the beginning of one long flow to that of the next.
+    pub stagger: Duration,
     /// What the others answer, if they are asked.
     pub questions: Option<Questions>,
     /// How long, if the questions are not answered before.
@@ -56,12 +63,19 @@ pub struct Sample {
 pub struct Done {
     /// From a question to the last byte of the last answer, in nanoseconds, question by question.
     pub completion_ns: Vec<u64>,
-    /// Questions that were not answered in time.
+    /// Questions that were not answered in time, and how long that was.
     pub lost_count: u64,
+    /// See [`Done::lost_count`].
+    pub lost_time: Duration,
+    /// Questions that were answered and do not count.
+    pub unmeasured_count: u64,
     /// Time that the questions that count took together, without pauses.
     pub asked_time: Duration,
     /// Payload of the answers to them.
     pub answered_bytes: u64,
+    /// Of each of these questions, how long after the first answer the last one was begun: real hosts, or one thread in the place of
+    /// all, do not answer in the same instant.
+    pub spread_ns: Vec<u64>,
     /// Payload that long flows delivered, connection by connection.
     pub long_bytes: Vec<u64>,
     /// How long all of it took.
@@ -101,6 +115,11 @@ struct Sampler {
 }
 
 impl Sampler {
+    /// Nobody has to wake for it that is awake before.
+    fn next_look(&self) -> Instant {
+        self.every.map_or(self.began + DISTANT, |_| self.next)
+    }
+
     fn look(&mut self, flows: &Flows) -> anyhow::Result<()> {
         let Some(every) = self.every else {
             return Ok(());
@@ -146,20 +165,28 @@ impl Pattern {
             samples: Vec::new(),
         };
         let before: Vec<u64> = (0..self.long_count).map(|flow| flows.received_bytes(flow)).collect();
-        for flow in 0..self.long_count {
-            flows.ask(flow, ENDLESS).context("asking for a long flow")?;
-        }
+        let beginning = |flow: usize| began + self.stagger * flow as u32;
+        let mut begun_count = 0;
+        let mut begin_due = |flows: &mut Flows| -> anyhow::Result<Instant> {
+            while begun_count < self.long_count && Instant::now() >= beginning(begun_count) {
+                flows.ask(begun_count, ENDLESS).context("asking for a long flow")?;
+                begun_count += 1;
+            }
+            Ok(if begun_count < self.long_count {
+                beginning(begun_count).min(until)
+            } else {
+                until
+            })
+        };
+        begin_due(flows)?;
         let mut done = Done::default();
         if let Some(questions) = self.questions {
             self.ask(questions, flows, (until, stop), &mut sampler, &mut done)?;
         }
         // Without questions the time is all there is; with them it ends with the last one.
         while self.questions.is_none() && Instant::now() < until && !stop.load(Ordering::Relaxed) {
-            flows.turn(
-                until
-                    .saturating_duration_since(Instant::now())
-                    .min(Duration::from_millis(20)),
-            )?;
+            let next = begin_due(flows)?.min(sampler.next_look());
+            flows.turn(next.saturating_duration_since(Instant::now()).min(TURN_MAX))?;
             sampler.look(flows)?;
         }
         done.elapsed = began.elapsed();
@@ -186,30 +213,40 @@ impl Pattern {
             if stop.load(Ordering::Relaxed) || Instant::now() >= until && !done.completion_ns.is_empty() {
                 return Ok(());
             }
+            flows.take_answer_spread();
             let asked = Instant::now();
             for flow in answering.clone() {
                 flows.ask(flow, questions.answer_bytes).context("asking a question")?;
             }
-            let is_answered = flows
-                .settle(answering.clone(), asked + questions.answer_max)
-                .context("waiting for answers")?;
+            let given_up = asked + questions.answer_max;
+            let mut is_answered = flows.is_answered(answering.clone());
+            while !is_answered && Instant::now() < given_up && !stop.load(Ordering::Relaxed) {
+                let next = given_up.min(sampler.next_look());
+                flows
+                    .turn(next.saturating_duration_since(Instant::now()).min(TURN_MAX))
+                    .context("waiting for answers")?;
+                is_answered = flows.is_answered(answering.clone());
+                sampler.look(flows)?;
+            }
             let took = asked.elapsed();
-            if !is_answered {
-                done.lost_count += 1;
+            if !is_answered && stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
+            if !is_answered {
+                done.lost_count += 1;
+                done.lost_time += took;
+                return Ok(());
+            }
+            done.unmeasured_count += u64::from(!is_measured);
             if is_measured {
                 done.completion_ns.push(took.as_nanos() as u64);
+                done.spread_ns.push(flows.take_answer_spread().as_nanos() as u64);
                 done.asked_time += took;
                 done.answered_bytes += bytes;
             }
-            sampler.look(flows)?;
             let next = Instant::now() + questions.pause;
             while Instant::now() < next && !stop.load(Ordering::Relaxed) {
-                flows.turn(
-                    next.saturating_duration_since(Instant::now())
-                        .min(Duration::from_millis(20)),
-                )?;
+                flows.turn(next.saturating_duration_since(Instant::now()).min(TURN_MAX))?;
                 sampler.look(flows)?;
             }
         }

@@ -23,6 +23,7 @@ fn star(test: &str, hosts: usize) -> Option<Network> {
 fn questions(answer_bytes: u64, count: u32) -> Pattern {
     Pattern {
         long_count: 0,
+        stagger: Duration::ZERO,
         questions: Some(Questions {
             answer_bytes,
             count,
@@ -69,6 +70,7 @@ fn short_answers_beside_a_long_flow_and_long_flows_alone() {
     let mut flows = Flows::open(&hosts[0], &senders, "reno", Some(20_000_000)).expect("they connect");
     let mixed = Pattern {
         long_count: 1,
+        stagger: Duration::ZERO,
         sample_every: Some(Duration::from_millis(5)),
         ..questions(20_000, 8)
     };
@@ -83,6 +85,7 @@ fn short_answers_beside_a_long_flow_and_long_flows_alone() {
     let mut flows = Flows::open(&hosts[0], &senders, "reno", None).expect("they connect");
     let long = Pattern {
         long_count: 2,
+        stagger: Duration::ZERO,
         questions: None,
         time_max: Duration::from_millis(200),
         sample_every: None,

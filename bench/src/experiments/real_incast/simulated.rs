@@ -1,8 +1,9 @@
 //! The same file in virtual time.
 
-use super::{Cell, GOODPUT, ID, Level, QUERIES, TIMEOUTS};
+use super::{Cell, GOODPUT, ID, QUERIES, TIMEOUTS};
 use crate::{
     experiment::Lab,
+    experiments::kernel_tcp::LEVEL_SIMULATOR,
     experiments::virtual_time::{Happened, Simulated},
     packet_sim::{Observer, Point},
     record::Better,
@@ -36,7 +37,7 @@ pub(super) fn run(lab: &mut Lab<'_>, file: &ScenarioFile, cells: &[Cell]) -> any
             event_hash: outcome.hash,
             events_count: outcome.counters.events_count,
         };
-        let mut row = Simulated::of(lab, ID, cell.axis(Level::SIMULATOR), lab.choice.seed, what);
+        let mut row = Simulated::of(lab, ID, cell.axis(LEVEL_SIMULATOR), lab.choice.seed, what);
         row.fact(
             "guarantee",
             "none is asked for: bytes are delivered once, in order, or the flow is unfinished",

@@ -1,0 +1,96 @@
+//! A scenario's network as hosts around an emulated switch.
+
+use anyhow::bail;
+use dataplane_queue::SimTime;
+use dataplane_softswitch::Faults;
+
+use crate::{
+    packet_sim::Point,
+    scenario::file::TopologyKind,
+    switch::{Dilation, Shape},
+};
+
+/// Senders around one switch: a star as it is; of a dumbbell, whose left hosts send to one on the right, its two switches as one. The
+/// round trip of an empty network is the scenario's.
+///
+/// # Errors
+/// Another topology, or senders that are not all equally far away.
+pub fn shape(point: &Point<'_>, dilation: Dilation, seed: u64) -> anyhow::Result<Shape> {
+    let file = point.topology_file();
+    if !file.host_delays.is_empty() {
+        bail!("hosts with delays of their own cannot be built: an emulated switch has cables of one length");
+    }
+    let (port, sharing) = point.port();
+    let (receiver_bits_per_sec, delay) = match file.kind.get_ref() {
+        TopologyKind::Star => (file.rate.bits_per_sec, file.delay.sim()),
+        TopologyKind::Dumbbell => {
+            let core = file.core_delay.unwrap_or(file.delay).sim();
+            // Three cables on the way there, and two of the network that is built.
+            let there = SimTime::from_ps(2 * file.delay.sim().as_ps() + core.as_ps());
+            let rate = file.core_rate.unwrap_or(file.rate);
+            (rate.bits_per_sec, SimTime::from_ps(there.as_ps() / 2))
+        }
+        other => bail!("{other:?} cannot be built: an emulated switch is one, with hosts around it"),
+    };
+    Ok(Shape {
+        sender_bits_per_sec: file.rate.bits_per_sec,
+        receiver_bits_per_sec,
+        delay,
+        port,
+        sharing,
+        faults: Faults {
+            loss_ratio: point.loss_ratio(),
+            ..Faults::default()
+        },
+        seed,
+        dilation,
+        log_events_max: 0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use dataplane_queue::{Discipline, DropTailOptions, Limit, Marking};
+
+    use super::*;
+    use crate::scenario::file::ScenarioFile;
+
+    #[test]
+    fn a_star_and_a_dumbbell_become_hosts_around_one_switch() {
+        let text = include_str!("../../../scenarios/real-incast.toml");
+        let star = ScenarioFile::parse("star.toml", text).expect("a good file");
+        let point = Point::of(&star, "cubic-tlp-200ms", Some(4.0)).expect("it has that arm");
+        let built = shape(&point, Dilation::NONE, 1).expect("a star can be built");
+        assert_eq!(
+            (built.receiver_bits_per_sec, built.delay),
+            (100_000_000, SimTime::from_us(25))
+        );
+        let options = DropTailOptions {
+            limit: Limit::Bytes(32_000),
+            marking: Marking::AtEnqueue(Limit::Packets(7)),
+        };
+        assert_eq!(built.port, Discipline::DropTail(options));
+        let text = include_str!("../../../scenarios/bbr-loss-wall.toml");
+        let dumbbell = ScenarioFile::parse("dumbbell.toml", text).expect("a good file");
+        let point = Point::of(&dumbbell, "cubic", Some(0.01)).expect("it has that arm");
+        let built = shape(&point, Dilation::NONE, 1).expect("so can a dumbbell");
+        // 100 ms there and back, over two cables each way.
+        assert_eq!(
+            (built.receiver_bits_per_sec, built.delay),
+            (100_000_000, SimTime::from_ms(25))
+        );
+        assert_eq!(
+            (built.sender_bits_per_sec, built.faults.loss_ratio),
+            (1_000_000_000, 0.01)
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_built_says_so() {
+        let text = include_str!("../../../scenarios/cc-rtt-unfairness.toml");
+        let far = ScenarioFile::parse("far.toml", text).expect("a good file");
+        let point = Point::of(&far, "cubic", Some(20_000.0)).expect("it has that arm");
+        let error = shape(&point, Dilation::NONE, 1).expect_err("cables differ");
+        assert!(error.to_string().contains("delays of their own"), "{error}");
+    }
+}
