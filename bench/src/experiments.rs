@@ -29,7 +29,7 @@ pub mod quorum_fanout;
 pub mod quorum_ladder;
 pub mod quorum_messages;
 pub mod real_incast;
-pub mod real_loss_wall;
+pub mod real_scenario;
 pub mod rtt_breakdown;
 pub mod rtt_ladder;
 pub mod scenarios;

@@ -13,6 +13,7 @@
 
 mod charts;
 mod html;
+mod levels;
 mod markdown;
 mod merge;
 mod model;

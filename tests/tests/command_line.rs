@@ -303,6 +303,50 @@ fn the_switch_in_user_space_is_asked_and_knows_where_every_frame_went() {
     }
 }
 
+/// A scenario of the simulator's on real kernels: both rows have the metric that they are compared by, and the kernel's connections left
+/// what they did in a file.
+#[test]
+fn a_scenario_runs_at_both_levels() {
+    let scratch = Scratch::new();
+    let out = scratch.join("run");
+    let output = run(&[
+        "run",
+        "real-mathis",
+        "--axis",
+        "loss_ratio=0.01",
+        "--budget",
+        "1s",
+        "--seed",
+        "5",
+        "--out",
+        &out,
+    ]);
+    assert!(matches!(output.status.code(), Some(0 | 1 | 3)), "{}", stderr(&output));
+    let records = fs::read_to_string(format!("{out}/records.jsonl")).expect("records");
+    let rows: Vec<serde_json::Value> = records
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("every line is JSON"))
+        .filter(|line: &serde_json::Value| line["record"] == "row")
+        .collect();
+    let of = |backend: &str| rows.iter().find(|row| row["backend"] == backend);
+    let goodput = |row: &serde_json::Value| row["metrics"]["long_goodput_mbit_per_sec"]["value"].as_f64();
+    let simulated = of("sim").expect("a row in virtual time");
+    assert!(goodput(simulated).is_some_and(|rate| rate > 1.0), "{simulated}");
+    let Some(kernel) = of("kernel-tcp") else {
+        assert!(
+            stderr(&output).contains("no row of this machine's kernel"),
+            "{}",
+            stderr(&output)
+        );
+        return;
+    };
+    assert!(goodput(kernel).is_some_and(|rate| rate > 0.0), "{kernel}");
+    assert!(stderr(&output).contains("2.0 s instead of 25 s"), "{}", stderr(&output));
+    let file = kernel["facts"]["connections"].as_str().expect("a file's name");
+    let series = fs::read_to_string(format!("{out}/{file}")).expect("it is there");
+    assert!(series.contains("at_ns,flow,window_segments"), "{series}");
+}
+
 /// The kernel's row is there where there can be one, and then no byte of it is without an owner; the simulator's is always.
 #[test]
 fn incast_is_measured_at_both_levels_from_one_file() {

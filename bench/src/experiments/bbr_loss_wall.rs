@@ -91,7 +91,7 @@ fn share(table: &Table, loss: &str) -> Option<f64> {
         .map(|(goodput, loss)| goodput / delivered(loss))
 }
 
-fn cubic(table: &Table) -> Judgement {
+pub(super) fn cubic(table: &Table) -> Judgement {
     let left = |loss| {
         let most = goodput(table, "cubic", "0.00001");
         goodput(table, "cubic", loss).zip(most).map(|(left, most)| left / most)
@@ -114,7 +114,7 @@ fn cubic(table: &Table) -> Judgement {
     ])
 }
 
-fn plateau(table: &Table) -> Judgement {
+pub(super) fn plateau(table: &Table) -> Judgement {
     let demand = |what, loss| Demand {
         what,
         value: share(table, loss),
@@ -129,7 +129,7 @@ fn plateau(table: &Table) -> Judgement {
     ])
 }
 
-fn wall(table: &Table) -> Judgement {
+pub(super) fn wall(table: &Table) -> Judgement {
     judge_all(&[
         Demand {
             what: "BBRv1 at 15 %, of what the wire delivers",

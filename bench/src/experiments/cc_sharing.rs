@@ -61,7 +61,7 @@ fn bbr_share(table: &Table, arm: &str, flows: &str) -> Option<f64> {
         .map(|(own, all)| own / all)
 }
 
-fn independent(table: &Table) -> Judgement {
+pub(super) fn independent(table: &Table) -> Judgement {
     let kept = |arm| {
         bbr_share(table, arm, "16")
             .zip(bbr_share(table, arm, "1"))
@@ -107,10 +107,19 @@ pub static FAIRNESS: Scenario = Scenario {
 };
 
 fn fair(table: &Table) -> Judgement {
+    fair_of(
+        table,
+        &["newreno", "cubic", "dctcp", "bbr1", "bbr3"],
+        &["2", "4", "8", "16"],
+    )
+}
+
+/// The same for some arms and numbers of flows.
+pub(super) fn fair_of(table: &Table, arms: &[&str], counts: &[&str]) -> Judgement {
     let least = |arm: &str| {
-        let of = |flows| metric(table, arm, ("flows", flows), "fairness");
-        ["2", "4", "8", "16"]
-            .into_iter()
+        let of = |flows: &&str| metric(table, arm, ("flows", flows), "fairness");
+        counts
+            .iter()
             .map(of)
             .try_fold(1.0_f64, |least, index| index.map(|index| least.min(index)))
     };
@@ -121,13 +130,15 @@ fn fair(table: &Table) -> Judgement {
         limit: "≥ 0.9",
         meets: |index: f64| index >= 0.9,
     };
-    judge_all(&[
-        demand("least index, NewReno", "newreno"),
-        demand("least index, CUBIC", "cubic"),
-        demand("least index, DCTCP", "dctcp"),
-        demand("least index, BBRv1", "bbr1"),
-        demand("least index, BBRv3", "bbr3"),
-    ])
+    const NAMES: [(&str, &str); 5] = [
+        ("least index, NewReno", "newreno"),
+        ("least index, CUBIC", "cubic"),
+        ("least index, DCTCP", "dctcp"),
+        ("least index, BBRv1", "bbr1"),
+        ("least index, BBRv3", "bbr3"),
+    ];
+    let wanted = NAMES.into_iter().filter(|(_, arm)| arms.contains(arm));
+    judge_all(&wanted.map(|(what, arm)| demand(what, arm)).collect::<Vec<_>>())
 }
 
 const HOST_DELAY: Axis = Axis {

@@ -261,7 +261,7 @@ pub static QUEUE_BUILDUP: Scenario = Scenario {
     own: None,
 };
 
-fn queue_buildup(table: &Table) -> Judgement {
+pub(super) fn queue_buildup(table: &Table) -> Judgement {
     let median = |arm: &str| metric(table, arm, ("", ""), "query_ms_p50");
     let ratio = median("tcp").zip(median("dctcp")).map(|(tcp, dctcp)| tcp / dctcp);
     judge_all(&[

@@ -169,8 +169,8 @@ pub static THREE_REGIONS: Scenario = Scenario {
 };
 
 /// Of several senders: how many make the least goodput, what is the most with more of them over that, and the last over the most.
-fn regions(table: &Table, arm: &str) -> Option<(f64, f64, f64)> {
-    let all: Option<Vec<(f64, f64)>> = REGIONS_SERVERS[1..]
+fn regions(table: &Table, arm: &str, counts: &[&str]) -> Option<(f64, f64, f64)> {
+    let all: Option<Vec<(f64, f64)>> = counts
         .iter()
         .map(|servers| servers.parse().ok().zip(goodput(table, arm, servers)))
         .collect();
@@ -181,7 +181,12 @@ fn regions(table: &Table, arm: &str) -> Option<(f64, f64, f64)> {
 }
 
 fn three_regions(table: &Table) -> Judgement {
-    let [long, middle, short] = [0, 1, 2].map(|index| regions(table, REGIONS_ARMS[index]));
+    three_regions_of(table, REGIONS_ARMS, &REGIONS_SERVERS[1..])
+}
+
+/// The same with other numbers of servers. Arms: the longest timeout first, three of them.
+pub(super) fn three_regions_of(table: &Table, arms: &[&str], counts: &[&str]) -> Judgement {
+    let [long, middle, short] = [0, 1, 2].map(|index| regions(table, arms[index], counts));
     let least = |what, regions: Option<(f64, f64, f64)>| Demand {
         what,
         value: regions.map(|(senders, ..)| senders),

@@ -5,19 +5,22 @@
 //!   sender.rs    a scenario's TCP as settings of a namespace and a controller
 //!   network.rs   a scenario's topology and queue as hosts around an emulated switch
 //!   trial.rs     connections, load, what switch and kernels counted meanwhile
+//!   simulated.rs the same point in virtual time, under the same names
 //!   series.rs    what the kernels said of each connection over time: figures of a row, and a file beside the record
 //! ```
 
 mod network;
 mod sender;
 mod series;
+mod simulated;
 mod trial;
 
 use std::collections::BTreeMap;
 
-pub use network::shape;
+pub use network::{shape, widen_buffers};
 pub use sender::Sender;
-pub use series::{Summary, to_csv};
+pub use series::{Summary, keep};
+pub use simulated::simulate;
 pub use trial::{Ends, Trial};
 
 use crate::{

@@ -351,7 +351,7 @@ fn shorten(file: &mut ScenarioFile, depth: Depth) {
 }
 
 /// The unit of a scenario's metric, by its name.
-fn unit_of(name: &str) -> (&'static str, Better) {
+pub fn unit_of(name: &str) -> (&'static str, Better) {
     match name {
         "fairness" => ("ratio", Better::Higher),
         _ if name.contains("_mbit_per_sec") => ("Mbit/s", Better::Higher),

@@ -37,6 +37,7 @@ pub use point::{NotBuilt, Point, points};
 pub use quinn::Payloads;
 pub use series::Series;
 pub use setup::{Flow, FlowKind, FlowOptions, Query, Setup};
+pub use tcp::flow_options;
 pub use trace::{Trace, TraceCounts, TraceOptions, TracePlace};
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub(super) fn over(own: TcpFile, base: TcpFile) -> TcpFile {
 }
 
 /// The two halves of a flow as a file wants them.
-pub(super) fn flow_options(tcp: &TcpFile) -> FlowOptions {
+pub fn flow_options(tcp: &TcpFile) -> FlowOptions {
     let (mut sender, mut receiver) = match tcp.base.unwrap_or_default() {
         TcpBase::Rfc => (SenderOptions::default(), ReceiverOptions::default()),
         TcpBase::Linux2008 => (SenderOptions::linux_2008(), ReceiverOptions::linux_2008()),

@@ -1,7 +1,7 @@
 //! Small pictures drawn here, without a script: the interval of a verdict, the spread of a row, and the percentile
 //! curves that stand in for the interactive charts.
 
-use super::{html::Page, model::Cell, units};
+use super::{html::Page, levels::Pair, model::Cell, units};
 use crate::record::{Measured, QuantileValue};
 
 /// A picture: lines, dots and words on a canvas of its own coordinates. It writes itself as SVG.
@@ -263,6 +263,77 @@ pub(crate) fn percentile_chart(cells: &[Cell<'_>]) -> Option<Picture> {
             colour: Some(index),
             at: (left + column * 215.0, top + plot_height + 40.0 + row * 18.0),
             text: format!("— {}", cell.backend),
+        });
+    }
+    Some(picture)
+}
+
+/// An arm's part of [`levels_chart`].
+const LEVELS_PANEL: (f64, f64) = (232.0, 150.0);
+const LEVELS_COLUMNS: usize = 3;
+
+/// For each arm the kernel's figures with their span, and the simulator's, over what is varied; nothing where nothing is.
+pub(crate) fn levels_chart(title: &str, pairs: &[Pair<'_>]) -> Option<Picture> {
+    let mut arms: Vec<&str> = pairs.iter().map(|pair| pair.arm).collect();
+    arms.dedup();
+    let of_arm = |arm: &str| -> Vec<&Pair<'_>> {
+        pairs
+            .iter()
+            .filter(|pair| pair.arm == arm && pair.value.is_some())
+            .collect()
+    };
+    if arms.iter().all(|arm| of_arm(arm).len() < 2) {
+        return None;
+    }
+    let most = pairs
+        .iter()
+        .map(|pair| pair.kernel.max.max(pair.simulated))
+        .fold(0.0, f64::max);
+    let (width, height) = LEVELS_PANEL;
+    let rows = arms.len().div_ceil(LEVELS_COLUMNS) as f64;
+    let label = format!("{title}: kernel and simulator, arm by arm");
+    let mut picture = Picture::new("curves", label, width * LEVELS_COLUMNS as f64, height * rows + 24.0);
+    for (index, arm) in arms.iter().enumerate() {
+        let (left, top) = (
+            (index % LEVELS_COLUMNS) as f64 * width + 44.0,
+            (index / LEVELS_COLUMNS) as f64 * height + 20.0,
+        );
+        let (plot_width, plot_height) = (width - 60.0, height - 52.0);
+        let of = of_arm(arm);
+        let x = |at: usize| left + plot_width * at as f64 / (of.len().max(2) - 1) as f64;
+        let y = |value: f64| top + plot_height * (1.0 - value / most.max(f64::MIN_POSITIVE));
+        picture.word("key", (left, top - 6.0), (*arm).to_owned());
+        for value in [0.0, most / 2.0, most] {
+            picture.line("rule", vec![(left, y(value)), (left + plot_width, y(value))]);
+            picture.word("y", (left - 6.0, y(value) + 4.0), units::significant(value));
+        }
+        for (at, pair) in of.iter().enumerate() {
+            picture.word(
+                "x",
+                (x(at), top + plot_height + 16.0),
+                pair.value.unwrap_or_default().to_owned(),
+            );
+            picture.line("rule", vec![(x(at), y(pair.kernel.min)), (x(at), y(pair.kernel.max))]);
+        }
+        for (colour, level) in [0, 1].into_iter().enumerate() {
+            let value = |pair: &Pair<'_>| if level == 0 { pair.kernel.median } else { pair.simulated };
+            picture.shapes.push(Shape::Line {
+                class: "curve",
+                colour: Some(colour),
+                points: of
+                    .iter()
+                    .enumerate()
+                    .map(|(at, pair)| (x(at), y(value(pair))))
+                    .collect(),
+            });
+        }
+    }
+    for (colour, name) in ["— kernel", "— simulator"].into_iter().enumerate() {
+        picture.shapes.push(Shape::Word {
+            class: "key",
+            colour: Some(colour),
+            at: (44.0 + 110.0 * colour as f64, height * rows + 14.0),
+            text: name.to_owned(),
         });
     }
     Some(picture)

@@ -7,7 +7,7 @@ use dataplane_softswitch::Faults;
 use crate::{
     packet_sim::Point,
     scenario::file::TopologyKind,
-    switch::{Dilation, Shape},
+    switch::{Dilation, Fabric, Shape},
 };
 
 /// Senders around one switch: a star as it is; of a dumbbell, whose left hosts send to one on the right, its two switches as one. The
@@ -46,6 +46,22 @@ pub fn shape(point: &Point<'_>, dilation: Dilation, seed: u64) -> anyhow::Result
         dilation,
         log_events_max: 0,
     })
+}
+
+/// What both ends may buffer, so that it never binds: least, first, most (tcp_rmem, tcp_wmem).
+const BUFFER_BYTES: &str = "4096 131072 67108864";
+
+/// Gives all hosts of `fabric` buffers that no window outgrows.
+///
+/// # Errors
+/// The kernel refused.
+pub fn widen_buffers(fabric: &Fabric) -> anyhow::Result<()> {
+    for host in fabric.senders().iter().chain([fabric.receiver()]) {
+        for path in ["net/ipv4/tcp_rmem", "net/ipv4/tcp_wmem"] {
+            host.set_setting(path, BUFFER_BYTES)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::anyhow;
-use dataplane_transports::ControllerKind;
+use dataplane_transports::{ControllerKind, SenderOptions};
 
 use crate::{
+    packet_sim::{FlowOptions, flow_options},
     scenario::file::TcpFile,
     switch::Dilation,
-    traffic::{Ablation, RTO_MIN_DEFAULT},
+    traffic::Ablation,
 };
 
 /// What an arm asks of a kernel.
@@ -38,17 +39,21 @@ impl Sender {
             ControllerKind::Dctcp => "dctcp",
             other => return Err(anyhow!("no kernel has the controller {}", other.name())),
         };
-        let rto_min_wanted = tcp.rto_min.map_or(RTO_MIN_DEFAULT, |span| span.duration()) * dilation.factor();
+        // What the file does not say is as in its base, as for the simulator.
+        let FlowOptions { sender, receiver, .. } = flow_options(tcp);
+        let rto_min_wanted = sender.rto_min * dilation.factor();
+        let window = sender.initial_window_segments;
         Ok(Sender {
             controller,
             rto_min_wanted,
             ablation: Ablation {
                 rto_min: rto_min_wanted.max(rto_min_floor),
-                tlp: tcp.tlp.unwrap_or(true),
-                rack: tcp.rack.unwrap_or(true),
-                sack: tcp.sack.unwrap_or(true),
-                delayed_acks: tcp.ack_delay.is_none_or(|span| span.duration() > Duration::ZERO),
-                initial_window_segments: tcp.initial_window,
+                tlp: sender.tlp,
+                rack: sender.rack,
+                sack: sender.sack,
+                delayed_acks: receiver.ack_delay > Duration::ZERO,
+                initial_window_segments: (window != SenderOptions::linux_2026().initial_window_segments)
+                    .then_some(window),
                 ..Ablation::default()
             },
         })

@@ -1,9 +1,17 @@
 //! What the kernels said of their connections while a load ran (`TCP_INFO`): figures for a row, and all of it as a file.
 
+use std::fs;
+
+use anyhow::Context;
+
 use crate::{
+    experiment::Lab,
     packet_sim::{Series, quantile},
     traffic::Sample,
 };
+
+/// In a run's folder, as those of scenarios.
+const FOLDER: &str = "series";
 
 /// The samples of all connections of a row in a few figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -54,8 +62,23 @@ impl Summary {
     }
 }
 
+/// Writes all samples into a file of the run's folder; its name there.
+///
+/// # Errors
+/// It cannot be written.
+pub fn keep(lab: &Lab<'_>, stem: &str, samples: &[Sample], about: String) -> anyhow::Result<String> {
+    let name = format!("{FOLDER}/{stem}.csv");
+    let folder = lab.folder.path().join(FOLDER);
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let text = to_csv(samples, vec![about]);
+    lab.folder
+        .write_file(&name, text.as_bytes())
+        .context("writing what the connections did")?;
+    Ok(name)
+}
+
 /// All samples as CSV, with `about` in its head.
-pub fn to_csv(samples: &[Sample], about: Vec<String>) -> String {
+fn to_csv(samples: &[Sample], about: Vec<String>) -> String {
     let column = |of: fn(&Sample) -> u64| samples.iter().map(of).collect();
     let series = Series {
         about,

@@ -7,7 +7,7 @@ use anyhow::Context;
 use super::{Cell, ID};
 use crate::{
     experiment::{Depth, Lab},
-    experiments::kernel_tcp::{Controllers, Ends, KERNEL, LEVEL_KERNEL, Sender, Trial, shape, to_csv},
+    experiments::kernel_tcp::{Controllers, Ends, KERNEL, LEVEL_KERNEL, Sender, Trial, keep, shape},
     packet_sim::Point,
     record::{Better, Metric, Row},
     scenario::file::ScenarioFile,
@@ -188,15 +188,12 @@ impl Ground {
         }
         trial.facts.insert("scenario_sha256".to_owned(), file.sha256.clone());
         if round == 0 {
-            let about = vec![format!(
+            let about = format!(
                 "scenario {}, sha256 {}, arm {}, servers {}, seed {}, round 1, {KERNEL}",
                 file.name, file.sha256, cell.arm, cell.servers_count, lab.choice.seed
-            )];
-            let name = format!("series/{ID}.{}.servers={}.csv", cell.arm, cell.servers_count);
-            let text = to_csv(&trial.done.samples, about);
-            lab.folder
-                .write_file(&name, text.as_bytes())
-                .context("writing what the connections did")?;
+            );
+            let stem = format!("{ID}.{}.servers={}", cell.arm, cell.servers_count);
+            let name = keep(lab, &stem, &trial.done.samples, about)?;
             trial.facts.insert("connections".to_owned(), name);
         }
         let mut row = trial.into_row(lab, ID, cell.axis(LEVEL_KERNEL), round, &self.fabric);

@@ -5,7 +5,7 @@ use crate::{
     measure::QUANTILES,
     record::{ModeRecord, QuantileRecord, QuantileValue},
     report::{
-        REFERENCE,
+        REFERENCE, levels,
         merge::Pooled,
         model::{Cell, Experiment, point_name},
         svg, units, words,
@@ -44,6 +44,7 @@ pub(super) fn section(page: &mut Page, run: usize, experiment: &Experiment<'_>) 
     }
     page.raw("</noscript>\n");
     table(page, experiment);
+    two_levels(page, experiment);
     notes(page, experiment);
     details(page, experiment);
     page.raw("</section>\n");
@@ -111,6 +112,48 @@ fn table(page: &mut Page, experiment: &Experiment<'_>) {
         page.raw("</tbody>\n");
     }
     page.raw("</table></div>\n");
+}
+
+/// The same points on a kernel and in the simulator.
+fn two_levels(page: &mut Page, experiment: &Experiment<'_>) {
+    let Some((metric, pairs)) = levels::pairs(experiment) else {
+        return;
+    };
+    page.element("<h3>Kernel and simulator: ", words::metric_title(metric), "</h3>\n");
+    if let Some(chart) = svg::levels_chart(&words::metric_title(metric), &pairs) {
+        page.raw("<figure>");
+        chart.write(page);
+        page.raw("<figcaption>The kernel with the span of its rounds, and the simulator of the same file.</figcaption></figure>\n");
+    }
+    page.raw(
+        "<div class=\"box\" role=\"region\" tabindex=\"0\" aria-label=\"Kernel and simulator\"><table>\n<thead><tr>",
+    );
+    page.raw("<th scope=\"col\">point</th><th scope=\"col\" class=\"n\">kernel</th><th scope=\"col\" class=\"n\">simulator</th>");
+    page.raw("<th scope=\"col\" class=\"n\">simulator ÷ kernel</th></tr></thead>\n<tbody>\n");
+    for pair in &pairs {
+        let name = [Some(pair.arm), pair.value]
+            .into_iter()
+            .flatten()
+            .filter(|part| !part.is_empty());
+        page.element("<tr><th scope=\"row\">", name.collect::<Vec<_>>().join(", "), "</th>");
+        let unit = pair.kernel.unit;
+        page.element("<td class=\"n\">", units::with_unit(pair.kernel.median, unit), "");
+        if pair.kernel.min < pair.kernel.max {
+            let (min, max) = (
+                units::with_unit(pair.kernel.min, unit),
+                units::with_unit(pair.kernel.max, unit),
+            );
+            page.element("<small>", units::interval(&min, &max), "</small>");
+        }
+        page.element("</td><td class=\"n\">", units::with_unit(pair.simulated, unit), "</td>");
+        page.raw(if pair.is_far() {
+            "<td class=\"n loss\">"
+        } else {
+            "<td class=\"n\">"
+        });
+        page.text(units::significant(pair.ratio())).raw("</td></tr>\n");
+    }
+    page.raw("</tbody>\n</table></div>\n");
 }
 
 /// What the table of an experiment has.

@@ -346,3 +346,44 @@ fn several_runs_stand_one_after_the_other() {
         assert_eq!(page.matches(&format!("id=\"{id}\"")).count(), 1);
     }
 }
+
+#[test]
+fn a_kernel_and_a_simulator_stand_in_one_chart_and_far_points_are_marked() {
+    use crate::experiments::virtual_time::row_of;
+    let mut run = Run::new(sample::shared().header.clone());
+    for (level, backend, scale) in [("kernel", "kernel-tcp", 1.0), ("simulator", "sim", 1.2)] {
+        for (servers, goodput) in [("8", 20.0), ("1", 90.0), ("16", 10.0)] {
+            // One point is far off.
+            let off = if (level, servers) == ("simulator", "16") {
+                4.0
+            } else {
+                1.0
+            };
+            let axis = [("arm", "cubic"), ("level", level), ("servers", servers)];
+            let mut row = row_of(&axis, &[("goodput_mbit_per_sec", goodput * scale * off)]);
+            row.experiment = "real-incast".to_owned();
+            row.backend = backend.to_owned();
+            run.rows.push(row);
+        }
+    }
+    let page = page(&run);
+    assert_balanced(&page);
+    assert!(
+        page.contains("simulator ÷ kernel"),
+        "a table says how far apart they are"
+    );
+    assert!(
+        page.contains("kernel and simulator, arm by arm"),
+        "and a chart shows both"
+    );
+    let at = |name: &str| {
+        page.find(&format!("<th scope=\"row\">cubic, {name}</th>"))
+            .expect("each point is there")
+    };
+    assert!(at("1") < at("8") && at("8") < at("16"), "in the order of numbers");
+    assert!(
+        page.contains("<td class=\"n loss\">4.80</td>"),
+        "beyond a factor of two"
+    );
+    assert!(page.contains("<td class=\"n\">1.20</td>"), "within");
+}
