@@ -28,6 +28,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("dataplane/netns", 2),
     ("dataplane/ports", 2),
     ("dataplane/quorum", 2),
+    ("dataplane/service", 2),
     ("dataplane/sim", 2),
     ("dataplane/softswitch", 2),
     ("dataplane/transports", 2),

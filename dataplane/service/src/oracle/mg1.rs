@@ -1,0 +1,140 @@
+//! M/G/1, first come first served: Poisson arrivals, any service time, one worker.
+//!
+//! The mean is Pollaczek's and Khinchine's. The distribution of the wait W is that of a geometric number of residual service
+//! times one after the other (Beneš, 1957; Kleinrock, Queueing Systems vol. 1, 1975, eq. 5.111), so it satisfies
+//!
+//! ```text
+//! P(W ≤ t) = (1 − ρ) + ρ ∫₀ᵗ P(W ≤ t − u) (1 − F(u)) / E[S] du
+//! ```
+//!
+//! which is solved on a grid, from 0 upwards: each value needs only those before it.
+
+use super::Sojourn;
+use crate::service_time::ServiceTime;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Mg1 {
+    mean_ns: f64,
+    step_ns: f64,
+    /// P(T ≤ i × step), T being wait and service together.
+    within: Vec<f64>,
+}
+
+/// Steps of the grid. The work grows with the square of it; with so many the p99.9 of a bimodal service at a load of 0.95 is
+/// right to a thousandth, which the tests hold against closed forms.
+const STEPS_COUNT: usize = 5_000;
+/// The grid ends where so few requests take longer.
+const BEYOND_RATIO: f64 = 2e-4;
+
+impl Mg1 {
+    /// A worker that is busy for a share `load` of the time with requests of that service time.
+    pub fn new(load: f64, service: &ServiceTime) -> Mg1 {
+        let mean_service_ns = service.mean_ns();
+        let residual_ns_mean = service.second_moment() / (2.0 * mean_service_ns);
+        let mean_ns = mean_service_ns + load / (1.0 - load) * residual_ns_mean;
+        // A first guess of where the grid must end, doubled until it is right.
+        let mut end_ns = mean_ns * 6.0;
+        loop {
+            let mg1 = Mg1::on_grid(load, service, mean_ns, end_ns / STEPS_COUNT as f64);
+            if mg1.within.last().is_some_and(|last| *last >= 1.0 - BEYOND_RATIO) {
+                return mg1;
+            }
+            end_ns *= 1.6;
+        }
+    }
+
+    fn on_grid(load: f64, service: &ServiceTime, mean_ns: f64, step_ns: f64) -> Mg1 {
+        let at = |index: usize| index as f64 * step_ns;
+        // What of a residual service time lies in each step, and how far into the step its middle is: integrals of 1 − F, by
+        // points.
+        const POINTS: usize = 50;
+        let mut residual: Vec<(f64, f64)> = (0..STEPS_COUNT)
+            .map(|index| {
+                let (mut mass, mut moment) = (0.0, 0.0);
+                for point in 0..POINTS {
+                    let place = (point as f64 + 0.5) / POINTS as f64;
+                    let beyond = 1.0 - service.ratio_within(at(index) + place * step_ns);
+                    mass += beyond;
+                    moment += beyond * place;
+                }
+                let share = mass / POINTS as f64 * step_ns / service.mean_ns();
+                (share, if mass > 0.0 { moment / mass } else { 0.5 })
+            })
+            .collect();
+        while residual.last().is_some_and(|(share, _)| *share < 1e-12) {
+            residual.pop();
+        }
+        // W's distribution is taken for straight within a step, so a step's share counts for its two ends; by how far back.
+        let end_weight = |back: usize| residual.get(back).map_or(0.0, |(share, middle)| share * (1.0 - middle));
+        let weights: Vec<f64> = (0..=residual.len())
+            .map(|back| {
+                let of_last = back.checked_sub(1).and_then(|last| residual.get(last));
+                end_weight(back) + of_last.map_or(0.0, |(share, middle)| share * middle)
+            })
+            .collect();
+        let mut waits_within = Vec::with_capacity(STEPS_COUNT + 1);
+        waits_within.push(1.0 - load);
+        for index in 1..=STEPS_COUNT {
+            let known: f64 = weights[1..]
+                .iter()
+                .zip(waits_within.iter().rev())
+                .map(|(weight, within)| weight * within)
+                .sum();
+            // The step that begins at t has not begun yet.
+            let too_much = end_weight(index) * waits_within[0];
+            waits_within.push((1.0 - load + load * (known - too_much)) / (1.0 - load * weights[0]));
+        }
+        // Wait and service together, the service's mass of each step at its middle, or where it jumps.
+        let service_in: Vec<(f64, f64)> = match service {
+            ServiceTime::Deterministic { ns } => vec![(*ns as f64, 1.0)],
+            ServiceTime::Bimodal {
+                short_ns,
+                long_ns,
+                long_ratio,
+            } => vec![(*short_ns as f64, 1.0 - long_ratio), (*long_ns as f64, *long_ratio)],
+            _ => (0..STEPS_COUNT)
+                .map(|index| {
+                    let share = service.ratio_within(at(index + 1)) - service.ratio_within(at(index));
+                    (at(index) + step_ns / 2.0, share)
+                })
+                .filter(|(_, share)| *share > 1e-12)
+                .collect(),
+        };
+        let within = (0..=STEPS_COUNT)
+            .map(|index| {
+                let both = service_in.iter().take_while(|(ns, _)| *ns <= at(index));
+                both.map(|(ns, share)| share * straight(&waits_within, (at(index) - ns) / step_ns))
+                    .sum()
+            })
+            .collect();
+        Mg1 {
+            mean_ns,
+            step_ns,
+            within,
+        }
+    }
+}
+
+/// Between two values of a grid.
+fn straight(values: &[f64], place: f64) -> f64 {
+    let index = place.floor().max(0.0) as usize;
+    match (values.get(index), values.get(index + 1)) {
+        (Some(low), Some(high)) => low + (high - low) * (place - index as f64),
+        _ => values.last().copied().unwrap_or(0.0),
+    }
+}
+
+impl Sojourn for Mg1 {
+    fn ratio_within(&self, t_ns: f64) -> f64 {
+        match t_ns >= (self.within.len() - 1) as f64 * self.step_ns {
+            // Beyond the grid nothing is known but that there is little.
+            true => 1.0,
+            false => straight(&self.within, t_ns / self.step_ns),
+        }
+    }
+
+    fn mean_ns(&self) -> f64 {
+        self.mean_ns
+    }
+}
