@@ -3,17 +3,22 @@
 //! code runs in real nodes and in virtual time.
 //!
 //! ```text
-//! service_time ─▶ discipline (over queue) ─▶ worker          what real nodes run
-//!                           │
-//!                          sim                               the same in virtual time
-//!                           │
-//!                        oracle                              what theory says of it; knows nothing of the others
+//! policy ──▶ message ──▶ node: service_time ─▶ discipline (over queue) ─▶ workers ◀── stalls
+//!    │                                                                      │
+//!    └───────────────────── sim: both, in virtual time ─────────────────────┘
+//!                                       │
+//!                                    oracle: what theory says of it; knows nothing of the others
 //! ```
 #![forbid(unsafe_code)]
 
 pub mod discipline;
+pub mod message;
+pub mod node;
 pub mod oracle;
+pub mod policy;
 pub mod queue;
 pub mod random;
 pub mod service_time;
 pub mod sim;
+pub mod stalls;
+pub mod workers;

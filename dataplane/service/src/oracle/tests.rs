@@ -13,7 +13,7 @@ fn near(a: f64, b: f64, relative: f64) -> bool {
 /// The mean of a distribution by integrating what lies beyond.
 fn mean_of(sojourn: &dyn Sojourn) -> f64 {
     let end_ns = sojourn.quantile_ns(0.999_8);
-    const STEPS: usize = 20_000;
+    const STEPS: usize = 2_000;
     let step_ns = end_ns / STEPS as f64;
     let within = (0..STEPS).map(|index| 1.0 - sojourn.ratio_within((index as f64 + 0.5) * step_ns));
     within.sum::<f64>() * step_ns

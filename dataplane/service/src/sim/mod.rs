@@ -1,8 +1,10 @@
-//! Stations in virtual time: one node's workers under one discipline, or one worker that is shared. Fast enough that quantiles
-//! are held against theory, millions of requests at a time.
+//! Virtual time: a station is one node under one discipline, fast enough that quantiles are held against theory with millions of
+//! requests; a cluster is a client with a policy and many nodes.
 
+mod cluster;
 mod shared;
 mod station;
 
+pub use cluster::{Cluster, ClusterOptions, Outcome};
 pub use shared::SharedStation;
-pub use station::{Overhead, Station, StationCounts, StationOptions};
+pub use station::{ArrivedNs, Station, StationOptions};

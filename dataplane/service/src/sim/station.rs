@@ -4,15 +4,17 @@
 //! them is faster than any heap.
 
 use crate::{
-    discipline::{Arrival, Discipline, Taker},
+    discipline::{Arrival, Discipline},
     random::{Random, mix},
     service_time::ServiceTime,
+    stalls::Stalls,
+    workers::{Event, Overhead, Work, WorkerCounts, Workers},
 };
 
 /// What a station is.
 #[derive(Clone, Debug)]
 pub struct StationOptions {
-    /// Up to 64.
+    /// Up to [`crate::workers::WORKERS_MAX`].
     pub workers_count: usize,
     /// The share of the time in which its workers are busy, overheads not counted, 0 to below 1 for a station that keeps up.
     pub load: f64,
@@ -24,89 +26,43 @@ pub struct StationOptions {
     pub seed: u64,
 }
 
-/// What serving costs beside the service itself, in nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Overhead {
-    /// For each request that is taken.
-    pub take_ns: u64,
-    /// For each preemption.
-    pub preempt_ns: u64,
-}
-
-/// What a station has counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StationCounts {
-    /// Requests that were served.
-    pub served_count: u64,
-    /// Quanta that were over before their request was.
-    pub preempted_count: u64,
-    /// The most that waited.
-    pub waiting_count_max: usize,
-}
-
-/// A request in the station.
-#[derive(Clone, Copy, Debug)]
-pub struct Job {
-    arrived_ns: u64,
-    left_ns: u64,
-}
-
-/// A worker that has nothing to do.
-const IDLE: u64 = u64::MAX;
+/// When a request came.
+pub type ArrivedNs = u64;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Station<D> {
-    discipline: D,
-    options: StationOptions,
+    workers: Workers<ArrivedNs, D>,
+    service: ServiceTime,
+    seed: u64,
     arrivals: Random,
     services: Random,
     gap_ns_mean: f64,
-    quantum_ns: u64,
     now_ns: u64,
+    /// In doubles: whole nanoseconds would add up to a rate that is off.
     next_arrival_ns: f64,
-    /// When each worker's slice is over.
-    ends_ns: Vec<u64>,
-    /// What each worker works on; what is left of it after the slice.
-    running: Vec<Job>,
-    idle: u64,
     arrived_count: u64,
-    counts: StationCounts,
 }
 
-impl<D: Discipline<Job>> Station<D> {
+impl<D: Discipline<Work<ArrivedNs>>> Station<D> {
     /// An empty one.
     ///
     /// # Panics
-    /// Without workers, with more than 64, or with a load of 0.
+    /// As [`Workers::new`], and with a load of 0.
     pub fn new(options: StationOptions, discipline: D) -> Station<D> {
-        let count = options.workers_count;
-        assert!((1..=64).contains(&count), "a station has 1 to 64 workers, not {count}");
         assert!(options.load > 0.0, "at a load of {} nothing ever comes", options.load);
-        let gap_ns_mean = options.service.mean_ns() / (options.load * count as f64);
+        let gap_ns_mean = options.service.mean_ns() / (options.load * options.workers_count as f64);
         let mut arrivals = Random::new(options.seed, 1);
         Station {
-            quantum_ns: discipline
-                .quantum()
-                .map_or(u64::MAX, |quantum| quantum.as_nanos() as u64),
-            discipline,
+            workers: Workers::new(options.workers_count, discipline, options.overhead, Stalls::never()),
+            service: options.service,
+            seed: options.seed,
             services: Random::new(options.seed, 2),
             gap_ns_mean,
             now_ns: 0,
             next_arrival_ns: arrivals.exponential(gap_ns_mean),
             arrivals,
-            ends_ns: vec![IDLE; count],
-            running: vec![
-                Job {
-                    arrived_ns: 0,
-                    left_ns: 0
-                };
-                count
-            ],
-            idle: u64::MAX >> (64 - count),
             arrived_count: 0,
-            counts: StationCounts::default(),
-            options,
         }
     }
 
@@ -115,37 +71,24 @@ impl<D: Discipline<Job>> Station<D> {
     pub fn run(&mut self, requests_count: u64, mut sink: impl FnMut(u64)) {
         let mut done_count = 0;
         while done_count < requests_count {
-            let (worker, end_ns) = self.first_end();
-            if (self.next_arrival_ns as u64) < end_ns {
-                self.arrive();
-                continue;
-            }
-            self.now_ns = end_ns;
-            let mut job = self.running[worker];
-            if job.left_ns == 0 {
-                self.discipline.done(worker);
-                self.counts.served_count += 1;
-                done_count += 1;
-                sink(end_ns - job.arrived_ns);
-                self.next(worker, 0);
-            } else if self.discipline.waiting_count() == 0 {
-                // Nobody waits, so nothing is changed.
-                let slice_ns = job.left_ns.min(self.quantum_ns);
-                job.left_ns -= slice_ns;
-                self.running[worker] = job;
-                self.ends_ns[worker] = end_ns + slice_ns;
-            } else {
-                self.counts.preempted_count += 1;
-                // Whoever is idle would have taken what waits, but for one that may not; nobody is woken for what is put back.
-                self.discipline.put_back(worker, job);
-                self.next(worker, self.options.overhead.preempt_ns);
+            match self.workers.first_end() {
+                Some((worker, end_ns)) if end_ns <= self.next_arrival_ns as u64 => {
+                    self.now_ns = end_ns;
+                    self.workers.end(worker, end_ns, |event| {
+                        if let Event::Done(arrived_ns) = event {
+                            done_count += 1;
+                            sink(end_ns - arrived_ns);
+                        }
+                    });
+                }
+                _ => self.arrive(),
             }
         }
     }
 
     /// What was counted so far.
-    pub fn counts(&self) -> StationCounts {
-        self.counts
+    pub fn counts(&self) -> WorkerCounts {
+        self.workers.counts()
     }
 
     /// Virtual time so far.
@@ -153,58 +96,16 @@ impl<D: Discipline<Job>> Station<D> {
         self.now_ns
     }
 
-    fn first_end(&self) -> (usize, u64) {
-        let mut first = (0, self.ends_ns[0]);
-        for (worker, &end_ns) in self.ends_ns.iter().enumerate().skip(1) {
-            if end_ns < first.1 {
-                first = (worker, end_ns);
-            }
-        }
-        first
-    }
-
     fn arrive(&mut self) {
         self.now_ns = self.next_arrival_ns as u64;
-        // In doubles: whole nanoseconds would add up to a rate that is off.
         self.next_arrival_ns += self.arrivals.exponential(self.gap_ns_mean);
-        let job = Job {
-            arrived_ns: self.now_ns,
-            left_ns: self.options.service.draw(&mut self.services).max(1),
-        };
+        let work_ns = self.service.draw(&mut self.services);
         // Each request is a flow of its own: as even as a hash can be.
-        let dice = mix(self.arrived_count ^ self.options.seed.rotate_left(32));
-        self.arrived_count += 1;
+        let dice = mix(self.arrived_count ^ self.seed.rotate_left(32));
         let arrival = Arrival { flow: dice >> 8, dice };
-        let taker = match self.discipline.put(job, arrival) {
-            Taker::Only(worker) => worker,
-            Taker::Any(worker) if self.idle >> worker & 1 == 1 => worker,
-            Taker::Any(worker) => match self.idle {
-                0 => worker,
-                idle => idle.trailing_zeros() as usize,
-            },
-        };
-        if self.idle >> taker & 1 == 1 {
-            self.next(taker, 0);
-        } else {
-            self.counts.waiting_count_max = self.counts.waiting_count_max.max(self.discipline.waiting_count());
-        }
-    }
-
-    /// The worker takes what is next.
-    fn next(&mut self, worker: usize, before_ns: u64) {
-        match self.discipline.take(worker) {
-            Some(mut job) => {
-                let slice_ns = job.left_ns.min(self.quantum_ns);
-                job.left_ns -= slice_ns;
-                self.running[worker] = job;
-                self.ends_ns[worker] = self.now_ns + before_ns + self.options.overhead.take_ns + slice_ns;
-                self.idle &= !(1 << worker);
-            }
-            None => {
-                self.ends_ns[worker] = IDLE;
-                self.idle |= 1 << worker;
-            }
-        }
+        let (now_ns, id) = (self.now_ns, self.arrived_count);
+        self.arrived_count += 1;
+        self.workers.arrive(now_ns, now_ns, id, work_ns, arrival, |_| {});
     }
 }
 
@@ -219,7 +120,7 @@ mod tests {
         queue::LocalQueue,
     };
 
-    type Local = LocalQueue<Job>;
+    type Local = LocalQueue<Work<ArrivedNs>>;
 
     const SERVICE_NS: f64 = 100_000.0;
 
@@ -234,7 +135,7 @@ mod tests {
     }
 
     /// The share within `t_ns` of many, after a while.
-    fn within<D: Discipline<Job>>(mut station: Station<D>, t_ns: f64) -> f64 {
+    fn within<D: Discipline<Work<ArrivedNs>>>(mut station: Station<D>, t_ns: f64) -> f64 {
         const COUNT: u64 = 400_000;
         station.run(20_000, |_| {});
         let mut within_count = 0u64;
@@ -242,7 +143,7 @@ mod tests {
         within_count as f64 / COUNT as f64
     }
 
-    fn mean_ns<D: Discipline<Job>>(mut station: Station<D>) -> f64 {
+    fn mean_ns<D: Discipline<Work<ArrivedNs>>>(mut station: Station<D>) -> f64 {
         const COUNT: u64 = 400_000;
         let mut sum = 0;
         station.run(COUNT, |ns| sum += ns);
