@@ -207,6 +207,10 @@ pub struct RunArgs {
     /// Print the records on stdout as they are measured, and nothing else
     #[arg(long)]
     pub json: bool,
+    /// Write what happened at an emulated switch's queues, the first N events of each measurement, as queues/*.csv in the run's
+    /// folder (only the soft switch keeps them)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub queue_log: Option<u32>,
     /// Of scenarios
     #[command(flatten)]
     pub sim: SimArgs,
@@ -462,6 +466,15 @@ impl RunArgs {
             )));
         }
 
+        if self.queue_log.is_some() && !experiments.iter().any(|experiment| experiment.has_queue_log()) {
+            let with = EXPERIMENTS.iter().filter(|experiment| experiment.has_queue_log());
+            let with: Vec<&str> = with.map(|experiment| experiment.id()).collect();
+            return Err(BadSelection(format!(
+                "--queue-log is about the queues of an emulated switch, and none is run: name {}",
+                with.join(" or ")
+            )));
+        }
+
         if let Some(said) = self.sim.first_said()
             && !experiments.iter().any(|experiment| experiment.is_scenario())
         {
@@ -516,6 +529,7 @@ impl RunArgs {
             backends: (!backends.is_empty()).then_some(backends),
             axes,
             sim,
+            queue_log_events_max: self.queue_log.unwrap_or(0) as usize,
             seed,
         };
         Ok(Selection {

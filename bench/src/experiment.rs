@@ -72,6 +72,10 @@ pub trait Experiment: Sync {
     fn keeps_files(&self) -> bool {
         false
     }
+    /// Does it send through an emulated switch whose queues can be logged (`--queue-log`)?
+    fn has_queue_log(&self) -> bool {
+        false
+    }
     /// Measures, and records each row as soon as it has it.
     ///
     /// # Errors
@@ -159,6 +163,8 @@ pub struct Choice {
     pub axes: BTreeMap<String, Vec<String>>,
     /// What is wanted of scenarios beside rows.
     pub sim: SimChoice,
+    /// How many events at the queues of each emulated switch are written to a file; 0: no file.
+    pub queue_log_events_max: usize,
     /// Decides every schedule, order and resampling.
     pub seed: u64,
 }

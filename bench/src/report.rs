@@ -29,6 +29,7 @@ mod words;
 pub use html::html;
 pub use markdown::markdown;
 pub use terminal::{Style, terminal};
+pub(crate) use words::NETWORK;
 
 /// The back end that ratios are taken against, when an experiment measured it: the way everybody knows.
 pub const REFERENCE: &str = "udp-blocking";

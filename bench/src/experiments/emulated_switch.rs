@@ -1,27 +1,32 @@
 //! `emulated-switch`: is the switch between network namespaces the switch that it claims to be? Its rate, its punctuality, what a
 //! frame costs it, and whether it knows where every frame went.
 
+mod circle;
 mod claims;
 mod flood;
 
 use std::{collections::BTreeMap, thread, time::Duration};
 
 use anyhow::Context;
+use dataplane_netns::Network;
 use dataplane_queue::{ETHERNET_OVERHEAD_BYTES, Limit, SimTime};
 use dataplane_softswitch::{HostLink, SwitchOptions};
 
 use crate::{
     claim::Claim,
-    experiment::{Allowed, Axis, Depth, Experiment, Lab},
+    experiment::{Allowed, Axis, Choice, Depth, Experiment, Lab},
     load::thread::usable_cpus,
     measure::{
         QUANTILES, Watch,
         gates::{self, Limits, Observation},
     },
     record::{Better, Metric, ModeRecord, Row},
-    soft_switch::{self, Report, SoftSwitch},
+    report::NETWORK,
+    soft_switch::{self, PlainLoop, Report, SoftSwitch},
+    switch::{Kind, queue_log, rate_text},
 };
 
+use circle::Circle;
 use flood::{Flood, Pace, Seen};
 
 /// See the module.
@@ -30,9 +35,10 @@ pub struct EmulatedSwitch;
 
 const CHECK: Axis = Axis {
     name: "check",
-    meaning: "capacity: what a frame costs the switch's thread where links are no limit; rate: whether a full link carries what it \
-              promises; delay: how late a frame is handed over, of a few that have the switch to themselves",
-    full: &[CAPACITY, RATE, DELAY],
+    meaning: "capacity: what a frame costs the switch's thread where links are no limit; floor: the same of a loop that only passes on, which \
+              is what the kernel charges; rate: whether a full link carries what it promises; delay: how late a frame is handed over, of a \
+              few that have the switch to themselves",
+    full: &[CAPACITY, FLOOR, RATE, DELAY],
     tour: &[CAPACITY],
     smallest: CAPACITY,
     allowed: Allowed::Words,
@@ -48,6 +54,7 @@ const FRAME_BYTES: Axis = Axis {
 };
 
 const CAPACITY: &str = "capacity";
+const FLOOR: &str = "floor";
 const RATE: &str = "rate";
 const DELAY: &str = "delay";
 
@@ -70,8 +77,11 @@ const RATE_TRIAL_MIN: Duration = Duration::from_millis(1_700);
 
 /// Of a row: the switch itself, which no back end is.
 pub(super) const SOFT: &str = "soft-switch";
+/// And a loop between its ports that is no switch.
+pub(super) const PLAIN: &str = "plain-loop";
 pub(super) const CPU_PER_FRAME: &str = "cpu_per_frame";
 pub(super) const FRAMES_PER_CPU_SECOND: &str = "frames_per_cpu_second";
+pub(super) const BUSY_SHARE: &str = "busy_share";
 pub(super) const RATE_RATIO: &str = "rate_ratio";
 pub(super) const CARRIED_BYTES: &str = "carried_bytes";
 pub(super) const CARRIED_TIME: &str = "carried_time";
@@ -100,10 +110,11 @@ impl Experiment for EmulatedSwitch {
 
     fn how(&self) -> &'static str {
         "Two network namespaces stand at a switch in user space: AF_XDP sockets on the ports of a namespace without a bridge, \
-         one thread that never sleeps, and the packet simulator's queues. One host sends UDP datagrams, by AF_XDP where it is to \
-         be the limit of nothing; the other drops them in its driver, on a kernel thread of its own, or stamps their arrival. What \
-         a frame costs is the time of the turns in which the switch did something, over frames; turns that found nothing are not \
-         counted."
+         one thread that never sleeps, and the packet simulator's queues. Where the switch is to be the limit, 256 frames go round \
+         without end: the hosts' drivers send each back, on kernel threads of another CPU. What a frame costs is the time of the turns in \
+         which the switch did something, over frames; turns that found nothing are not counted. Beside it stands what the same \
+         sockets cost a loop that only passes frames on. Elsewhere one host sends UDP datagrams at a rate, and the other drops them in its \
+         driver or stamps their arrival."
     }
 
     fn axes(&self) -> &'static [Axis] {
@@ -120,6 +131,10 @@ impl Experiment for EmulatedSwitch {
 
     fn tour_weight(&self) -> f64 {
         0.3
+    }
+
+    fn has_queue_log(&self) -> bool {
+        true
     }
 
     fn needs_one_machine(&self) -> Option<&'static str> {
@@ -169,7 +184,7 @@ fn overrun_per_sec(frame_bytes: usize) -> u32 {
     (OVERRUN * LINK_BITS_PER_SEC as f64 / wire_bits) as u32
 }
 
-fn options(arm: &Arm, seed: u64) -> SwitchOptions {
+fn options(arm: &Arm, choice: &Choice) -> SwitchOptions {
     let link = match arm.check.as_str() {
         CAPACITY => HostLink::new(NO_LIMIT_BITS_PER_SEC, SimTime::ZERO, PORT_LIMIT),
         RATE => HostLink {
@@ -179,111 +194,222 @@ fn options(arm: &Arm, seed: u64) -> SwitchOptions {
         },
         _ => HostLink::new(NO_LIMIT_BITS_PER_SEC, CABLE_DELAY, PORT_LIMIT),
     };
-    SwitchOptions::new(2, link, seed)
+    SwitchOptions {
+        log_events_max: choice.queue_log_events_max,
+        ..SwitchOptions::new(2, link, choice.seed)
+    }
+}
+
+/// In one sentence, for the report.
+fn network(arm: &Arm) -> String {
+    let by = Kind::Soft.by();
+    match arm.check.as_str() {
+        FLOOR => {
+            format!("two hosts in network namespaces of this machine at two ports ({by}) with no switch between them")
+        }
+        check => {
+            let rate = if check == RATE {
+                LINK_BITS_PER_SEC
+            } else {
+                NO_LIMIT_BITS_PER_SEC
+            };
+            let rate = rate_text(rate);
+            format!("two hosts in network namespaces of this machine at a soft switch ({by}), two ports of {rate}")
+        }
+    }
+}
+
+/// What the thread between the ports did, whichever it was.
+struct Done {
+    seen: Seen,
+    frames_count: u64,
+    busy: Duration,
+    elapsed: Duration,
+    waited: Option<Duration>,
+    settings: Vec<String>,
+    /// `None` of a loop that is no switch.
+    report: Option<Report>,
 }
 
 fn measure(lab: &Lab<'_>, arm: &Arm, round: u32, duration: Duration) -> anyhow::Result<Row> {
     let at_s = lab.run_started.elapsed().as_secs_f64();
     let network = soft_switch::hosts(2)?;
-    // The last CPU is the switch's, the others' first the sender's.
+    // The last CPU is the switch's, the others' first the hosts'.
     let cpus = usable_cpus();
-    let (sender_cpu, switch_cpu) = match cpus.as_slice() {
+    let (hosts_cpu, switch_cpu) = match cpus.as_slice() {
         [first, .., last] => (Some(*first), Some(*last)),
         _ => (None, None),
     };
-    let flood = Flood {
-        frame_bytes: arm.frame_bytes,
-        pace: match arm.check.as_str() {
-            CAPACITY => Pace::Flood,
-            RATE => Pace::Stamped(overrun_per_sec(arm.frame_bytes)),
-            _ => Pace::Sparse(SPARSE_PER_SEC),
-        },
-        cpu: sender_cpu,
-    };
-    let receiver = flood.receiver(&network)?;
     let watch = Watch::begin();
-    let switch = SoftSwitch::start(&network, &options(arm, lab.choice.seed), switch_cpu)?;
-    let seen = thread::scope(|scope| {
-        let asked = scope.spawn(|| flood.run(&network, &receiver, duration, lab.stop));
-        asked
-            .join()
-            .unwrap_or_else(|_| Err(anyhow::anyhow!("the sender's thread panicked")))
-    });
-    let report = switch.stop()?;
-    let seen = seen.context("sending through the switch")?;
+    let done = match arm.check.as_str() {
+        CAPACITY | FLOOR => circulate(lab, arm, &network, (hosts_cpu, switch_cpu), duration)?,
+        check => {
+            let pace = match check {
+                RATE => Pace::Stamped(overrun_per_sec(arm.frame_bytes)),
+                _ => Pace::Sparse(SPARSE_PER_SEC),
+            };
+            let flood = Flood {
+                frame_bytes: arm.frame_bytes,
+                pace,
+                cpu: hosts_cpu,
+            };
+            let receiver = flood.receiver(&network)?;
+            let switch = SoftSwitch::start(&network, &options(arm, lab.choice), switch_cpu)?;
+            let seen = on_thread(|| flood.run(&network, &receiver, duration, lab.stop));
+            let report = switch.stop()?;
+            Done::of_switch(seen.context("sending through the switch")?, report)
+        }
+    };
     let mut observed = watch.end();
-    observed.push(Observation::Samples {
-        q: 0.99,
-        total_count: report.lateness.release_ns.total_count(),
-    });
-    let switch_waited = report.waited.map(|waited| (waited, report.elapsed));
-    // A flood is as fast as it gets. Who sends at a rate must not run dry.
-    let sender_waited = seen.waited.filter(|_| arm.check != CAPACITY);
-    for (end, waited) in [("switch", switch_waited), ("client", sender_waited)] {
+    if let Some(report) = &done.report {
+        observed.push(Observation::Samples {
+            q: 0.99,
+            total_count: report.lateness.release_ns.total_count(),
+        });
+    }
+    let switch_waited = done.waited.map(|waited| (waited, done.elapsed));
+    // Who sends at a rate must not run dry.
+    for (end, waited) in [("switch", switch_waited), ("client", done.seen.waited)] {
         observed.extend(waited.map(|(waited, elapsed)| Observation::Contention { end, waited, elapsed }));
     }
-    Ok(row(lab, arm, (at_s, round), (&report, &seen), &observed))
+    let mut row = row(lab, arm, (at_s, round), &done, &observed);
+    if lab.choice.queue_log_events_max > 0
+        && let Some(report) = &done.report
+    {
+        let stem = format!(
+            "emulated-switch.{}.{}.{}",
+            arm.check,
+            arm.frame_bytes,
+            (at_s * 1e3) as u64
+        );
+        let about = format!(
+            "emulated-switch, check={}, frame_bytes={}, round {round}, seed {}",
+            arm.check, arm.frame_bytes, lab.choice.seed
+        );
+        let fact = queue_log::write(lab.folder.path(), &report.log, &stem, &about)?;
+        row.facts.insert("queue_log".to_owned(), fact);
+    }
+    Ok(row)
 }
 
-fn row(
+/// Frames that go round without end, by the switch or by the loop that is none.
+fn circulate(
     lab: &Lab<'_>,
     arm: &Arm,
-    (at_s, round): (f64, u32),
-    (report, seen): (&Report, &Seen),
-    observed: &[Observation],
-) -> Row {
+    network: &Network,
+    (hosts_cpu, switch_cpu): (Option<usize>, Option<usize>),
+    duration: Duration,
+) -> anyhow::Result<Done> {
+    let _circle = Circle::close(network, hosts_cpu).context("giving the hosts programs that send back what comes")?;
+    let run = || {
+        let sent = on_thread(|| Circle::run(network, arm.frame_bytes, duration, lab.stop));
+        sent.map(|sent_count| Seen {
+            sent_count,
+            arrived: None,
+            waited: None,
+        })
+    };
+    if arm.check == CAPACITY {
+        let switch = SoftSwitch::start(network, &options(arm, lab.choice), switch_cpu)?;
+        let seen = run();
+        let report = switch.stop()?;
+        return Ok(Done::of_switch(seen?, report));
+    }
+    let plain = PlainLoop::start(network, switch_cpu)?;
+    let seen = run();
+    let report = plain.stop()?;
+    Ok(Done {
+        seen: seen?,
+        frames_count: report.frames_count,
+        busy: report.busy,
+        elapsed: report.elapsed,
+        waited: report.waited,
+        settings: report.settings,
+        report: None,
+    })
+}
+
+/// Where it is run on, and with which priority, ends with it.
+fn on_thread<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+    thread::scope(|scope| {
+        scope
+            .spawn(work)
+            .join()
+            .unwrap_or_else(|_| Err(anyhow::anyhow!("the sender's thread panicked")))
+    })
+}
+
+impl Done {
+    fn of_switch(seen: Seen, report: Report) -> Done {
+        Done {
+            seen,
+            frames_count: report.account.ports.iter().map(|port| port.sent_count).sum(),
+            busy: report.busy,
+            elapsed: report.elapsed,
+            waited: report.waited,
+            settings: report.settings.clone(),
+            report: Some(report),
+        }
+    }
+}
+
+fn row(lab: &Lab<'_>, arm: &Arm, (at_s, round): (f64, u32), done: &Done, observed: &[Observation]) -> Row {
     let mut metrics = BTreeMap::new();
     let mut put = |name: &str, value: f64, unit: &str, better: Better| {
         let unit = unit.to_owned();
         metrics.insert(name.to_owned(), Metric { value, unit, better });
     };
-    let delivered_count: u64 = report.account.ports.iter().map(|port| port.sent_count).sum();
-    let lost: u64 = report.wires.iter().map(|wire| wire.rx_lost_count()).sum();
-    let dropped: u64 = report.account.ports.iter().map(|port| port.drops.total_count()).sum();
+    let seen = &done.seen;
     put("sent", seen.sent_count as f64, "count", Better::Neither);
-    put(DELIVERED, delivered_count as f64, "count", Better::Neither);
-    put("dropped_by_queues", dropped as f64, "count", Better::Neither);
-    put("lost_before_the_switch", lost as f64, "count", Better::Neither);
-    put(UNEXPLAINED, report.unexplained_count() as f64, "count", Better::Lower);
-    if arm.check == CAPACITY && delivered_count > 0 {
-        let frame_ns = report.busy.as_nanos() as f64 / delivered_count as f64;
+    put(DELIVERED, done.frames_count as f64, "count", Better::Neither);
+    if let Some(report) = &done.report {
+        let lost: u64 = report.wires.iter().map(|wire| wire.rx_lost_count()).sum();
+        let dropped: u64 = report.account.ports.iter().map(|port| port.drops.total_count()).sum();
+        put("dropped_by_queues", dropped as f64, "count", Better::Neither);
+        put("lost_before_the_switch", lost as f64, "count", Better::Neither);
+        put(UNEXPLAINED, report.unexplained_count() as f64, "count", Better::Lower);
+    }
+    if matches!(arm.check.as_str(), CAPACITY | FLOOR) && done.frames_count > 0 {
+        let frame_ns = done.busy.as_nanos() as f64 / done.frames_count as f64;
         put(CPU_PER_FRAME, frame_ns, "ns", Better::Lower);
         put(FRAMES_PER_CPU_SECOND, 1e9 / frame_ns, "1/s", Better::Higher);
+        let share = done.busy.as_secs_f64() / done.elapsed.as_secs_f64();
+        put(BUSY_SHARE, share, "ratio", Better::Neither);
     }
     if let Some((bytes, elapsed)) = seen.arrived {
         let bits_per_sec = bytes as f64 * 8.0 / elapsed.as_secs_f64();
         put(CARRIED_BYTES, bytes as f64, "bytes", Better::Neither);
         put(CARRIED_TIME, elapsed.as_nanos() as f64, "ns", Better::Neither);
-        put(
-            RATE_RATIO,
-            bits_per_sec / LINK_BITS_PER_SEC as f64,
-            "ratio",
-            Better::Neither,
-        );
+        let ratio = bits_per_sec / LINK_BITS_PER_SEC as f64;
+        put(RATE_RATIO, ratio, "ratio", Better::Neither);
     }
     let mut facts = BTreeMap::from([
         (
             "yardstick".to_owned(),
             "the switch itself, with kernel sockets at its ends".to_owned(),
         ),
-        ("switch_thread".to_owned(), report.settings.join("; ")),
+        ("switch_thread".to_owned(), done.settings.join("; ")),
+        (NETWORK.to_owned(), network(arm)),
         (
             "ends".to_owned(),
             "network namespaces on veth pairs: no card, no cable".to_owned(),
         ),
     ]);
-    let looks = report.lateness.look_ns.histogram();
-    facts.insert(
-        "looks".to_owned(),
-        format!(
-            "every {} ns by the median, p99 {} ns",
-            looks.value_at_quantile(0.5),
-            looks.value_at_quantile(0.99)
-        ),
-    );
+    if let Some(report) = &done.report {
+        let looks = report.lateness.look_ns.histogram();
+        facts.insert(
+            "looks".to_owned(),
+            format!(
+                "every {} ns by the median, p99 {} ns",
+                looks.value_at_quantile(0.5),
+                looks.value_at_quantile(0.99)
+            ),
+        );
+    }
+    let lateness = done.report.as_ref().map(|report| &report.lateness.release_ns);
     Row {
         experiment: "emulated-switch".to_owned(),
-        backend: SOFT.to_owned(),
+        backend: if done.report.is_some() { SOFT } else { PLAIN }.to_owned(),
         mode: ModeRecord::Emulated {
             by: "AF_XDP sockets on veth pairs and a thread with a clock".to_owned(),
         },
@@ -295,8 +421,8 @@ fn row(
         twin: false,
         seed: lab.choice.seed,
         at_s,
-        elapsed_s: report.elapsed.as_secs_f64(),
-        latency: Some(report.lateness.release_ns.distribution(&QUANTILES)),
+        elapsed_s: done.elapsed.as_secs_f64(),
+        latency: lateness.map(|lateness| lateness.distribution(&QUANTILES)),
         service: None,
         schedule_lag: None,
         metrics,

@@ -32,7 +32,7 @@ fn run(out: &mut String, summary: &Summary<'_>) -> std::fmt::Result {
     writeln!(
         out,
         "\n{}{machine} · {began} · seed {} · dplab {}\n",
-        markdown_text(&header.place),
+        markdown_text(&words::place(summary.run)),
         header.seed,
         words::version(summary.run)
     )?;

@@ -60,7 +60,7 @@ fn run(out: &mut Out, summary: &Summary<'_>) {
     let header = &summary.run.header;
     out.paragraph(
         "",
-        &format!("{} · {}", header.place, units::utc(header.started_unix_ms)),
+        &format!("{} · {}", words::place(summary.run), units::utc(header.started_unix_ms)),
     );
     if let Some(machine) = words::machine(summary.run) {
         out.paragraph("", &machine);

@@ -2,6 +2,7 @@
 
 use super::{model::Summary, units};
 use crate::{
+    place::VETH_CAVEAT,
     record::{Measured, Outcome},
     store::Run,
 };
@@ -100,6 +101,35 @@ pub(crate) fn machine(run: &Run) -> Option<String> {
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// The fact of a row that went over a network of its own and not over the run's place.
+pub(crate) const NETWORK: &str = "network";
+/// More networks than that are counted.
+const NETWORKS_TOLD: usize = 3;
+
+/// Where the packets went: over the networks that rows made for themselves, and the run's place if any row did not.
+pub(crate) fn place(run: &Run) -> String {
+    let mut networks: Vec<&str> = Vec::new();
+    for network in run.rows.iter().filter_map(|row| row.facts.get(NETWORK)) {
+        if !networks.contains(&network.as_str()) {
+            networks.push(network);
+        }
+    }
+    let everywhere = !networks.is_empty() && run.rows.iter().all(|row| row.facts.contains_key(NETWORK));
+    let mut parts: Vec<String> = Vec::new();
+    if !everywhere {
+        parts.push(run.header.place.clone());
+    }
+    parts.extend(networks.iter().take(NETWORKS_TOLD).map(|network| (*network).to_owned()));
+    if networks.len() > NETWORKS_TOLD {
+        let others = counted(networks.len() - NETWORKS_TOLD, "other network");
+        parts.push(format!("and {others} of this kind, which the rows name"));
+    }
+    if everywhere {
+        parts.push(VETH_CAVEAT.to_owned());
+    }
+    parts.join("; ")
 }
 
 /// The command as a shell takes it.

@@ -11,6 +11,7 @@
 
 mod lap;
 mod memory;
+mod plain;
 mod ports;
 mod turn;
 
@@ -34,6 +35,7 @@ use ebpf_host::{Mode, Program};
 
 use lap::Counter;
 pub use lap::Lap;
+pub use plain::{PlainLoop, PlainReport};
 use ports::Ports;
 pub use ports::WireCounters;
 

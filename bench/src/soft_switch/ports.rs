@@ -1,6 +1,6 @@
 //! The switch's ports: an AF_XDP socket on each, and the program that gives it every frame.
 
-use std::{collections::VecDeque, io, os::fd::AsFd};
+use std::{collections::VecDeque, io, mem, os::fd::AsFd};
 
 use anyhow::Context;
 use dataplane_ports::xdp::{Frame, Socket, SocketOptions, TxRequest, Umem, UmemOptions, XdpCounters};
@@ -43,8 +43,10 @@ pub(super) struct Port {
     socket: Socket,
     /// Due, and not in the ring, which was full.
     backlog: VecDeque<Held>,
-    /// The kernel has not taken all that it was told of.
-    is_pending: bool,
+    /// In the ring, and not taken by the kernel.
+    pending_count: usize,
+    /// The kernel takes more when a receiver is done with something, and not before.
+    waits: bool,
     /// The kernel has them, until whoever got them is done with them.
     sent_count: usize,
     /// The fill ring has room for frames that there were not.
@@ -82,7 +84,8 @@ impl Ports {
                 program,
                 socket,
                 backlog: VecDeque::new(),
-                is_pending: false,
+                pending_count: 0,
+                waits: false,
                 sent_count: 0,
                 is_starved: false,
                 tx_again_count: 0,
@@ -133,31 +136,42 @@ impl Port {
         self.backlog.push_back(held);
     }
 
-    /// Whether something is due that the kernel was not told of, or has not taken.
+    /// Whether something is due that the kernel might take now.
     #[inline]
     pub fn has_due(&self) -> bool {
-        !self.backlog.is_empty() || self.is_pending
+        !self.waits && self.untaken_count() > 0
     }
 
-    /// Tells the kernel what is due. What does not fit its ring stays for the next time.
+    /// What is due and the kernel has not taken: the last of what was sent.
+    #[inline]
+    pub fn untaken_count(&self) -> usize {
+        self.backlog.len() + self.pending_count
+    }
+
+    /// Tells the kernel what is due. What it does not take stays for the next time.
     pub fn flush(&mut self) -> io::Result<()> {
-        self.is_pending = false;
         while let Some(Held { frame, bytes }) = self.backlog.pop_front() {
             if let Err(frame) = self.socket.tx(frame, bytes.clone(), false, TxRequest::default()) {
                 self.backlog.push_front(Held { frame, bytes });
                 break;
             }
             self.sent_count += 1;
+            self.pending_count += 1;
         }
         self.socket.publish_tx();
-        while self.socket.tx_pending_count()? > 0 {
-            match self.socket.kick() {
+        while self.pending_count > 0 {
+            let kicked = self.socket.kick();
+            let before_count = mem::replace(&mut self.pending_count, self.socket.tx_pending_count()? as usize);
+            match kicked {
                 Ok(()) => {}
-                // Some are left, or there is no room at this moment: they stay in the ring.
                 Err(error) if is_busy(&error) => {
                     self.tx_again_count += 1;
-                    self.is_pending = true;
-                    break;
+                    // It takes 32 at a time. If it took none, what it has taken before fills the socket's buffer until receivers
+                    // are done with it; asking meanwhile would only keep this thread from other ports.
+                    if self.pending_count == before_count {
+                        self.waits = self.sent_count > self.pending_count;
+                        break;
+                    }
                 }
                 Err(error) => return Err(error),
             }
@@ -174,6 +188,7 @@ impl Port {
             while let Some(completed) = self.socket.complete()? {
                 free.push(completed.frame);
                 self.sent_count -= 1;
+                self.waits = false;
             }
             self.socket.release_completions();
         }

@@ -1,6 +1,7 @@
 //! What the switch's thread does, turn by turn: what came goes in, what is due goes out.
 
 use std::{
+    collections::VecDeque,
     io,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -21,7 +22,7 @@ use crate::{
 use nix::unistd::gettid;
 
 /// Frames that are taken from one port before the next one's turn: a NAPI poll's (NAPI_POLL_WEIGHT, include/linux/netdevice.h).
-const BURST_FRAMES: usize = 64;
+pub(super) const BURST_FRAMES: usize = 64;
 /// A program that has looked up the socket before it was taken away is done with the frame by then.
 const LAST_FRAMES_WAIT: Duration = Duration::from_millis(2);
 
@@ -39,7 +40,7 @@ pub(super) fn work(
     let run_time = || thread_run_time(gettid().as_raw());
     let run_time_before = run_time();
     let mut lateness = Lateness::new();
-    let mut due_ns = vec![Vec::new(); ports.len()];
+    let mut due_ns = vec![VecDeque::new(); ports.len()];
     let (mut last_look_ns, mut busy_ns, mut has_worked) = (now_ns(), 0, false);
     let mut is_last = false;
     while !is_last {
@@ -80,7 +81,7 @@ pub(super) fn work(
         }
         switch.advance(now, &mut frames);
         while let Some(due) = switch.next_due(now) {
-            due_ns[due.port].push(due.due_at.as_ns());
+            due_ns[due.port].push_back(due.due_at.as_ns());
             ports[due.port].send(due.frame);
             has_worked = true;
         }
@@ -89,7 +90,7 @@ pub(super) fn work(
                 has_worked = true;
                 port.flush()?;
                 let released_ns = now_ns();
-                for due_ns in due_ns.drain(..) {
+                for due_ns in due_ns.drain(..due_ns.len() - port.untaken_count()) {
                     lateness.release_ns.record(released_ns.saturating_sub(due_ns));
                 }
             }
@@ -113,7 +114,7 @@ pub(super) fn work(
 }
 
 /// Of the thread itself: real-time where it has a CPU of its own. Others would starve on one that they share with it.
-fn settle(cpu: Option<usize>, now_ns: u64) -> (Option<Spinning>, Vec<String>) {
+pub(super) fn settle(cpu: Option<usize>, now_ns: u64) -> (Option<Spinning>, Vec<String>) {
     let Some(cpu) = cpu else {
         let fact = "on no CPU of its own, SCHED_OTHER: hosts must run there, too".to_owned();
         return (None, vec![fact]);

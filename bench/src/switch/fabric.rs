@@ -18,6 +18,7 @@ use super::{
 use crate::{
     load::thread::{Setting, pin, usable_cpus},
     measure::gates::Observation,
+    report::NETWORK,
     soft_switch::{self, SoftSwitch},
 };
 
@@ -245,6 +246,7 @@ impl Fabric {
         let shape = &self.shape;
         let offloads = self.network.facts().offloads.len();
         let mut facts = BTreeMap::from([
+            (NETWORK.to_owned(), shape.describe(self.kind, self.senders().len())),
             ("switch".to_owned(), self.kind.name().to_owned()),
             ("switch_by".to_owned(), self.kind.by().to_owned()),
             (

@@ -29,6 +29,7 @@ mod dilation;
 mod fabric;
 mod kernel;
 mod lap;
+pub mod queue_log;
 mod shape;
 
 use std::fmt;
@@ -37,6 +38,7 @@ pub use dilation::{Dilation, KernelTimers};
 pub use fabric::{Ended, Fabric};
 pub use lap::{Lap, PortCounts};
 pub use shape::Shape;
+pub(crate) use shape::rate_text;
 
 use dataplane_queue::Limit;
 

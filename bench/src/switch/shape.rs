@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 use dataplane_queue::{Discipline, DropTailOptions, ETHERNET_OVERHEAD_BYTES, Limit, Marking, Sharing, SimTime};
 use dataplane_softswitch::{Faults, HostLink, SwitchOptions};
 
-use super::Dilation;
+use super::{Dilation, Kind};
 
 /// N senders and a receiver at one switch. Rates and delays are those of the network; what is built is slower by
 /// [`Shape::dilation`].
@@ -53,6 +53,20 @@ impl Shape {
             dilation: Dilation::NONE,
             log_events_max: 0,
         }
+    }
+
+    /// In one sentence, for records and reports: who emulates the switch, its ports, their rates.
+    pub(super) fn describe(&self, kind: Kind, senders_count: usize) -> String {
+        let [sender, receiver] = [self.sender_bits_per_sec, self.receiver_bits_per_sec].map(rate_text);
+        let slower = match self.dilation {
+            Dilation::NONE => String::new(),
+            dilation => format!(", built {} times slower", dilation.factor()),
+        };
+        format!(
+            "{} hosts in network namespaces of this machine at a {kind} switch ({}), {senders_count} ports of {sender} and one of {receiver}{slower}",
+            senders_count + 1,
+            kind.by()
+        )
     }
 
     /// What the bottleneck carries as it is built, in bits a second, with all that Ethernet adds.
@@ -127,6 +141,16 @@ impl Shape {
     }
 }
 
+/// `100 Mbit/s`.
+pub(crate) fn rate_text(bits_per_sec: u64) -> String {
+    for (unit, name) in [(1_000_000_000, "Gbit/s"), (1_000_000, "Mbit/s"), (1_000, "kbit/s")] {
+        if bits_per_sec >= unit {
+            return format!("{} {name}", bits_per_sec as f64 / unit as f64);
+        }
+    }
+    format!("{bits_per_sec} bit/s")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +171,25 @@ mod tests {
         // 1538 bytes at 100 Mbit/s.
         assert_eq!(shape.built_packet_ns(), 123_040);
         assert_eq!(shape.overrun_ratio(3), 3.0);
+    }
+
+    #[test]
+    fn a_report_names_the_switch_its_ports_and_their_rates() {
+        let shape = Shape {
+            dilation: Dilation::new(10).unwrap(),
+            ..Shape::new(1_500_000_000, Limit::Packets(100), None)
+        };
+        let told = shape.describe(Kind::Kernel, 3);
+        for part in [
+            "4 hosts",
+            "kernel switch",
+            "3 ports of 1.5 Gbit/s and one of 1.5 Gbit/s",
+            "10 times slower",
+        ] {
+            assert!(told.contains(part), "{told}");
+        }
+        assert_eq!(rate_text(999), "999 bit/s");
+        assert_eq!(rate_text(20_000_000), "20 Mbit/s");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What goes through the switch: datagrams of one host, and the end that counts or stamps them.
+//! Datagrams of a socket that go through the switch at a rate, and the end that drops or stamps them.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -10,14 +10,8 @@ use std::{
 };
 
 use anyhow::Context;
-use dataplane_netns::{NapiThreads, Network};
-use dataplane_ports::xdp::{Socket, SocketOptions, TxRequest, Umem, UmemOptions};
+use dataplane_netns::Network;
 use dataplane_queue::ETHERNET_OVERHEAD_BYTES;
-use dataplane_wire::{
-    ethernet::{self, EtherType, Mac},
-    internet::PROTOCOL_UDP,
-    ipv4, udp,
-};
 use ebpf_host::{Attachment, Loaded, Mode, Program, Settings};
 use nix::{
     cmsg_space,
@@ -28,19 +22,13 @@ use nix::{
     unistd::gettid,
 };
 
-use crate::{
-    host::{pin_other, thread_run_time},
-    load::thread::pin,
-};
+use crate::{host::thread_run_time, load::thread::pin};
 
 /// Ethernet, IPv4 and UDP headers.
 const HEADERS_BYTES: usize = 14 + 20 + 8;
-const PORT: u16 = 7000;
+pub(super) const PORT: u16 = 7000;
 /// Nothing is under way for so long.
 const QUIET: Duration = Duration::from_millis(200);
-
-/// Of the sender's AF_XDP socket.
-const RING_FRAMES: u32 = 256;
 
 /// What is sent, and how.
 #[derive(Clone, Copy, Debug)]
@@ -56,23 +44,17 @@ pub(super) struct Flood {
 /// How many frames are sent, and to whom.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Pace {
-    /// As many as there is time for, by AF_XDP, to a host that drops them in its driver.
-    Flood,
-    /// So many a second, by a socket, to such a host.
+    /// So many a second, to a host that drops them in its driver.
     Sparse(u32),
-    /// So many a second, by a socket, to a socket that stamps them.
+    /// So many a second, to a socket that stamps them.
     Stamped(u32),
 }
 
 /// The other end.
 #[derive(Debug)]
 pub(super) enum Receiver {
-    /// A program in the driver, which drops; under a flood on a thread of the kernel's, so that the switch's does not do its work.
-    Driver {
-        _threads: Option<NapiThreads>,
-        // It is larger than the other by far.
-        _program: Box<Attachment>,
-    },
+    /// A program in the driver, which drops. It is larger than the other by far.
+    Driver { _program: Box<Attachment> },
     /// A socket.
     Socket(UdpSocket),
 }
@@ -102,21 +84,17 @@ impl Flood {
                 socket.set_read_timeout(Some(QUIET))?;
                 Ok(Receiver::Socket(socket))
             }
-            Pace::Flood | Pace::Sparse(_) => {
+            Pace::Sparse(_) => {
                 // It loses all there is, whatever it is.
                 let settings = Settings {
                     loss_threshold: u64::MAX,
                     ..Settings::default()
                 };
                 let program = Loaded::load(Program::Lossy, &settings)?;
-                let _program = Box::new(program.attach(&host.interface().name, Mode::Native)?);
-                let interface = &host.interface().name;
-                let _threads = (self.pace == Pace::Flood)
-                    .then(|| NapiThreads::start(interface))
-                    .transpose()?;
-                let pids = _threads.iter().flat_map(NapiThreads::pids);
-                pids.for_each(|&pid| pin_other(pid, self.cpu));
-                Ok(Receiver::Driver { _threads, _program })
+                let program = program.attach(&host.interface().name, Mode::Native)?;
+                Ok(Receiver::Driver {
+                    _program: Box::new(program),
+                })
             }
         })?
     }
@@ -147,10 +125,8 @@ impl Flood {
             };
             let run_time = || thread_run_time(gettid().as_raw());
             let before = run_time();
-            let sent_count = match self.pace {
-                Pace::Flood => self.flood(network, &until)?,
-                Pace::Sparse(per_sec) | Pace::Stamped(per_sec) => self.trickle(network, per_sec, &until)?,
-            };
+            let (Pace::Sparse(per_sec) | Pace::Stamped(per_sec)) = self.pace;
+            let sent_count = self.trickle(network, per_sec, &until)?;
             let waited = run_time()
                 .zip(before)
                 .map(|(after, before)| (after.since(before).waited, until.started.elapsed()));
@@ -196,70 +172,6 @@ impl Flood {
             sent_count += sent.count() as u64;
         }
         Ok(sent_count)
-    }
-
-    /// The same frame again and again, by a socket that a single CPU can send a million a second through.
-    fn flood(&self, network: &Network, until: &Until<'_>) -> anyhow::Result<u64> {
-        let host = &network.hosts()[0];
-        let (umem, mut free) = Umem::new(&UmemOptions {
-            frame_bytes: 2048,
-            ..UmemOptions::new(RING_FRAMES as usize)
-        })?;
-        let mut socket =
-            host.run(|| Socket::open(&umem, &SocketOptions::new(&host.interface().name, RING_FRAMES)))??;
-        for frame in &mut free {
-            self.write(network, &mut umem.bytes_mut(frame)[..self.frame_bytes]);
-        }
-        let mut sent_count = 0;
-        while until.goes_on() {
-            while let Some(frame) = free.pop() {
-                if let Err(frame) = socket.tx(frame, 0..self.frame_bytes, false, TxRequest::default()) {
-                    free.push(frame);
-                    break;
-                }
-            }
-            socket.publish_tx();
-            while socket.tx_pending_count()? > 0 && until.goes_on() {
-                // No room at this moment: again.
-                let _ = socket.kick();
-            }
-            while let Some(completed) = socket.complete()? {
-                free.push(completed.frame);
-                sent_count += 1;
-            }
-            socket.release_completions();
-        }
-        Ok(sent_count)
-    }
-
-    /// A UDP datagram over IPv4 between the two hosts, without a checksum (RFC 768).
-    fn write(&self, network: &Network, frame: &mut [u8]) {
-        let [from, to] = network.hosts() else {
-            unreachable!("two hosts")
-        };
-        let ethernet = ethernet::Header {
-            dst: Mac(to.mac()),
-            src: Mac(from.mac()),
-            vlan: None,
-            ether_type: EtherType::IPV4,
-        };
-        ethernet::emit(&ethernet, frame);
-        let internet = ipv4::Header {
-            src: from.ipv4(),
-            dst: to.ipv4(),
-            protocol: PROTOCOL_UDP,
-            hops_left: 64,
-            traffic_class: 0,
-            identification: 0,
-            dont_fragment: true,
-        };
-        let packet = &mut frame[ethernet.len_bytes()..];
-        let udp_bytes = (packet.len() - ipv4::HEADER_BYTES) as u16;
-        let udp = &mut packet[ipv4::HEADER_BYTES..];
-        udp[udp::field::SRC_PORT].copy_from_slice(&PORT.to_be_bytes());
-        udp[udp::field::DST_PORT].copy_from_slice(&PORT.to_be_bytes());
-        udp[udp::field::LEN].copy_from_slice(&udp_bytes.to_be_bytes());
-        ipv4::emit(&internet, &[], packet);
     }
 }
 

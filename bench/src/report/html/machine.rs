@@ -15,7 +15,7 @@ pub(super) fn identity(page: &mut Page, summary: &Summary<'_>) {
         page.element("<div><dt>", name, "</dt>")
             .element("<dd>", value, "</dd></div>\n");
     };
-    fact("Where", header.place.clone());
+    fact("Where", words::place(summary.run));
     if let Some(machine) = words::machine(summary.run) {
         fact("On", machine);
     }
