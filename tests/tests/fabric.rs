@@ -1,6 +1,11 @@
 //! Senders and a receiver at an emulated switch: what its laps count is what the hosts see, and nothing of it stays behind.
 #![forbid(unsafe_code)]
 
+#[path = "fabric/many.rs"]
+mod many;
+#[path = "fabric/stopped.rs"]
+mod stopped;
+
 use std::{
     net::UdpSocket,
     path::{Path, PathBuf},

@@ -81,9 +81,10 @@ impl Engine {
             }
             Switch::Kernel(kernel, before) => {
                 let after = kernel.counts()?;
-                let ports = kernel.between(before, &after, elapsed.as_secs_f64());
+                let mut lap = Lap::of(kernel.between(before, &after, elapsed.as_secs_f64()), elapsed);
+                lap.notes = kernel.notes(before, &after);
                 *before = after;
-                Ok(Lap::of(ports, elapsed))
+                Ok(lap)
             }
         }
     }

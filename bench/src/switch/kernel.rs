@@ -2,6 +2,8 @@
 //! receiver a program that marks what finds too much waiting. Nothing waits for a thread of ours, so it stands a machine that is
 //! busy; what it has no part for, above all a propagation delay, it cannot do.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, bail};
 use dataplane_netns::{
     Line, LineCounts, Network, NetworkOptions, Privilege, QueueLimit, Shaper, Topology, can_shape, prepare,
@@ -11,7 +13,10 @@ use dataplane_softswitch::Faults;
 use dataplane_waist::Support;
 use ebpf_host::{EcnMarker, MarkCounts, MarkOptions, probe_mark};
 
-use super::{PortCounts, Shape};
+use super::{
+    PortCounts, Shape,
+    lap::{LATENESS, QUEUE_BYTES_MAX},
+};
 use crate::soft_switch::MTU_BYTES;
 
 /// What hosts' own queues and the ports to senders hold: more than anything that is under way.
@@ -30,6 +35,8 @@ pub(super) struct KernelSwitch {
     /// What the bottleneck carries in a window of bursts.
     window_bytes: f64,
     bits_per_sec: Vec<u64>,
+    /// The port to the receiver.
+    port: DropTailOptions,
 }
 
 /// All that it counted since it began.
@@ -158,6 +165,7 @@ impl KernelSwitch {
             marker,
             window_bytes: BURST_FRAMES as f64 * (1514.0 + f64::from(ETHERNET_OVERHEAD_BYTES)),
             bits_per_sec: (0..=receiver).map(bits_per_sec).collect(),
+            port: options,
         })
     }
 
@@ -173,6 +181,23 @@ impl KernelSwitch {
         };
         self.marker.forget_burst()?;
         Ok(counts)
+    }
+
+    /// What a record says in the place of the longest queue and of lateness.
+    pub fn notes(&self, before: &Counts, after: &Counts) -> BTreeMap<String, String> {
+        let marks = MarkCounts {
+            marked_count: after.marks.marked_count - before.marks.marked_count,
+            not_capable_count: after.marks.not_capable_count - before.marks.not_capable_count,
+            ..MarkCounts::default()
+        };
+        let last = self.ports.len() - 1;
+        let dropped_count = since(&before.ports[last], &after.ports[last]).dropped_count;
+        let queue = longest_queue(&self.port, u64::from(dropped_count), &marks);
+        let late = "not measured: the kernel's timer lets a frame go (sch_tbf), and nobody is told when";
+        BTreeMap::from([
+            (QUEUE_BYTES_MAX.to_owned(), queue),
+            (LATENESS.to_owned(), late.to_owned()),
+        ])
     }
 
     /// Port by port, the receiver's last.
@@ -205,6 +230,32 @@ impl KernelSwitch {
                 counts
             })
             .collect()
+    }
+}
+
+/// What is known of the longest queue: the kernel keeps no maximum, but a frame that found no room, or more than the threshold, says
+/// how much waited then.
+fn longest_queue(port: &DropTailOptions, dropped_count: u64, marks: &MarkCounts) -> String {
+    const WHY: &str = "not measured more closely: the kernel keeps no maximum of a queue";
+    let threshold = match port.marking {
+        Marking::AtEnqueue(threshold) => Some(limit_text(threshold)),
+        Marking::Never | Marking::AtDequeue(_) => None,
+    };
+    let limit = limit_text(port.limit);
+    match threshold {
+        _ if dropped_count > 0 => format!("full: {limit}"),
+        Some(threshold) if marks.marked_count + marks.not_capable_count > 0 => {
+            format!("more than {threshold}, less than {limit}; {WHY}")
+        }
+        Some(threshold) => format!("{threshold} at the most; {WHY}"),
+        None => format!("less than {limit}; {WHY}"),
+    }
+}
+
+fn limit_text(limit: Limit) -> String {
+    match limit {
+        Limit::Packets(frames) => format!("{frames} frames"),
+        Limit::Bytes(bytes) => format!("{bytes} bytes"),
     }
 }
 
@@ -291,6 +342,29 @@ mod tests {
         assert_eq!((marks.limit_frames, marks.above_frames), (100, 20));
         assert_eq!((marks.limit_bytes, marks.above_bytes), (u64::MAX, u64::MAX));
         assert_eq!(marks.window_ns, 32 * 123_040);
+    }
+
+    #[test]
+    fn the_longest_queue_is_known_as_far_as_its_frames_tell() {
+        let port = DropTailOptions {
+            limit: Limit::Packets(100),
+            marking: Marking::AtEnqueue(Limit::Packets(20)),
+        };
+        let quiet = MarkCounts::default();
+        let marked = MarkCounts {
+            marked_count: 1,
+            ..quiet
+        };
+        assert_eq!(longest_queue(&port, 3, &marked), "full: 100 frames");
+        assert!(
+            longest_queue(&port, 0, &marked).starts_with("more than 20 frames, less than 100 frames; not measured")
+        );
+        assert!(longest_queue(&port, 0, &quiet).starts_with("20 frames at the most; not measured"));
+        let plain = DropTailOptions {
+            limit: Limit::Bytes(150_000),
+            marking: Marking::Never,
+        };
+        assert!(longest_queue(&plain, 0, &quiet).starts_with("less than 150000 bytes; not measured"));
     }
 
     #[test]

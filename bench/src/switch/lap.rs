@@ -14,6 +14,10 @@ use crate::{
 /// Fewer frames than that a host may send at its ease.
 const BUSY_FRAMES_MIN: u64 = 200;
 
+/// Facts of a record that one kind of switch measures and the other does not.
+pub(super) const QUEUE_BYTES_MAX: &str = "switch_queue_bytes_max";
+pub(super) const LATENESS: &str = "switch_lateness";
+
 /// Between two moments, all of a switch.
 #[derive(Debug)]
 pub struct Lap {
@@ -25,6 +29,8 @@ pub struct Lap {
     pub to_senders: Vec<PortCounts>,
     /// How late frames were handed over; `None` where the kernel does it and does not say.
     pub lateness: Option<Lateness>,
+    /// For a record, in the place of what nobody measured: what is known of it, and why it is no more.
+    pub notes: BTreeMap<String, String>,
     /// Whether the switch did what the network promises: for [`crate::measure::gates::judge`], beside those of the run itself
     /// ([`crate::measure::Watch`]) and, where it is about bursts, [`Lap::burst_observations`].
     pub observations: Vec<Observation>,
@@ -115,6 +121,7 @@ impl Lap {
             to_receiver,
             to_senders: ports,
             lateness: None,
+            notes: BTreeMap::new(),
             observations: Vec::new(),
         }
     }
@@ -162,7 +169,7 @@ impl Lap {
             ("switch_sent".to_owned(), port.sent_count.to_string()),
         ]);
         if let Some(bytes) = port.queue_bytes_max {
-            facts.insert("switch_queue_bytes_max".to_owned(), bytes.to_string());
+            facts.insert(QUEUE_BYTES_MAX.to_owned(), bytes.to_string());
         }
         if let Some(ratio) = port.overrun_ratio {
             facts.insert("switch_overrun_ratio".to_owned(), format!("{ratio:.2}"));
@@ -170,8 +177,9 @@ impl Lap {
         if let Some(release_ns) = self.lateness.as_ref().map(|lateness| &lateness.release_ns) {
             let ns = |q| quantile(release_ns, q);
             let text = format!("p50 {}, p99 {}, p99.9 {}", ns(0.5), ns(0.99), ns(0.999));
-            facts.insert("switch_lateness".to_owned(), text);
+            facts.insert(LATENESS.to_owned(), text);
         }
+        facts.extend(self.notes.clone());
         facts
     }
 }
