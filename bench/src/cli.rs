@@ -147,6 +147,12 @@ pub enum Command {
         /// JSON
         config: String,
     },
+    /// Service nodes
+    #[command(hide = true, name = crate::service::SUBCOMMAND)]
+    ServeService {
+        /// JSON
+        config: String,
+    },
     /// The answering end of a breakdown
     #[command(hide = true, name = crate::breakdown::SUBCOMMAND)]
     ServeStamped {

@@ -34,6 +34,7 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod server;
+pub mod service;
 pub mod sim_args;
 pub mod sim_cluster;
 pub mod sink;

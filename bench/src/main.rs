@@ -8,7 +8,7 @@ use bench::{
     cli::{Cli, Command},
     cluster, commands, hogs, replicas, run,
     run::Exit,
-    server, soak, wal,
+    server, service, soak, wal,
 };
 use clap::{CommandFactory, Parser};
 
@@ -73,6 +73,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::ServeHog { config } => {
             drop(out);
             hogs::main(&config)?
+        }
+        Command::ServeService { config } => {
+            drop(out);
+            service::process::main(&config)?
         }
         Command::ServeStamped { config } => {
             drop(out);

@@ -9,10 +9,10 @@ use crate::{
         failover::Failover, flexible_quorum_tail::FlexibleQuorumTail, homa_tail::HomaTail, incast_bursts, incast_dctcp,
         incast_ndp, incast_swift, incast_timers, load_latency::LoadLatency, loss_exclusion::LossExclusion,
         pacelc_else::PacelcElse, packet_rate::PacketRate, peers::Peers, pfc_collateral::PfcCollateral,
-        quorum_fanout::QuorumFanout, quorum_ladder::QuorumLadder, quorum_messages::QuorumMessages,
-        real_incast::RealIncast, real_scenario, rtt_breakdown::RttBreakdown, rtt_ladder::RttLadder,
-        self_test::SelfTest, shard_commit::ShardCommit, wakeup_model::WakeupModel, wal_group_commit::WalGroupCommit,
-        wal_ladder::WalLadder, xdp_quorum::XdpQuorum,
+        queueing_discipline::QueueingDiscipline, quorum_fanout::QuorumFanout, quorum_ladder::QuorumLadder,
+        quorum_messages::QuorumMessages, real_incast::RealIncast, real_scenario, rtt_breakdown::RttBreakdown,
+        rtt_ladder::RttLadder, self_test::SelfTest, shard_commit::ShardCommit, tail_at_scale::TailAtScale,
+        wakeup_model::WakeupModel, wal_group_commit::WalGroupCommit, wal_ladder::WalLadder, xdp_quorum::XdpQuorum,
     },
 };
 
@@ -25,6 +25,8 @@ pub const EXPERIMENTS: &[&dyn Experiment] = &[
     &LossExclusion,
     &ClientBias,
     &WakeupModel,
+    &QueueingDiscipline,
+    &TailAtScale,
     &EmulatedSwitch,
     &RttBreakdown,
     &QuorumLadder,

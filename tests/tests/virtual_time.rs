@@ -112,6 +112,41 @@ fn a_smaller_quorum_has_the_smaller_tail_and_survives_fewer_deaths() {
 }
 
 #[test]
+fn requests_that_wait_for_many_are_slow_as_arithmetic_says_and_disciplines_as_erlang_says() {
+    let args = [
+        "tail-at-scale",
+        "--axis",
+        "part=sim",
+        "--axis",
+        "fan_out=1,100",
+        "--axis",
+        "slow_percent=1",
+        "--seed",
+        "3",
+    ];
+    let (rows, verdicts) = measure(&args);
+    assert_eq!(verdicts["tail-at-scale"], "holds");
+    assert_eq!(verdicts["fork-join-order-statistics"], "holds");
+    assert_eq!(verdicts["tail-at-scale-nodes"], "not_measured");
+    assert_eq!(measure(&args).0, rows, "the same seed, the same rows");
+
+    let (rows, verdicts) = measure(&[
+        "queueing-discipline",
+        "--axis",
+        "part=sim",
+        "--axis",
+        "discipline=single-queue,per-worker",
+        "--axis",
+        "service=exponential",
+        "--axis",
+        "load_ratio=0.8",
+    ]);
+    assert!(rows.iter().all(|row| row["facts"]["guarantee"].is_string()));
+    assert_eq!(verdicts["queueing-shared-beats-split"], "holds");
+    assert_eq!(verdicts["queueing-theory"], "not_measured");
+}
+
+#[test]
 fn reads_take_their_round_trips_and_say_what_they_promise() {
     let (rows, verdicts) = measure(&[
         "pacelc-else",

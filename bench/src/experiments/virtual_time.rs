@@ -274,6 +274,16 @@ impl Simulated {
         }
     }
 
+    /// Adds reply times that are recorded already.
+    pub fn latency(&mut self, recorder: &Recorder) {
+        self.row.latency = Some(recorder.distribution(&QUANTILES));
+    }
+
+    /// It is one of several rounds.
+    pub fn round(&mut self, round: u32) {
+        self.row.round = round;
+    }
+
     /// Adds a figure.
     pub fn put(&mut self, name: &str, value: f64, unit: &str, better: Better) {
         let unit = unit.to_owned();

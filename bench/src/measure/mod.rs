@@ -9,6 +9,7 @@ mod quantile;
 mod ranks;
 mod recorder;
 pub mod rounds;
+pub mod student;
 mod watch;
 
 pub use compare::{Difference, RatioEstimate, mann_whitney, ratio, ratio_unpaired, verdict};

@@ -129,6 +129,35 @@ impl ServiceTime {
         }
     }
 
+    /// The mean of the lesser of a service time and `t_ns`, to the power of 1 or 2: what is spent on requests before `t_ns`.
+    pub fn least_moment(&self, t_ns: f64, power: i32) -> f64 {
+        let least = |ns: f64| ns.min(t_ns).powi(power);
+        match self {
+            ServiceTime::Deterministic { ns } => least(*ns as f64),
+            ServiceTime::Exponential { mean_ns } => {
+                let (t, beyond) = (t_ns / mean_ns, (-t_ns / mean_ns).exp());
+                match power {
+                    1 => mean_ns * (1.0 - beyond),
+                    _ => 2.0 * mean_ns * mean_ns * (1.0 - beyond * (1.0 + t)),
+                }
+            }
+            ServiceTime::Bimodal {
+                short_ns,
+                long_ns,
+                long_ratio,
+            } => (1.0 - long_ratio) * least(*short_ns as f64) + long_ratio * least(*long_ns as f64),
+            ServiceTime::Lognormal { .. } if t_ns <= 0.0 => 0.0,
+            ServiceTime::Lognormal { median_ns, sigma } => {
+                let z = (t_ns / median_ns).ln() / sigma;
+                let of_shorter = self.moment(power) * normal_below(z - f64::from(power) * sigma);
+                of_shorter + t_ns.powi(power) * (1.0 - normal_below(z))
+            }
+            ServiceTime::Empirical { sorted_ns } => {
+                sorted_ns.iter().map(|&ns| least(ns as f64)).sum::<f64>() / sorted_ns.len() as f64
+            }
+        }
+    }
+
     /// The share of service times of at most `t_ns`, 0 to 1.
     pub fn ratio_within(&self, t_ns: f64) -> f64 {
         let step = |at_ns: u64| f64::from(t_ns >= at_ns as f64);
@@ -221,6 +250,11 @@ mod tests {
             drawn.sort_by(f64::total_cmp);
             for t_ns in [250.5, 600.5, 1_000.5, 2_000.5] {
                 let within = drawn.partition_point(|ns| *ns <= t_ns) as f64 / DRAWS_COUNT as f64;
+                let least = drawn.iter().map(|ns| ns.min(t_ns).powi(2)).sum::<f64>() / DRAWS_COUNT as f64;
+                assert!(
+                    (least / model.least_moment(t_ns, 2) - 1.0).abs() < 0.02,
+                    "{model} at {t_ns}: {least}"
+                );
                 // Five standard deviations, and half a nanosecond.
                 assert!(
                     (within - model.ratio_within(t_ns)).abs() < 0.007,

@@ -48,20 +48,18 @@ impl Mg1 {
 
     fn on_grid(load: f64, service: &ServiceTime, mean_ns: f64, step_ns: f64) -> Mg1 {
         let at = |index: usize| index as f64 * step_ns;
-        // What of a residual service time lies in each step, and how far into the step its middle is: integrals of 1 − F, by
-        // points.
-        const POINTS: usize = 50;
+        // What of a residual service time lies in each step, and how far into the step its middle is: integrals of 1 − F.
         let mut residual: Vec<(f64, f64)> = (0..STEPS_COUNT)
             .map(|index| {
-                let (mut mass, mut moment) = (0.0, 0.0);
-                for point in 0..POINTS {
-                    let place = (point as f64 + 0.5) / POINTS as f64;
-                    let beyond = 1.0 - service.ratio_within(at(index) + place * step_ns);
-                    mass += beyond;
-                    moment += beyond * place;
-                }
-                let share = mass / POINTS as f64 * step_ns / service.mean_ns();
-                (share, if mass > 0.0 { moment / mass } else { 0.5 })
+                let (begin_ns, end_ns) = (at(index), at(index + 1));
+                let grows = |power| service.least_moment(end_ns, power) - service.least_moment(begin_ns, power);
+                let (mass, moment) = (grows(1), grows(2) / 2.0);
+                let middle = if mass > 0.0 {
+                    (moment / mass - begin_ns) / step_ns
+                } else {
+                    0.5
+                };
+                (mass / service.mean_ns(), middle.clamp(0.0, 1.0))
             })
             .collect();
         while residual.last().is_some_and(|(share, _)| *share < 1e-12) {

@@ -74,7 +74,7 @@ fn a_fixed_service_time_is_erlangs_series() {
                 })
                 .sum();
             let ours = mg1.ratio_within((t + 1.0) * SERVICE_NS);
-            assert!((ours - (1.0 - load) * series).abs() < 2e-4, "at {load}, {t}: {ours}");
+            assert!((ours - (1.0 - load) * series).abs() < 2e-5, "at {load}, {t}: {ours}");
         }
     }
 }

@@ -119,9 +119,9 @@ struct Slot {
 }
 
 /// See the module.
-pub struct Cluster<P> {
+pub struct Cluster {
     options: ClusterOptions,
-    policy: P,
+    policy: Box<dyn Policy>,
     nodes: Vec<Node>,
     slots: Vec<Slot>,
     free: Vec<u32>,
@@ -140,12 +140,12 @@ pub struct Cluster<P> {
     event_hash: u64,
 }
 
-impl<P: Policy> Cluster<P> {
+impl Cluster {
     /// One at rest.
     ///
     /// # Panics
     /// Without nodes, or as [`Workers::new`].
-    pub fn new(options: ClusterOptions, policy: P) -> Cluster<P> {
+    pub fn new(options: ClusterOptions, policy: Box<dyn Policy>) -> Cluster {
         assert!(options.nodes_count > 0, "a cluster without nodes answers nobody");
         let stalls = |node: usize| match options.stalls {
             None => Stalls::never(),
@@ -191,7 +191,7 @@ impl<P: Policy> Cluster<P> {
 
     /// Lets `calls_count` calls begin, and goes on until all that began are done, given up or lost. `sink` hears of each, in the
     /// order in which that happens.
-    pub fn run(&mut self, calls_count: u64, mut sink: impl FnMut(Outcome)) {
+    pub fn run(&mut self, calls_count: u64, sink: &mut dyn FnMut(Outcome)) {
         let last = self.counts.calls_count + calls_count;
         loop {
             let may_begin = self.counts.calls_count < last;
@@ -210,13 +210,13 @@ impl<P: Policy> Cluster<P> {
             if to_client_ns == next_ns {
                 let message = self.to_client.pop_front().expect("it has a front");
                 self.note(1, message.node, message.call);
-                self.come_back(message, &mut sink);
+                self.come_back(message, sink);
             } else if due_ns == next_ns {
                 let Reverse((_, due)) = self.due.pop().expect("it has a top");
                 match due {
                     Due::Slice { node } => self.slices_end(node),
-                    Due::Wake(call) => self.wake(call, &mut sink),
-                    Due::Lost(call) => self.lose(call, &mut sink),
+                    Due::Wake(call) => self.wake(call, sink),
+                    Due::Lost(call) => self.lose(call, sink),
                 }
             } else if to_node_ns == next_ns {
                 let message = self.to_nodes.pop_front().expect("it has a front");
@@ -231,11 +231,6 @@ impl<P: Policy> Cluster<P> {
     /// What the policy cost so far.
     pub fn counts(&self) -> Counts {
         self.counts
-    }
-
-    /// The policy: to look at it.
-    pub fn policy(&self) -> &P {
-        &self.policy
     }
 
     /// What all nodes have counted together; of the waiting the most at any.
@@ -302,7 +297,7 @@ impl<P: Policy> Cluster<P> {
         slot.is_open && slot.generation == id.generation
     }
 
-    fn with_policy(&mut self, id: CallId, step: impl FnOnce(&mut P, &mut Call, &mut Context<'_>)) {
+    fn with_policy(&mut self, id: CallId, step: impl FnOnce(&mut dyn Policy, &mut Call, &mut Context<'_>)) {
         let call = &mut self.slots[id.slot as usize].call;
         let wake_before = call.wake_ns;
         let mut context = Context {
@@ -311,7 +306,7 @@ impl<P: Policy> Cluster<P> {
             loads: &self.loads,
             acts: &mut self.acts,
         };
-        step(&mut self.policy, call, &mut context);
+        step(&mut *self.policy, call, &mut context);
         if let Some(at_ns) = call.wake_ns
             && call.wake_ns != wake_before
         {
@@ -401,7 +396,7 @@ impl<P: Policy> Cluster<P> {
         }
     }
 
-    fn come_back(&mut self, message: ToClient, sink: &mut impl FnMut(Outcome)) {
+    fn come_back(&mut self, message: ToClient, sink: &mut dyn FnMut(Outcome)) {
         let ToClient {
             node, call, is_done, ..
         } = message;
@@ -417,7 +412,7 @@ impl<P: Policy> Cluster<P> {
         self.end_if_done(call, sink);
     }
 
-    fn wake(&mut self, id: CallId, sink: &mut impl FnMut(Outcome)) {
+    fn wake(&mut self, id: CallId, sink: &mut dyn FnMut(Outcome)) {
         if !self.is_open(id) || self.slots[id.slot as usize].call.wake_ns != Some(self.now_ns) {
             return;
         }
@@ -426,7 +421,7 @@ impl<P: Policy> Cluster<P> {
         self.end_if_done(id, sink);
     }
 
-    fn end_if_done(&mut self, id: CallId, sink: &mut impl FnMut(Outcome)) {
+    fn end_if_done(&mut self, id: CallId, sink: &mut dyn FnMut(Outcome)) {
         let call = &self.slots[id.slot as usize].call;
         if call.is_done {
             let outcome = Outcome {
@@ -440,7 +435,7 @@ impl<P: Policy> Cluster<P> {
         }
     }
 
-    fn lose(&mut self, id: CallId, sink: &mut impl FnMut(Outcome)) {
+    fn lose(&mut self, id: CallId, sink: &mut dyn FnMut(Outcome)) {
         if self.is_open(id) {
             let call = &self.slots[id.slot as usize].call;
             let outcome = Outcome {
@@ -520,10 +515,10 @@ mod tests {
         }
     }
 
-    fn all<P: Policy>(options: ClusterOptions, policy: P, calls_count: u64) -> (Vec<Outcome>, Cluster<P>) {
-        let mut cluster = Cluster::new(options, policy);
+    fn all(options: ClusterOptions, policy: impl Policy + 'static, calls_count: u64) -> (Vec<Outcome>, Cluster) {
+        let mut cluster = Cluster::new(options, Box::new(policy));
         let mut outcomes = Vec::new();
-        cluster.run(calls_count, |outcome| outcomes.push(outcome));
+        cluster.run(calls_count, &mut |outcome| outcomes.push(outcome));
         assert_eq!(outcomes.len() as u64, calls_count, "every call ends once");
         (outcomes, cluster)
     }

@@ -44,7 +44,7 @@ impl SharedStation {
     }
 
     /// As [`super::Station::run`].
-    pub fn run(&mut self, requests_count: u64, mut sink: impl FnMut(u64)) {
+    pub fn run(&mut self, requests_count: u64, sink: &mut dyn FnMut(u64)) {
         let mut done_count = 0;
         while done_count < requests_count {
             let sharers = self.marks.len() as f64;
@@ -88,11 +88,11 @@ mod tests {
         for load in [0.3, 0.8] {
             let oracle = Mm1Shared::new(load, 100_000.0);
             let mut station = SharedStation::new(load, ServiceTime::Exponential { mean_ns: 100_000.0 }, 3);
-            station.run(20_000, |_| {});
+            station.run(20_000, &mut |_| {});
             let quantiles = [0.1, 0.5, 0.9, 0.99];
             let limits_ns = quantiles.map(|q| oracle.quantile_ns(q));
             let mut within = [0u64; 4];
-            station.run(COUNT, |ns| {
+            station.run(COUNT, &mut |ns| {
                 for (count, limit_ns) in within.iter_mut().zip(limits_ns) {
                     *count += u64::from(ns as f64 <= limit_ns);
                 }
@@ -114,7 +114,7 @@ mod tests {
         };
         let mut station = SharedStation::new(0.5, service, 5);
         let (mut sum, mut count) = (0u64, 0u64);
-        station.run(200_000, |ns| {
+        station.run(200_000, &mut |ns| {
             sum += ns;
             count += 1;
         });
