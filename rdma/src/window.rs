@@ -132,9 +132,26 @@ pub struct RdmaWindow<P> {
     options: WindowOptions,
     memory: Arc<Memory>,
     links: Vec<Option<Link>>,
-    writer: Option<Peer>,
+    writers: Writers,
     brought: VecDeque<Brought>,
     failed: Option<io::Error>,
+}
+
+/// Who may write into this window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writers {
+    One(Option<Peer>),
+    Everybody,
+}
+
+impl Writers {
+    fn access(self, peer: Peer) -> Access {
+        match self {
+            Writers::Everybody => WRITER,
+            Writers::One(writer) if writer == Some(peer) => WRITER,
+            Writers::One(_) => READERS,
+        }
+    }
 }
 
 const READERS: Access = Access {
@@ -158,7 +175,7 @@ impl<P: Provider> RdmaWindow<P> {
             options,
             memory: Memory::new(options.window_bytes),
             links: Vec::new(),
-            writer: None,
+            writers: Writers::One(None),
             brought: VecDeque::new(),
             failed: None,
         }
@@ -242,9 +259,7 @@ impl<P: Provider> RdmaWindow<P> {
             slots,
             memory,
         } = connected;
-        if self.writer == Some(peer) {
-            self.provider.set_access(own.key, WRITER);
-        }
+        self.provider.set_access(own.key, self.writers.access(peer));
         let requests_max = self.options.requests_max as u32;
         Link {
             qp,
@@ -264,22 +279,14 @@ impl<P: Provider> RdmaWindow<P> {
         }
     }
 
-    /// The bytes that a finished read has brought; once. `into` takes as many as there are.
-    pub fn take_read(&mut self, wr_id: WrId, into: &mut Vec<u8>) -> bool {
-        let Some(place) = self.brought.iter().position(|brought| brought.wr_id == wr_id) else {
-            return false;
-        };
-        let Some(brought) = self.brought.remove(place) else {
-            return false;
-        };
-        let Some(link) = &mut self.links[brought.peer] else {
-            return false;
-        };
-        into.resize(brought.len_bytes as usize, 0);
-        let at = brought.slot as usize * self.options.request_bytes_max;
-        link.memory.read(at, into);
-        link.free.push(brought.slot);
-        true
+    fn admit(&mut self, writers: Writers) {
+        for (index, link) in self.links.iter().enumerate() {
+            if let Some(link) = link {
+                let access = writers.access(Peer(index as u32));
+                self.provider.set_access(link.own.key, access);
+            }
+        }
+        self.writers = writers;
     }
 
     fn post(&mut self, to: Peer, at_bytes: u64, what: What<'_>, wr_id: WrId) -> Result<(), WindowError> {
@@ -369,7 +376,6 @@ impl<P: Provider> Window for RdmaWindow<P> {
         self.post(to, at_bytes, What::Write(bytes), wr_id)
     }
 
-    /// [`RdmaWindow::take_read`] hands the bytes out.
     fn read(&mut self, from: Peer, at_bytes: u64, len_bytes: u32, wr_id: WrId) -> Result<(), WindowError> {
         self.post(from, at_bytes, What::Read(len_bytes), wr_id)
     }
@@ -414,21 +420,41 @@ impl<P: Provider> Window for RdmaWindow<P> {
         count
     }
 
+    fn take_read(&mut self, wr_id: WrId, into: &mut Vec<u8>) -> bool {
+        let Some(place) = self.brought.iter().position(|brought| brought.wr_id == wr_id) else {
+            return false;
+        };
+        let Some(brought) = self.brought.remove(place) else {
+            return false;
+        };
+        let Some(link) = &mut self.links[brought.peer] else {
+            return false;
+        };
+        into.resize(brought.len_bytes as usize, 0);
+        let at = brought.slot as usize * self.options.request_bytes_max;
+        link.memory.read(at, into);
+        link.free.push(brought.slot);
+        true
+    }
+
     fn load(&self, at_bytes: u64, into: &mut [u8]) {
         let at = usize::try_from(at_bytes).expect("a place inside the window");
         self.memory.read(at, into);
     }
 
+    fn store(&mut self, at_bytes: u64, bytes: &[u8]) {
+        let at = usize::try_from(at_bytes).expect("a place inside the window");
+        self.memory.write(at, bytes);
+    }
+
     /// Changes what each peer's key opens: what arrives from now on meets it, also the rest of a write that has begun.
     fn grant(&mut self, writer: Option<Peer>) -> Result<(), WindowError> {
-        for (index, link) in self.links.iter().enumerate() {
-            let is_writer = writer == Some(Peer(index as u32));
-            if let Some(link) = link {
-                let access = if is_writer { WRITER } else { READERS };
-                self.provider.set_access(link.own.key, access);
-            }
-        }
-        self.writer = writer;
+        self.admit(Writers::One(writer));
+        Ok(())
+    }
+
+    fn open(&mut self) -> Result<(), WindowError> {
+        self.admit(Writers::Everybody);
         Ok(())
     }
 }

@@ -77,4 +77,4 @@ pub use log::{Crash, DiskOptions, SimLog, SimLogStats};
 pub use net::{Arrival, LinkFaults, LinkOptions, Mesh, Network};
 pub use port::{PortOptions, SimPort};
 pub use sim::{BootFn, Event, EventKind, FrameCounts, Sim};
-pub use window::{Fabric, FabricOptions, SimWindow};
+pub use window::{Fabric, FabricOptions, Placement, SimWindow};

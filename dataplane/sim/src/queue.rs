@@ -33,6 +33,11 @@ impl<T> EventQueue<T> {
         self.heap.push(Entry { at, number, event });
     }
 
+    /// When the next event is due; [`SimTime::FOREVER`] if there is none.
+    pub fn next_at(&self) -> SimTime {
+        self.heap.peek().map_or(SimTime::FOREVER, |entry| entry.at)
+    }
+
     /// The next event, if it is due at `until` or earlier.
     pub fn pop_until(&mut self, until: SimTime) -> Option<(SimTime, T)> {
         if self.heap.peek()?.at > until {

@@ -8,7 +8,7 @@ use dataplane_waist::{Instant, NodeStats, Peer, Protocol};
 use dataplane_wire::checksum::crc32c;
 
 use crate::{
-    Boot, Crash, EventHash, Fault, HostId, HostOptions, LinkOptions, Mesh, Network, SimLog, SimTime,
+    Boot, Crash, EventHash, Fabric, Fault, HostId, HostOptions, LinkOptions, Mesh, Network, SimLog, SimTime,
     host::Host,
     queue::EventQueue,
     random::{Purpose, derive},
@@ -28,6 +28,7 @@ pub struct Sim<M, N = Mesh> {
     queue: EventQueue<Planned>,
     hosts: Vec<Host<M>>,
     network: N,
+    fabrics: Vec<Fabric>,
     boot: Box<BootFn<M>>,
     /// Frames under way, by index, and the indices that are free.
     frames: Vec<Flying>,
@@ -124,6 +125,17 @@ impl<M: Protocol, N: Network> Sim<M, N> {
         network: N,
         boot: impl FnMut(Boot<'_>) -> io::Result<M> + 'static,
     ) -> Sim<M, N> {
+        Sim::with_fabrics(seed, hosts, (network, Vec::new()), boot)
+    }
+
+    /// As [`Sim::with_network`]; the hosts' memory is in `fabrics`, too. A host dies there as it dies here, what cuts it off the
+    /// network cuts it off there, and it takes a turn when something has happened to its windows: as if it looked all the time.
+    pub fn with_fabrics(
+        seed: u64,
+        hosts: &[HostOptions],
+        (network, fabrics): (N, Vec<Fabric>),
+        boot: impl FnMut(Boot<'_>) -> io::Result<M> + 'static,
+    ) -> Sim<M, N> {
         let hosts_count = hosts.len() as u32;
         let host = |(number, options): (usize, &HostOptions)| Host::new(*options, hosts_count, seed, number as u32);
         let mut sim = Sim {
@@ -132,6 +144,7 @@ impl<M: Protocol, N: Network> Sim<M, N> {
             queue: EventQueue::new(),
             hosts: hosts.iter().enumerate().map(host).collect(),
             network,
+            fabrics,
             boot: Box::new(boot),
             frames: Vec::new(),
             free_frames: Vec::new(),
@@ -151,11 +164,16 @@ impl<M: Protocol, N: Network> Sim<M, N> {
     /// Lets the next event happen, if it is due at `until` or earlier; otherwise it is then `until`.
     pub fn step(&mut self, until: SimTime) -> Option<Event> {
         loop {
+            self.run_fabrics(until);
             let Some((at, planned)) = self.queue.pop_until(until) else {
                 self.now = self.now.max(until);
+                self.run_fabrics(until);
                 return None;
             };
             self.now = at;
+            for fabric in &self.fabrics {
+                fabric.run_until(at);
+            }
             let kind = match planned {
                 Planned::Deliver(frame) => Some(self.deliver(frame)),
                 Planned::Turn(host) => self.turn(host),
@@ -185,9 +203,13 @@ impl<M: Protocol, N: Network> Sim<M, N> {
         self.events_count
     }
 
-    /// The hash over all of them: kind, time, host, the frames' and the log's bytes.
+    /// The hash over all of them: kind, time, host, the frames' and the log's bytes, and what happened in memory.
     pub fn hash(&self) -> EventHash {
-        self.hash
+        let mut hash = self.hash;
+        for fabric in &self.fabrics {
+            hash.add(fabric.hash().value());
+        }
+        hash
     }
 
     /// What became of frames.
@@ -256,6 +278,35 @@ impl<M: Protocol, N: Network> Sim<M, N> {
         self.hash.add(self.now.as_ps());
         self.hash.add((word as u64) << 32 | u64::from(host));
         self.hash.add(detail);
+    }
+
+    /// Lets happen in memory what comes before the next event here; whoever sees something of it takes a turn.
+    fn run_fabrics(&mut self, until: SimTime) {
+        if self.fabrics.is_empty() {
+            return;
+        }
+        let mut touched = Vec::new();
+        loop {
+            let next = self
+                .fabrics
+                .iter()
+                .enumerate()
+                .map(|(index, fabric)| (fabric.next_at(), index));
+            let Some((at, index)) = next.min().filter(|&(at, _)| at <= until.min(self.queue.next_at())) else {
+                return;
+            };
+            self.now = at;
+            self.fabrics[index].run_until(at);
+            self.fabrics[index].take_touched(&mut touched);
+            for host in touched.drain(..) {
+                let host_state = &mut self.hosts[host.0 as usize];
+                if host_state.node().is_some() {
+                    host_state.must_turn = true;
+                    let turn_at = host_state.busy_until.max(host_state.paused_until).max(at);
+                    self.plan_turn(host.0, turn_at);
+                }
+            }
+        }
     }
 
     fn deliver(&mut self, frame: u32) -> EventKind {
@@ -406,6 +457,9 @@ impl<M: Protocol, N: Network> Sim<M, N> {
         let (starts_count, local) = (host.starts_count, host.clock.local(now));
         host.shown.set(local);
         host.log_mut().advance(now);
+        for fabric in &self.fabrics {
+            fabric.restart(HostId(index));
+        }
         let clock = host.shown.clone();
         let boot = &mut self.boot;
         let started = host.start(|log| {

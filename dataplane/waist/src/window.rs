@@ -19,16 +19,32 @@ pub trait Window {
     fn read(&mut self, from: Peer, at_bytes: u64, len_bytes: u32, wr_id: WrId) -> Result<(), WindowError>;
     /// Hands finished work requests to `sink`; says how many.
     fn poll_cq(&mut self, sink: &mut dyn FnMut(Completion)) -> usize;
+    /// Makes `into` the bytes that a finished read has brought; once. Says whether there were any.
+    fn take_read(&mut self, wr_id: WrId, into: &mut Vec<u8>) -> bool;
     /// Copies bytes out of the local window. They may be torn: a peer may write meanwhile.
     ///
     /// # Panics
     /// If the range is not inside the window.
     fn load(&self, at_bytes: u64, into: &mut [u8]);
+    /// Copies bytes into the local window, words of 8 bytes in rising order; nobody's grant stands in the way. A peer that reads
+    /// meanwhile may see a part of them.
+    ///
+    /// # Panics
+    /// As [`Window::load`].
+    fn store(&mut self, at_bytes: u64, bytes: &[u8]);
     /// Lets `writer` alone write here (`None`: nobody), as Mu (OSDI'20 §5) fences an old leader.
+    ///
+    /// A fence: nothing that anybody else has written becomes visible after this returns. A write that had begun is by then all
+    /// there, or its rest never will be, and its writer is told [`WindowError::Permission`].
     ///
     /// # Errors
     /// When the permission could not be changed; the old one then still stands.
     fn grant(&mut self, writer: Option<Peer>) -> Result<(), WindowError>;
+    /// Lets every peer write here until the next [`Window::grant`]: a place for requests, as Mu's background plane (§3.2).
+    ///
+    /// # Errors
+    /// As [`Window::grant`].
+    fn open(&mut self) -> Result<(), WindowError>;
 }
 
 /// A finished work request.

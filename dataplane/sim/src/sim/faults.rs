@@ -34,6 +34,9 @@ impl<M: Protocol, N: Network> Sim<M, N> {
         self.note(Word::Crashed, host.0, 0);
         let (index, now) = (host.0 as usize, self.now);
         let protocol = self.hosts[index].stop(&mut self.pool)?;
+        for fabric in &self.fabrics {
+            fabric.crash(host);
+        }
         let log = self.hosts[index].log_mut();
         log.advance(now);
         log.crash(crash);
@@ -161,6 +164,9 @@ impl<M: Protocol, N: Network> Sim<M, N> {
                 };
                 let changes: Vec<_> = pairs.map(faults_of).collect();
                 for (sender, receiver, faults) in changes {
+                    for fabric in &self.fabrics {
+                        fabric.cut(HostId(sender), HostId(receiver), faults.blocked);
+                    }
                     self.network.set_faults(sender, receiver, faults);
                 }
             }
