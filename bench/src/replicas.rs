@@ -253,7 +253,7 @@ fn limits(frame_bytes_max: usize) -> Limits {
 
 /// The way to disk of that name.
 pub fn engine(name: &str) -> Option<Engine> {
-    Engine::ALL.into_iter().find(|engine| engine.name() == name)
+    Engine::NAMED.into_iter().find(|engine| engine.name() == name)
 }
 
 /// What an answer of a cluster of `count` replicas means, in a line.

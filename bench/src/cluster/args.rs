@@ -158,8 +158,8 @@ pub struct ChangeArgs {
 }
 
 fn engines() -> impl TypedValueParser<Value = Engine> {
-    PossibleValuesParser::new(Engine::ALL.map(Engine::name)).map(|name| {
-        let known = Engine::ALL.into_iter().find(|engine| engine.name() == name);
+    PossibleValuesParser::new(Engine::NAMED.map(Engine::name)).map(|name| {
+        let known = Engine::NAMED.into_iter().find(|engine| engine.name() == name);
         known.expect("the parser lets nothing else through")
     })
 }

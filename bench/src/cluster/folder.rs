@@ -105,7 +105,7 @@ pub fn open(folder: &Path, owner: Owner<'_>, engine: Engine) -> anyhow::Result<O
                 true => ", written by a thread of its own",
                 false => "",
             };
-            let name = wal.engine();
+            let name = wal.way();
             let mut facts = vec![format!("the log is in {} by `{name}`{writer}", wal_folder.display())];
             let report = wal.report().to_string();
             facts.extend(report.lines().map(|line| format!("found there: {line}")));

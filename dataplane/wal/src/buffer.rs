@@ -1,5 +1,7 @@
 //! Memory for one commit, aligned as O_DIRECT wants it, filled record by record and sealed sector by sector.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::format::{
     COMMIT_HEADER_BYTES, COMMIT_SECTORS_MAX, CommitHeader, Place, RECORD_HEADER_BYTES, RecordHeader, SECTOR_BYTES,
     SECTOR_HEADER_BYTES, SECTOR_PAYLOAD_BYTES, SectorHeader, seal_sector,
@@ -12,6 +14,8 @@ pub const MEMORY_ALIGN_BYTES: usize = 4096;
 /// whoever lends them gives the whole buffer away.
 #[derive(Debug)]
 pub struct Buffer {
+    /// Of all buffers that this process ever made.
+    id: u64,
     memory: Vec<u8>,
     skip_bytes: usize,
     len_bytes: usize,
@@ -24,7 +28,9 @@ impl Buffer {
         let memory = vec![0; capacity_bytes + MEMORY_ALIGN_BYTES];
         let skip_bytes = memory.as_ptr().align_offset(MEMORY_ALIGN_BYTES);
         assert!(skip_bytes <= MEMORY_ALIGN_BYTES, "bytes can be aligned");
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         Buffer {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             memory,
             skip_bytes,
             len_bytes: 0,
@@ -37,6 +43,24 @@ impl Buffer {
             len_bytes,
             ..Buffer::new(len_bytes)
         }
+    }
+
+    /// Other memory with the same bytes to be written, and the same capacity.
+    pub(crate) fn copy(&self) -> Buffer {
+        let mut copy = Buffer::new(self.capacity_bytes());
+        copy.len_bytes = self.len_bytes;
+        copy.bytes_mut().copy_from_slice(self.bytes());
+        copy
+    }
+
+    /// Names this memory: no other buffer, not even a later one at the same address, has the same.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// All its memory, used or not.
+    pub(crate) fn whole(&self) -> &[u8] {
+        &self.memory[self.skip_bytes..][..self.capacity_bytes()]
     }
 
     /// How much fits without new memory.

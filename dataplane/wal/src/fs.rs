@@ -22,7 +22,10 @@ use crate::{
     error::WalError,
     format::SECTOR_BYTES,
     storage::{Completion, EngineStats, FileId, OpenFor, Storage},
-    sys,
+    sys::{
+        self,
+        ring::{Gear, RING_DEPTH, WriteRing},
+    },
 };
 
 /// A way to write a commit.
@@ -32,17 +35,26 @@ pub enum Engine {
     File,
     /// O_DIRECT, and one pwritev2(2) with RWF_DSYNC: one system call, no copy.
     Dsync,
-    /// The same write through io_uring: the thread does not wait for it, and several may be under way.
+    /// The same write through io_uring: the thread does not wait for it, and several may be under way. With all that the
+    /// kernel offers: one issuer, deferred task work, registered buffers and files.
     Uring,
+    /// The same without these, to see what they are worth.
+    UringPlain,
 }
 
 impl Engine {
-    /// All of them.
+    /// The ways to disk.
     pub const ALL: [Engine; 3] = [Engine::File, Engine::Dsync, Engine::Uring];
+    /// These, and what is there for comparisons.
+    pub const NAMED: [Engine; 4] = [Engine::File, Engine::Dsync, Engine::Uring, Engine::UringPlain];
 
     /// Does its thread sleep until a commit is on the disk?
     pub const fn blocks(self) -> bool {
-        !matches!(self, Engine::Uring)
+        !self.is_ring()
+    }
+
+    const fn is_ring(self) -> bool {
+        matches!(self, Engine::Uring | Engine::UringPlain)
     }
 
     /// Its name, for records.
@@ -51,10 +63,13 @@ impl Engine {
             Engine::File => "file",
             Engine::Dsync => "dsync",
             Engine::Uring => "uring",
+            Engine::UringPlain => "uring-plain",
         }
     }
 }
 
+/// Memory that a probe of a ring locks for each write: as long as commits get, unless a log is told otherwise.
+const PROBE_BYTES: usize = 256 << 10;
 /// The file whose lock says that a log is open.
 const LOCK_NAME: &str = "LOCK";
 
@@ -62,7 +77,7 @@ const LOCK_NAME: &str = "LOCK";
 #[derive(Debug)]
 pub struct FolderStorage {
     /// Declared first: what is under way is over before the files are closed.
-    ring: sys::WriteRing,
+    ring: WriteRing,
     /// Ends before the lock is given back.
     maker: Maker,
     folder: PathBuf,
@@ -115,7 +130,7 @@ impl FolderStorage {
         let place = folder.display();
         let folder_file = File::open(folder).map_err(WalError::io(format!("opening the folder {place}")))?;
         let align_bytes = match (engine, &lock) {
-            (Engine::Dsync | Engine::Uring, Some(lock)) => {
+            (Engine::Dsync | Engine::Uring | Engine::UringPlain, Some(lock)) => {
                 direct_align(lock).map_err(WalError::io(format!("asking {place}")))?
             }
             _ => SECTOR_BYTES,
@@ -126,9 +141,14 @@ impl FolderStorage {
                 engine.name()
             )));
         }
-        if engine == Engine::Uring && lock.is_some() {
-            sys::WriteRing::ask().map_err(|error| WalError::Options(refused_ring(&error)))?;
-        }
+        let gear = match engine.is_ring() && lock.is_some() {
+            true => Gear::probe(PROBE_BYTES).map_err(|error| WalError::Options(refused_ring(&error)))?,
+            false => Gear::PLAIN,
+        };
+        let gear = match engine {
+            Engine::UringPlain => Gear::PLAIN,
+            _ => gear,
+        };
         Ok(FolderStorage {
             folder: folder.into(),
             folder_file,
@@ -137,7 +157,7 @@ impl FolderStorage {
             align_bytes,
             files: Vec::new(),
             done: VecDeque::new(),
-            ring: sys::WriteRing::new(),
+            ring: WriteRing::new(gear),
             maker: Maker::default(),
             stats: EngineStats::default(),
         })
@@ -155,7 +175,7 @@ impl FolderStorage {
                 file.write_at(rest, at_bytes + offset as u64)
             })
             .and_then(|()| file.sync_data()),
-            Engine::Uring => unreachable!("it goes through the ring"),
+            Engine::Uring | Engine::UringPlain => unreachable!("it goes through the ring"),
             Engine::Dsync => write_all(bytes, &mut short_count, |offset, rest| {
                 sys::write_durably(file, at_bytes + offset as u64, rest)
             }),
@@ -166,7 +186,7 @@ impl FolderStorage {
 }
 
 /// Writes until all is written; an interrupted call and a short one are continued, which is no retry of a failed one.
-fn write_all(
+pub(crate) fn write_all(
     bytes: &[u8],
     short_count: &mut u64,
     mut write: impl FnMut(usize, &[u8]) -> io::Result<usize>,
@@ -221,6 +241,13 @@ impl Storage for FolderStorage {
         self.engine.name()
     }
 
+    fn way(&self) -> &'static str {
+        match self.engine.is_ring() {
+            true => self.ring.gear().name(),
+            false => self.engine.name(),
+        }
+    }
+
     fn align_bytes(&self) -> usize {
         self.align_bytes
     }
@@ -267,7 +294,9 @@ impl Storage for FolderStorage {
     }
 
     fn close(&mut self, file: FileId) {
-        self.files[file.0 as usize] = None;
+        if let Some(file) = self.files[file.0 as usize].take() {
+            self.ring.forget(&file);
+        }
     }
 
     fn read_at(&mut self, file: FileId, at_bytes: u64, into: &mut [u8]) -> io::Result<usize> {
@@ -321,7 +350,7 @@ impl Storage for FolderStorage {
     fn commit(&mut self, file: FileId, at_bytes: u64, buffer: Buffer) -> io::Result<()> {
         self.stats.commits_count += 1;
         self.stats.commits_bytes += buffer.bytes().len() as u64;
-        if self.engine == Engine::Uring {
+        if self.engine.is_ring() {
             let file = self.files[file.0 as usize].as_ref().expect("the file is open");
             return self.ring.start(file, at_bytes, buffer);
         }
@@ -331,7 +360,7 @@ impl Storage for FolderStorage {
     }
 
     fn completed(&mut self, wait: bool) -> io::Result<Option<Completion>> {
-        if self.engine == Engine::Uring {
+        if self.engine.is_ring() {
             return self.ring.next(wait);
         }
         Ok(self.done.pop_front())
@@ -344,7 +373,7 @@ impl Storage for FolderStorage {
     fn depth(&self) -> usize {
         match self.engine {
             Engine::File | Engine::Dsync => 1,
-            Engine::Uring => sys::RING_DEPTH,
+            Engine::Uring | Engine::UringPlain => RING_DEPTH,
         }
     }
 

@@ -47,6 +47,10 @@ pub struct EngineStats {
 pub trait Storage: Send {
     /// The engine's name, for records.
     fn engine(&self) -> &'static str;
+    /// The engine's name with what it was given to work with, where that differs from machine to machine.
+    fn way(&self) -> &'static str {
+        self.engine()
+    }
     /// Offsets and lengths of commits are multiples of this; a multiple of 512, at most 4096.
     fn align_bytes(&self) -> usize;
     /// Where it is, for messages.
@@ -101,6 +105,9 @@ pub trait Storage: Send {
 impl<S: Storage + ?Sized> Storage for Box<S> {
     fn engine(&self) -> &'static str {
         (**self).engine()
+    }
+    fn way(&self) -> &'static str {
+        (**self).way()
     }
     fn align_bytes(&self) -> usize {
         (**self).align_bytes()

@@ -289,6 +289,11 @@ impl Wal {
         self.storage.engine()
     }
 
+    /// The same with what the kernel gave it to work with, for records.
+    pub fn way(&self) -> &'static str {
+        self.storage.way()
+    }
+
     /// What the engine has counted.
     pub fn stats(&self) -> EngineStats {
         self.storage.stats()

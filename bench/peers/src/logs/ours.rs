@@ -14,7 +14,7 @@ pub const SEGMENT_BYTES_LONG: u64 = 64 << 20;
 pub const SEGMENT_BYTES_SHORT: u64 = 512 << 10;
 
 fn open(engine: &str, dir: &Path, options: WalOptions) -> anyhow::Result<Wal> {
-    let engine = Engine::ALL.into_iter().find(|known| known.name() == engine);
+    let engine = Engine::NAMED.into_iter().find(|known| known.name() == engine);
     let storage = FolderStorage::open(dir, engine.context("no such way to disk")?)?;
     Ok(Wal::open(Box::new(storage), options)?)
 }
