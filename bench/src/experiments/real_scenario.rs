@@ -16,7 +16,7 @@ use crate::{
     },
     packet_sim::Point,
     record::{Published, Row},
-    scenario::{embedded, file::ScenarioFile},
+    scenario::{embedded, file::ScenarioFile, units::Rate},
     table::Table,
 };
 
@@ -41,6 +41,8 @@ pub struct RealScenario {
     pub axes: &'static [Axis],
     /// What is judged.
     pub claims: &'static [Claim],
+    /// The bottleneck's rate at both levels, where the flow never fills the file's and this machine could not keep to it.
+    pub bottleneck: Option<Rate>,
     /// How many times slower than it is the network is built.
     pub dilation: u32,
     /// How long a point is looked at, in our time; with endless flows a fifth of it is not measured. The simulator's endless flows last as
@@ -89,6 +91,7 @@ impl RealScenario {
         let embedded = embedded(self.of.id).ok_or_else(|| anyhow::anyhow!("no scenario of that name comes along"))?;
         let mut file = ScenarioFile::parse(&format!("{}.toml", self.of.id), embedded.text)?;
         let is_endless = file.load.iter().any(|load| load.get_ref().rounds.is_none());
+        file.topology.core_rate = self.bottleneck.or(file.topology.core_rate);
         if is_endless {
             file.horizon.ns = (self.seconds * 1e9) as u64;
         }

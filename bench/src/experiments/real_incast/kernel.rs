@@ -20,8 +20,10 @@ use crate::{
 const TRIAL_MIN: Duration = Duration::from_millis(700);
 /// 34 questions of a third of a second.
 const TRIAL_MAX: Duration = Duration::from_secs(12);
-/// What a row may take of its equal share of the time that is left: those that do not collapse are over sooner.
-const SHARE_MAX: f64 = 3.0;
+/// What a row may take of its equal share of the time that is left: those that do not collapse are over sooner, and leave more to the others.
+const SHARE_MAX: f64 = 1.25;
+/// What a row takes beside its questions: settings and connections of up to 64 hosts, and the last question's end.
+const OVERHEAD: Duration = Duration::from_millis(200);
 /// Connections begin with a window that no later question meets.
 const UNMEASURED_COUNT: u32 = 1;
 /// Of one row: two hundred in the rounds without which nothing is compared.
@@ -30,6 +32,8 @@ const QUESTIONS_MAX: u32 = 200_u32.div_ceil(ROUNDS_MIN as u32);
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// The kernels are asked so often what their connections do, of one connection; of several as much more seldom.
 const SAMPLE_EVERY: Duration = Duration::from_millis(4);
+/// More rounds than nothing is compared without, where the budget lasts: intervals become narrower.
+const ROUNDS_MAX: u32 = 18;
 /// How often lost rounds are made up for, at most.
 const MAKE_UPS_MAX: u32 = 3;
 
@@ -105,14 +109,13 @@ impl Ground {
             }
         }
         // `verify` wants to know whether it works.
-        let rounds_count = if lab.choice.depth == Depth::Smallest {
-            1
-        } else {
-            ROUNDS_MIN
+        let (rounds_count, rounds_max) = match lab.choice.depth {
+            Depth::Smallest => (1, 1),
+            Depth::Tour | Depth::Full => (ROUNDS_MIN, ROUNDS_MAX),
         };
         let mut rows_left = arms.len() * rounds_count;
-        lab.in_rounds(&arms, rounds_count as u32, |lab, turn| {
-            let trial = trial_time(lab, rows_left);
+        lab.in_rounds(&arms, rounds_max, |lab, turn| {
+            let trial = trial_time(lab, rows_left.max(1));
             rows_left = rows_left.saturating_sub(1);
             let (cell, sender) = turn.arm;
             lab.progress.set_message(format!(
@@ -211,7 +214,10 @@ impl Ground {
 fn trial_time(lab: &Lab<'_>, rows_left: usize) -> Duration {
     let time_left = lab.budget.saturating_sub(lab.started.elapsed());
     let share = time_left.div_f64(rows_left.max(1) as f64);
-    share.mul_f64(SHARE_MAX).clamp(TRIAL_MIN, TRIAL_MAX)
+    share
+        .mul_f64(SHARE_MAX)
+        .saturating_sub(OVERHEAD)
+        .clamp(TRIAL_MIN, TRIAL_MAX)
 }
 
 /// Arm and round of what was measured and may not be judged.
