@@ -37,6 +37,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("fpga/model", 2),
     ("rdma", 2),
     ("bench", 3),
+    ("fpga/tb", 3),
     ("lessons", 4),
     ("tests", 4),
 ];
@@ -61,6 +62,7 @@ const UNSAFE_PATHS: &[&str] = &[
     "dataplane/wal/src/sys/",
     "ebpf/host/src/sys.rs",
     "ebpf/programs/",
+    "fpga/tb/src/sys.rs",
     "rdma/src/sys/",
 ];
 

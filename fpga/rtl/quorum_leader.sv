@@ -1,0 +1,418 @@
+// The leader's fast path: gives a client's put the next slot and sends it to the followers, counts their acknowledgements, and
+// turns the one that completes a quorum into the client's answer. It obeys FastLeader (dataplane/quorum/src/fast.rs) and the rules of
+// the XDP program quorum_leader, with these bounds: no VLAN tag and no IPv6; a session's newest request alone is taken
+// (session_window 1); no chain; the leader's own vote counts at once (waits_for_disk 0). All else goes out on `slow` as it came.
+//
+//   m_axis_tx      appends and answers, to the network
+//   m_axis_slow    frames that the host must see, untouched
+//   m_axis_log     requests that were given a slot, as they came; the slot in tuser
+//   m_axis_commit  every new commit end; one cannot overtake or overwrite another
+//
+// DATA_W 64: an acknowledgement has 11 beats; the last arrives in cycle 10, is checked and applied in 11, the commit end is
+// chosen in 12, and m_axis_commit_tvalid stands in 13.
+//
+// Registers of the host (cfg_we, while cfg_ready): fpga/model/src/registers.rs names the addresses.
+`default_nettype none
+
+module quorum_leader #(
+    parameter int unsigned DATA_W        = 64,
+    parameter int unsigned NODES         = 5,
+    parameter int unsigned RING_LOG2     = 8,   // entries in flight
+    parameter int unsigned SESSIONS_LOG2 = 8,
+    parameter int unsigned DEPTH_LOG2    = 9    // beats that are kept until their frame is decided
+) (
+    input  wire logic                clk,
+    input  wire logic                rst,
+
+    input  wire logic                cfg_we,
+    input  wire logic [7:0]          cfg_addr,
+    input  wire logic [63:0]         cfg_data,
+    output      logic                cfg_ready,
+
+    input  wire logic [DATA_W-1:0]   s_axis_tdata,
+    input  wire logic [DATA_W/8-1:0] s_axis_tkeep,
+    input  wire logic                s_axis_tvalid,
+    output      logic                s_axis_tready,
+    input  wire logic                s_axis_tlast,
+    input  wire logic                s_axis_tuser,
+
+    output      logic [DATA_W-1:0]   m_axis_tx_tdata,
+    output      logic [DATA_W/8-1:0] m_axis_tx_tkeep,
+    output      logic                m_axis_tx_tlast,
+    output      logic                m_axis_tx_tvalid,
+    input  wire logic                m_axis_tx_tready,
+
+    output      logic [DATA_W-1:0]   m_axis_slow_tdata,
+    output      logic [DATA_W/8-1:0] m_axis_slow_tkeep,
+    output      logic                m_axis_slow_tlast,
+    output      logic                m_axis_slow_tuser,
+    output      logic                m_axis_slow_tvalid,
+    input  wire logic                m_axis_slow_tready,
+
+    output      logic [DATA_W-1:0]   m_axis_log_tdata,
+    output      logic [DATA_W/8-1:0] m_axis_log_tkeep,
+    output      logic                m_axis_log_tlast,
+    output      logic [63:0]         m_axis_log_tuser,
+    output      logic                m_axis_log_tvalid,
+    input  wire logic                m_axis_log_tready,
+
+    output      logic [63:0]         m_axis_commit_tdata,
+    output      logic                m_axis_commit_tvalid,
+    input  wire logic                m_axis_commit_tready,
+
+    output      logic [63:0]         stat_next,
+    output      logic [63:0]         stat_commit_end
+);
+
+  if (DATA_W != 64 && DATA_W != 512) $fatal(1, "quorum_leader: DATA_W is %0d; 64 and 512 are built", DATA_W);
+  if (NODES < 2 || NODES > 8) $fatal(1, "quorum_leader: %0d nodes; 2 to 8 are possible", NODES);
+  if (RING_LOG2 < 1 || RING_LOG2 > 12) $fatal(1, "quorum_leader: RING_LOG2 is %0d; 1 to 12", RING_LOG2);
+  if (SESSIONS_LOG2 < 1 || SESSIONS_LOG2 > 12) $fatal(1, "quorum_leader: SESSIONS_LOG2 is %0d; 1 to 12", SESSIONS_LOG2);
+
+  localparam int unsigned Ring     = 2 ** RING_LOG2;
+  localparam int unsigned Sessions = 2 ** SESSIONS_LOG2;
+  // A frame this long is no fast path's, and is half of what is kept.
+  localparam int unsigned LongBeats = 2 ** (DEPTH_LOG2 - 1);
+
+  localparam logic [7:0] KindRequest = 8'd3;
+  localparam logic [7:0] KindReply   = 8'd4;
+  localparam logic [7:0] KindAppend  = 8'd5;
+  localparam logic [7:0] KindAck     = 8'd6;
+
+  // ---------------------------------------------------------------------------------------------------- host's registers
+  logic        on_q;
+  logic [47:0] local_mac_q, group_mac_q;
+  logic [31:0] local_ipv4_q, group_ipv4_q;
+  logic [15:0] local_port_q, group_port_q;
+  logic [63:0] term_q, drained_q, append_end_q;
+  logic [15:0] in_flight_q, entry_bytes_q;
+  logic [NODES-1:0] voters_q, others_q;
+  logic [NODES:0]   self_q;
+  logic [3:0]       commit_count_q;
+  logic [47:0]      places_q [NODES];    // address and port
+  logic [63:0]      session_id_q;
+  logic [63:0]      next_q, commit_end_q;
+
+  // A number that nodes are compared with stands still for two cycles before it is applied, and the next one for two after.
+  logic [2:0]     set_wait_q;
+  logic [NODES:0] set_node_q;
+  logic [63:0]    set_value_q;
+  logic           set_now;
+  assign cfg_ready = set_wait_q == 3'd0;
+  assign set_now   = set_wait_q == 3'd3;
+  wire   in_set    = set_wait_q >= 3'd3;
+
+  always_ff @(posedge clk) begin
+    if (set_wait_q != 3'd0) set_wait_q <= set_wait_q - 3'd1;
+    if (cfg_we && cfg_ready) begin
+      case (cfg_addr)
+        8'd0:  on_q           <= cfg_data[0];
+        8'd1:  local_mac_q    <= cfg_data[47:0];
+        8'd2:  local_ipv4_q   <= cfg_data[31:0];
+        8'd3:  local_port_q   <= cfg_data[15:0];
+        8'd4:  group_mac_q    <= cfg_data[47:0];
+        8'd5:  group_ipv4_q   <= cfg_data[31:0];
+        8'd6:  group_port_q   <= cfg_data[15:0];
+        8'd7:  term_q         <= cfg_data;
+        8'd10: in_flight_q    <= cfg_data[15:0];
+        8'd11: drained_q      <= cfg_data;
+        8'd12: append_end_q   <= cfg_data;
+        8'd13: entry_bytes_q  <= cfg_data[15:0];
+        8'd14: voters_q       <= cfg_data[NODES-1:0];
+        8'd15: commit_count_q <= cfg_data[3:0];
+        8'd16: begin
+          for (int unsigned j = 0; j <= NODES; j++) self_q[j] <= cfg_data == 64'(j) && j < NODES;
+        end
+        8'd18: session_id_q   <= cfg_data;
+        default: ;
+      endcase
+      for (int unsigned j = 0; j < NODES; j++) if (cfg_addr == 8'(32 + j)) places_q[j] <= cfg_data[47:0];
+      // Addresses 48 and on: what the nodes have; the one behind the last: the commit end.
+      for (int unsigned j = 0; j <= NODES; j++) set_node_q[j] <= cfg_addr == 8'(48 + j);
+      if (cfg_addr >= 8'd48 && cfg_addr <= 8'(48 + NODES)) begin
+        set_value_q <= cfg_data;
+        set_wait_q  <= 3'd5;
+      end
+    end
+    others_q <= voters_q & ~self_q[NODES-1:0];
+    if (rst) begin
+      on_q       <= 1'b0;
+      set_wait_q <= 3'd0;
+    end
+  end
+
+  // --------------------------------------------------------------------------------------------------------------- parser
+  logic        take, frame_end, settled, ends_now, is_ours, is_bad, pay_ok, is_bare, is_put, is_long;
+  logic [15:0] p_beats, p_payload_len, p_src_port, p_ip_len, p_ip_checksum;
+  logic [7:0]  p_kind;
+  logic [63:0] p_term, p_slot, p_sent, p_client, p_sequence;
+  logic [31:0] p_payload_crc, p_src_ipv4, p_dst_ipv4;
+  logic [47:0] p_src_mac;
+
+  eth_ipv4_udp_parser #(.DATA_W(DATA_W), .LONG_BEATS(LongBeats)) parser (
+      .clk, .rst, .s_axis_tdata, .s_axis_tkeep, .s_axis_tvalid, .s_axis_tready, .s_axis_tlast, .s_axis_tuser,
+      .cfg_local_mac(local_mac_q), .cfg_local_ipv4(local_ipv4_q), .cfg_local_port(local_port_q),
+      .cfg_group_mac(48'd0), .cfg_group_ipv4(32'd0),
+      .take, .frame_end, .settled, .ends_now, .is_ours, .is_bad, .is_long, .beats(p_beats), .pay_ok,
+      .kind(p_kind), .payload_len(p_payload_len), .term(p_term), .slot(p_slot), .sent_ns(p_sent),
+      .payload_crc(p_payload_crc), .src_mac(p_src_mac), .src_ipv4(p_src_ipv4), .dst_ipv4(p_dst_ipv4),
+      .src_port(p_src_port), .ip_len(p_ip_len), .ip_checksum(p_ip_checksum),
+      .client(p_client), .sequence_no(p_sequence), .is_bare, .is_put);
+
+  // Of whom the frame is, while it still arrives.
+  logic [NODES-1:0] from_q;
+  logic             term_eq_q;
+  always_ff @(posedge clk) begin
+    for (int unsigned j = 0; j < NODES; j++)
+      from_q[j] <= others_q[j] && {p_src_ipv4, p_src_port} == places_q[j] && p_src_port != 16'd0;
+    term_eq_q <= p_term == term_q;
+  end
+
+  // -------------------------------------------------------------------------------------------------------------- votes
+  typedef enum logic [3:0] {
+    Idle, Select, Entry0, Entry1, Entry2, Entry3, Entry4, Ask0, Ask1, Ask2, Ask3, Ask4, Head0, Head1, Head2, Go
+  } state_e;
+  state_e state_q;
+
+  wire in_ask = state_q == Ask0 || state_q == Ask1 || state_q == Ask2 || state_q == Ask3 || state_q == Ask4;
+
+  logic        votes_ack, votes_set, commit_valid, commit_take;
+  logic [63:0] votes_end, value;
+  logic [63:0] next_end_q;                     // behind the next entry
+  assign value = in_set ? set_value_q : in_ask ? next_end_q : p_slot;
+
+  quorum_votes #(.NODES(NODES)) votes (
+      .clk, .rst, .voters(voters_q), .commit_count(commit_count_q), .value,
+      .node(in_set ? set_node_q : in_ask ? self_q : {1'b0, from_q}),
+      .apply_ack(votes_ack), .apply_set(votes_set), .commit_valid, .commit_end(votes_end), .commit_take);
+
+  logic ahead, level;                          // the acknowledgement against our next slot
+  compare_pipe next_compare (.clk, .a(p_slot), .b(next_q), .gt(ahead), .eq(level));
+
+  // --------------------------------------------------------------------------------------------------------------- tables
+  // An entry in flight: who asked, and which slot it is. Its place is the slot's lowest bits.
+  localparam int unsigned EntryW = 5 * 64 + 96;
+  (* no_rw_check *)
+  logic [EntryW-1:0]        entries [Ring];
+  logic [Ring-1:0]          live_q;
+  (* no_rw_check *)
+  logic [127:0]             sessions [Sessions];
+  logic [EntryW-1:0]        entry_ram_q, entry_q;
+  logic                     entry_live_q;
+  logic [127:0]             session_ram_q, session_q;
+  logic [RING_LOG2-1:0]     entry_at_q;
+  logic [SESSIONS_LOG2-1:0] session_at;
+
+  wire [63:0] entry_end      = entry_q[0 +: 64];
+  wire [63:0] entry_term     = entry_q[64 +: 64];
+  wire [63:0] entry_client   = entry_q[128 +: 64];
+  wire [63:0] entry_sequence = entry_q[192 +: 64];
+  wire [63:0] entry_sent     = entry_q[256 +: 64];
+  wire [47:0] entry_mac      = entry_q[320 +: 48];
+  wire [47:0] entry_place    = entry_q[368 +: 48];
+
+  // ------------------------------------------------------------------------------------------------------ the frame's state
+  logic        d_long_q, d_asks_q, d_behind_q, d_put_q, d_pay_ok_q;
+  logic        d_drop_q, d_slow_q, d_tx_q, d_append_q;
+  logic [15:0] d_beats_q, d_payload_len_q, d_ip_len_q, d_ip_checksum_q, d_src_port_q;
+  logic [31:0] d_payload_crc_q, d_src_ipv4_q, d_dst_ipv4_q;
+  logic [47:0] d_src_mac_q;
+  logic [63:0] d_sent_q, d_client_q, d_sequence_q, d_end_q, d_expected_q;
+  logic        d_one_q, d_entry_ok_q, d_room_q;
+
+  // The head of what leaves.
+  logic [47:0]  h_mac_q;
+  logic [47:0]  h_place_q;
+  logic [63:0]  h_slot_q, h_sent_q;
+  logic [815:0] head;
+  frame_head frame_head (
+      .clk, .local_mac(local_mac_q), .local_ipv4(local_ipv4_q), .local_port(local_port_q),
+      .dst_mac(h_mac_q), .dst_ipv4(h_place_q[47:16]), .dst_port(h_place_q[15:0]),
+      .old_src_ipv4(d_src_ipv4_q), .old_dst_ipv4(d_dst_ipv4_q), .old_ip_len(d_ip_len_q), .old_ip_checksum(d_ip_checksum_q),
+      .kind(d_append_q ? KindAppend : KindReply), .payload_len(d_append_q ? d_payload_len_q : 16'd20), .term(term_q),
+      .slot(h_slot_q), .sent_ns(h_sent_q), .payload_crc(d_payload_crc_q), .is_reply(!d_append_q),
+      .client(d_client_q), .sequence_no(d_sequence_q), .head);
+
+  // Room for an entry, said two cycles late: numbers move at most once per frame.
+  logic [63:0] undrained_q, uncommitted_q;
+  logic        is_end, end_eq, is_full_q;
+  compare_pipe end_compare (.clk, .a(append_end_q), .b(next_q), .gt(is_end), .eq(end_eq));
+  always_ff @(posedge clk) begin
+    undrained_q   <= next_q - drained_q;
+    uncommitted_q <= next_q - commit_end_q;
+    is_full_q     <= undrained_q >= 64'(Ring) || uncommitted_q >= {48'd0, in_flight_q} || !is_end;
+    next_end_q    <= next_q + 64'd1;
+  end
+
+  logic is_same, newer, newer_eq, id_gt;
+  compare_pipe id_compare (.clk, .a(d_client_q), .b(session_q[127:64]), .gt(id_gt), .eq(is_same));
+  compare_pipe sequence_compare (.clk, .a(d_sequence_q), .b(session_q[63:0]), .gt(newer), .eq(newer_eq));
+
+  // ----------------------------------------------------------------------------------------------------------- decisions
+  logic ready, load;
+  wire  may_take = frame_end && settled && state_q == Idle;
+  wire  is_fast  = is_ours && on_q && cfg_ready;
+  wire  is_ack   = is_fast && p_kind == KindAck && is_bare && term_eq_q && |from_q && !ahead;
+  wire  is_asked = is_fast && p_kind == KindRequest;
+  assign take      = may_take;
+  assign votes_ack = may_take && is_ack;
+
+  wire commit_free = !m_axis_commit_tvalid || m_axis_commit_tready;
+  assign commit_take = state_q == Select && commit_valid && commit_free;
+
+  wire takes = d_put_q && d_room_q && d_pay_ok_q && is_same && newer && !is_full_q && d_client_q != '0 && on_q
+               && cfg_ready;
+  wire append = state_q == Ask4 && takes;
+  assign votes_set = set_now || append;
+  assign load      = state_q == Go && ready;
+  assign session_at = d_client_q[SESSIONS_LOG2-1:0];
+
+  wire session_we = cfg_we && cfg_ready && cfg_addr == 8'd19;
+
+  always_ff @(posedge clk) begin
+    if (append) entries[next_q[RING_LOG2-1:0]] <= {d_src_ipv4_q, d_src_port_q, d_src_mac_q, d_sent_q, d_sequence_q, d_client_q,
+                                                   term_q, next_end_q};
+    entry_ram_q <= entries[entry_at_q];
+    if (append)          sessions[session_at] <= {d_client_q, d_sequence_q};
+    else if (session_we) sessions[session_id_q[SESSIONS_LOG2-1:0]] <= {session_id_q, cfg_data};
+    session_ram_q <= sessions[session_at];
+  end
+
+  always_ff @(posedge clk) begin
+    entry_q       <= entry_ram_q;
+    entry_live_q  <= live_q[entry_at_q];
+    session_q     <= session_ram_q;
+    stat_next     <= next_q;
+    stat_commit_end <= commit_end_q;
+    if (m_axis_commit_tready) m_axis_commit_tvalid <= 1'b0;
+    if (cfg_we && cfg_ready && cfg_addr == 8'd8) next_q       <= cfg_data;
+    if (cfg_we && cfg_ready && cfg_addr == 8'd9) commit_end_q <= cfg_data;
+    if (append) begin
+      next_q                          <= next_end_q;
+      live_q[next_q[RING_LOG2-1:0]] <= 1'b1;
+    end
+
+    case (state_q)
+      Idle: if (may_take) begin
+        d_long_q        <= is_long;
+        d_beats_q       <= p_beats;
+        d_asks_q        <= p_sent[63];
+        d_behind_q      <= !ahead && !level;
+        d_payload_len_q <= p_payload_len;
+        d_payload_crc_q <= p_payload_crc;
+        d_ip_len_q      <= p_ip_len;
+        d_ip_checksum_q <= p_ip_checksum;
+        d_src_ipv4_q    <= p_src_ipv4;
+        d_dst_ipv4_q    <= p_dst_ipv4;
+        d_src_port_q    <= p_src_port;
+        d_src_mac_q     <= p_src_mac;
+        d_sent_q        <= p_sent;
+        d_client_q      <= p_client;
+        d_sequence_q    <= p_sequence;
+        d_append_q      <= 1'b0;
+        d_tx_q          <= 1'b0;
+        d_drop_q        <= is_bad;
+        d_slow_q        <= !is_bad;
+        state_q         <= is_ack ? Select : is_asked ? Ask0 : Go;
+      end
+
+      // An acknowledgement that has been counted.
+      Select: if (!commit_valid) begin
+        d_slow_q <= d_asks_q && d_behind_q;
+        d_drop_q <= !(d_asks_q && d_behind_q);
+        state_q  <= Go;
+      end else if (commit_free) begin
+        m_axis_commit_tvalid <= 1'b1;
+        m_axis_commit_tdata  <= votes_end;
+        d_end_q              <= votes_end;
+        d_expected_q         <= commit_end_q + 64'd1;
+        commit_end_q         <= votes_end;
+        state_q              <= Entry0;
+      end
+      Entry0: begin
+        entry_at_q <= d_end_q[RING_LOG2-1:0] - 1'b1;
+        d_one_q    <= d_end_q == d_expected_q;
+        state_q    <= Entry1;
+      end
+      Entry1: state_q <= Entry2;
+      Entry2: state_q <= Entry3;
+      Entry3: begin
+        d_entry_ok_q <= entry_live_q && entry_end == d_end_q && entry_term == term_q;
+        d_client_q   <= entry_client;
+        d_sequence_q <= entry_sequence;
+        h_mac_q      <= entry_mac;
+        h_place_q    <= entry_place;
+        h_slot_q     <= entry_sequence;
+        h_sent_q     <= entry_sent;
+        state_q      <= Entry4;
+      end
+      // Several commits at once need several answers, and of an entry that is not here the host knows who asked.
+      Entry4: begin
+        d_tx_q   <= d_one_q && d_entry_ok_q;
+        d_slow_q <= !(d_one_q && d_entry_ok_q);
+        state_q  <= d_one_q && d_entry_ok_q ? Head1 : Go;
+      end
+
+      // A request. The session is read in Ask0, stands in session_q in Ask2, and has been compared in Ask4.
+      Ask0: state_q <= Ask1;
+      Ask1: begin
+        d_put_q  <= is_put;
+        d_room_q <= d_payload_len_q <= entry_bytes_q;
+        state_q  <= Ask2;
+      end
+      Ask2: state_q <= Ask3;
+      Ask3: begin
+        d_pay_ok_q <= pay_ok;
+        state_q    <= Ask4;
+      end
+      Ask4: begin
+        if (takes) begin
+          d_append_q <= 1'b1;
+          d_tx_q     <= 1'b1;
+          d_slow_q   <= 1'b0;
+          d_end_q    <= next_q;
+          h_mac_q    <= group_mac_q;
+          h_place_q  <= {group_ipv4_q, group_port_q};
+          h_slot_q   <= next_q;
+          h_sent_q   <= commit_end_q;
+        end
+        state_q <= takes ? Head0 : Go;
+      end
+
+      Head0: state_q <= Head1;
+      Head1: state_q <= Head2;
+      Head2: state_q <= Go;
+      Go: if (ready) state_q <= Idle;
+      default: state_q <= Idle;
+    endcase
+
+    if (rst) begin
+      state_q              <= Idle;
+      live_q               <= '0;
+      next_q               <= '0;
+      commit_end_q         <= '0;
+      m_axis_commit_tvalid <= 1'b0;
+    end
+  end
+
+  // ------------------------------------------------------------------------------------------------------ flow of the input
+  // A frame may end while the one before is decided, but then no beat of a third arrives: it would write over the second.
+  logic has_room;
+  wire  frame_end_next = ends_now || (frame_end && !take);
+  wire  busy_next      = !((state_q == Idle && !may_take) || load);
+  always_ff @(posedge clk)
+    s_axis_tready <= !rst && has_room && !(frame_end_next && busy_next) && (DATA_W == 64 || !(frame_end_next || busy_next));
+
+  frame_emit #(.DATA_W(DATA_W), .DEPTH_LOG2(DEPTH_LOG2)) emit (
+      .clk, .rst, .beat(s_axis_tvalid && s_axis_tready), .beat_data(s_axis_tdata), .beat_keep(s_axis_tkeep),
+      .beat_last(s_axis_tlast), .beat_user(s_axis_tuser), .has_room,
+      .load, .load_drop(d_drop_q), .load_slow(d_slow_q), .load_log(d_append_q), .load_tx(d_tx_q), .load_payload(d_append_q),
+      .load_reply(!d_append_q), .load_long(d_long_q), .load_beats(d_beats_q), .load_slot(d_end_q), .load_head(head), .ready,
+      .m_axis_tx_tdata, .m_axis_tx_tkeep, .m_axis_tx_tlast, .m_axis_tx_tvalid, .m_axis_tx_tready,
+      .m_axis_slow_tdata, .m_axis_slow_tkeep, .m_axis_slow_tlast, .m_axis_slow_tuser, .m_axis_slow_tvalid,
+      .m_axis_slow_tready,
+      .m_axis_log_tdata, .m_axis_log_tkeep, .m_axis_log_tlast, .m_axis_log_tuser, .m_axis_log_tvalid, .m_axis_log_tready);
+
+endmodule
+
+`default_nettype wire

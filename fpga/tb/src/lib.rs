@@ -1,0 +1,25 @@
+//! The blocks of `fpga/rtl`, verilated: `cargo test -p fpga-tb` holds them against the models of `fpga-model`, edge by edge, and
+//! against what user space says of the same frames.
+//!
+//! Needs Verilator when it is built; without it the tests of the RTL are skipped, by name.
+#![deny(unsafe_code)]
+
+pub mod lockstep;
+pub mod nodes;
+pub mod suite;
+#[cfg(rtl)]
+#[allow(unsafe_code)]
+#[allow(
+    clippy::useless_conversion,
+    clippy::unnecessary_cast,
+    reason = "what is generated has one form for ports of every width"
+)]
+pub mod sys;
+
+/// Is the RTL here? If not, says which test is skipped.
+pub fn has_rtl(test: &str) -> bool {
+    if !cfg!(rtl) {
+        println!("{test}: skipped: Verilator was not here when this was built (apt-get install verilator)");
+    }
+    cfg!(rtl)
+}

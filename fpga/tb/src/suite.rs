@@ -1,0 +1,13 @@
+//! The conformance suite of the fast path: frames, and what user space says becomes of each. The models, the RTL and the XDP
+//! programs are shown the same frames and must answer with the same bytes.
+//!
+//! `oracle` asks `dataplane_wire` what a frame is and `dataplane_quorum`'s `FastLeader` and `FastFollower` what is done about it; it
+//! has no parser and no rule of its own but the bounds that the blocks state (no VLAN tag, no IPv6, no late request, nothing held).
+
+mod frames;
+mod history;
+mod oracle;
+
+pub use frames::{CLIENT, Place, framed, node_at, put, requested, wrapped};
+pub use history::{Sent, goldens, history, setup};
+pub use oracle::{Answer, Oracle, Role};

@@ -1,0 +1,5 @@
+//! The blocks against their models and against user space, with every kind of pause, from every kind of beginning.
+#![forbid(unsafe_code)]
+
+mod conformance;
+mod timing;
