@@ -98,7 +98,8 @@ module frame_emit #(
   wire              b_user = b_q[DATA_W+Bytes+1];
 
   // ------------------------------------------------------------------------------------------------------------ sending
-  logic              to_slow_q, to_log_q, to_tx_q, payload_q, reply_q, tx_done_q;
+  logic              to_slow_q, to_log_q, to_tx_q, payload_q, reply_q, tx_done_q, load_q;
+  logic              at_end_q;         // the beat is the last of a frame that ends with its head
   logic [3:0]        at_q;             // the beat, up to the head's end
   logic [ShiftW-1:0] shift_q;
   logic [63:0]       slot_q;
@@ -111,7 +112,7 @@ module frame_emit #(
   wire tx_left  = to_tx_q && !tx_done_q;
   wire step = active_q && (!src_left || b_valid_q) && (!(src_left && to_slow_q) || slow_free)
               && (!(src_left && to_log_q) || log_free) && (!tx_left || tx_free);
-  wire is_tx_last = payload_q ? b_last : at_q == (reply_q ? 4'(ReplyLast) : 4'(BareLast));
+  wire is_tx_last = payload_q ? b_last : at_end_q;
   wire done = step && (!src_left || b_last) && (!tx_left || is_tx_last);
   assign pop   = step && src_left;
   assign ready = !active_q || done;
@@ -172,6 +173,7 @@ module frame_emit #(
         tx_done_q        <= is_tx_last;
       end
       shift_q <= shift_q >> DATA_W;
+      at_end_q <= at_q + 4'd1 == (reply_q ? 4'(ReplyLast) : 4'(BareLast));
       if (at_q != 4'd15) at_q <= at_q + 4'd1;
       if (done) active_q <= 1'b0;
     end
@@ -189,9 +191,14 @@ module frame_emit #(
       src_done_q       <= 1'b0;
       tx_done_q        <= 1'b0;
       at_q             <= 4'd0;
-      shift_q          <= head;
+      at_end_q         <= 1'b0;
       if (load_log) slot_q <= load_slot;
     end
+
+    // The first beat is read two cycles after the decision, and the head still stands in the next one: that spares the decision
+    // the way to so many registers.
+    load_q <= load;
+    if (load_q) shift_q <= head;
 
     // With the beat, so that it does not change while the last of the entry before is still waiting.
     if (step && src_left && to_log_q) m_axis_log_tuser <= slot_q;

@@ -223,7 +223,7 @@ module quorum_follower #(
   // A frame may end while the one before is decided, but then no beat of a third arrives: it would write over the second.
   logic has_room;
   wire  frame_end_next = ends_now || (frame_end && !take);
-  wire  busy_next      = !((state_q == Idle && !may_take) || load);
+  wire  busy_next      = state_q != Idle || may_take;
   always_ff @(posedge clk)
     s_axis_tready <= !rst && has_room && !(frame_end_next && busy_next) && (DATA_W == 64 || !(frame_end_next || busy_next));
 

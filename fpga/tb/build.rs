@@ -54,6 +54,14 @@ const TOPS: &[Top] = &[
     ),
     top("skid64", "axis_skid", &["DATA_W=64"], &["axis_skid"]),
     top("skid1", "axis_skid", &["DATA_W=1"], &["axis_skid"]),
+    top("replicate64", "replicate", &[], &["replicate"]),
+    top("filter512", "kv_filter", &[], &["kv_filter"]),
+    top(
+        "systolic8",
+        "systolic_array",
+        &["N=8"],
+        &["systolic_array", "systolic_pe"],
+    ),
 ];
 
 const fn top(

@@ -6,7 +6,11 @@
 #![forbid(unsafe_code)]
 
 pub mod crc;
+pub mod filter;
 pub mod node;
 pub mod registers;
+pub mod replicate;
 pub mod rng;
+pub mod skid;
 pub mod stream;
+pub mod systolic;

@@ -453,7 +453,7 @@ impl Node for Leader {
         let load = is_loading.then(|| self.fate());
         let frame_end_next =
             beat.is_some_and(|beat| self.parser.ends_now(beat)) || (self.parser.frame_end && !may_take);
-        let busy_next = !((self.state == State::Idle && !may_take) || is_loading);
+        let busy_next = self.state != State::Idle || may_take;
         let is_narrow = self.shape.beat_bytes == 8;
         let is_ready = !inputs.rst
             && self.emit.has_room()
