@@ -67,6 +67,7 @@ pub mod guarantees;
 mod held;
 mod leader;
 mod nodes;
+pub mod onesided;
 mod reads;
 mod recovery;
 mod replica;

@@ -150,6 +150,11 @@ impl Fabric {
 }
 
 impl SimWindow {
+    /// Whether anything has happened here since the completions were polled last: a poller would find something.
+    pub fn is_touched(&self) -> bool {
+        self.fabric.state().host(self.host).is_touched
+    }
+
     fn post(&mut self, to: Peer, at_bytes: u64, wr_id: WrId, what: What) -> Result<(), WindowError> {
         let request = Request::new(self.host, to.0, at_bytes, wr_id, what);
         self.fabric.state().post(request)

@@ -54,6 +54,8 @@ pub(super) struct Host {
     pub memory: Box<[u8]>,
     writers: Writers,
     requests_count: usize,
+    /// Since the last poll.
+    pub is_touched: bool,
     completions: VecDeque<Completion>,
     /// What reads have brought.
     pub read: Vec<(WrId, Vec<u8>)>,
@@ -61,6 +63,7 @@ pub(super) struct Host {
 
 impl Host {
     pub fn take_completions(&mut self) -> VecDeque<Completion> {
+        self.is_touched = false;
         let finished = std::mem::take(&mut self.completions);
         self.requests_count -= finished.len();
         finished
@@ -166,6 +169,7 @@ impl State {
             memory: vec![0; options.window_bytes].into(),
             writers: Writers::One(None),
             requests_count: 0,
+            is_touched: false,
             completions: VecDeque::new(),
             read: Vec::new(),
         };
@@ -311,6 +315,7 @@ impl State {
             What::Write(bytes) => {
                 memory.copy_from_slice(&bytes[range]);
                 self.touched.push(request.to);
+                self.hosts[request.to as usize].is_touched = true;
             }
             What::Read(bytes) => bytes[range].copy_from_slice(memory),
         }
@@ -363,6 +368,7 @@ impl State {
         let host_state = &mut self.hosts[host as usize];
         host_state.read.extend(read.map(|bytes| (completion.wr_id, bytes)));
         host_state.completions.push_back(completion);
+        host_state.is_touched = true;
         self.touched.push(host);
     }
 

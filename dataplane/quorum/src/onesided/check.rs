@@ -1,0 +1,156 @@
+//! What must hold of every cluster of one-sided replicas, whatever goes wrong.
+
+use std::collections::BTreeMap;
+
+use dataplane_waist::StateMachine;
+
+use super::replica::Replica;
+use crate::{config::majorities, transfer};
+
+/// An invariant that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// A proposal belongs to one leader.
+    #[error("nodes {first} and {second} both led under proposal {proposal}")]
+    TwoLeaders {
+        /// The proposal.
+        proposal: u64,
+        /// Who was seen first.
+        first: u32,
+        /// And who then.
+        second: u32,
+    },
+    /// Agreement: what is applied in a slot is the same everywhere and for ever.
+    #[error(
+        "agreement: slot {slot} was applied with an entry of proposal {first_proposal} (by node {first}), and node {node} applies \
+         another one, of proposal {proposal}"
+    )]
+    Applied {
+        /// The slot.
+        slot: u64,
+        /// Who applied it first, as far as was seen.
+        first: u32,
+        /// That entry's proposal.
+        first_proposal: u64,
+        /// Who has something else.
+        node: u32,
+        /// Its entry's proposal.
+        proposal: u64,
+    },
+    /// No gap: slots are applied one after the other.
+    #[error("node {node} applies slot {slot}, and had applied everything before {applied_end}")]
+    Gap {
+        /// The replica.
+        node: u32,
+        /// What it applies.
+        slot: u64,
+        /// What it should have.
+        applied_end: u64,
+    },
+    /// What was applied, or committed, went back while its replica ran.
+    #[error("node {node} had applied everything before {before}, and now before {after}")]
+    WentBack {
+        /// The replica.
+        node: u32,
+        /// Before.
+        before: u64,
+        /// Now.
+        after: u64,
+    },
+    /// Equal states give equal bytes.
+    #[error(
+        "nodes {first} and {second} have both applied everything before {applied_end}, and differ in what came of it"
+    )]
+    States {
+        /// One.
+        first: u32,
+        /// The other.
+        second: u32,
+        /// How far.
+        applied_end: u64,
+    },
+}
+
+/// Who is shown every replica after every turn.
+#[derive(Debug, Default)]
+pub struct Observer {
+    leaders: BTreeMap<u64, u32>,
+    /// By slot: who applied it first, proposal, checksum.
+    applied: BTreeMap<u64, (u32, u64, u32)>,
+    /// By node: its life, and its applied end.
+    ends: BTreeMap<u32, (u32, u64)>,
+}
+
+impl Observer {
+    /// Looks at a replica that has had a turn.
+    ///
+    /// # Errors
+    /// [`Violation`].
+    pub fn observe<S: StateMachine>(&mut self, replica: &Replica<S>) -> Result<(), Violation> {
+        let node = replica.node();
+        if let Some(proposal) = replica.leads() {
+            let first = *self.leaders.entry(proposal).or_insert(node);
+            if first != node {
+                return Err(Violation::TwoLeaders {
+                    proposal,
+                    first,
+                    second: node,
+                });
+            }
+        }
+        let (life, after) = (replica.config.life, replica.applied_end());
+        let before = self.ends.insert(node, (life, after));
+        let before = before.filter(|&(of, _)| of == life).map_or(0, |(_, end)| end);
+        if after < before {
+            return Err(Violation::WentBack { node, before, after });
+        }
+        let first_end = after - replica.applied().len() as u64;
+        for (expected, &(slot, proposal, crc)) in (first_end..).zip(replica.applied()) {
+            if slot != expected {
+                let applied_end = expected;
+                return Err(Violation::Gap {
+                    node,
+                    slot,
+                    applied_end,
+                });
+            }
+            let &mut (first, first_proposal, first_crc) = self.applied.entry(slot).or_insert((node, proposal, crc));
+            if (first_proposal, first_crc) != (proposal, crc) {
+                return Err(Violation::Applied {
+                    slot,
+                    first,
+                    first_proposal,
+                    node,
+                    proposal,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// How many proposals had a leader.
+    pub fn leaders_count(&self) -> usize {
+        self.leaders.len()
+    }
+
+    /// Behind the last slot that anybody applied.
+    pub fn applied_end(&self) -> u64 {
+        self.applied.last_key_value().map_or(0, |(slot, _)| slot + 1)
+    }
+}
+
+/// Compares two replicas' states, if they have applied equally much.
+///
+/// # Errors
+/// [`Violation::States`].
+pub fn same_state<S: StateMachine>(first: &Replica<S>, second: &Replica<S>) -> Result<(), Violation> {
+    let bytes = |replica: &Replica<S>| transfer::save(majorities(1), &replica.sessions, &replica.machine);
+    if first.applied_end() != second.applied_end() || bytes(first) == bytes(second) {
+        return Ok(());
+    }
+    Err(Violation::States {
+        first: first.node(),
+        second: second.node(),
+        applied_end: first.applied_end(),
+    })
+}

@@ -1,0 +1,63 @@
+//! Work requests under way: what each was for, so that its completion finds its way.
+
+use std::collections::BTreeMap;
+
+use dataplane_waist::WrId;
+
+/// What a request was posted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// A peer's beacon is read.
+    Beacon,
+    /// Permission is asked for.
+    Permission,
+    /// A snapshot is asked for, or offered.
+    Transfer,
+    /// Part of a snapshot is read, of the fetch of that number.
+    Snapshot { fetch: u64, at: usize },
+    /// A follower's promise is read.
+    Header,
+    /// A new one is written.
+    Promise,
+    /// Slots of its log are read.
+    Slots { from: u64, count: u64 },
+    /// The slot before `end` is written.
+    Entry { end: u64 },
+    /// What is committed is written.
+    Commit,
+    /// A round is written.
+    Round(u64),
+    /// A follower is told that it has everything.
+    Recovered,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flight {
+    /// The peer's index.
+    pub(super) index: usize,
+    /// Of its link, when it was posted: what belongs to an earlier one is nobody's.
+    pub(super) epoch: u64,
+    pub(super) what: What,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Flights {
+    under_way: BTreeMap<u64, Flight>,
+    posted_count: u64,
+}
+
+impl Flights {
+    pub(super) fn next(&self) -> WrId {
+        WrId(self.posted_count)
+    }
+
+    /// It was posted under [`Flights::next`].
+    pub(super) fn add(&mut self, flight: Flight) {
+        self.under_way.insert(self.posted_count, flight);
+        self.posted_count += 1;
+    }
+
+    pub(super) fn take(&mut self, id: WrId) -> Option<Flight> {
+        self.under_way.remove(&id.0)
+    }
+}

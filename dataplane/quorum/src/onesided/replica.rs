@@ -1,0 +1,382 @@
+//! A replica, and its turn.
+
+use std::collections::VecDeque;
+
+use dataplane_waist::{Completion, Effects, Instant, Peer, StateMachine, Window, WindowError};
+
+use super::{
+    config::{Config, ConfigError, Start},
+    election::Score,
+    flights::{Flight, Flights, What},
+    layout::{self, Beacon},
+    leader::{Link, Reign, RemoteLog},
+    requests::{QueuedRead, QueuedWrite, Waiting},
+    transfer::Fetch,
+};
+use crate::sessions::Sessions;
+
+/// A node's two windows.
+pub struct Planes<'a> {
+    /// Open: mailboxes, beacons, snapshots.
+    pub background: &'a mut dyn Window,
+    /// The log: granted to one.
+    pub replication: &'a mut dyn Window,
+}
+
+/// What a replica has counted since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Counters {
+    pub applied_count: u64,
+    pub appended_count: u64,
+    pub written_count: u64,
+    pub repeated_count: u64,
+    pub busy_count: u64,
+    pub not_leader_count: u64,
+    pub expired_count: u64,
+    pub refused_count: u64,
+    pub round_reads_count: u64,
+    pub stale_reads_count: u64,
+    pub stood_count: u64,
+    pub led_count: u64,
+    pub stepped_down_count: u64,
+    pub refused_writes_count: u64,
+    pub lost_links_count: u64,
+    pub adopted_count: u64,
+    pub repaired_count: u64,
+    pub torn_count: u64,
+    pub grants_count: u64,
+    pub offers_count: u64,
+    pub snapshots_fetched_count: u64,
+    pub recovered_count: u64,
+    pub dropped_slow_count: u64,
+    pub ring_full_count: u64,
+    /// Writes that this node has posted to a peer's memory, all of them, and reads.
+    pub posted_count: u64,
+}
+
+/// What a replica is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoleName {
+    /// Polls its memory.
+    Follower,
+    /// Has asked for permission.
+    Candidate,
+    /// Writes.
+    Leader,
+}
+
+/// Another node, as this one sees it.
+#[derive(Debug)]
+pub(super) struct Other {
+    pub(super) node: u32,
+    pub(super) peer: Peer,
+    pub(super) score: Score,
+    /// As it was read last.
+    pub(super) beacon: Option<Beacon>,
+    pub(super) is_beacon_under_way: bool,
+    /// Up to which of its requests for permission we have granted.
+    pub(super) granted_number: u64,
+    /// Up to which of its asks for a snapshot we have answered.
+    pub(super) answered_ask: u64,
+    pub(super) link: Link,
+    pub(super) epoch: u64,
+    /// The life that the link is to.
+    pub(super) life: u64,
+    pub(super) log: RemoteLog,
+    /// Where a snapshot ends that it was offered, and until when the slots behind that are kept for it.
+    pub(super) pin: Option<(u64, Instant)>,
+}
+
+/// A replica that replicates by writing memory.
+pub struct Replica<S> {
+    pub(super) config: Config,
+    pub(super) machine: S,
+    pub(super) sessions: Sessions,
+    pub(super) others: Vec<Other>,
+    pub(super) flights: [Flights; 2],
+    pub(super) is_full: bool,
+    pub(super) heartbeat: u64,
+    pub(super) tick_at: Instant,
+    pub(super) granted: Option<(u32, u64)>,
+    pub(super) requests_count: u32,
+    pub(super) hold_until: Instant,
+    pub(super) failures_count: u32,
+    pub(super) reign: Option<Reign>,
+    /// The highest proposal that was seen anywhere.
+    pub(super) proposal_seen: u64,
+    pub(super) commit_end: u64,
+    pub(super) applied_end: u64,
+    pub(super) applied_proposal: u64,
+    pub(super) fetch: Option<Fetch>,
+    pub(super) fetches_count: u64,
+    pub(super) asked_at: Option<Instant>,
+    pub(super) writes: VecDeque<QueuedWrite>,
+    pub(super) reads: VecDeque<QueuedRead>,
+    pub(super) waiting: VecDeque<Waiting>,
+    pub(super) published: [u8; layout::BEACON_BYTES],
+    is_open: bool,
+    pub(super) counters: Counters,
+    pub(super) slot_buffer: Vec<u8>,
+    /// What was applied in this turn, for whoever watches: slot, proposal, checksum of the entry.
+    pub(super) applied: Vec<(u64, u64, u32)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Plane {
+    Background,
+    Replication,
+}
+
+impl<S: StateMachine> Replica<S> {
+    /// A replica whose windows are zero.
+    ///
+    /// # Errors
+    /// A configuration that cannot be.
+    pub fn new(config: Config, machine: S) -> Result<Replica<S>, ConfigError> {
+        config.check()?;
+        let other = |&(node, peer): &(u32, Peer)| Other {
+            node,
+            peer,
+            score: Score::default(),
+            beacon: None,
+            is_beacon_under_way: false,
+            granted_number: 0,
+            answered_ask: 0,
+            link: Link::Unasked,
+            epoch: 0,
+            life: 0,
+            log: RemoteLog::default(),
+            pin: None,
+        };
+        Ok(Replica {
+            others: config.peers.iter().map(other).collect(),
+            sessions: Sessions::new(config.limits.sessions_max, config.limits.session_replies),
+            is_full: config.start == Start::First || config.makes(super::Mutation::AmnesiaIgnored),
+            config,
+            machine,
+            flights: Default::default(),
+            heartbeat: 0,
+            tick_at: Instant::ZERO,
+            granted: None,
+            requests_count: 0,
+            hold_until: Instant::ZERO,
+            failures_count: 0,
+            reign: None,
+            proposal_seen: 0,
+            commit_end: 0,
+            applied_end: 0,
+            applied_proposal: 0,
+            fetch: None,
+            fetches_count: 0,
+            asked_at: None,
+            writes: VecDeque::new(),
+            reads: VecDeque::new(),
+            waiting: VecDeque::new(),
+            published: [0; layout::BEACON_BYTES],
+            is_open: false,
+            counters: Counters::default(),
+            slot_buffer: Vec::new(),
+            applied: Vec::new(),
+        })
+    }
+
+    /// Looks at everything once, and does what there is to do. To be called as often as can be; answers to clients go to `out`.
+    pub fn turn(&mut self, now: Instant, planes: &mut Planes<'_>, out: &mut Effects) {
+        if !self.is_open {
+            self.is_open = planes.background.open().is_ok();
+        }
+        self.applied.clear();
+        self.hear(now, planes, Plane::Replication);
+        self.hear(now, planes, Plane::Background);
+        self.look_at_requests(now, planes);
+        if now >= self.tick_at {
+            self.tick(now, planes);
+        }
+        self.follow(planes, out);
+        self.transfer(now, planes);
+        self.lead(now, planes, out);
+        self.publish(planes);
+    }
+
+    /// When there is something to do though nothing has happened to the windows.
+    pub fn wake_at(&self) -> Instant {
+        self.tick_at
+    }
+
+    fn hear(&mut self, now: Instant, planes: &mut Planes<'_>, plane: Plane) {
+        let mut finished: Vec<Completion> = Vec::new();
+        let window = planes.window(plane);
+        window.poll_cq(&mut |completion| finished.push(completion));
+        for Completion { wr_id, result } in finished {
+            let mut bytes = Vec::new();
+            planes.window(plane).take_read(wr_id, &mut bytes);
+            let Some(flight) = self.flights[plane as usize].take(wr_id) else {
+                continue;
+            };
+            match plane {
+                Plane::Background => self.heard_background(now, flight, result, &bytes),
+                Plane::Replication => self.heard_replication(now, flight, result, &bytes),
+            }
+        }
+    }
+
+    fn heard_background(&mut self, now: Instant, flight: Flight, result: Result<(), WindowError>, bytes: &[u8]) {
+        let Flight { index, epoch, what } = flight;
+        match what {
+            What::Beacon => {
+                self.others[index].is_beacon_under_way = false;
+                if let Some(beacon) = Beacon::parse(bytes).filter(|_| result.is_ok()) {
+                    self.on_beacon(now, index, beacon);
+                }
+            }
+            What::Snapshot { fetch, at } => self.on_snapshot_part(fetch, at, result.is_ok().then_some(bytes)),
+            What::Permission if result.is_err() && self.others[index].epoch == epoch => self.lose_link(now, index),
+            _ => {}
+        }
+    }
+
+    /// Posts a write; says whether it is under way.
+    pub(super) fn post_write(
+        &mut self,
+        planes: &mut Planes<'_>,
+        to: (Plane, usize),
+        at: u64,
+        bytes: &[u8],
+        what: What,
+    ) -> bool {
+        let (plane, index) = to;
+        let id = self.flights[plane as usize].next();
+        let posted = planes.window(plane).write(self.others[index].peer, at, bytes, id);
+        self.note_posted(plane, index, what, posted)
+    }
+
+    /// Posts a read; says whether it is under way.
+    pub(super) fn post_read(
+        &mut self,
+        planes: &mut Planes<'_>,
+        from: (Plane, usize),
+        at: u64,
+        len: usize,
+        what: What,
+    ) -> bool {
+        let (plane, index) = from;
+        let id = self.flights[plane as usize].next();
+        let posted = planes.window(plane).read(self.others[index].peer, at, len as u32, id);
+        self.note_posted(plane, index, what, posted)
+    }
+
+    fn note_posted(&mut self, plane: Plane, index: usize, what: What, posted: Result<(), WindowError>) -> bool {
+        if posted.is_ok() {
+            let epoch = self.others[index].epoch;
+            self.flights[plane as usize].add(Flight { index, epoch, what });
+            self.counters.posted_count += 1;
+        }
+        posted.is_ok()
+    }
+
+    fn publish(&mut self, planes: &mut Planes<'_>) {
+        let beacon = Beacon {
+            is_full: self.is_full,
+            heartbeat: self.heartbeat,
+            life: u64::from(self.config.life),
+            applied_end: self.applied_end,
+            applied_proposal: self.applied_proposal,
+            granted: self.granted,
+            leader: self.leader(),
+        };
+        let bytes = beacon.emit();
+        if bytes != self.published {
+            planes.background.store(0, &bytes);
+            self.published = bytes;
+        }
+    }
+
+    /// Our number.
+    pub fn node(&self) -> u32 {
+        self.config.node
+    }
+
+    /// What we are doing.
+    pub fn role(&self) -> RoleName {
+        match &self.reign {
+            None => RoleName::Follower,
+            Some(reign) if reign.is_settled() => RoleName::Leader,
+            Some(_) => RoleName::Candidate,
+        }
+    }
+
+    /// The proposal under which we lead, if we do.
+    pub fn leads(&self) -> Option<u64> {
+        self.reign.as_ref().filter(|reign| reign.is_settled())?.proposal
+    }
+
+    /// Everything before this slot is committed, as far as we know.
+    pub fn commit_end(&self) -> u64 {
+        self.commit_end
+    }
+
+    /// Everything before this slot is applied.
+    pub fn applied_end(&self) -> u64 {
+        self.applied_end
+    }
+
+    /// Whether our memory has all that we ever promised and acknowledged.
+    pub fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &S {
+        &self.machine
+    }
+
+    /// What the last turn has applied: slot, proposal, CRC-32C of the entry.
+    pub fn applied(&self) -> &[(u64, u64, u32)] {
+        &self.applied
+    }
+
+    /// In words, for whoever wonders why nothing happens.
+    pub fn describe(&self) -> String {
+        let links: Vec<String> = self
+            .others
+            .iter()
+            .map(|other| {
+                format!(
+                    "{}: {:?} alive {} full {:?} applied {:?} granted {:?}",
+                    other.node,
+                    other.link,
+                    other.score.is_alive(),
+                    other.beacon.map(|beacon| beacon.is_full),
+                    other.beacon.map(|beacon| beacon.applied_end),
+                    other.beacon.and_then(|beacon| beacon.granted),
+                )
+            })
+            .collect();
+        format!(
+            "node {}: {:?}, full {}, committed to {}, applied to {}, granted to {:?}, {:?}\n    {}",
+            self.config.node,
+            self.role(),
+            self.is_full,
+            self.commit_end,
+            self.applied_end,
+            self.granted,
+            self.reign,
+            links.join("\n    ")
+        )
+    }
+}
+
+impl Planes<'_> {
+    pub(super) fn window(&mut self, plane: Plane) -> &mut dyn Window {
+        match plane {
+            Plane::Background => self.background,
+            Plane::Replication => self.replication,
+        }
+    }
+}
