@@ -164,7 +164,8 @@ impl Config {
 
     /// How many make a majority.
     pub(crate) fn majority_count(&self) -> usize {
-        (self.peers.len() + 1) / 2 + 1
+        let replicas_count = self.peers.len() + 1;
+        replicas_count / 2 + 1
     }
 
     pub(crate) fn makes(&self, mutation: Mutation) -> bool {
