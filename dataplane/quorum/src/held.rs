@@ -3,6 +3,8 @@
 
 use dataplane_waist::{Slot, Term};
 
+use crate::remainder::remainder;
+
 /// A bounded table by slot. A place is reused with its memory.
 #[derive(Debug)]
 pub(crate) struct Held {
@@ -94,7 +96,7 @@ impl Held {
     }
 
     fn index(&self, slot: Slot) -> usize {
-        (slot.0 % self.places.len() as u64) as usize
+        remainder(slot.0, self.places.len() as u64) as usize
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
     config::{Mutation, NODES_MAX, ReadMode},
     fast::FastLeader,
     reads::Reads,
+    remainder::remainder,
     replica::{Replica, Role},
     replicate::{Mode, Progress},
     rounds::Rounds,
@@ -41,18 +42,18 @@ pub(crate) struct Waiting {
 impl Leader {
     /// Who waits for `slot`; nobody does afterwards.
     pub(crate) fn take_waiting(&mut self, slot: Slot) -> Option<Waiting> {
-        let index = (slot.0 % self.waiting.len() as u64) as usize;
+        let index = remainder(slot.0, self.waiting.len() as u64) as usize;
         self.waiting[index].take_if(|waiting| waiting.slot == slot)
     }
 
     /// Whether somebody waits for `slot`.
     pub(crate) fn is_waited_for(&self, slot: Slot) -> bool {
-        let index = (slot.0 % self.waiting.len() as u64) as usize;
+        let index = remainder(slot.0, self.waiting.len() as u64) as usize;
         self.waiting[index].is_some_and(|waiting| waiting.slot == slot)
     }
 
     pub(crate) fn wait_for(&mut self, waiting: Waiting) {
-        let index = (waiting.slot.0 % self.waiting.len() as u64) as usize;
+        let index = remainder(waiting.slot.0, self.waiting.len() as u64) as usize;
         self.waiting[index] = Some(waiting);
     }
 

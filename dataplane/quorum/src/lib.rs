@@ -70,6 +70,7 @@ mod nodes;
 pub mod onesided;
 mod reads;
 mod recovery;
+mod remainder;
 mod replica;
 mod replicate;
 mod requests;

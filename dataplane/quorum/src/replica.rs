@@ -65,6 +65,9 @@ pub struct Replica<S> {
     pub(crate) counters: Counters,
     /// Who was named last by a frame from an address that is no node's.
     misplaced: Option<u32>,
+    /// The entry that was last sent alone while this input is handled, the commit end that it was sent with, and which of the
+    /// sends it is: every follower gets the same frame.
+    pub(crate) sent_singly: Option<(Slot, Slot, usize)>,
 }
 
 /// What a replica is at the moment.
@@ -125,6 +128,7 @@ impl<S: StateMachine> Replica<S> {
             sends_singly: false,
             counters: Counters::default(),
             misplaced: None,
+            sent_singly: None,
             window,
             config,
         }
@@ -397,6 +401,8 @@ impl<S: StateMachine> Protocol for Replica<S> {
                 self.persist_state(out);
             }
         }
+        // Since the last input the sends may have been taken away.
+        self.sent_singly = None;
         match input {
             Input::Frame { from, bytes } => self.on_frame(now, from, bytes, out),
             Input::Durable(durable) => self.on_durable(now, durable, out),

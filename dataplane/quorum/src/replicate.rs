@@ -150,15 +150,27 @@ impl<S: StateMachine> Replica<S> {
         if view.term != self.state.term {
             return self.send_batch(to, slot, Slot(slot.0 + 1), Slot(slot.0 + 1), out);
         }
-        let append = Append {
-            term: self.state.term.0,
-            slot: slot.0,
-            commit_end: self.commit_end.0,
-            entry: view.bytes,
-            entry_crc: view.crc,
+        let sent = match self.sent_singly {
+            // Nothing in it is the follower's own.
+            Some((sent, commit_end, index)) if (sent, commit_end) == (slot, self.commit_end) => {
+                out.send_again(to, index)
+            }
+            _ => {
+                let append = Append {
+                    term: self.state.term.0,
+                    slot: slot.0,
+                    commit_end: self.commit_end.0,
+                    entry: view.bytes,
+                    entry_crc: view.crc,
+                };
+                let len_bytes = frame::HEADER_BYTES + append.payload_bytes();
+                let index = out.sends_count();
+                let sent = out.send(to, len_bytes, |bytes| append.emit(bytes));
+                self.sent_singly = sent.is_ok().then_some((slot, self.commit_end, index));
+                sent
+            }
         };
-        let len_bytes = frame::HEADER_BYTES + append.payload_bytes();
-        match out.send(to, len_bytes, |bytes| append.emit(bytes)) {
+        match sent {
             Ok(()) => Slot(slot.0 + 1),
             Err(_) => slot,
         }

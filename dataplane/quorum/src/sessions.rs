@@ -9,9 +9,11 @@ use dataplane_wire::{
     quorum::{VALUE_BYTES_MAX, reply::Outcome},
 };
 
+use crate::remainder::remainder;
+
 /// The sessions, in a table of fixed size.
 ///
-/// A session's number names its place in the table (`number % sessions_max`), so that looking it up costs one division.
+/// A session's number names its place in the table (`number % sessions_max`), so that looking it up costs one remainder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sessions {
     sessions: Vec<Session>,
@@ -130,7 +132,7 @@ impl Sessions {
 
     /// Where a session of that number stands, if there is one.
     pub fn place_of(&self, client: u64) -> usize {
-        (client % self.sessions_max as u64) as usize
+        remainder(client, self.sessions_max as u64) as usize
     }
 
     /// As [`Sessions::place_of`]; nothing if there is none of that number.
@@ -145,7 +147,7 @@ impl Sessions {
         let Some(session) = self.find(client) else {
             return Known::Expired;
         };
-        let index = (sequence % self.replies_max as u64) as usize;
+        let index = remainder(sequence, self.replies_max as u64) as usize;
         let remembered = session.replies.get(index);
         let Some((known, answer)) = remembered.and_then(|it| it.answer.as_ref().map(|answer| (it.sequence, answer)))
         else {
@@ -168,7 +170,7 @@ impl Sessions {
         if answer.is_some() {
             session.newest = session.newest.max(sequence);
         }
-        let index = (sequence % replies_max as u64) as usize;
+        let index = remainder(sequence, replies_max as u64) as usize;
         if session.replies.len() <= index {
             let empty = Remembered {
                 sequence: 0,

@@ -3,6 +3,8 @@
 use dataplane_waist::{Slot, Term};
 use dataplane_wire::checksum::crc32c;
 
+use crate::remainder::remainder;
+
 /// An entry, lent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryView<'a> {
@@ -98,7 +100,7 @@ impl Window {
             return None;
         }
         let place = self.place(slot);
-        let at = (place.at % self.arena.len() as u64) as usize;
+        let at = remainder(place.at, self.arena.len() as u64) as usize;
         Some(EntryView {
             term: place.term,
             bytes: &self.arena[at..at + place.len_bytes as usize],
@@ -141,7 +143,7 @@ impl Window {
             _ => self.place(self.begin).at,
         };
         // An entry that does not fit before the arena's end begins at its start.
-        let until_wrap = arena_bytes - self.head % arena_bytes;
+        let until_wrap = arena_bytes - remainder(self.head, arena_bytes);
         let at = match bytes.len() as u64 > until_wrap {
             true => self.head + until_wrap,
             false => self.head,
@@ -150,7 +152,7 @@ impl Window {
         if head - tail > arena_bytes {
             return Err(WindowFull);
         }
-        let begin = (at % arena_bytes) as usize;
+        let begin = remainder(at, arena_bytes) as usize;
         self.arena[begin..begin + bytes.len()].copy_from_slice(bytes);
         let index = self.index(self.end);
         self.places[index] = Place {
@@ -214,7 +216,7 @@ impl Window {
     }
 
     fn index(&self, slot: Slot) -> usize {
-        (slot.0 % self.places.len() as u64) as usize
+        remainder(slot.0, self.places.len() as u64) as usize
     }
 
     fn place(&self, slot: Slot) -> Place {

@@ -67,6 +67,25 @@ impl Effects {
         Ok(())
     }
 
+    /// How many frames there are to send.
+    pub fn sends_count(&self) -> usize {
+        self.sends.len()
+    }
+
+    /// Sends the frame that is already to be sent at `index` to `to`, too. It takes no room for its bytes.
+    ///
+    /// # Errors
+    /// [`EffectsFull`].
+    ///
+    /// # Panics
+    /// If there is no such frame.
+    pub fn send_again(&mut self, to: Peer, index: usize) -> Result<(), EffectsFull> {
+        self.reserve(self.sends.len(), 0)?;
+        let range = self.sends[index].1.clone();
+        self.sends.push((to, range));
+        Ok(())
+    }
+
     /// Appends `payload` to the log at `slot`.
     ///
     /// # Errors
@@ -211,6 +230,18 @@ mod tests {
         effects.send(Peer(0), 8, |bytes| bytes.fill(2)).expect("room again");
         assert_eq!(effects.rejects()[Reject::Magic.index()], 1);
         assert_eq!(effects.refused_count(), 1);
+    }
+
+    #[test]
+    fn a_frame_is_sent_to_another_as_it_is() {
+        let mut effects = Effects::with_capacity(3, 8);
+        effects.send(Peer(1), 4, |bytes| bytes.fill(1)).expect("room");
+        effects.send(Peer(1), 4, |bytes| bytes.fill(2)).expect("room");
+        assert_eq!(effects.send_again(Peer(2), 0), Ok(()));
+        let sends = [(Peer(1), &[1; 4][..]), (Peer(1), &[2; 4]), (Peer(2), &[1; 4])];
+        assert!(effects.sends().eq(sends));
+        assert_eq!(effects.sends_count(), 3);
+        assert_eq!(effects.send_again(Peer(3), 0), Err(EffectsFull));
     }
 
     #[test]

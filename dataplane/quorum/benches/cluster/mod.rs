@@ -45,20 +45,12 @@ struct Member {
     kept: Kept,
 }
 
-/// Frames: to, from, where in `bytes`.
-#[derive(Default)]
-struct Frames {
-    queue: Vec<(u32, u32, std::ops::Range<usize>)>,
-    bytes: Vec<u8>,
-}
-
 /// Replicas that hand frames to each other.
 pub struct Cluster {
     members: Vec<Member>,
-    /// Frames under way.
-    network: Frames,
-    /// The memory of the network, while its frames are delivered.
-    spare: Frames,
+    /// Takes the place of a member's effects while the frames in them are handed over where they lie: nothing is copied, as the
+    /// messages of others are not.
+    spare: Option<Effects>,
     now: Instant,
     /// Answers that clients got.
     pub answers_count: u64,
@@ -93,10 +85,10 @@ impl Cluster {
                 kept: Kept::default(),
             }
         });
+        let members: Vec<Member> = members.collect();
         let mut cluster = Cluster {
-            members: members.collect(),
-            network: Frames::default(),
-            spare: Frames::default(),
+            spare: Some(members[0].replica.effects(64)),
+            members,
             now: Instant::from_ns(1),
             answers_count: 0,
             client: 0,
@@ -128,63 +120,61 @@ impl Cluster {
         self.deliver();
     }
 
-    /// As `Node::turn`.
+    /// As `Node::turn`; what is to be sent is left in the member's effects.
     fn turn(&mut self, node: u32, frame: Option<(Peer, &[u8])>) {
         let now = self.now;
-        let member = &mut self.members[node as usize];
-        if let Some((from, bytes)) = frame {
-            member
-                .replica
-                .handle(now, Input::Frame { from, bytes }, &mut member.effects);
-        }
-        if member.replica.wake_at().is_some_and(|at| at <= now) {
-            member.replica.handle(now, Input::Tick, &mut member.effects);
-        }
-        self.send(node);
         let Member {
             replica,
             log,
             effects,
             kept,
         } = &mut self.members[node as usize];
+        if let Some((from, bytes)) = frame {
+            replica.handle(now, Input::Frame { from, bytes }, effects);
+        }
+        if replica.wake_at().is_some_and(|at| at <= now) {
+            replica.handle(now, Input::Tick, effects);
+        }
         kept.write(effects, log).expect("memory");
         if let Some(durable) = kept.news(log).expect("memory") {
             replica.handle(now, Input::Durable(durable), effects);
             kept.write(effects, log).expect("memory");
-            self.send(node);
         }
-        self.members[node as usize].effects.clear();
     }
 
-    fn send(&mut self, node: u32) {
-        let member = &mut self.members[node as usize];
-        for (to, frame) in member.effects.sends() {
-            if to == CLIENT {
-                self.answers_count += 1;
-                if frame[frame::HEADER_BYTES + reply::field::OUTCOME.start] == reply::code::OPENED {
-                    let parsed = frame::parse(frame).expect("whole");
-                    if let Ok(Outcome::Opened { client }) = reply::parse(parsed.payload).map(|reply| reply.outcome) {
-                        self.client = client;
+    /// Hands over what is to be sent until nothing is.
+    fn deliver(&mut self) {
+        let mut is_quiet = false;
+        while !is_quiet {
+            is_quiet = true;
+            for node in 0..self.members.len() as u32 {
+                let effects = &mut self.members[node as usize].effects;
+                if effects.sends().next().is_none() {
+                    effects.clear();
+                    continue;
+                }
+                is_quiet = false;
+                let spare = self.spare.take().expect("it was given back");
+                let mut sent = std::mem::replace(effects, spare);
+                for (to, frame) in sent.sends() {
+                    match to {
+                        CLIENT => self.hear(frame),
+                        to => self.turn(to.0, Some((Peer(node), frame))),
                     }
                 }
-                continue;
+                sent.clear();
+                self.spare = Some(sent);
             }
-            let begin = self.network.bytes.len();
-            self.network.bytes.extend_from_slice(frame);
-            self.network.queue.push((to.0, node, begin..self.network.bytes.len()));
         }
-        member.effects.clear_sends();
     }
 
-    fn deliver(&mut self) {
-        while !self.network.queue.is_empty() {
-            let frames = std::mem::replace(&mut self.network, std::mem::take(&mut self.spare));
-            for (to, from, range) in &frames.queue {
-                self.turn(*to, Some((Peer(*from), &frames.bytes[range.clone()])));
+    fn hear(&mut self, frame: &[u8]) {
+        self.answers_count += 1;
+        if frame[frame::HEADER_BYTES + reply::field::OUTCOME.start] == reply::code::OPENED {
+            let parsed = frame::parse(frame).expect("whole");
+            if let Ok(Outcome::Opened { client }) = reply::parse(parsed.payload).map(|reply| reply.outcome) {
+                self.client = client;
             }
-            self.spare = frames;
-            self.spare.queue.clear();
-            self.spare.bytes.clear();
         }
     }
 }
