@@ -40,6 +40,8 @@ pub enum Log {
     Dsync,
     /// Ours: io_uring
     Uring,
+    /// Ours: io_uring without deferred task work and registered memory
+    UringPlain,
     /// Ours: the page cache and fdatasync
     File,
     /// raft-engine, `write(batch, sync = true)`, a region for each thread
@@ -58,6 +60,7 @@ impl Log {
         match self {
             Log::Dsync => "dataplane-wal, dsync",
             Log::Uring => "dataplane-wal, uring",
+            Log::UringPlain => "dataplane-wal, uring-plain",
             Log::File => "dataplane-wal, file",
             Log::RaftEngine => "raft-engine 0.4.2",
             Log::Okaywal => "okaywal 0.3.1",
@@ -76,7 +79,9 @@ impl Log {
     /// Opens it and hands out an end for each thread; ours is told how long its segments are to be.
     fn writers(self, dir: &Path, count: usize, segment_bytes: u64) -> anyhow::Result<Vec<Append>> {
         match self {
-            Log::Dsync | Log::Uring | Log::File => ours::writers(&self.flag(), dir, count, segment_bytes),
+            Log::Dsync | Log::Uring | Log::UringPlain | Log::File => {
+                ours::writers(&self.flag(), dir, count, segment_bytes)
+            }
             Log::RaftEngine => raft_engine_log::writers(dir, count),
             Log::Okaywal => okaywal_log::writers(dir, count),
             Log::Fjall => fjall_log::writers(dir, count),
@@ -87,7 +92,7 @@ impl Log {
     /// Opens it as after a power loss and says what one thread had appended, in order.
     fn records(self, dir: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
         match self {
-            Log::Dsync | Log::Uring | Log::File => ours::records(&self.flag(), dir),
+            Log::Dsync | Log::Uring | Log::UringPlain | Log::File => ours::records(&self.flag(), dir),
             Log::RaftEngine => raft_engine_log::records(dir),
             Log::Okaywal => okaywal_log::records(dir),
             Log::Fjall => fjall_log::records(dir),

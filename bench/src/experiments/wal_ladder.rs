@@ -73,6 +73,7 @@ const WAY: Axis = Axis {
         "wal-dsync",
         "wal-file",
         "wal-uring",
+        "wal-uring-plain",
         "pwrite-dsync",
         "pwrite-fdatasync",
         "uring-dsync",

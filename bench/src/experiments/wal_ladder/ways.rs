@@ -60,6 +60,7 @@ pub(super) const WAYS: &[Way] = &[
     way("wal-dsync", Kind::Log(Engine::Dsync)),
     way("wal-file", Kind::Log(Engine::File)),
     way("wal-uring", Kind::Log(Engine::Uring)),
+    way("wal-uring-plain", Kind::Log(Engine::UringPlain)),
     way("pwrite-dsync", Kind::Append(Durably::Dsync)),
     way("pwrite-fdatasync", Kind::Append(Durably::Fdatasync)),
     way("uring-dsync", Kind::AppendRing),
