@@ -334,7 +334,7 @@ pub static LOSS_WALL: RealScenario = RealScenario {
     ],
     bottleneck: None,
     dilation: 1,
-    seconds: 10.0,
+    seconds: 8.0,
     questions_max: 0,
 };
 
