@@ -114,7 +114,8 @@ module eth_ipv4_udp_parser #(
       settle_q  <= 2'd0;
     end
   end
-  assign settled = settle_q == 2'd2 || is_short_q;
+  // At 64 bits the last byte that is compared comes two beats before the end.
+  assign settled = DATA_W == 64 || settle_q == 2'd2 || is_short_q;
   assign beats   = 16'(last_beat_q) + 16'd1;
 
   for (genvar o = 0; o < HeadBytes; o++) begin : g_head
@@ -176,7 +177,8 @@ module eth_ipv4_udp_parser #(
     is_put    <= command == 8'd1 && key_len != 8'd0 && rest_zero == '0
                  && {1'b0, payload_len} == 17'd24 + {9'd0, key_len} + {1'b0, first_len};
   end
-  assign is_ours = match_q && size_ok_q && crc_ok_q && !is_short_q && !is_long && !is_bad;
+  // Of a frame that is too short these flags say nothing; one that is too long or bad has no size_ok_q.
+  assign is_ours = match_q && size_ok_q && crc_ok_q && !is_short_q;
 
   // ------------------------------------------------------------------------------------------------------- the checksums
   // A stored checksum comes before what it covers, and the payload's end stands anywhere in a beat. So zeros are counted in behind
@@ -214,7 +216,7 @@ module eth_ipv4_udp_parser #(
         if (beat_q >= 13'd5) state_q <= (in_upper || in_lower) ? crc32c_step6(from, six) : crc32c_step8(state_q, kept);
         if (in_lower) head_crc_high_q <= {lane(s_axis_tdata, 6), lane(s_axis_tdata, 7)};
         if (beat_q == 13'd10) crc_ok_q <= ~state_q == stored;
-        size_ok_q <= is_fit_q && beat_q == exp_beat_q && s_axis_tkeep == exp_keep_q;
+        size_ok_q <= is_fit_q && beat_q == exp_beat_q && s_axis_tkeep == exp_keep_q && s_axis_tlast && !s_axis_tuser;
       end
       stored0_q <= pad_q[2] ? crc32c_zero4(~payload_crc) : ~payload_crc;
       stored1_q <= pad_q[1] ? crc32c_zero2(stored0_q) : stored0_q;
@@ -243,7 +245,8 @@ module eth_ipv4_udp_parser #(
                                 ^ crc32c_at20(swap8(head_q[bit_of(50, 8) +: 64]));
       head_b_q  <= crc32c_at12(swap8(slot)) ^ crc32c_at4(swap8(sent_ns)) ^ crc32c_at0(swap4(payload_crc));
       crc_ok_q  <= ~(head_a_q ^ head_b_q) == head_crc;
-      size_ok_q <= last_byte[16:6] < 11'(LONG_BEATS) && last_beat_q == 13'(last_byte[16:6]) && last_keep_q == exp_keep_last;
+      size_ok_q <= last_byte[16:6] < 11'(LONG_BEATS) && last_beat_q == 13'(last_byte[16:6]) && last_keep_q == exp_keep_last
+                   && !is_long && !is_bad;
 
       first_q  <= beat && !is_tail_q && beat_q == 13'(PayloadAt / Bytes);
       more_q   <= beat && !is_tail_q && beat_q > 13'(PayloadAt / Bytes);

@@ -161,20 +161,24 @@ module quorum_leader #(
 
   // Of whom the frame is, while it still arrives.
   logic [NODES-1:0] from_q;
-  logic             term_eq_q;
+  logic             term_eq_q, may_ack_q, may_ask_q;
   always_ff @(posedge clk) begin
     for (int unsigned j = 0; j < NODES; j++)
       from_q[j] <= others_q[j] && {p_src_ipv4, p_src_port} == places_q[j] && p_src_port != 16'd0;
     term_eq_q <= p_term == term_q;
+    // What is known of an acknowledgement before its last beat is checked.
+    may_ack_q <= on_q && cfg_ready && p_kind == KindAck && term_eq_q && |from_q;
+    may_ask_q <= on_q && cfg_ready && p_kind == KindRequest;
   end
 
   // -------------------------------------------------------------------------------------------------------------- votes
-  typedef enum logic [3:0] {
-    Idle, Select, Entry0, Entry1, Entry2, Entry3, Entry4, Ask0, Ask1, Ask2, Ask3, Ask4, Head0, Head1, Head2, Go
+  typedef enum logic [4:0] {
+    Idle, Select, Entry0, Entry1, Entry2, Entry3, Entry4, Ask0, Ask1, Ask2, Ask3, Ask4, Ask5, Head0, Head1, Head2, Go
   } state_e;
   state_e state_q;
 
-  wire in_ask = state_q == Ask0 || state_q == Ask1 || state_q == Ask2 || state_q == Ask3 || state_q == Ask4;
+  wire in_ask = state_q == Ask0 || state_q == Ask1 || state_q == Ask2 || state_q == Ask3 || state_q == Ask4
+                || state_q == Ask5;
 
   logic        votes_ack, votes_set, commit_valid, commit_take;
   logic [63:0] votes_end, value;
@@ -184,7 +188,7 @@ module quorum_leader #(
   quorum_votes #(.NODES(NODES)) votes (
       .clk, .rst, .voters(voters_q), .commit_count(commit_count_q), .value,
       .node(in_set ? set_node_q : in_ask ? self_q : {1'b0, from_q}),
-      .apply_ack(votes_ack), .apply_set(votes_set), .commit_valid, .commit_end(votes_end), .commit_take);
+      .apply_ack(votes_ack), .apply_set(votes_set), .hold(state_q == Select), .commit_valid, .commit_end(votes_end), .commit_take);
 
   logic ahead, level;                          // the acknowledgement against our next slot
   compare_pipe next_compare (.clk, .a(p_slot), .b(next_q), .gt(ahead), .eq(level));
@@ -212,7 +216,7 @@ module quorum_leader #(
   wire [47:0] entry_place    = entry_q[368 +: 48];
 
   // ------------------------------------------------------------------------------------------------------ the frame's state
-  logic        d_long_q, d_asks_q, d_behind_q, d_put_q, d_pay_ok_q;
+  logic        d_long_q, d_asks_q, d_behind_q, d_put_q, d_may_q, d_takes_q, d_pay_ok_q;
   logic        d_drop_q, d_slow_q, d_tx_q, d_append_q;
   logic [15:0] d_beats_q, d_payload_len_q, d_ip_len_q, d_ip_checksum_q, d_src_port_q;
   logic [31:0] d_payload_crc_q, d_src_ipv4_q, d_dst_ipv4_q;
@@ -251,18 +255,16 @@ module quorum_leader #(
   // ----------------------------------------------------------------------------------------------------------- decisions
   logic ready, load;
   wire  may_take = frame_end && settled && state_q == Idle;
-  wire  is_fast  = is_ours && on_q && cfg_ready;
-  wire  is_ack   = is_fast && p_kind == KindAck && is_bare && term_eq_q && |from_q && !ahead;
-  wire  is_asked = is_fast && p_kind == KindRequest;
+  wire  is_ack   = is_ours && may_ack_q && is_bare && !ahead;
+  wire  is_asked = is_ours && may_ask_q;
   assign take      = may_take;
   assign votes_ack = may_take && is_ack;
 
   wire commit_free = !m_axis_commit_tvalid || m_axis_commit_tready;
   assign commit_take = state_q == Select && commit_valid && commit_free;
 
-  wire takes = d_put_q && d_room_q && d_pay_ok_q && is_same && newer && !is_full_q && d_client_q != '0 && on_q
-               && cfg_ready;
-  wire append = state_q == Ask4 && takes;
+  wire takes  = d_may_q && d_pay_ok_q && is_same && newer && !is_full_q;
+  wire append = state_q == Ask5 && d_takes_q;
   assign votes_set = set_now || append;
   assign load      = state_q == Go && ready;
   assign session_at = d_client_q[SESSIONS_LOG2-1:0];
@@ -353,7 +355,8 @@ module quorum_leader #(
         state_q  <= d_one_q && d_entry_ok_q ? Head1 : Go;
       end
 
-      // A request. The session is read in Ask0, stands in session_q in Ask2, and has been compared in Ask4.
+      // A request. The session is read in Ask0, stands in session_q in Ask2, and has been compared in Ask4, and the
+      // verdict is a register in Ask5.
       Ask0: state_q <= Ask1;
       Ask1: begin
         d_put_q  <= is_put;
@@ -363,10 +366,15 @@ module quorum_leader #(
       Ask2: state_q <= Ask3;
       Ask3: begin
         d_pay_ok_q <= pay_ok;
+        d_may_q    <= d_put_q && d_room_q && d_client_q != '0 && on_q && cfg_ready;
         state_q    <= Ask4;
       end
       Ask4: begin
-        if (takes) begin
+        d_takes_q <= takes;
+        state_q   <= Ask5;
+      end
+      Ask5: begin
+        if (d_takes_q) begin
           d_append_q <= 1'b1;
           d_tx_q     <= 1'b1;
           d_slow_q   <= 1'b0;
@@ -376,7 +384,7 @@ module quorum_leader #(
           h_slot_q   <= next_q;
           h_sent_q   <= commit_end_q;
         end
-        state_q <= takes ? Head0 : Go;
+        state_q <= d_takes_q ? Head0 : Go;
       end
 
       Head0: state_q <= Head1;

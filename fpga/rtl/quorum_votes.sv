@@ -7,8 +7,8 @@
 // one more node, the last, that nobody counts.
 //
 //   cycle 0, 1   `value` stands still: it is compared with every node's
-//   cycle 2      apply: the row and the column change; who of them has a quorum now is counted at the same time
-//   cycle 3      commit_valid, commit_end
+//   cycle 2      apply: the row and the column that it would have are built, and who of them has a quorum then is counted
+//   cycle 3      they are written; commit_valid, commit_end; as long as `hold` is there, that stands
 `default_nettype none
 
 module quorum_votes #(
@@ -25,6 +25,8 @@ module quorum_votes #(
     input  wire logic              apply_ack,  // the node has everything before `value`, unless it had more already
     input  wire logic              apply_set,  // the node has everything before `value`, and no more
 
+    input  wire logic              hold,         // from the cycle after an acknowledgement until its commit is taken
+
     output      logic              commit_valid,  // an acknowledgement has moved the quorum beyond the commit end
     output      logic [SLOT_W-1:0] commit_end,
     input  wire logic              commit_take
@@ -38,7 +40,12 @@ module quorum_votes #(
   logic [NODES:0]    ge_q [NODES+1];  // ge_q[j][k]: node j is at least as far as node k
   logic [NODES:0]    gt_v, eq_v;      // `value` against every node
   logic [NODES-1:0]  qual_q;          // so many voters are at least as far as this node
-  logic              news_q;          // the last acknowledgement moved its node
+  logic              news_q;          // the acknowledgement of the cycle before moves its node, and waits
+  logic              write_q;         // what was built is written in this cycle
+  // What was built, whether it is written or not: that is known late, and this is wide.
+  logic [SLOT_W-1:0] value_q;
+  logic [NODES:0]    node_q;
+  logic [NODES:0]    new_q [NODES+1];
 
   for (genvar j = 0; j <= NODES; j++) begin : g_compare
     compare_pipe #(.W(SLOT_W), .CHUNKS(SLOT_W >= 32 ? 4 : 1)) pipe (
@@ -64,16 +71,16 @@ module quorum_votes #(
   wire  is_news = |(node & gt_v);
   logic has_quorum;
 
-  // Of those that have a quorum and are beyond the commit end, the farthest. Several may be equally far.
+  // Of those that have a quorum, the farthest. Several may be equally far.
   logic [NODES-1:0] chosen;
   always_comb begin
     has_quorum = 1'b0;
     commit_end = '0;
     for (int unsigned j = 0; j < NODES; j++) begin
       chosen[j] = qual_q[j];
-      for (int unsigned k = 0; k < NODES; k++) if (qual_q[k] && !ge_q[j][k]) chosen[j] = 1'b0;
-      if (chosen[j]) commit_end = commit_end | acked_q[j];
-      if (qual_q[j] && !ge_q[Floor][j]) has_quorum = 1'b1;
+      for (int unsigned k = 0; k < NODES; k++) if (qual_q[k] && !new_q[j][k]) chosen[j] = 1'b0;
+      if (chosen[j]) commit_end = commit_end | (node_q[j] ? value_q : acked_q[j]);
+      if (qual_q[j] && !new_q[Floor][j]) has_quorum = 1'b1;
     end
   end
   assign commit_valid = news_q && has_quorum;
@@ -85,22 +92,25 @@ module quorum_votes #(
     floor_column = '0;
     for (int unsigned j = 0; j < NODES; j++)
       if (chosen[j]) begin
-        floor_row = floor_row | ge_q[j];
-        for (int unsigned k = 0; k <= NODES; k++) if (ge_q[k][j]) floor_column[k] = 1'b1;
+        floor_row = floor_row | new_q[j];
+        for (int unsigned k = 0; k <= NODES; k++) if (new_q[k][j]) floor_column[k] = 1'b1;
       end
   end
 
   always_ff @(posedge clk) begin
-    if (apply_set || apply_ack) begin
-      news_q <= apply_ack && is_news;
-      qual_q <= qual_d;
+    write_q <= apply_set || (apply_ack && is_news);
+    if (!hold) begin
+      news_q  <= apply_ack && is_news;
+      value_q <= value;
+      node_q  <= node;
+      qual_q  <= qual_d;
+      for (int unsigned j = 0; j <= NODES; j++) new_q[j] <= ge_d[j];
     end
-    for (int unsigned j = 0; j <= NODES; j++) begin
-      if (apply_set || (apply_ack && is_news)) begin
-        ge_q[j] <= ge_d[j];
-        if (node[j]) acked_q[j] <= value;
+    for (int unsigned j = 0; j <= NODES; j++)
+      if (write_q) begin
+        ge_q[j] <= new_q[j];
+        if (node_q[j]) acked_q[j] <= value_q;
       end
-    end
     if (commit_take) begin
       news_q         <= 1'b0;
       acked_q[Floor] <= commit_end;
@@ -110,8 +120,8 @@ module quorum_votes #(
       end
     end
     if (rst) begin
-      news_q <= 1'b0;
-      qual_q <= '0;
+      news_q  <= 1'b0;
+      write_q <= 1'b0;
       for (int unsigned j = 0; j <= NODES; j++) begin
         acked_q[j] <= '0;
         ge_q[j]    <= '1;

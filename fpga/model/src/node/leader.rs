@@ -70,6 +70,7 @@ struct Current {
     is_put: bool,
     has_room: bool,
     is_payload_ok: bool,
+    takes: bool,
     payload_len: u16,
     payload_crc: u32,
     src_place: u64,
@@ -373,10 +374,14 @@ impl Leader {
             }
             State::Entry(at) => self.state = State::Entry(at + 1),
             State::Ask(4) => {
-                if was.takes {
+                self.now.takes = was.takes;
+                self.state = State::Ask(5);
+            }
+            State::Ask(5) => {
+                if self.now.takes {
                     self.append(was);
                 }
-                self.state = if was.takes { State::Head(0) } else { State::Go };
+                self.state = if self.now.takes { State::Head(0) } else { State::Go };
             }
             State::Ask(at) => {
                 if at == 1 {

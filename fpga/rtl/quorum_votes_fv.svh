@@ -1,0 +1,85 @@
+  // Formal properties, of any slot: it is committed when `commit_count` distinct voters have said that they have it, and never
+  // before, and once. Acknowledgements of other terms never come here: quorum_leader applies none.
+  logic f_past = 1'b0;
+  always_ff @(posedge clk) f_past <= 1'b1;
+  always_comb if (!f_past) assume (rst);
+  always_ff @(posedge clk) if (f_past) assume (!rst);
+
+  // What the leader around it does: numbers stand still for two cycles before they are applied; one thing at a time; nothing is
+  // written to the commit end while an acknowledgement is in flight; `hold` begins after an acknowledgement and ends with it.
+  logic [1:0] f_still = '0, f_rest = '0;
+  logic       f_waits = 1'b0;
+  always_ff @(posedge clk) begin
+    f_still <= $stable(value) && $stable(node) && f_past ? (f_still == 2'd3 ? 2'd3 : f_still + 2'd1) : 2'd0;
+    f_rest  <= (apply_ack || apply_set || commit_take) ? 2'd0 : (f_rest == 2'd3 ? 2'd3 : f_rest + 2'd1);
+    f_waits <= apply_ack || (f_waits && commit_valid && !commit_take);
+    if (rst) begin
+      f_rest  <= '0;
+      f_waits <= 1'b0;
+    end
+  end
+  logic [NODES-1:0] f_voters;
+  logic [3:0]       f_quorum;
+  always_comb begin
+    assume (hold == f_waits);
+    assume (!(apply_ack && apply_set));
+    // Two for the comparison, counted from here on, and the numbers that are compared did not change meanwhile.
+    if (apply_ack || apply_set) assume (f_still >= 2'd1 && f_rest == 2'd3 && !f_waits && $stable(value) && $stable(node));
+    if (commit_take) assume (f_waits && commit_valid);
+    assume ((node & (node - 1'b1)) == '0 && node != '0);
+    if (apply_ack) assume (!node[NODES]);
+    assume (commit_count >= 4'd1 && commit_count <= 4'(NODES));
+  end
+  always_ff @(posedge clk) if (f_past) assume ($stable(voters) && $stable(commit_count));
+
+  // Any slot, and who has said that it has it. The host's word (apply_set) counts as said.
+  (* anyconst *) logic [SLOT_W-1:0] f_slot;
+  logic [NODES-1:0] f_has = '0;
+  logic             f_committed = 1'b0;
+  always_ff @(posedge clk) begin
+    for (int unsigned j = 0; j < NODES; j++)
+      if (node[j]) begin
+        if (apply_set)                   f_has[j] <= value > f_slot;
+        if (apply_ack && value > f_slot) f_has[j] <= 1'b1;
+      end
+    if (commit_take && commit_end > f_slot) f_committed <= 1'b1;
+    if (apply_set && node[NODES])           f_committed <= value > f_slot;
+    if (rst) begin
+      f_has       <= '0;
+      f_committed <= 1'b0;
+    end
+  end
+  logic [3:0] f_count;
+  always_comb begin
+    f_count = '0;
+    for (int unsigned j = 0; j < NODES; j++) f_count = f_count + 4'(f_has[j] && voters[j]);
+  end
+
+  always_comb if (f_past && !rst) begin
+    if (commit_valid && commit_end > f_slot)                   ap_quorum: assert (f_count >= commit_count);
+    if (commit_valid && commit_end > f_slot)                   ap_beyond: assert (commit_end > acked_q[Floor]);
+    // Once: the commit end only grows, so that a slot is behind it once.
+    if (commit_take)                                           ap_grows:  assert (commit_end > acked_q[Floor]);
+    // Live: when nothing is in flight, a quorum's slot that an acknowledgement completed is committed.
+    cp_commit:  cover (commit_take && commit_end > f_slot && !f_committed);
+    cp_jump:    cover (commit_take && commit_end > acked_q[Floor] + 1'b1);
+  end
+
+  // What makes it inductive: the matrix says what the numbers say, and the ghosts too.
+  always_comb if (f_past && !rst) begin
+    for (int unsigned j = 0; j <= NODES; j++)
+      for (int unsigned k = 0; k <= NODES; k++) begin
+        ap_matrix: assert (ge_q[j][k] == (acked_q[j] >= acked_q[k]));
+        if (write_q || f_waits)
+          ap_new: assert (new_q[j][k] == ((node_q[j] ? value_q : acked_q[j]) >= (node_q[k] ? value_q : acked_q[k]))
+                          || !(write_q || news_q));
+      end
+    for (int unsigned j = 0; j < NODES; j++)
+      ap_has: assert (f_has[j] == ((write_q && node_q[j] ? value_q : acked_q[j]) > f_slot));
+    ap_committed: assert (f_committed == (acked_q[Floor] > f_slot) || write_q);
+  end
+  // A commit waits as it is.
+  always_ff @(posedge clk) if (f_past && $past(f_past) && !rst && $past(commit_valid && hold && !commit_take)) begin
+    ap_commit_holds: assert (commit_valid);
+    ap_end_stable:   assert ($stable(commit_end));
+  end
