@@ -225,8 +225,12 @@ impl<S: StateMachine> Replica<S> {
         let confirmed = self.confirmed_round();
         let Some(reign) = &mut self.reign else { return };
         let waits = reign.wants_round || self.reads.back().is_some_and(|read| read.round > reign.round);
-        // A link that was lost takes its answer with it: the next round begins when a heartbeat has passed.
-        if !waits || (reign.round > confirmed && !reign.must_tell) {
+        // A link that was lost takes its answer with it: a round that has none by the next heartbeat begins again, as another.
+        let begins = match reign.round > confirmed {
+            true => reign.must_tell,
+            false => waits,
+        };
+        if !begins {
             return;
         }
         reign.wants_round = false;

@@ -45,7 +45,10 @@ impl<S: StateMachine> Replica<S> {
         let layout = self.config.layout;
         self.slot_buffer.resize(layout.slot_bytes(), 0);
         planes.replication.load(layout.slot_at(slot), &mut self.slot_buffer);
-        layout::parse_slot(slot, &self.slot_buffer, !self.config.makes(Mutation::CanaryUnchecked)).is_some()
+        let is_there = layout::parse_slot(slot, &self.slot_buffer, false).is_some();
+        let is_whole = layout::parse_slot(slot, &self.slot_buffer, true).is_some();
+        self.counters.torn_count += u64::from(is_there && !is_whole);
+        is_whole || (is_there && self.config.makes(Mutation::CanaryUnchecked))
     }
 
     /// The proposal of the entry in one of our slots, if it is whole.
@@ -90,7 +93,6 @@ impl<S: StateMachine> Replica<S> {
             let is_over = entry.is_none();
             self.slot_buffer = bytes;
             if is_over {
-                self.counters.torn_count += 1;
                 return;
             }
         }
