@@ -339,7 +339,8 @@ pub struct SoakArgs {
     /// Make a mistake on purpose, which must be found: small-commit-quorum, stale-lease, lying-disk, …
     #[arg(long, value_name = "NAME")]
     pub mutation: Option<String>,
-    /// Who does the replicas' fast path: nobody, the rules of the XDP programs as ordinary code, or the programs themselves
+    /// Who does the replicas' fast path: nobody, the rules of the XDP programs as ordinary code, or the programs themselves; or
+    /// one-sided replication over simulated RDMA
     #[arg(long, value_enum, default_value_t = DriverKind::None)]
     pub driver: DriverKind,
     /// How a leader's program reaches the followers [default: as each history draws it]

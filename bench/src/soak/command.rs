@@ -11,21 +11,22 @@ use clap::ValueEnum;
 
 use super::{
     driver::{Bpf, DriverKind, Flaw, SESSIONS_MAX},
+    finding::Finding,
+    onesided,
     plan::{Break, Options, Plan},
     runner::{self, Report, Until},
     shrink,
-    world::Finding,
 };
 use crate::{advice::advice, cli::SoakArgs, run::Exit};
 
 /// How many histories are run to make one that failed smaller.
-const SHRINK_TRIES_MAX: u32 = 400;
+pub(super) const SHRINK_TRIES_MAX: u32 = 400;
 
 /// How often it says how far it is.
-const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+pub(super) const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 /// A soak ends after as many failures: they have one cause, as a rule.
-const FAILURES_MAX: usize = 3;
+pub(super) const FAILURES_MAX: usize = 3;
 
 /// Histories between two looks at the clock.
 const CHUNK_COUNT: u64 = 500;
@@ -35,6 +36,9 @@ const CHUNK_COUNT: u64 = 500;
 /// # Errors
 /// A mutation that does not exist, or an output that cannot be written.
 pub fn soak(args: &SoakArgs, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    if args.driver == DriverKind::OneSided {
+        return onesided::soak(args, out);
+    }
     let mut options = Options {
         nodes: args.nodes,
         has_faults: args.faults,
@@ -188,7 +192,7 @@ fn explain(plan: &Plan, finding: &Finding, args: &SoakArgs, out: &mut dyn Write)
     Ok(())
 }
 
-fn command(seed: u64, args: &SoakArgs) -> String {
+pub(super) fn command(seed: u64, args: &SoakArgs) -> String {
     let mut text = format!("dplab soak --replay {seed}");
     if args.faults {
         text += " --faults";

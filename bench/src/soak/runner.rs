@@ -12,8 +12,9 @@ use std::{
 
 use super::{
     coverage::Coverage,
+    finding::{Finding, FindingKind},
     plan::{Options, Plan},
-    world::{self, Finding, FindingKind, Outcome},
+    world::{self, Outcome},
 };
 
 /// How far a soak goes.
@@ -110,6 +111,19 @@ thread_local! {
 
 /// Runs one history. A panic of a replica is a finding.
 pub fn run_plan(plan: &Plan) -> Outcome {
+    catching(|| world::run(plan)).unwrap_or_else(|finding| Outcome {
+        finding: Some(finding),
+        struck: Vec::new(),
+        hash: 0,
+        coverage: Coverage::default(),
+    })
+}
+
+/// What `run` gives, or its panic.
+///
+/// # Errors
+/// The panic's text.
+pub(super) fn catching<T>(run: impl FnOnce() -> T) -> Result<T, Finding> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = panic::take_hook();
@@ -122,15 +136,10 @@ pub fn run_plan(plan: &Plan) -> Outcome {
         }));
     });
     IN_HISTORY.set(true);
-    let ran = panic::catch_unwind(AssertUnwindSafe(|| world::run(plan)));
+    let ran = panic::catch_unwind(AssertUnwindSafe(run));
     IN_HISTORY.set(false);
-    ran.unwrap_or_else(|_| Outcome {
-        finding: Some(Finding {
-            kind: FindingKind::Panic,
-            text: PANIC.take().unwrap_or_default(),
-        }),
-        struck: Vec::new(),
-        hash: 0,
-        coverage: Coverage::default(),
+    ran.map_err(|_| Finding {
+        kind: FindingKind::Panic,
+        text: PANIC.take().unwrap_or_default(),
     })
 }

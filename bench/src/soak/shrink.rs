@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use dataplane_sim as sim;
 
-use super::{plan::Plan, runner::run_plan, world::Finding};
+use super::{finding::Finding, plan::Plan, runner::run_plan};
 
 /// A smaller plan that fails as the whole one does.
 #[derive(Debug)]

@@ -2,7 +2,6 @@
 
 use std::io;
 
-use dataplane_history::{Answer, History, Limits as CheckLimits, Op, Verdict};
 use dataplane_kv::StoreOptions;
 use dataplane_quorum::{Replica, RoleName, majorities};
 use dataplane_sim::{Crash, Event, EventKind, Fault, HostId, ScheduledFault, SimTime};
@@ -12,9 +11,11 @@ use rand_pcg::Pcg64Mcg;
 
 use super::{
     ambush::Ambushes,
-    client::{Answered, Asked, Client},
+    client::Client,
     coverage::Coverage,
     driver::{DrivenHost, Nic},
+    finding::{Finding, FindingKind, finding},
+    judge::judge,
     plan::{Plan, VALUE_BYTES_MAX},
 };
 use crate::sim_cluster::{Actor, Broken, ClusterOptions, SimCluster};
@@ -32,38 +33,8 @@ pub struct Outcome {
     pub coverage: Coverage,
 }
 
-/// Something that does not hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// What kind.
-    pub kind: FindingKind,
-    /// In words, with all that explains it.
-    pub text: String,
-}
-
-/// What does not hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FindingKind {
-    /// An invariant of the replicas.
-    Invariant,
-    /// What clients were answered: no order explains it, or something acknowledged is lost.
-    Linearizability,
-    /// After all faults had ended, something was not answered, or replicas did not become equal.
-    Recovery,
-    /// A replica could not start from what it had written, or wrote what a log does not take.
-    Process,
-    /// A replica panicked.
-    Panic,
-}
-
 /// How many events of a history may happen: many times what one takes, so that a cluster that never falls silent ends.
 const EVENTS_MAX: u64 = 3_000_000;
-
-/// How much the search for an order may cost, for one key. Histories here are short; far less is needed.
-const CHECK_LIMITS: CheckLimits = CheckLimits {
-    steps_max: 20_000_000,
-    memory_bytes_max: 512 << 20,
-};
 
 /// Runs the history of `plan`.
 pub fn run(plan: &Plan) -> Outcome {
@@ -382,7 +353,12 @@ impl<'a> World<'a> {
 
     /// Whether one order explains what the clients were answered.
     fn judge(&mut self) -> Result<(), Finding> {
-        let history = self.history();
+        let clients: Vec<(u32, &Client)> = self
+            .cluster
+            .clients()
+            .map(|host| (host.0, self.cluster.client(host)))
+            .collect();
+        let judged = judge(&clients)?;
         for host in self.cluster.clients() {
             let counts = self.cluster.client(host).counts;
             self.coverage.add_client(&counts);
@@ -390,77 +366,10 @@ impl<'a> World<'a> {
         if self.plan.has_chains() {
             self.coverage.chain_changes_count += self.coverage.changes_count;
         }
-        self.coverage.ops_count += history.op_count() as u64;
+        self.coverage.ops_count += judged.ops_count;
         self.coverage.terms_count += self.cluster.observer().led_terms_count() as u64;
-        match history.check_stale(&CHECK_LIMITS) {
-            Verdict::Linearizable => Ok(()),
-            Verdict::Violation(violation) => Err(finding(FindingKind::Linearizability, violation.to_string())),
-            Verdict::Unknown { .. } => {
-                self.coverage.undecided_count += 1;
-                Ok(())
-            }
-        }
-    }
-
-    fn history(&self) -> History {
-        // (instant, answer after invocation, host, record): what happened in one nanosecond may have overlapped.
-        let mut events = Vec::new();
-        for host in self.cluster.clients() {
-            for (index, record) in self.cluster.client(host).records.iter().enumerate() {
-                events.push((record.invoked_ns, false, host, index));
-                if let Some((answered_ns, _)) = &record.answered {
-                    events.push((*answered_ns, true, host, index));
-                }
-            }
-        }
-        events.sort();
-        let mut history = History::new();
-        let mut ids = vec![Vec::new(); self.plan.hosts.len()];
-        for (at_ns, is_answer, host, index) in events {
-            let record = &self.cluster.client(host).records[index];
-            let key = &[b'a' + record.key][..];
-            if is_answer {
-                let (_, answered) = record.answered.as_ref().expect("it was put on the list for its answer");
-                history
-                    .answer(ids[host.0 as usize][index], at_ns, answer(&record.asked, answered))
-                    .expect("a client writes down one answer, later than its question");
-                continue;
-            }
-            let op = match &record.asked {
-                Asked::Get => Op::Get { key },
-                Asked::StaleGet => Op::StaleGet { key },
-                Asked::Put(value) => Op::Put { key, value },
-                Asked::Append(value) => Op::Append { key, value },
-                Asked::CompareAndSwap(expected, value) => Op::CompareAndSwap {
-                    key,
-                    expected: Some(expected),
-                    new: value,
-                },
-                Asked::Delete => Op::Delete { key },
-            };
-            // Stale reads go to any replica, one ahead of the other, so each is a client's of its own.
-            let client = match record.asked {
-                Asked::StaleGet => 1_000_000 + history.op_count() as u32,
-                _ => host.0,
-            };
-            ids[host.0 as usize].push(history.invoke(client, at_ns, op));
-        }
-        history
-    }
-}
-
-fn answer<'a>(asked: &Asked, answered: &'a Answered) -> Answer<'a> {
-    match (asked, answered) {
-        (_, Answered::Refused) => Answer::Refused,
-        (_, Answered::Lost) => Answer::Lost,
-        (Asked::CompareAndSwap(..), Answered::Done) => Answer::Swapped,
-        (Asked::CompareAndSwap(..), Answered::Absent) => Answer::Mismatch { found: None },
-        (Asked::Delete, Answered::Done) => Answer::Deleted { existed: true },
-        (Asked::Delete, Answered::Absent) => Answer::Deleted { existed: false },
-        (_, Answered::Done) => Answer::Done,
-        (_, Answered::Absent) => Answer::Value(None),
-        (_, Answered::Value(value)) => Answer::Value(Some(value)),
-        (_, Answered::Mismatch(value)) => Answer::Mismatch { found: Some(value) },
+        self.coverage.undecided_count += u64::from(!judged.is_decided);
+        Ok(())
     }
 }
 
@@ -470,9 +379,4 @@ fn broken(broken: Broken) -> Finding {
         Broken::Process { .. } => FindingKind::Process,
     };
     finding(kind, broken.to_string())
-}
-
-fn finding(kind: FindingKind, text: impl Into<String>) -> Finding {
-    let text = text.into();
-    Finding { kind, text }
 }

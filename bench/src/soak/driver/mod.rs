@@ -47,6 +47,8 @@ pub enum DriverKind {
     Bpf,
     /// Both, each step by one and the other, and compared
     Both,
+    /// Another protocol: the leader writes the log into its followers' memory, and they only poll it
+    OneSided,
 }
 
 /// A mistake of the programs, or at the hand-over, that a history must show. One line each, where the rule is kept.
@@ -231,7 +233,7 @@ pub fn program(plan: &DriverPlan, node: u32) -> Result<Box<dyn Program>, HostErr
     Ok(match plan.kind {
         DriverKind::Bpf => Box::new(Bpf::of_parts(node, SESSIONS_MAX, plan.parts.appends)?),
         DriverKind::Both => Box::new(Both::of_parts(node, SESSIONS_MAX, plan.parts.appends)?),
-        DriverKind::Model | DriverKind::None => {
+        DriverKind::Model | DriverKind::None | DriverKind::OneSided => {
             Box::new(Model::of_parts(node, SESSIONS_MAX, plan.parts.appends, plan.flaw))
         }
     })
