@@ -60,6 +60,7 @@ const UNSAFE_PATHS: &[&str] = &[
     "dataplane/ports/src/sys/",
     "dataplane/wal/src/sys.rs",
     "dataplane/wal/src/sys/",
+    "dataplane/wire/src/checksum/sse42.rs",
     "ebpf/host/src/sys.rs",
     "ebpf/programs/",
     "fpga/tb/src/sys.rs",

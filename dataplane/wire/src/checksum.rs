@@ -1,8 +1,15 @@
 //! CRC-32C (Castagnoli), as in iSCSI: RFC 3720 §12.1 and appendix B.4 (test vectors).
 
+#[cfg(all(feature = "std", target_arch = "x86_64"))]
+mod sse42;
+
 /// CRC-32C of `bytes`.
 pub fn crc32c(bytes: &[u8]) -> u32 {
-    #[cfg(feature = "std")]
+    #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    {
+        sse42::of_short(bytes).unwrap_or_else(|| ::crc32c::crc32c(bytes))
+    }
+    #[cfg(all(feature = "std", not(target_arch = "x86_64")))]
     {
         ::crc32c::crc32c(bytes)
     }

@@ -3,7 +3,7 @@
 //! `parse` is total: any bytes give a value that cannot be nonsense, or a [`Reject`] with its reason. `emit` is its
 //! inverse. The same decoder runs in user space, in XDP programs and under the fuzzer.
 #![cfg_attr(not(feature = "std"), no_std)]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod checksum;
 pub mod datagram;
