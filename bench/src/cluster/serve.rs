@@ -82,8 +82,9 @@ pub fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     };
     let guarantees = Guarantees::of(keeps, cluster.members, config.reads, &config.timing);
     let store = Store::new(cluster.store_options())?;
-    let replica = Replica::recover(config, store, &mut opened.log)
+    let mut replica = Replica::recover(config, store, &mut opened.log)
         .with_context(|| format!("node {node} cannot go on from {}", path.display()))?;
+    replica.prefault();
 
     introduce(
         &cluster,

@@ -175,7 +175,8 @@ fn replicate<L: Log + Counts>(
         mutation: None,
     };
     let store = Store::new(StoreOptions::default())?;
-    let replica = Replica::recover(settings, store, &mut log).context("making the replica")?;
+    let mut replica = Replica::recover(settings, store, &mut log).context("making the replica")?;
+    replica.prefault();
     let effects = replica.effects(port.caps().batch_frames_max);
     let mut herald = Herald::open(config.manner.observer, config.node)?;
     let mut look = |replica: &Replica<Store>| {

@@ -181,7 +181,10 @@ impl MemoryLog {
 
     /// An empty log that takes all its memory now and answers `StorageFull` beyond it.
     pub fn with_capacity(slots_max: usize, bytes_max: usize) -> MemoryLog {
-        let (entries, bytes) = (Vec::with_capacity(slots_max), Vec::with_capacity(bytes_max));
+        // Written to, or the kernel gives the pages one by one, each in the way of an entry.
+        let (mut entries, mut bytes) = (vec![(Term(1), 1); slots_max], vec![1; bytes_max]);
+        entries.clear();
+        bytes.clear();
         MemoryLog::of(slots_max, bytes_max, entries, bytes)
     }
 

@@ -77,7 +77,8 @@ impl Cluster {
                 mutation: None,
             };
             let mut log = MemoryLog::with_capacity(limits.window_slots, limits.window_bytes);
-            let replica = Replica::recover(config, Counter::default(), &mut log).expect("sound");
+            let mut replica = Replica::recover(config, Counter::default(), &mut log).expect("sound");
+            replica.prefault();
             Member {
                 effects: replica.effects(64),
                 replica,
