@@ -9,7 +9,7 @@ use std::sync::{
 
 use dataplane_kv::Store;
 use dataplane_quorum::{Counters, Replica};
-use dataplane_waist::{Log, Node, NodeStats, Port};
+use dataplane_waist::{Log, Misplaced, Node, NodeStats, Port};
 use dataplane_wire::quorum::status::Status;
 
 /// Changes that wait to be printed. Beyond, the oldest news are what is printed, and the next look shows the present.
@@ -24,8 +24,8 @@ pub struct View {
     pub keys_count: usize,
     pub used_bytes: u64,
     pub is_damaged: bool,
-    /// Whose frames came last from an address that is not its.
-    pub misplaced: Option<u32>,
+    /// Whose frames came last from an address that is not its, and from which.
+    pub misplaced: Option<Misplaced>,
 }
 
 /// The printing side.
@@ -60,6 +60,8 @@ pub struct Watched<'a> {
     watch: &'a Watch,
     changes: SyncSender<Status>,
     last: Option<(u64, Option<u32>, u8)>,
+    wrong_address_count: u64,
+    misplaced: Option<Misplaced>,
 }
 
 /// Both ends of the news of changes.
@@ -69,6 +71,8 @@ pub fn watched(watch: &Watch) -> (Watched<'_>, Receiver<Status>) {
         watch,
         changes,
         last: None,
+        wrong_address_count: 0,
+        misplaced: None,
     };
     (watched, to_print)
 }
@@ -83,6 +87,15 @@ impl Watched<'_> {
             // Full: nobody prints, so nobody misses it.
             let _ = self.changes.try_send(replica.status());
         }
+        let wrong_address_count = replica.counters().wrong_address_count;
+        if self.wrong_address_count != wrong_address_count {
+            self.wrong_address_count = wrong_address_count;
+            // At once: a flood can give the peer's number to another address.
+            self.misplaced = replica.misplaced().map(|(maker, peer)| Misplaced {
+                node: maker,
+                address: node.port().peer_addr(peer),
+            });
+        }
         if self.watch.wanted.load(Ordering::Relaxed) {
             self.watch.wanted.store(false, Ordering::Relaxed);
             let view = View {
@@ -92,7 +105,8 @@ impl Watched<'_> {
                 keys_count: replica.machine().entries_count(),
                 used_bytes: replica.machine().used_bytes(),
                 is_damaged: replica.is_damaged(),
-                misplaced: replica.misplaced(),
+                // With a key the port tells, and the replica hears nothing of it.
+                misplaced: self.misplaced.or_else(|| node.port().misplaced()),
             };
             *self.watch.view.lock().unwrap_or_else(PoisonError::into_inner) = Some(view);
         }
@@ -161,6 +175,19 @@ impl View {
         line
     }
 
+    /// "node 3's by what they say, and came from another address (last 127.0.0.1:7009) than the cluster file has for it".
+    fn misplaced_in_words(&self) -> String {
+        let node = match self.misplaced {
+            Some(Misplaced { node, .. }) => format!("node {node}"),
+            None => "another node".to_owned(),
+        };
+        let last = match self.misplaced.and_then(|misplaced| misplaced.address) {
+            Some(address) => format!(" (last {address})"),
+            None => String::new(),
+        };
+        format!("{node}'s by what they say, and came from another address{last} than the cluster file has for it")
+    }
+
     /// What somebody should look into, of what is new since `earlier`.
     pub fn warnings(&self, earlier: Option<&View>) -> Vec<String> {
         let before = |count: fn(&View) -> u64| earlier.map_or(0, count);
@@ -184,13 +211,9 @@ impl View {
         warn(
             |view| view.counters.wrong_address_count + view.stats.port.strangers_count,
             &format!(
-                "are {}'s by what they say, and came from another address than the cluster file has for it: a second replica \
-                 with the same --node (then end one of the two), or one with --listen or another file (then correct the \
-                 files); they were dropped",
-                match self.misplaced {
-                    Some(node) => format!("node {node}"),
-                    None => "another node".to_owned(),
-                }
+                "are {}: a second replica with the same --node (then end one of the two), or one with --listen or another \
+                 file (then correct the files); they were dropped",
+                self.misplaced_in_words()
             ),
         );
         warn(

@@ -5,9 +5,9 @@
 //! by a program in generic mode behind them: Linux passes over socket buffers that were redirected (netif_receive_generic_xdp,
 //! net/core/dev.c). Here the switch copies, and what the leader saves is the same: a send for each further follower.
 
-use std::{io, os::fd::BorrowedFd, time::Duration};
+use std::{io, net::SocketAddr, os::fd::BorrowedFd, time::Duration};
 
-use dataplane_waist::{Peer, Port, PortCaps, PortStats, RxFrame, TxError};
+use dataplane_waist::{Misplaced, Peer, Port, PortCaps, PortStats, RxFrame, TxError};
 use dataplane_wire::frame::{self, Kind};
 
 /// See the module.
@@ -79,6 +79,14 @@ impl Port for Broadcast {
 
     fn stats(&self) -> PortStats {
         self.port.stats()
+    }
+
+    fn peer_addr(&self, peer: Peer) -> Option<SocketAddr> {
+        self.port.peer_addr(peer)
+    }
+
+    fn misplaced(&self) -> Option<Misplaced> {
+        self.port.misplaced()
     }
 }
 

@@ -63,8 +63,8 @@ pub struct Replica<S> {
     /// Each entry in a frame of its own, also where several could share one: a follower's program takes single entries.
     pub(crate) sends_singly: bool,
     pub(crate) counters: Counters,
-    /// Who was named last by a frame from an address that is no node's.
-    misplaced: Option<u32>,
+    /// Who was named last by a frame from an address that is no node's, and whose address that is.
+    misplaced: Option<(u32, Peer)>,
     /// The entry that was last sent alone while this input is handled, the commit end that it was sent with, and which of the
     /// sends it is: every follower gets the same frame.
     pub(crate) sent_singly: Option<(Slot, Slot, usize)>,
@@ -210,8 +210,8 @@ impl<S: StateMachine> Replica<S> {
         &self.counters
     }
 
-    /// Whose frames came last from an address that is no node's ([`Counters::wrong_address_count`]).
-    pub fn misplaced(&self) -> Option<u32> {
+    /// Whose frame came last from an address that is no node's ([`Counters::wrong_address_count`]), and where from.
+    pub fn misplaced(&self) -> Option<(u32, Peer)> {
         self.misplaced
     }
 
@@ -324,7 +324,7 @@ impl<S: StateMachine> Replica<S> {
             return match self.misplaced_node(&frame) {
                 Some(node) => {
                     self.counters.wrong_address_count += 1;
-                    self.misplaced = Some(node);
+                    self.misplaced = Some((node, from));
                 }
                 None => out.reject(Reject::Stranger),
             };

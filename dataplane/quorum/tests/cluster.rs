@@ -472,7 +472,7 @@ fn frames_of_a_node_from_an_address_that_is_not_its_are_counted_and_change_nothi
         let counted = replica.counters().wrong_address_count - before_count;
         assert_eq!(counted, u64::from(is_counted), "{from_cluster} {node}");
         if is_counted {
-            assert_eq!(replica.misplaced(), Some(node));
+            assert_eq!(replica.misplaced(), Some((node, elsewhere)));
         }
         assert_eq!((replica.term(), replica.leader()), (term, Some(leader)));
     }

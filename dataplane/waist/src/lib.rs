@@ -27,7 +27,7 @@ pub use kept::Kept;
 pub use log::{Durable, Log, MemoryLog, News, Recovered, STATE_BYTES_MAX, Snapshot, Tail};
 pub use machine::{StateMachine, SurePuts};
 pub use node::{Node, NodeStats};
-pub use port::{LOOK_AGAIN, Port, PortCaps, PortStats, RxFrame, TxError, Wake};
+pub use port::{LOOK_AGAIN, Misplaced, Port, PortCaps, PortStats, RxFrame, TxError, Wake};
 pub use protocol::{Input, Protocol};
 pub use support::{Mode, ProbeError, Support};
 pub use time::Instant;

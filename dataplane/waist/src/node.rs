@@ -148,6 +148,11 @@ impl<P: Port, L: Log, M: Protocol> Node<P, L, M> {
         &mut self.protocol
     }
 
+    /// The port: to look at it.
+    pub fn port(&self) -> &P {
+        &self.port
+    }
+
     /// The port, between turns: a simulator puts frames in and takes frames out.
     pub fn port_mut(&mut self) -> &mut P {
         &mut self.port

@@ -1,6 +1,6 @@
 //! A port moves whole frames and promises nothing about their arrival.
 
-use std::{io, os::fd::BorrowedFd, time::Duration};
+use std::{io, net::SocketAddr, os::fd::BorrowedFd, time::Duration};
 
 use crate::{Instant, Peer};
 
@@ -57,6 +57,17 @@ pub trait Port: Send {
 
     /// Counters since `open`.
     fn stats(&self) -> PortStats;
+
+    /// Where a peer's frames come from and go to, for people to read; `None` if the port has no such peer, or does not say.
+    /// A port that learns peers may give a silent one's number to another.
+    fn peer_addr(&self, _peer: Peer) -> Option<SocketAddr> {
+        None
+    }
+
+    /// Whose frame came last from an address that is not its, where the port can tell who made a frame.
+    fn misplaced(&self) -> Option<Misplaced> {
+        None
+    }
 }
 
 /// How long whoever waits for two things rests where only one of them wakes it: well below the 100 µs or so that a flash
@@ -96,6 +107,15 @@ pub struct RxFrame<'a> {
     pub bytes: &'a [u8],
     /// When the kernel or the device took it in, where the port knows, on the port's own clock.
     pub stamp: Option<Instant>,
+}
+
+/// A frame that one node made and that came from another's address, or from nobody's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Misplaced {
+    /// Who made it.
+    pub node: u32,
+    /// Where it came from, if the port says so ([`Port::peer_addr`]).
+    pub address: Option<SocketAddr>,
 }
 
 /// Why a frame was not queued.
@@ -155,5 +175,11 @@ impl<P: Port + ?Sized> Port for Box<P> {
     }
     fn stats(&self) -> PortStats {
         (**self).stats()
+    }
+    fn peer_addr(&self, peer: Peer) -> Option<SocketAddr> {
+        (**self).peer_addr(peer)
+    }
+    fn misplaced(&self) -> Option<Misplaced> {
+        (**self).misplaced()
     }
 }

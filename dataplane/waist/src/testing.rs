@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    net::{Ipv4Addr, SocketAddr},
     os::fd::BorrowedFd,
     sync::{
         Arc,
@@ -95,6 +96,11 @@ impl TestPort {
         frames
     }
 
+    /// The address that it has for a peer, whoever that is.
+    pub fn addr_of(peer: Peer) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::from(peer.0), 1))
+    }
+
     /// How long the first 64 calls of [`Port::wait`] were to rest at most.
     pub fn waits(&self) -> &[Duration] {
         &self.waits
@@ -161,6 +167,10 @@ impl Port for TestPort {
 
     fn stats(&self) -> PortStats {
         self.stats
+    }
+
+    fn peer_addr(&self, peer: Peer) -> Option<SocketAddr> {
+        Some(TestPort::addr_of(peer))
     }
 }
 

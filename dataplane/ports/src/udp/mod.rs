@@ -265,11 +265,6 @@ impl UdpPort {
         self.trains
     }
 
-    /// The address of a peer, given or learned.
-    pub fn peer_addr(&self, peer: Peer) -> Option<SocketAddr> {
-        self.peers.address(peer)
-    }
-
     fn sleep_in_recv(&mut self, max: Duration) -> io::Result<()> {
         if self.wait == WaitHow::Untimed && max >= UNTIMED_WAIT_MIN {
             return self.fetch(0);
@@ -439,6 +434,10 @@ impl Port for UdpPort {
             stats.rx_dropped_count = meminfo[SK_MEMINFO_DROPS].into();
         }
         stats
+    }
+
+    fn peer_addr(&self, peer: Peer) -> Option<SocketAddr> {
+        self.peers.address(peer)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Counts what passes: frames and bytes, per direction.
 
-use std::{io, os::fd::BorrowedFd, time::Duration};
+use std::{io, net::SocketAddr, os::fd::BorrowedFd, time::Duration};
 
-use crate::{Peer, Port, PortCaps, PortStats, RxFrame, TxError};
+use crate::{Misplaced, Peer, Port, PortCaps, PortStats, RxFrame, TxError};
 
 /// A port that counts. [`PortStats`] counts frames below; this counts bytes too, wherever it stands in a stack.
 #[derive(Debug)]
@@ -94,6 +94,14 @@ impl<P: Port> Port for Counters<P> {
 
     fn stats(&self) -> PortStats {
         self.port.stats()
+    }
+
+    fn peer_addr(&self, peer: Peer) -> Option<SocketAddr> {
+        self.port.peer_addr(peer)
+    }
+
+    fn misplaced(&self) -> Option<Misplaced> {
+        self.port.misplaced()
     }
 }
 

@@ -10,14 +10,14 @@ mod options;
 #[cfg(test)]
 mod tests;
 
-use std::{io, os::fd::BorrowedFd, time::Duration};
+use std::{io, net::SocketAddr, os::fd::BorrowedFd, time::Duration};
 
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use self::held::Held;
 pub use self::options::{DELAY_MAX, FaultOptions, FaultOptionsError, FaultRates, HELD_FRAMES_MAX};
-use crate::{Clock, Instant, Peer, Port, PortCaps, PortStats, RxFrame, TxError};
+use crate::{Clock, Instant, Misplaced, Peer, Port, PortCaps, PortStats, RxFrame, TxError};
 
 /// A port that loses, doubles, delays and corrupts.
 ///
@@ -321,6 +321,14 @@ impl<P: Port, C: Clock + Send> Port for Faults<P, C> {
 
     fn stats(&self) -> PortStats {
         self.port.stats()
+    }
+
+    fn peer_addr(&self, peer: Peer) -> Option<SocketAddr> {
+        self.port.peer_addr(peer)
+    }
+
+    fn misplaced(&self) -> Option<Misplaced> {
+        self.port.misplaced()
     }
 }
 

@@ -15,13 +15,13 @@ mod keys;
 #[cfg(test)]
 mod tests;
 
-use std::{io, os::fd::BorrowedFd, time::Duration};
+use std::{io, net::SocketAddr, os::fd::BorrowedFd, time::Duration};
 
 use hmac::Mac;
 
 use self::keys::HmacSha256;
 pub use self::keys::{ClusterKey, ClusterKeyError, KEY_BYTES_MIN};
-use crate::{Peer, Port, PortCaps, PortStats, RxFrame, TxError};
+use crate::{Misplaced, Peer, Port, PortCaps, PortStats, RxFrame, TxError};
 
 /// What a frame grows by. RFC 2104, section 5: not below half of the hash's output, and not below 80 bits.
 pub const TAG_BYTES: usize = 16;
@@ -47,6 +47,8 @@ pub struct Sealed<P> {
     /// For every peer behind those: a client's. A client itself has no such peers.
     clients: Option<Pair>,
     counts: SealedCounts,
+    /// The last of [`SealedCounts::misplaced_count`].
+    misplaced: Option<Misplaced>,
     /// How many forged frames from addresses that are no peer's are not looked at more closely before the next one is.
     closer_in: u64,
 }
@@ -100,13 +102,14 @@ pub struct SealedCounts {
     /// Whose code is not the one that the peer would have made for this node.
     pub forged_count: u64,
     /// Of each sixteenth forged frame that did not come from a peer's address, those that a peer has made for this node: that
-    /// peer's number is in use at two addresses. They are not in `forged_count`.
+    /// peer's number is in use at two addresses ([`Port::misplaced`] names the last). They are not in `forged_count`.
     pub misplaced_count: u64,
 }
 
 /// The keys between this node and one peer, set up: a frame's code begins with a copy.
 #[derive(Clone, Debug)]
 struct Pair {
+    peer_node: u32,
     tx: HmacSha256,
     rx: HmacSha256,
 }
@@ -115,6 +118,7 @@ impl Pair {
     fn new(options: &SealedOptions, peer_node: u32) -> Pair {
         let SealedOptions { key, cluster, node, .. } = options;
         Pair {
+            peer_node,
             tx: key.code(
                 *cluster,
                 keys::Way {
@@ -165,6 +169,7 @@ impl<P: Port> Sealed<P> {
             peers: options.peer_nodes.iter().copied().map(pair).collect(),
             clients: (node != CLIENT_NODE).then(|| pair(CLIENT_NODE)),
             counts: SealedCounts::default(),
+            misplaced: None,
             closer_in: 0,
         })
     }
@@ -185,17 +190,19 @@ fn pair_of<'a>(peers: &'a [Pair], clients: &'a Option<Pair>, peer: Peer) -> Opti
     peers.get(peer.0 as usize).or(clients.as_ref())
 }
 
-/// Whether a frame that is not what its address should send is a peer's own, sent from elsewhere; seldom looked at.
-fn is_misplaced(peers: &[Pair], closer_in: &mut u64, from: Peer, bytes: &[u8], tag: &[u8; TAG_BYTES]) -> bool {
+/// Which peer has made a frame that is not what its address should send, if it is one's that was sent from elsewhere; seldom
+/// looked at.
+fn misplaced_node(peers: &[Pair], closer_in: &mut u64, from: Peer, bytes: &[u8], tag: &[u8; TAG_BYTES]) -> Option<u32> {
     if (from.0 as usize) < peers.len() {
-        return false;
+        return None;
     }
     let Some(later) = closer_in.checked_sub(1) else {
         *closer_in = LOOK_CLOSER_EVERY - 1;
-        return peers.iter().any(|pair| pair.is_genuine(bytes, tag));
+        let maker = peers.iter().find(|pair| pair.is_genuine(bytes, tag));
+        return maker.map(|pair| pair.peer_node);
     };
     *closer_in = later;
-    false
+    None
 }
 
 impl<P: Port> Port for Sealed<P> {
@@ -221,8 +228,10 @@ impl<P: Port> Port for Sealed<P> {
             peers,
             clients,
             counts,
+            misplaced,
             closer_in,
         } = self;
+        let mut last_misplaced = None;
         let mut handed_count = 0;
         port.rx_burst(&mut |frame| {
             let Some((bytes, tag)) = frame.bytes.split_last_chunk::<TAG_BYTES>() else {
@@ -230,15 +239,23 @@ impl<P: Port> Port for Sealed<P> {
                 return;
             };
             if !pair_of(peers, clients, frame.from).is_some_and(|pair| pair.is_genuine(bytes, tag)) {
-                match is_misplaced(peers, closer_in, frame.from, bytes, tag) {
-                    true => counts.misplaced_count += 1,
-                    false => counts.forged_count += 1,
+                match misplaced_node(peers, closer_in, frame.from, bytes, tag) {
+                    Some(node) => {
+                        counts.misplaced_count += 1;
+                        last_misplaced = Some((node, frame.from));
+                    }
+                    None => counts.forged_count += 1,
                 }
                 return;
             }
             handed_count += 1;
             sink(RxFrame { bytes, ..frame });
         })?;
+        if let Some((node, from)) = last_misplaced {
+            // At once: a flood can give the number to another address.
+            let address = port.peer_addr(from);
+            *misplaced = Some(Misplaced { node, address });
+        }
         Ok(handed_count)
     }
 
@@ -269,5 +286,13 @@ impl<P: Port> Port for Sealed<P> {
             strangers_count: stats.strangers_count + misplaced_count,
             ..stats
         }
+    }
+
+    fn peer_addr(&self, peer: Peer) -> Option<SocketAddr> {
+        self.port.peer_addr(peer)
+    }
+
+    fn misplaced(&self) -> Option<Misplaced> {
+        self.misplaced
     }
 }

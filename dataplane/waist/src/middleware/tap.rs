@@ -2,12 +2,13 @@
 
 use std::{
     io::{self, Write},
+    net::SocketAddr,
     os::fd::BorrowedFd,
     time::Duration,
 };
 
 use super::{Capture, Direction};
-use crate::{Clock, Peer, Port, PortCaps, PortStats, RxFrame, TxError};
+use crate::{Clock, Misplaced, Peer, Port, PortCaps, PortStats, RxFrame, TxError};
 
 /// A port with a [`Capture`] beside it. Frames are stamped when they pass here, not when they are on the wire, and the
 /// file is written on the port's own thread: a tapped run shows what happened, not how fast.
@@ -75,6 +76,14 @@ impl<P: Port, C: Clock + Send, W: Write + Send> Port for Tap<P, C, W> {
 
     fn stats(&self) -> PortStats {
         self.port.stats()
+    }
+
+    fn peer_addr(&self, peer: Peer) -> Option<SocketAddr> {
+        self.port.peer_addr(peer)
+    }
+
+    fn misplaced(&self) -> Option<Misplaced> {
+        self.port.misplaced()
     }
 }
 

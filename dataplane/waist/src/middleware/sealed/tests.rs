@@ -149,8 +149,19 @@ fn a_peers_frames_from_another_address_are_refused_and_told_from_forged_ones() {
     let mut forged = below.clone();
     forged[0] ^= 1;
     let mut one = sealed(1, &[0, 2]);
+    // A peer's address is not looked at more closely, and what is merely forged is nobody's.
+    assert_eq!(receive(&mut one, Peer(1), &below), None);
+    assert_eq!(receive(&mut one, Peer(2), &forged), None);
+    assert_eq!(one.misplaced(), None);
+
+    let mut one = sealed(1, &[2, 0]);
     // Behind the two peers' are the addresses that are nobody's.
     assert_eq!(receive(&mut one, Peer(2), &below), None);
+    let from = |peer| Misplaced {
+        node: 0,
+        address: Some(TestPort::addr_of(peer)),
+    };
+    assert_eq!(one.misplaced(), Some(from(Peer(2))));
     assert_eq!(
         one.counts(),
         SealedCounts {
@@ -162,7 +173,8 @@ fn a_peers_frames_from_another_address_are_refused_and_told_from_forged_ones() {
     for number in 0..LOOK_CLOSER_EVERY - 1 {
         assert_eq!(receive(&mut one, Peer(3 + number as u32), &forged), None);
     }
-    assert_eq!(receive(&mut one, Peer(2), &below), None);
+    assert_eq!(receive(&mut one, Peer(9), &below), None);
+    assert_eq!(one.misplaced(), Some(from(Peer(9))));
     let expected = SealedCounts {
         short_count: 0,
         forged_count: LOOK_CLOSER_EVERY - 1,
@@ -175,7 +187,8 @@ fn a_peers_frames_from_another_address_are_refused_and_told_from_forged_ones() {
         (0, expected.forged_count)
     );
     assert_eq!(stats.strangers_count, 2);
-    assert!(receive(&mut one, Peer(0), &below).is_some(), "from its own address");
+    assert!(receive(&mut one, Peer(1), &below).is_some(), "from its own address");
+    assert_eq!(one.misplaced(), Some(from(Peer(9))), "the last that was");
 }
 
 #[test]
