@@ -564,6 +564,19 @@ mod tests {
     }
 
     #[test]
+    fn a_log_of_queues_takes_an_experiment_with_a_switch() {
+        let args = |id: &str| RunArgs {
+            ids: vec![id.to_owned()],
+            queue_log: Some(1_000),
+            ..RunArgs::default()
+        };
+        let error = args("rtt-ladder").select().err().expect("no switch").to_string();
+        assert!(error.contains("emulated-switch"), "{error}");
+        let selection = args("emulated-switch").select().expect("a switch");
+        assert_eq!(selection.choice.queue_log_events_max, 1_000);
+    }
+
+    #[test]
     fn typos_are_answered_with_names() {
         let args = RunArgs {
             ids: vec!["rtt-lader".to_owned()],

@@ -286,7 +286,7 @@ fn the_switch_in_user_space_is_asked_and_knows_where_every_frame_went() {
     let scratch = Scratch::new();
     let out = scratch.join("run");
     let args = ["run", "emulated-switch", "--axis", "frame_bytes=512", "--seed", "7"];
-    let output = run(&[&args[..], &["--budget", "1s", "--out", &out]].concat());
+    let output = run(&[&args[..], &["--budget", "1s", "--queue-log", "50", "--out", &out]].concat());
     assert!(matches!(output.status.code(), Some(0 | 1 | 3)), "{}", stderr(&output));
     let records = fs::read_to_string(format!("{out}/records.jsonl")).expect("records");
     let rows: Vec<serde_json::Value> = records
@@ -294,13 +294,33 @@ fn the_switch_in_user_space_is_asked_and_knows_where_every_frame_went() {
         .map(|line| serde_json::from_str(line).expect("every line is JSON"))
         .filter(|line: &serde_json::Value| line["record"] == "row")
         .collect();
+    let floor = rows
+        .iter()
+        .find(|row| row["axis"]["check"] == "floor")
+        .expect("a plain loop");
+    assert_eq!(floor["backend"], "plain-loop");
+    assert!(
+        floor["metrics"]["frames_per_cpu_second"]["value"].as_f64() > Some(0.0),
+        "{floor}"
+    );
     for check in ["capacity", "rate", "delay"] {
         let row = rows.iter().find(|row| row["axis"]["check"] == check);
         let row = row.unwrap_or_else(|| panic!("no row of {check}: {}", stderr(&output)));
         let metric = |name: &str| row["metrics"][name]["value"].as_f64().expect(name);
         assert!(metric("delivered") > 0.0, "{row}");
         assert_eq!(metric("unexplained"), 0.0, "{row}");
+        let log = row["facts"]["queue_log"].as_str().expect("a file is named");
+        let file = log.split(',').next().expect("its name");
+        let text = fs::read_to_string(format!("{out}/{file}")).expect("a file");
+        // Two lines about it, one of names, and the events.
+        assert_eq!(text.lines().count(), 3 + 50, "{log}");
     }
+    // The report says over what the frames went: not over the lab's own veth pair.
+    let report = fs::read_to_string(format!("{out}/report.md")).expect("a report");
+    assert!(
+        report.contains("at a soft switch") && !report.contains("joined by one veth pair"),
+        "{report}"
+    );
 }
 
 /// A scenario of the simulator's on real kernels: both rows have the metric that they are compared by, and the kernel's connections left

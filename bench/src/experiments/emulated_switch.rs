@@ -3,6 +3,7 @@
 
 mod circle;
 mod claims;
+mod dctcp;
 mod flood;
 
 use std::{collections::BTreeMap, thread, time::Duration};
@@ -37,8 +38,8 @@ const CHECK: Axis = Axis {
     name: "check",
     meaning: "capacity: what a frame costs the switch's thread where links are no limit; floor: the same of a loop that only passes on, which \
               is what the kernel charges; rate: whether a full link carries what it promises; delay: how late a frame is handed over, of a \
-              few that have the switch to themselves",
-    full: &[CAPACITY, FLOOR, RATE, DELAY],
+              few that have the switch to themselves; dctcp: whether senders hold a queue where its marks say",
+    full: &[CAPACITY, FLOOR, RATE, DELAY, DCTCP],
     tour: &[CAPACITY],
     smallest: CAPACITY,
     allowed: Allowed::Words,
@@ -57,6 +58,9 @@ const CAPACITY: &str = "capacity";
 const FLOOR: &str = "floor";
 const RATE: &str = "rate";
 const DELAY: &str = "delay";
+const DCTCP: &str = "dctcp";
+/// What TCP sends; no other frames are asked of it.
+const TCP_FRAME_BYTES: usize = 1514;
 
 /// So fast that no frame ever waits for the wire.
 const NO_LIMIT_BITS_PER_SEC: u64 = 400_000_000_000;
@@ -146,7 +150,14 @@ impl Experiment for EmulatedSwitch {
             lab.say(&format!("emulated-switch is not measured: {why}"));
             return Ok(());
         }
-        let arms = arms(lab);
+        let mut arms = arms(lab);
+        let wants_dctcp = arms.iter().any(|arm| arm.check == DCTCP);
+        let dctcp = wants_dctcp.then(|| dctcp::prepare(lab)).transpose();
+        let dctcp = dctcp.unwrap_or_else(|error| {
+            lab.say(&format!("check=dctcp is not measured: {error:#}"));
+            arms.retain(|arm| arm.check != DCTCP);
+            None
+        });
         let plan = lab.plan(arms.len(), TRIAL_MIN);
         lab.in_rounds(&arms, plan.rounds_count, |lab, turn| {
             let arm = turn.arm;
@@ -160,14 +171,31 @@ impl Experiment for EmulatedSwitch {
                 RATE if lab.choice.depth != Depth::Smallest => plan.trial.max(RATE_TRIAL_MIN),
                 _ => plan.trial,
             };
-            lab.record_until_valid(|lab| measure(lab, arm, turn.round, trial))
+            lab.record_until_valid(|lab| match &dctcp {
+                Some(ground) if arm.check == DCTCP => dctcp::measure(lab, ground, arm, turn.round, trial),
+                _ => measure(lab, arm, turn.round, trial),
+            })
         })
+    }
+}
+
+impl Arm {
+    fn axis(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            (CHECK.name.to_owned(), self.check.clone()),
+            (FRAME_BYTES.name.to_owned(), self.frame_bytes.to_string()),
+        ])
     }
 }
 
 fn arms(lab: &Lab<'_>) -> Vec<Arm> {
     let mut arms = Vec::new();
     for check in lab.values(&CHECK) {
+        if check == DCTCP {
+            let frame_bytes = TCP_FRAME_BYTES;
+            arms.push(Arm { check, frame_bytes });
+            continue;
+        }
         for frame_bytes in lab.numbers(&FRAME_BYTES) {
             arms.push(Arm {
                 check: check.clone(),
@@ -413,10 +441,7 @@ fn row(lab: &Lab<'_>, arm: &Arm, (at_s, round): (f64, u32), done: &Done, observe
         mode: ModeRecord::Emulated {
             by: "AF_XDP sockets on veth pairs and a thread with a clock".to_owned(),
         },
-        axis: BTreeMap::from([
-            (CHECK.name.to_owned(), arm.check.clone()),
-            (FRAME_BYTES.name.to_owned(), arm.frame_bytes.to_string()),
-        ]),
+        axis: arm.axis(),
         round,
         twin: false,
         seed: lab.choice.seed,

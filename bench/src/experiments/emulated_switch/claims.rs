@@ -1,8 +1,9 @@
 //! What is claimed of the switch in user space, and how the rows decide it.
 
 use super::{
-    BUSY_SHARE, CAPACITY, CARRIED_BYTES, CARRIED_TIME, DELAY, DELIVERED, FLOOR, FRAMES_PER_CPU_SECOND,
+    BUSY_SHARE, CAPACITY, CARRIED_BYTES, CARRIED_TIME, DCTCP, DELAY, DELIVERED, FLOOR, FRAMES_PER_CPU_SECOND,
     LINK_BITS_PER_SEC, PLAIN, RATE, SOFT, UNEXPLAINED,
+    dctcp::{CE_SEEN, MARKED, RTT_RATIO, STEADY_DROPS},
 };
 use crate::{
     claim::{Claim, Judgement, Source},
@@ -18,6 +19,7 @@ const BUSY_SHARE_MIN: f64 = 0.7;
 const RATE_ERROR_MAX: f64 = 0.001;
 const RATE_SECONDS_MIN: f64 = 10.0;
 const LATE_NS_MAX: u64 = 5_000;
+const RTT_ERROR_MAX: f64 = 0.25;
 const SIZES: [&str; 3] = ["64", "512", "1442"];
 
 pub(super) const CLAIMS: &[Claim] = &[
@@ -64,6 +66,19 @@ pub(super) const CLAIMS: &[Claim] = &[
         invariant: "Frames that the program at the ports saw = frames delivered + dropped, each by a named counter, or held. Decided by \
                     every row; one frame without an explanation fails it.",
         judge: account,
+    },
+    Claim {
+        id: "dctcp-over-the-switch",
+        sentence: "DCTCP over the switch has its queue where the marks say: each mark is seen, nothing is dropped, and a round trip takes \
+                   what 20 packets and an empty network take, within a quarter",
+        source: Source::Published {
+            work: "M. Alizadeh et al., Data Center TCP (DCTCP), SIGCOMM 2010",
+            place: "section 3.3: the queue's length is K and a packet of each flow",
+        },
+        invariant: "Three long flows into 1 Gbit/s, K = 20 packets of 100. The switch's marks = packets that the receiver's kernel saw marked \
+                    (InCEPkts), from the first frame to the last; frames dropped after the first 0.4 s = 0: of every row. The median of \
+                    the rows' median smoothed round trips ÷ (K ÷ rate + the least round trip of a handshake) is 0.75 to 1.25.",
+        judge: dctcp,
     },
 ];
 
@@ -207,6 +222,48 @@ fn delay(table: &Table) -> Judgement {
         judged.push(Judgement::new(outcome, vec![figure]));
     }
     judge::all(judged)
+}
+
+fn dctcp(table: &Table) -> Judgement {
+    let axis = [("check", DCTCP)];
+    let arm = Arm::of(SOFT, &axis);
+    let rows = table.arm(arm);
+    if rows.len() < ROUNDS_MIN {
+        return table.lacking(arm);
+    }
+    let values = |of: &'static str| -> Vec<f64> { rows.iter().filter_map(|row| metric(of)(row)).collect() };
+    let (marked, seen, drops) = (values(MARKED), values(CE_SEEN), values(STEADY_DROPS));
+    let mut ratios = values(RTT_RATIO);
+    ratios.sort_by(f64::total_cmp);
+    if ratios.is_empty() {
+        return table.lacking(arm);
+    }
+    let rows_count = rows.len() as u64;
+    let differing_count = marked.iter().zip(&seen).filter(|(marked, seen)| marked != seen).count();
+    let (marked_sum, drops_sum, ratio) = (marked.iter().sum::<f64>(), drops.iter().sum::<f64>(), median(&ratios));
+    let holds = differing_count == 0 && marked_sum > 0.0 && drops_sum == 0.0 && (ratio - 1.0).abs() <= RTT_ERROR_MAX;
+    let outcome = if holds { Outcome::Holds } else { Outcome::Fails };
+    Judgement::new(
+        outcome,
+        vec![
+            measured(
+                "loaded round trip ÷ expected",
+                Some(ratio),
+                "ratio",
+                "1 ± 0.25",
+                rows_count,
+            ),
+            measured(
+                "rows whose marks were not all seen",
+                Some(differing_count as f64),
+                "count",
+                "0",
+                rows_count,
+            ),
+            measured("packets marked", Some(marked_sum), "count", "> 0", rows_count),
+            measured("dropped in the steady state", Some(drops_sum), "count", "0", rows_count),
+        ],
+    )
 }
 
 fn account(table: &Table) -> Judgement {
