@@ -198,6 +198,9 @@ pub struct RunArgs {
     /// Where programs of xdp-quorum are, host, dpu or offload: short for --axis placement=…
     #[arg(long, value_name = "PLACE,…")]
     pub placement: Option<String>,
+    /// What capacity has to keep, p99=2ms: short for --axis slo_percentile=… and --axis slo_us=…
+    #[arg(long, value_name = "pNN=TIME", value_parser = parse_objective)]
+    pub slo: Option<(f64, Duration)>,
     /// Time for all of it: 30s, 5m [default: 65s for the tour, 60s per experiment otherwise]
     #[arg(long, value_name = "TIME", value_parser = parse_budget)]
     pub budget: Option<Duration>,
@@ -505,7 +508,8 @@ impl RunArgs {
 
         let mut axes = BTreeMap::new();
         let placement = self.placement.as_ref().map(|places| format!("placement={places}"));
-        for text in self.axes.iter().chain(&placement) {
+        let objective: Vec<String> = self.slo.iter().flat_map(objective_axes).collect();
+        for text in self.axes.iter().chain(&placement).chain(&objective) {
             let Some((name, values)) = text.split_once('=') else {
                 return Err(BadSelection(format!(
                     "--axis {text:?} is not of the form AXIS=VALUE,VALUE"
@@ -546,6 +550,23 @@ impl RunArgs {
             dir: self.dir.clone(),
         })
     }
+}
+
+/// "p99=2ms": a percentile, and the time that it may take.
+fn parse_objective(text: &str) -> Result<(f64, Duration), String> {
+    let parse = || {
+        let (percentile, time) = text.strip_prefix('p')?.split_once('=')?;
+        let time = humantime::parse_duration(time).ok()?;
+        Some((percentile.parse::<f64>().ok()?, time))
+    };
+    parse().ok_or_else(|| "write a percentile and a time, like p99=2ms or p99.9=500us".to_owned())
+}
+
+fn objective_axes((percentile, time): &(f64, Duration)) -> [String; 2] {
+    [
+        format!("slo_percentile={percentile}"),
+        format!("slo_us={}", time.as_nanos() as f64 / 1e3),
+    ]
 }
 
 fn unknown<'a>(what: &str, wanted: &str, known: impl Iterator<Item = &'a str> + Clone) -> BadSelection {
@@ -596,6 +617,31 @@ mod tests {
         };
         let error = args.select().err().expect("unknown").to_string();
         assert!(error.contains("frame_bytes"), "{error}");
+    }
+
+    #[test]
+    fn an_objective_is_two_axes() {
+        assert_eq!(parse_objective("p99=2ms"), Ok((99.0, Duration::from_millis(2))));
+        assert_eq!(
+            objective_axes(&(99.9, Duration::from_micros(500))),
+            ["slo_percentile=99.9", "slo_us=500"]
+        );
+        for text in ["99=2ms", "p99", "p99=2", "pp=2ms"] {
+            assert!(parse_objective(text).expect_err(text).contains("p99=2ms"), "{text}");
+        }
+        let wanted = |slo| RunArgs {
+            ids: vec!["capacity".to_owned()],
+            slo: Some(slo),
+            ..RunArgs::default()
+        };
+        let selection = wanted((99.0, Duration::from_micros(50)))
+            .select()
+            .expect("an objective of capacity");
+        assert_eq!(selection.choice.axes["slo_us"], ["50"]);
+        assert!(
+            wanted((120.0, Duration::from_millis(2))).select().is_err(),
+            "no percentile"
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One file per experiment; [`crate::registry`] lists them.
 
 pub mod bbr_loss_wall;
+pub mod capacity;
 pub mod cc_bufferbloat;
 pub mod cc_cubic_window;
 pub mod cc_quinn;
@@ -11,7 +12,9 @@ pub mod coordinated_omission;
 pub mod electrode;
 pub mod emulated_switch;
 pub mod failover;
+pub mod fanout_quorum;
 pub mod flexible_quorum_tail;
+pub mod hedging;
 pub mod homa_tail;
 pub mod incast_bursts;
 pub mod incast_dctcp;
@@ -21,6 +24,7 @@ pub mod incast_timers;
 pub mod kernel_tcp;
 pub mod load_latency;
 pub mod loss_exclusion;
+pub mod loss_in_the_tail;
 pub mod pacelc_else;
 pub mod packet_rate;
 pub mod peers;
@@ -31,12 +35,15 @@ pub mod quorum_ladder;
 pub mod quorum_messages;
 pub mod real_incast;
 pub mod real_scenario;
+pub mod real_loss_wall;
+pub mod retry_storm;
 pub mod rtt_breakdown;
 pub mod rtt_ladder;
 pub mod scenarios;
 pub mod self_test;
 pub mod shard_commit;
 pub mod tail_at_scale;
+pub mod tied_requests;
 pub mod wakeup_model;
 pub mod wal_group_commit;
 pub mod wal_ladder;
@@ -44,3 +51,5 @@ pub mod xdp_quorum;
 
 mod judge;
 pub(crate) mod virtual_time;
+mod virtual_nodes;
+mod virtual_time;

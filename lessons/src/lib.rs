@@ -7,6 +7,7 @@ pub mod clock;
 pub mod cluster;
 pub mod frames;
 pub mod link;
+pub mod nodes;
 pub mod packets;
 pub mod page_cache;
 pub mod rings;

@@ -147,6 +147,45 @@ fn requests_that_wait_for_many_are_slow_as_arithmetic_says_and_disciplines_as_er
 }
 
 #[test]
+fn a_hedge_helps_alone_and_not_together_and_a_budget_ends_a_storm() {
+    let (rows, verdicts) = measure(&["hedging", "--axis", "part=sim", "--axis", "hedge_after_ms=1,1000"]);
+    assert_eq!(verdicts["hedging"], "holds");
+    assert_eq!(verdicts["hedging-together"], "holds");
+    assert!(rows.iter().all(|row| row["facts"]["guarantee"].is_string()));
+    let (rows, verdicts) = measure(&["retry-storm", "--axis", "load_ratio=0.7"]);
+    assert_eq!(
+        (&verdicts["retry-storm"][..], &verdicts["retry-budget"][..]),
+        ("holds", "holds")
+    );
+    let unbounded = rows.iter().find(|row| row["axis"]["policy"] == "unbounded");
+    assert!(metric(unbounded.expect("an unbounded row"), "extra_requests_ratio") > 1.0);
+}
+
+#[test]
+fn real_nodes_answer_whatever_their_workers_are() {
+    let (rows, _) = measure(&[
+        "queueing-discipline",
+        "--axis",
+        "part=nodes",
+        "--axis",
+        "workers=timer,sleep,burn",
+        "--axis",
+        "discipline=single-queue",
+        "--budget",
+        "500ms",
+    ]);
+    for workers in ["timer", "sleep", "burn"] {
+        let row = rows
+            .iter()
+            .find(|row| row["axis"]["workers"] == workers)
+            .expect("a row of each");
+        assert_eq!(row["backend"], "udp-epoll");
+        assert!(row["latency"]["samples_count"].as_u64() > Some(0), "{row}");
+        assert!(metric(row, "service_took") >= metric(row, "service_meant"), "{row}");
+    }
+}
+
+#[test]
 fn reads_take_their_round_trips_and_say_what_they_promise() {
     let (rows, verdicts) = measure(&[
         "pacelc-else",

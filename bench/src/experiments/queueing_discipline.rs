@@ -1,5 +1,6 @@
 //! `queueing-discipline`: one queue or many, stealing, the shorter of two, preemption: what a node's queue does to its tail.
 
+mod nodes;
 mod theory;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -30,8 +31,9 @@ pub struct QueueingDiscipline;
 
 const PART: Axis = Axis {
     name: "part",
-    meaning: "theory: the simulator on trial, stations whose distribution is known; sim: disciplines beside each other, in virtual time",
-    full: &[THEORY, SIM],
+    meaning: "theory: the simulator on trial, stations whose distribution is known; sim: disciplines beside each other, in virtual time; \
+              nodes: in a real node",
+    full: &[THEORY, SIM, NODES],
     tour: &[SIM],
     smallest: SIM,
     allowed: Allowed::Words,
@@ -46,7 +48,7 @@ const SYSTEM: Axis = Axis {
     allowed: Allowed::Words,
 };
 
-const DISCIPLINE: Axis = Axis {
+pub(super) const DISCIPLINE: Axis = Axis {
     name: "discipline",
     meaning: "where requests wait and who takes them; preemptive: one queue, and a quantum of 5 µs",
     full: &[
@@ -61,13 +63,22 @@ const DISCIPLINE: Axis = Axis {
     allowed: Allowed::Words,
 };
 
-const SERVICE: Axis = Axis {
+pub(super) const SERVICE: Axis = Axis {
     name: "service",
     meaning: "how long a request takes: 10 µs always; exponential, lognormal or bimodal of the same mean; shinjuku: 0.5 µs, and one in 200 \
               500 µs",
     full: &[DETERMINISTIC, EXPONENTIAL, LOGNORMAL, BIMODAL, SHINJUKU],
     tour: &[EXPONENTIAL, SHINJUKU],
     smallest: EXPONENTIAL,
+    allowed: Allowed::Words,
+};
+
+const WORKERS: Axis = Axis {
+    name: "workers",
+    meaning: "of part nodes: timers of one thread; threads that sleep over queues that they share; one thread that burns its CPU",
+    full: &[nodes::TIMER, nodes::SLEEP, nodes::BURN],
+    tour: &[nodes::TIMER],
+    smallest: nodes::TIMER,
     allowed: Allowed::Words,
 };
 
@@ -82,25 +93,26 @@ const LOAD_RATIO: Axis = Axis {
 
 const THEORY: &str = "theory";
 const SIM: &str = "sim";
+const NODES: &str = "nodes";
 const DETERMINISTIC: &str = "deterministic";
-const EXPONENTIAL: &str = "exponential";
+pub(super) const EXPONENTIAL: &str = "exponential";
 const LOGNORMAL: &str = "lognormal";
 const BIMODAL: &str = "bimodal";
-const SHINJUKU: &str = "shinjuku";
+pub(super) const SHINJUKU: &str = "shinjuku";
 
 /// Of every node here: ZygOS and Shinjuku were measured with 16 and 14.
-const WORKERS_COUNT: usize = 8;
-const MEAN_NS: f64 = 10_000.0;
+pub(super) const WORKERS_COUNT: usize = 8;
+pub(super) const MEAN_NS: f64 = 10_000.0;
 /// Shinjuku's (NSDI 2019, abstract).
-const QUANTUM: Duration = Duration::from_micros(5);
+pub(super) const QUANTUM: Duration = Duration::from_micros(5);
 /// What a preemption takes away from the worker; of the order of what Shinjuku's posted interrupts cost, and in a row's facts.
-const PREEMPT_NS: u64 = 1_000;
+pub(super) const PREEMPT_NS: u64 = 1_000;
 /// What an answer means.
-const GUARANTEE: &str = "nothing is kept: a request is served once or never, and in no order";
+pub(super) const GUARANTEE: &str = "nothing is kept: a request is served once or never, and in no order";
 /// Enough for an interval of 95 % over seeds.
 const ROUNDS_COUNT: u32 = 8;
 
-fn service(name: &str) -> ServiceTime {
+pub(super) fn service(name: &str) -> ServiceTime {
     match name {
         DETERMINISTIC => ServiceTime::Deterministic { ns: MEAN_NS as u64 },
         LOGNORMAL => ServiceTime::Lognormal {
@@ -137,15 +149,15 @@ impl Experiment for QueueingDiscipline {
     fn how(&self) -> &'static str {
         "First the simulator is put on trial: at each load 20 independent runs of stations whose distribution theory knows; every decile \
          and the p99.9 must lie where theory says, within the runs' own spread. Then disciplines stand beside each other at the same \
-         loads, eight workers, the same arrivals and service times."
+         loads, eight workers, the same arrivals and service times; in the end the same in a real node over UDP."
     }
 
     fn axes(&self) -> &'static [Axis] {
-        &[PART, SYSTEM, DISCIPLINE, SERVICE, LOAD_RATIO]
+        &[PART, SYSTEM, DISCIPLINE, SERVICE, LOAD_RATIO, WORKERS]
     }
 
     fn backends(&self) -> Vec<&'static str> {
-        Vec::new()
+        vec!["udp-epoll"]
     }
 
     fn claims(&self) -> &'static [Claim] {
@@ -156,14 +168,15 @@ impl Experiment for QueueingDiscipline {
         0.1
     }
 
-    fn is_virtual(&self) -> bool {
-        true
+    fn needs_one_machine(&self) -> Option<&'static str> {
+        Some("its nodes are processes of this machine")
     }
 
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
         for part in lab.values(&PART) {
             match part.as_str() {
                 THEORY => against_theory(lab)?,
+                NODES => nodes::ask_all(self, lab)?,
                 _ => beside_each_other(lab)?,
             }
         }
@@ -310,14 +323,14 @@ fn row(lab: &Lab<'_>, axis: BTreeMap<String, String>, seed: u64, requests_count:
 }
 
 /// Of everything that was measured.
-fn hash(latency: &Recorder) -> u64 {
+pub(super) fn hash(latency: &Recorder) -> u64 {
     latency.histogram().iter_recorded().fold(0, |hash, step| {
         dataplane_service::random::mix(hash ^ step.value_iterated_to() ^ step.count_since_last_iteration() << 40)
     })
 }
 
 /// What a request takes under a discipline, and how often it is preempted.
-fn simulate(discipline: &str, options: StationOptions, requests_count: u64) -> (Recorder, f64) {
+pub(super) fn simulate(discipline: &str, options: StationOptions, requests_count: u64) -> (Recorder, f64) {
     let run = OneStation {
         kind: Kind::by_name(discipline).expect("axis values are checked beforehand"),
         quantum: QUANTUM,
@@ -330,7 +343,7 @@ fn simulate(discipline: &str, options: StationOptions, requests_count: u64) -> (
 }
 
 /// What theory knows of a discipline, with exponential service.
-fn oracle(discipline: &str, options: &StationOptions) -> Option<Box<dyn Sojourn>> {
+pub(super) fn oracle(discipline: &str, options: &StationOptions) -> Option<Box<dyn Sojourn>> {
     let ServiceTime::Exponential { mean_ns } = options.service else {
         return None;
     };
@@ -377,6 +390,27 @@ const CLAIMS: &[Claim] = &[
         invariant: "One request in 200 takes 500 µs, the others 0.5 µs; a quantum of 5 µs; a preemption costs 1 µs. p99 of one queue ÷ p99 \
                     of a queue for each, and p99 with preemption ÷ p99 of one queue without.",
         judge: preemption_beats_both,
+    },
+    Claim {
+        id: "queueing-nodes",
+        sentence: "In a real node, too, one queue has the lower p99 at a load of 0.8, whether its workers are timers or threads",
+        source: Source::Ours {
+            seen: "the order that Erlang's C and M/M/1 say; the share itself is the simulator's claim",
+        },
+        invariant: "Exponential service of 2 ms, really slept; the same requests for each discipline of a round; p99 of one queue ÷ p99 of a \
+                    queue for each worker, a ratio a round.",
+        judge: order_in_nodes,
+    },
+    Claim {
+        id: "queueing-preemption-nodes",
+        sentence: "Preemption in user space halves the p90 of a worker that burns, where one request in a hundred is long",
+        source: Source::Published {
+            work: "Kaffes et al., Shinjuku, NSDI 2019",
+            place: "the idea; a half, a load of 0.6, 0.1 and 10 ms, and a quantum of 200 µs are ours",
+        },
+        invariant: "One thread that burns; between slices it looks at the clock, and at whether others wait. What that costs is in the rows: \
+                    preemption_cost.",
+        judge: preemption_in_nodes,
     },
 ];
 
@@ -428,6 +462,9 @@ fn is_theory(table: &Table) -> Judgement {
         ],
     )
 }
+
+/// What real nodes are asked over.
+const NODE_BACKEND: &str = "udp-epoll";
 
 fn at<'a>(axis: &'a [(&'a str, &'a str)]) -> Arm<'a> {
     Arm::of(BACKEND, axis)
@@ -485,6 +522,35 @@ fn preemption_beats_both(table: &Table) -> Judgement {
             Bound::AtMost(0.12),
         ),
     ])
+}
+
+fn order_in_nodes(table: &Table) -> Judgement {
+    let load = nodes::LOAD;
+    let theory = Mmk::new(WORKERS_COUNT as u32, load, 1.0).quantile_ns(0.99) / Mm1::new(load, 1.0).quantile_ns(0.99);
+    let of = |workers: &'static str| {
+        let arm = |discipline| [("part", NODES), ("discipline", discipline), ("workers", workers)];
+        let (single, split) = (arm("single-queue"), arm("per-worker"));
+        judge::ratio(
+            table,
+            &format!("workers that {workers}: p99 of one queue ÷ p99 of a queue each; theory says {theory:.3}"),
+            (Arm::of(NODE_BACKEND, &single), Arm::of(NODE_BACKEND, &split)),
+            latency_ns(0.99),
+            Bound::AtMost(1.0),
+        )
+    };
+    judge::all(vec![of(nodes::TIMER), of(nodes::SLEEP)])
+}
+
+fn preemption_in_nodes(table: &Table) -> Judgement {
+    let arm = |discipline| [("part", NODES), ("discipline", discipline), ("workers", nodes::BURN)];
+    let (preemptive, single) = (arm("preemptive"), arm("single-queue"));
+    judge::ratio(
+        table,
+        "p90 with preemption ÷ p90 without",
+        (Arm::of(NODE_BACKEND, &preemptive), Arm::of(NODE_BACKEND, &single)),
+        latency_ns(0.9),
+        Bound::AtMost(0.5),
+    )
 }
 
 #[cfg(test)]

@@ -325,6 +325,7 @@ fn ask(lab: &Lab<'_>, arm: &NodeArm, trial: Duration, round: u32, seed: u64) -> 
             seed,
         },
         stops: None,
+        loss_ratio: 0.0,
         client: ClientOptions {
             client: round + 1,
             nodes_count: arm.fan_out,

@@ -10,6 +10,10 @@ use std::{
 
 use anyhow::Context;
 use dataplane_service::policy::Policy;
+use dataplane_waist::{
+    MonotonicClock,
+    middleware::{FaultOptions, FaultRates, Faults},
+};
 
 use super::{
     SUBCOMMAND,
@@ -41,6 +45,8 @@ pub struct FleetPlan<'a> {
     pub node: NodePlan,
     /// How processes are stopped in their tracks, if they are.
     pub stops: Option<StopPlan>,
+    /// How many of the client's frames its own port loses, 0 to 1.
+    pub loss_ratio: f64,
     /// How the client asks.
     pub client: ClientOptions,
 }
@@ -138,6 +144,9 @@ pub fn run(
                 keeps: _program,
                 ..
             } = lab.place.inside(End::Client, || plan.backend.open(&wiring))??;
+            if plan.loss_ratio > 0.0 {
+                port = Box::new(Faults::new(port, MonotonicClock::new(), losing(plan))?);
+            }
             let before_ns = host::thread_cpu_ns();
             let found = client::run(
                 &mut *port,
@@ -176,6 +185,17 @@ pub fn run(
         facts,
         at_s,
     })
+}
+
+fn losing(plan: &FleetPlan<'_>) -> FaultOptions {
+    FaultOptions {
+        seed: plan.client.seed,
+        tx: FaultRates {
+            loss_ratio: plan.loss_ratio,
+            ..FaultRates::default()
+        },
+        ..FaultOptions::default()
+    }
 }
 
 fn cpu_of(server: &Server) -> Option<Duration> {

@@ -6,6 +6,7 @@ use anyhow::Context;
 use dataplane_service::{
     discipline::{Discipline, Kind, PerWorker, Quantum, ShortestOfTwo, SingleQueue, Stealing},
     queue::Queue,
+    random::mix,
     service_time::ServiceTime,
     stalls::{StallPattern, Stalls},
 };
@@ -70,8 +71,10 @@ pub struct PausePlan {
     pub gap: Duration,
     /// How long each lasts.
     pub pause: Duration,
-    /// All nodes with this seed pause together.
+    /// Everything that is drawn is drawn from this.
     pub seed: u64,
+    /// All nodes at the same times.
+    pub together: bool,
 }
 
 impl PausePlan {
@@ -81,6 +84,12 @@ impl PausePlan {
             gap_ns_mean: self.gap.as_nanos() as f64,
             stall_ns: self.pause.as_nanos() as u64,
         }
+    }
+
+    /// The stalls of node, or process, number `index`.
+    pub fn stalls(&self, index: u32) -> Stalls {
+        let whose = if self.together { 0 } else { u64::from(index) + 1 };
+        Stalls::new(self.pattern(), mix(self.seed ^ whose << 20))
     }
 }
 
@@ -154,9 +163,8 @@ impl ServicePlan {
 
 impl NodePlan {
     /// The stalls of node number `node`.
-    pub fn stalls(&self) -> Stalls {
-        self.pauses
-            .map_or_else(Stalls::never, |pauses| Stalls::new(pauses.pattern(), pauses.seed))
+    pub fn stalls(&self, node: u32) -> Stalls {
+        self.pauses.map_or_else(Stalls::never, |pauses| pauses.stalls(node))
     }
 
     /// An empty discipline over queues of this kind.

@@ -147,7 +147,7 @@ fn timer_node(plan: &NodesPlan, number: u32, port: Box<dyn Port>, stop: &AtomicB
         workers_count: plan.node.workers_count,
         service: plan.node.service.model()?,
         seed: mix(plan.node.seed ^ u64::from(number) << 24),
-        stalls: plan.node.stalls(),
+        stalls: plan.node.stalls(number),
     };
     let discipline = plan.node.discipline::<Work<Asked>, SharedQueue<Work<Asked>>>()?;
     let node = ServiceNode::new(options, discipline);

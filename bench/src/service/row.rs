@@ -125,7 +125,7 @@ pub fn row(
                 "SIGSTOP for {} ms, every {} ms on average, {}",
                 stops.pattern.pause.as_millis(),
                 (stops.pattern.gap + stops.pattern.pause).as_millis(),
-                if stops.together {
+                if stops.pattern.together {
                     "all nodes together"
                 } else {
                     "each node by itself"

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use dataplane_service::{random::mix, stalls::Stalls};
+use dataplane_service::stalls::Stalls;
 use dataplane_waist::Clock;
 
 use super::plan::PausePlan;
@@ -18,16 +18,6 @@ use crate::{host::MachineClock, server::Server};
 pub struct StopPlan {
     /// How often and how long.
     pub pattern: PausePlan,
-    /// All at once.
-    pub together: bool,
-}
-
-impl StopPlan {
-    /// The stalls of process number `index`.
-    fn stalls(&self, index: usize) -> Stalls {
-        let whose = if self.together { 0 } else { index as u64 + 1 };
-        Stalls::new(self.pattern.pattern(), mix(self.pattern.seed ^ whose << 20))
-    }
 }
 
 /// What was done.
@@ -51,7 +41,9 @@ pub fn run(servers: &[Server], plan: &StopPlan, start_ns: &AtomicU64, done: &Ato
         thread::sleep(Duration::from_micros(200));
     }
     let start_ns = start_ns.load(Ordering::Acquire);
-    let mut of: Vec<Stalls> = (0..servers.len()).map(|index| plan.stalls(index)).collect();
+    let mut of: Vec<Stalls> = (0..servers.len() as u32)
+        .map(|index| plan.pattern.stalls(index))
+        .collect();
     // When it was stopped, for each that is.
     let mut since: Vec<Option<u64>> = vec![None; servers.len()];
     while !done.load(Ordering::Acquire) {

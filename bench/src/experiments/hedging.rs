@@ -1,0 +1,496 @@
+//! `hedging`: a second request after a while, what it takes from the tail, what it costs, and when it buys nothing.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::Context;
+use dataplane_service::{
+    policy::{Choice, Hedge, HedgeAfter},
+    service_time::ServiceTime,
+    sim::ClusterOptions,
+};
+
+use crate::{
+    backends::BackEnd,
+    claim::{Claim, Judgement, Source},
+    experiment::{Allowed, Axis, Depth, Experiment, Lab},
+    experiments::{
+        judge::{self, Bound},
+        virtual_nodes,
+        virtual_time::BACKEND,
+    },
+    load::schedule::Schedule,
+    record::{Measured, Outcome, Row},
+    service::{
+        client::ClientOptions,
+        fleet::{self, FleetPlan},
+        plan::{NodePlan, PausePlan, ServicePlan, WorkerPlan},
+        row,
+        stalls::StopPlan,
+    },
+    table::{Arm, Table, latency_ns},
+    trial::Position,
+};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Hedging;
+
+const PART: Axis = Axis {
+    name: "part",
+    meaning: "sim: nodes in virtual time; nodes: real ones, each a process that sleeps by a timer, and a real client",
+    full: &[SIM, NODES],
+    tour: &[SIM],
+    smallest: SIM,
+    allowed: Allowed::Words,
+};
+
+const STALLS: Axis = Axis {
+    name: "stalls",
+    meaning: "each node stands still by itself (alone), or all at the same times (together)",
+    full: &[ALONE, TOGETHER],
+    tour: &[ALONE, TOGETHER],
+    smallest: ALONE,
+    allowed: Allowed::Words,
+};
+
+const BY: Axis = Axis {
+    name: "stalled_by",
+    meaning: "of real nodes: SIGSTOP to the process (stop), or a pause that the node makes itself, as a garbage collector does (pause)",
+    full: &[STOP, PAUSE],
+    tour: &[STOP],
+    smallest: STOP,
+    allowed: Allowed::Words,
+};
+
+const AFTER_MS: Axis = Axis {
+    name: "hedge_after_ms",
+    meaning: "when another node is asked; 0: after the p95 of the last thousand calls; 1000: longer than any stall, which is never",
+    full: &["0", "0.5", "1", "2", "5", "10", "20", "1000"],
+    tour: &["1", "1000"],
+    smallest: "1",
+    allowed: Allowed::Number(0.0, 1_000.0),
+};
+
+const SIM: &str = "sim";
+const NODES: &str = "nodes";
+const ALONE: &str = "alone";
+const TOGETHER: &str = "together";
+const STOP: &str = "stop";
+const PAUSE: &str = "pause";
+
+/// Real ones by default, to leave time for rounds.
+const AFTER_MS_OF_NODES: [f64; 4] = [0.0, 1.0, 5.0, 1_000.0];
+
+const NODES_COUNT: usize = 8;
+/// Of each: nobody waits for another request, only for the node.
+const WORKERS_COUNT: usize = 16;
+const SERVICE_NS_MEAN: f64 = 200_000.0;
+/// 2 % of the time, so that a hedge after the p95 costs little more than it must.
+const PAUSES: PausePlan = PausePlan {
+    gap: Duration::from_millis(1_960),
+    pause: Duration::from_millis(40),
+    seed: 0,
+    together: false,
+};
+const CALLS_PER_S: f64 = 1_500.0;
+/// A trial with three stalls of each node, and whose p99.9 is supported: 3,688 calls and some.
+const TRIAL: Duration = Duration::from_millis(6_000);
+const ROUNDS_COUNT: u32 = 8;
+const NEVER_MS: f64 = 1_000.0;
+
+impl Experiment for Hedging {
+    fn id(&self) -> &'static str {
+        "hedging"
+    }
+
+    fn title(&self) -> &'static str {
+        "Hedged requests"
+    }
+
+    fn question(&self) -> &'static str {
+        "How much of the tail does a second request after a while take away, what does it cost, and when does it buy nothing?"
+    }
+
+    fn how(&self) -> &'static str {
+        "Eight nodes can answer every request, in 0.2 ms on average; each stands still for 40 ms now and then, 2 % of the time, by itself or \
+         all of them together. A client asks one by chance, and another if no answer has come after a while. In virtual time, and with \
+         real processes that are stopped by SIGSTOP or pause by themselves."
+    }
+
+    fn axes(&self) -> &'static [Axis] {
+        &[PART, STALLS, BY, AFTER_MS]
+    }
+
+    fn backends(&self) -> Vec<&'static str> {
+        vec!["udp-epoll"]
+    }
+
+    fn claims(&self) -> &'static [Claim] {
+        CLAIMS
+    }
+
+    fn tour_weight(&self) -> f64 {
+        0.1
+    }
+
+    fn needs_one_machine(&self) -> Option<&'static str> {
+        Some("its nodes are processes of this machine")
+    }
+
+    fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
+        for part in lab.values(&PART) {
+            match part.as_str() {
+                SIM => simulate_all(lab)?,
+                _ => ask_all(self, lab)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn policy(after_ms: f64) -> Hedge {
+    let ns = |ms: f64| (ms * 1e6) as u64;
+    let after = match after_ms {
+        0.0 => HedgeAfter::Percentile {
+            q: 0.95,
+            first_ns: ns(NEVER_MS),
+        },
+        ms => HedgeAfter::Fixed { ns: ns(ms) },
+    };
+    Hedge::new(after, Choice::Random, false)
+}
+
+fn simulate_all(lab: &mut Lab<'_>) -> anyhow::Result<()> {
+    let (stalls, afters) = (lab.values(&STALLS), lab.values(&AFTER_MS));
+    let calls_count = match lab.choice.depth {
+        Depth::Full => 60_000,
+        Depth::Tour => 20_000,
+        Depth::Smallest => 2_000,
+    };
+    lab.progress.set_length((stalls.len() * afters.len()) as u64);
+    for (stalls, after_ms) in stalls
+        .iter()
+        .flat_map(|stalls| afters.iter().map(move |after| (stalls, after)))
+    {
+        lab.progress
+            .set_message(format!("hedged after {after_ms} ms, stalls {stalls}, simulated"));
+        for round in 0..ROUNDS_COUNT {
+            if lab.interrupted() {
+                return Ok(());
+            }
+            let row = simulate(lab, stalls, after_ms, round, calls_count);
+            lab.record(row)?;
+        }
+        lab.progress.inc(1);
+    }
+    Ok(())
+}
+
+fn simulate(lab: &Lab<'_>, stalls: &str, after_ms: &str, round: u32, calls_count: u64) -> Row {
+    let options = ClusterOptions {
+        nodes_count: NODES_COUNT,
+        workers_count: WORKERS_COUNT,
+        service: ServiceTime::Exponential {
+            mean_ns: SERVICE_NS_MEAN,
+        },
+        gap_ns_mean: 1e9 / CALLS_PER_S,
+        way_ns: 20_000,
+        loss_ratio: 0.0,
+        stalls: Some(PAUSES.pattern()),
+        stalls_are_shared: stalls == TOGETHER,
+        surge: None,
+        patience_ns: 10_000_000_000,
+        seed: virtual_nodes::seed_of(lab, round),
+    };
+    let at = virtual_nodes::At {
+        experiment: Hedging.id(),
+        axis: BTreeMap::from([
+            (PART.name.to_owned(), SIM.to_owned()),
+            (STALLS.name.to_owned(), stalls.to_owned()),
+            (AFTER_MS.name.to_owned(), after_ms.to_owned()),
+        ]),
+        round,
+    };
+    let after = after_ms.parse().expect("axis values are checked beforehand");
+    virtual_nodes::simulate(lab, at, options, Box::new(policy(after)), calls_count, 1, &mut |_| {}).into_row()
+}
+
+/// One point with real nodes.
+struct NodeArm {
+    backend: &'static BackEnd,
+    stalls: String,
+    by: String,
+    after_ms: f64,
+}
+
+fn ask_all(experiment: &Hedging, lab: &mut Lab<'_>) -> anyhow::Result<()> {
+    let afters = match lab.choice.axes.contains_key(AFTER_MS.name) || lab.choice.depth == Depth::Smallest {
+        true => lab.numbers(&AFTER_MS),
+        false => AFTER_MS_OF_NODES.to_vec(),
+    };
+    let mut arms = Vec::new();
+    for backend in lab.backends(experiment) {
+        for by in lab.values(&BY) {
+            for stalls in lab.values(&STALLS) {
+                arms.extend(afters.iter().map(|&after_ms| NodeArm {
+                    backend,
+                    stalls: stalls.clone(),
+                    by: by.clone(),
+                    after_ms,
+                }));
+            }
+        }
+    }
+    let rounds_count = match lab.choice.depth {
+        Depth::Smallest => 1,
+        Depth::Tour | Depth::Full => ROUNDS_COUNT,
+    };
+    lab.in_rounds(&arms, rounds_count, |lab, turn| {
+        let arm = turn.arm;
+        lab.progress.set_message(format!(
+            "hedged after {} ms, stalls {}, {}, round {}",
+            arm.after_ms,
+            arm.stalls,
+            arm.by,
+            turn.round + 1
+        ));
+        // The same schedule and stalls for every arm of a round.
+        let seed = lab.choice.seed ^ u64::from(turn.round) << 32;
+        lab.record_until_valid(|lab| ask(lab, arm, turn.round, turn.number, seed))
+    })
+}
+
+fn ask(lab: &Lab<'_>, arm: &NodeArm, round: u32, client: u32, seed: u64) -> anyhow::Result<Row> {
+    let pauses = PausePlan {
+        seed,
+        together: arm.stalls == TOGETHER,
+        ..PAUSES
+    };
+    let stops = arm.by == STOP;
+    let plan = FleetPlan {
+        backend: arm.backend,
+        nodes_count: NODES_COUNT,
+        nodes_per_process: 1,
+        node: NodePlan {
+            workers_count: WORKERS_COUNT,
+            workers: WorkerPlan::Timer,
+            discipline: "single-queue".to_owned(),
+            quantum: Duration::ZERO,
+            service: ServicePlan::Exponential {
+                mean_ns: SERVICE_NS_MEAN,
+            },
+            pauses: (!stops).then_some(pauses),
+            seed,
+        },
+        stops: stops.then_some(StopPlan { pattern: pauses }),
+        loss_ratio: 0.0,
+        client: ClientOptions {
+            client: client + 1,
+            nodes_count: NODES_COUNT,
+            patience: Duration::from_secs(1),
+            service: None,
+            slow_over: PAUSES.pause / 8,
+            warm_up: Duration::from_millis(100),
+            seed,
+        },
+    };
+    let trial = match lab.choice.depth {
+        Depth::Smallest => Duration::from_millis(400),
+        Depth::Tour | Depth::Full => TRIAL,
+    };
+    let schedule = Schedule::poisson(CALLS_PER_S, trial, seed).context("planning the calls")?;
+    let found = fleet::run(lab, &plan, &schedule, Box::new(policy(arm.after_ms)))?;
+    let position = Position {
+        experiment: Hedging.id(),
+        axis: BTreeMap::from([
+            (PART.name.to_owned(), NODES.to_owned()),
+            (STALLS.name.to_owned(), arm.stalls.clone()),
+            (BY.name.to_owned(), arm.by.clone()),
+            (AFTER_MS.name.to_owned(), arm.after_ms.to_string()),
+        ]),
+        round,
+        twin: false,
+        seed,
+    };
+    Ok(row::row(lab, &plan, &schedule, &found, position, 1))
+}
+
+const WORK: &str = "Dean and Barroso, The Tail at Scale, CACM 56(2), 2013";
+
+const CLAIMS: &[Claim] = &[
+    Claim {
+        id: "hedging",
+        sentence: "A hedge after a while takes a tenth of the p99.9 or less, for at most 5 % more requests, if replicas stand still by \
+                   themselves",
+        source: Source::Published {
+            work: WORK,
+            place: "\"Hedged requests\": p99.9 of 1,000 reads over 100 servers from 1,800 to 74 ms for 2 % more requests, hedged after 10 ms. \
+                    Ours is one read of eight replicas; a tenth is ours",
+        },
+        invariant: "In virtual time: the same arrivals, services and stalls; p99.9 without ÷ p99.9 with a hedge after 1 ms, a ratio a seed, \
+                    and the extra requests of every row.",
+        judge: |table| judge::all(vec![gains(table, BACKEND, None), costs(table, BACKEND, None)]),
+    },
+    Claim {
+        id: "hedging-nodes",
+        sentence: "The same with real processes, stopped by SIGSTOP",
+        source: Source::Published {
+            work: WORK,
+            place: "as before",
+        },
+        invariant: "Eight processes over UDP; the same schedule and stops in a round; p99.9 without ÷ with, a ratio a round.",
+        judge: |table| {
+            judge::all(vec![
+                gains(table, "udp-epoll", Some(STOP)),
+                costs(table, "udp-epoll", Some(STOP)),
+            ])
+        },
+    },
+    Claim {
+        id: "hedging-pauses-nodes",
+        sentence: "The same with real processes that pause by themselves",
+        source: Source::Published {
+            work: WORK,
+            place: "as before",
+        },
+        invariant: "As before; a node that pauses takes nothing in and answers nothing.",
+        judge: |table| {
+            judge::all(vec![
+                gains(table, "udp-epoll", Some(PAUSE)),
+                costs(table, "udp-epoll", Some(PAUSE)),
+            ])
+        },
+    },
+    Claim {
+        id: "hedging-together",
+        sentence: "It buys nothing where replicas stand still together: the p99.9 without is at most 1.2 times that with it",
+        source: Source::Ours {
+            seen: "the second node is slow for the same reason as the first",
+        },
+        invariant: "As before, with one seed for the stalls of all nodes; holds both ways, in virtual time and, where they were measured, \
+                    with real processes.",
+        judge: nothing_together,
+    },
+];
+
+fn axis_of<'a>(stalls: &'a str, by: Option<&'a str>, after_ms: &'a str) -> Vec<(&'a str, &'a str)> {
+    let mut axis = vec![(STALLS.name, stalls), (AFTER_MS.name, after_ms)];
+    axis.extend(by.map(|by| (BY.name, by)));
+    axis
+}
+
+fn quotient(table: &Table, backend: &str, stalls: &str, by: Option<&str>, bound: Bound) -> Judgement {
+    let (without, with) = (axis_of(stalls, by, "1000"), axis_of(stalls, by, "1"));
+    let what = format!(
+        "p99.9 without ÷ p99.9 with a hedge after 1 ms, {backend}, stalls {stalls}{}",
+        by.map(|by| format!(" by {by}")).unwrap_or_default()
+    );
+    judge::ratio(
+        table,
+        &what,
+        (Arm::of(backend, &without), Arm::of(backend, &with)),
+        latency_ns(0.999),
+        bound,
+    )
+}
+
+fn gains(table: &Table, backend: &str, by: Option<&str>) -> Judgement {
+    quotient(table, backend, ALONE, by, Bound::AtLeast(10.0))
+}
+
+fn costs(table: &Table, backend: &str, by: Option<&str>) -> Judgement {
+    const EXTRA_RATIO_MAX: f64 = 0.05;
+    let axis = axis_of(ALONE, by, "1");
+    let rows = table.arm(Arm::of(backend, &axis));
+    let of = |row: &&Row| {
+        Some((
+            row.metrics.get("calls")?.value,
+            row.metrics.get("extra_requests_ratio")?.value,
+        ))
+    };
+    let counts: Vec<(f64, f64)> = rows.iter().filter_map(of).collect();
+    let calls: f64 = counts.iter().map(|(calls, _)| calls).sum();
+    if calls == 0.0 {
+        return table.lacking(Arm::of(backend, &axis));
+    }
+    let extra = counts.iter().map(|(calls, extra)| calls * extra).sum::<f64>() / calls;
+    // Requests that are slow come in bursts, one for each stall: rounds say how much that is.
+    let worst = counts.iter().map(|(_, extra)| *extra).fold(0.0, f64::max);
+    let outcome = match extra <= EXTRA_RATIO_MAX {
+        true => Outcome::Holds,
+        false => Outcome::Fails,
+    };
+    let figure = Measured {
+        name: format!("requests beyond one a call, {backend}"),
+        value: Some(extra),
+        unit: "ratio".to_owned(),
+        low: Some(counts.iter().map(|(_, extra)| *extra).fold(f64::INFINITY, f64::min)),
+        high: Some(worst),
+        limit: format!("≤ {EXTRA_RATIO_MAX}"),
+        samples_count: calls as u64,
+    };
+    Judgement::new(outcome, vec![figure])
+}
+
+fn nothing_together(table: &Table) -> Judgement {
+    let bound = Bound::AtMost(1.2);
+    let mut judgements = vec![quotient(table, BACKEND, TOGETHER, None, bound)];
+    for by in [STOP, PAUSE] {
+        let axis = axis_of(TOGETHER, Some(by), "1");
+        if !table.arm(Arm::of("udp-epoll", &axis)).is_empty() {
+            judgements.push(quotient(table, "udp-epoll", TOGETHER, Some(by), bound));
+        }
+    }
+    judge::all(judgements)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{experiments::virtual_time::row_of, measure::Recorder};
+
+    /// Eight rounds with a p99.9 of so many ns, each.
+    fn rows(stalls: &str, after_ms: &str, p999_ns: u64, extra: f64) -> Vec<Row> {
+        (0..8)
+            .map(|round| {
+                let mut latency = Recorder::new();
+                (0..4_000).for_each(|index| latency.record(if index < 3_980 { 200_000 } else { p999_ns + round }));
+                let mut row = row_of(
+                    &[("part", SIM), ("stalls", stalls), ("hedge_after_ms", after_ms)],
+                    &[("calls", 4_000.0), ("extra_requests_ratio", extra)],
+                );
+                row.round = round as u32;
+                row.latency = Some(latency.distribution(&crate::measure::QUANTILES));
+                row
+            })
+            .collect()
+    }
+
+    #[test]
+    fn gains_costs_and_nothing_are_told_apart() {
+        let table = |with_ns, extra, together_ns| Table {
+            rows: [
+                rows(ALONE, "1000", 38_000_000, 0.0),
+                rows(ALONE, "1", with_ns, extra),
+                rows(TOGETHER, "1000", 38_000_000, 0.0),
+                rows(TOGETHER, "1", together_ns, extra),
+            ]
+            .concat(),
+            seed: 1,
+        };
+        let outcome = |id: &str, table: &Table| {
+            let claim = CLAIMS.iter().find(|claim| claim.id == id).expect("a claim of ours");
+            (claim.judge)(table).outcome
+        };
+        let good = table(1_500_000, 0.03, 37_900_000);
+        assert_eq!(outcome("hedging", &good), Outcome::Holds);
+        assert_eq!(outcome("hedging-together", &good), Outcome::Holds);
+        assert_eq!(outcome("hedging", &table(5_000_000, 0.03, 37_900_000)), Outcome::Fails);
+        assert_eq!(outcome("hedging", &table(1_500_000, 0.06, 37_900_000)), Outcome::Fails);
+        assert_eq!(
+            outcome("hedging-together", &table(1_500_000, 0.03, 3_000_000)),
+            Outcome::Fails
+        );
+        assert!(matches!(outcome("hedging-nodes", &good), Outcome::NotMeasured { .. }));
+    }
+}
