@@ -9,8 +9,13 @@
   // written to the commit end while an acknowledgement is in flight; `hold` begins after an acknowledgement and ends with it.
   logic [1:0] f_still = '0, f_rest = '0;
   logic       f_waits = 1'b0;
+  logic [SLOT_W-1:0] f_value;
+  logic [NODES:0]    f_node;
+  wire f_stands = value == f_value && node == f_node;
   always_ff @(posedge clk) begin
-    f_still <= $stable(value) && $stable(node) && f_past ? (f_still == 2'd3 ? 2'd3 : f_still + 2'd1) : 2'd0;
+    f_value <= value;
+    f_node  <= node;
+    f_still <= f_stands ? (f_still == 2'd3 ? 2'd3 : f_still + 2'd1) : 2'd0;
     f_rest  <= (apply_ack || apply_set || commit_take) ? 2'd0 : (f_rest == 2'd3 ? 2'd3 : f_rest + 2'd1);
     f_waits <= apply_ack || (f_waits && commit_valid && !commit_take);
     if (rst) begin
@@ -18,19 +23,19 @@
       f_waits <= 1'b0;
     end
   end
-  logic [NODES-1:0] f_voters;
-  logic [3:0]       f_quorum;
+  (* anyconst *) logic [NODES-1:0] f_voters;
+  (* anyconst *) logic [3:0]       f_quorum;
   always_comb begin
+    assume (voters == f_voters && commit_count == f_quorum);
     assume (hold == f_waits);
     assume (!(apply_ack && apply_set));
     // Two for the comparison, counted from here on, and the numbers that are compared did not change meanwhile.
-    if (apply_ack || apply_set) assume (f_still >= 2'd1 && f_rest == 2'd3 && !f_waits && $stable(value) && $stable(node));
+    if (apply_ack || apply_set) assume (f_still >= 2'd1 && f_rest == 2'd3 && !f_waits && f_stands);
     if (commit_take) assume (f_waits && commit_valid);
     assume ((node & (node - 1'b1)) == '0 && node != '0);
     if (apply_ack) assume (!node[NODES]);
     assume (commit_count >= 4'd1 && commit_count <= 4'(NODES));
   end
-  always_ff @(posedge clk) if (f_past) assume ($stable(voters) && $stable(commit_count));
 
   // Any slot, and who has said that it has it. The host's word (apply_set) counts as said.
   (* anyconst *) logic [SLOT_W-1:0] f_slot;
@@ -55,6 +60,16 @@
     for (int unsigned j = 0; j < NODES; j++) f_count = f_count + 4'(f_has[j] && voters[j]);
   end
 
+  // Who has a quorum, counted again.
+  logic [NODES-1:0] f_qual;
+  logic [3:0]       f_behind;
+  always_comb
+    for (int unsigned j = 0; j < NODES; j++) begin
+      f_behind = '0;
+      for (int unsigned k = 0; k < NODES; k++) f_behind = f_behind + 4'(voters[k] && new_q[k][j]);
+      f_qual[j] = voters[j] && f_behind >= commit_count;
+    end
+
   always_comb if (f_past && !rst) begin
     if (commit_valid && commit_end > f_slot)                   ap_quorum: assert (f_count >= commit_count);
     if (commit_valid && commit_end > f_slot)                   ap_beyond: assert (commit_end > acked_q[Floor]);
@@ -69,13 +84,18 @@
   always_comb if (f_past && !rst) begin
     for (int unsigned j = 0; j <= NODES; j++)
       for (int unsigned k = 0; k <= NODES; k++) begin
-        ap_matrix: assert (ge_q[j][k] == (acked_q[j] >= acked_q[k]));
-        if (write_q || f_waits)
-          ap_new: assert (new_q[j][k] == ((node_q[j] ? value_q : acked_q[j]) >= (node_q[k] ? value_q : acked_q[k]))
-                          || !(write_q || news_q));
+        assert (ge_q[j][k] == (acked_q[j] >= acked_q[k]));
+        if (write_q || news_q)
+          assert (new_q[j][k] == ((node_q[j] ? value_q : acked_q[j]) >= (node_q[k] ? value_q : acked_q[k])));
       end
     for (int unsigned j = 0; j < NODES; j++)
-      ap_has: assert (f_has[j] == ((write_q && node_q[j] ? value_q : acked_q[j]) > f_slot));
+      assert (f_has[j] == ((write_q && node_q[j] ? value_q : acked_q[j]) > f_slot));
+    if (news_q && !write_q)
+      for (int unsigned j = 0; j < NODES; j++) if (node_q[j]) assert (acked_q[j] == value_q);
+    if (news_q) begin
+      assert (!node_q[NODES] && node_q != '0 && (node_q & (node_q - 1'b1)) == '0);
+      for (int unsigned j = 0; j < NODES; j++) assert (qual_q[j] == f_qual[j]);
+    end
     ap_committed: assert (f_committed == (acked_q[Floor] > f_slot) || write_q);
   end
   // A commit waits as it is.
