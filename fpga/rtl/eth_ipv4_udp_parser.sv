@@ -201,8 +201,10 @@ module eth_ipv4_udp_parser #(
     logic [7:0]  exp_keep_q;
     logic        is_fit_q;
 
-    wire in_upper = beat_q == 13'd5 || beat_q == 13'd10;  // six bytes, from lane 2 on, begin a message
-    wire in_lower = beat_q == 13'd9;                      // six bytes end one
+    // Which beat it is, said by the beat before: the checksum has no time to count.
+    logic in_upper;                      // beats 5 and 10: six bytes, from lane 2 on, begin a message
+    logic in_lower;                      // beat 9: six bytes end one
+    logic in_ours, in_stored;            // from beat 5 on; beat 10
     wire [31:0] from   = in_upper ? '1 : state_q;
     wire [47:0] six    = in_upper ? kept[63:16] : kept[47:0];
     wire [31:0] stored = {head_crc_high_q, lane(s_axis_tdata, 0), lane(s_axis_tdata, 1)};
@@ -213,11 +215,18 @@ module eth_ipv4_udp_parser #(
       for (int unsigned n = 0; n < 8; n++) exp_keep_q[n] <= 3'(n) <= last_byte[2:0];
       if (beat && !is_tail_q) begin
         // Until the next frame begins one of its own, the last message's state stands.
-        if (beat_q >= 13'd5) state_q <= (in_upper || in_lower) ? crc32c_step6(from, six) : crc32c_step8(state_q, kept);
+        if (in_ours) state_q <= (in_upper || in_lower) ? crc32c_step6(from, six) : crc32c_step8(state_q, kept);
         if (in_lower) head_crc_high_q <= {lane(s_axis_tdata, 6), lane(s_axis_tdata, 7)};
-        if (beat_q == 13'd10) crc_ok_q <= ~state_q == stored;
+        if (in_stored) crc_ok_q <= ~state_q == stored;
         size_ok_q <= is_fit_q && beat_q == exp_beat_q && s_axis_tkeep == exp_keep_q && s_axis_tlast && !s_axis_tuser;
       end
+      if (beat) begin
+        in_upper  <= !s_axis_tlast && (beat_q == 13'd4 || beat_q == 13'd9);
+        in_lower  <= !s_axis_tlast && beat_q == 13'd8;
+        in_ours   <= !s_axis_tlast && beat_q >= 13'd4;
+        in_stored <= !s_axis_tlast && beat_q == 13'd9;
+      end
+      if (rst) {in_upper, in_lower, in_ours, in_stored} <= '0;
       stored0_q <= pad_q[2] ? crc32c_zero4(~payload_crc) : ~payload_crc;
       stored1_q <= pad_q[1] ? crc32c_zero2(stored0_q) : stored0_q;
       stored2_q <= pad_q[0] ? crc32c_zero1(stored1_q) : stored1_q;
