@@ -4,8 +4,13 @@ use std::time::Duration;
 
 use dataplane_waist::Peer;
 
+use dataplane_wire::quorum::members::Members;
+
 use super::layout::Layout;
-use crate::config::NODES_MAX;
+use crate::{
+    config::{self, NODES_MAX, ReadMode, majorities},
+    guarantees::{Guarantees, Keeps},
+};
 
 /// A replica's settings. Those of one cluster agree in everything but `node`, `peers`, `life` and `start`.
 #[derive(Clone, Debug)]
@@ -162,10 +167,21 @@ impl Config {
         }
     }
 
+    /// Everybody, and majorities of them.
+    pub(crate) fn members(&self) -> Members {
+        let nodes = self.peers.iter().map(|&(node, _)| node).chain([self.node]);
+        majorities(nodes.fold(0, |voters, node| voters | 1 << node))
+    }
+
+    /// What the cluster promises: the memory of a majority, and reads for which the leader asks one.
+    pub fn guarantees(&self) -> Guarantees {
+        Guarantees::of(Keeps::Memory, self.members(), ReadMode::Index, &config::Timing::LOCAL)
+    }
+
     /// How many make a majority.
     pub(crate) fn majority_count(&self) -> usize {
-        let replicas_count = self.peers.len() + 1;
-        replicas_count / 2 + 1
+        let nodes_count = self.peers.len() + 1;
+        nodes_count / 2 + 1
     }
 
     pub(crate) fn makes(&self, mutation: Mutation) -> bool {

@@ -14,7 +14,7 @@ use super::{
     config::Mutation,
     replica::{Replica, RoleName},
 };
-use crate::{answer, config::majorities, sessions::Known};
+use crate::{answer, sessions::Known};
 
 /// A request that waits for a slot.
 #[derive(Debug)]
@@ -136,10 +136,6 @@ impl<S: StateMachine> Replica<S> {
 
     /// Who this replica is and how far it is.
     pub fn status(&self) -> Status {
-        let everybody = self
-            .others
-            .iter()
-            .fold(1 << self.config.node, |bits, other| bits | 1 << other.node);
         Status {
             cluster: self.config.cluster,
             node: self.config.node,
@@ -150,7 +146,7 @@ impl<S: StateMachine> Replica<S> {
             },
             leader: self.leader(),
             term: self.proposal_seen,
-            members: majorities(everybody),
+            members: self.config.members(),
             commit_end: self.commit_end,
             applied_end: self.applied_end,
             log_end: self

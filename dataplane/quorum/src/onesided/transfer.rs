@@ -8,10 +8,7 @@ use super::{
     layout::{self, ASK_AT, OFFER_AT, OFFER_BYTES, Offer, SNAPSHOT_AT, WORD_BYTES},
     replica::{Plane, Planes, Replica},
 };
-use crate::{
-    config::majorities,
-    transfer::{self, Contents},
-};
+use crate::transfer::{self, Contents};
 
 /// A snapshot that is being read.
 #[derive(Debug)]
@@ -78,11 +75,7 @@ impl<S: StateMachine> Replica<S> {
 
     /// Publishes what we have applied, and lets a peer know; says whether that is under way.
     pub(super) fn offer(&mut self, now: Instant, index: usize, planes: &mut Planes<'_>) -> bool {
-        let everybody = self
-            .others
-            .iter()
-            .fold(1 << self.config.node, |bits, other| bits | 1 << other.node);
-        let bytes = transfer::save(majorities(everybody), &self.sessions, &self.machine);
+        let bytes = transfer::save(self.config.members(), &self.sessions, &self.machine);
         assert!(
             bytes.len() <= self.config.layout.snapshot_bytes_max,
             "a snapshot of {} bytes, and room for {}: snapshot_bytes_max must hold the whole store",
