@@ -4,6 +4,9 @@
 //! A seed that fails is printed with the command that repeats it (`dplab soak --replay`).
 #![forbid(unsafe_code)]
 
+#[path = "soak/onesided.rs"]
+mod onesided;
+
 use bench::{
     replicas::FanOut,
     soak::{Bpf, Break, DriverKind, FindingKind, Flaw, Options, Plan, Report, Until, run_plan, run_seeds, shrink},

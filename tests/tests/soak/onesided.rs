@@ -1,0 +1,115 @@
+//! Clusters whose log is written into each other's memory: a short soak with fresh seeds, and every mistake that it must see.
+//!
+//! A seed that fails is printed with the command that repeats it.
+
+use bench::soak::{
+    FindingKind, Until,
+    onesided::{Mutation, Options, Plan, run_plan, run_seeds, shrink},
+};
+
+use super::{THREADS_COUNT, fresh_seed};
+
+/// Histories with fresh seeds: 20,000 are run by hand (`dplab soak --faults --driver one-sided --histories 20000`).
+const FRESH_COUNT: u64 = 150;
+
+fn options(mutation: Option<Mutation>) -> Options {
+    Options {
+        nodes: (3, 7),
+        has_faults: true,
+        mutation,
+    }
+}
+
+#[test]
+fn fresh_histories_hold_and_take_the_paths_that_only_memory_has() {
+    let seed = fresh_seed();
+    println!("one-sided histories from seed {seed} on");
+    let report = run_seeds(seed, Until::Histories(FRESH_COUNT), &options(None), THREADS_COUNT, 3);
+    let failures: Vec<String> = report
+        .failures
+        .iter()
+        .map(|failure| {
+            let (seed, finding) = (failure.seed, &failure.finding);
+            format!(
+                "dplab soak --faults --driver one-sided --replay {seed}\n{:?}: {}",
+                finding.kind, finding.text
+            )
+        })
+        .collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    let paths = report.paths.list();
+    println!("{paths:?}");
+    for name in [
+        "crashes_count",
+        "refused_writes_count",
+        "lost_links_count",
+        "adopted_count",
+        "repaired_count",
+        "torn_count",
+        "round_reads_count",
+        "offers_count",
+        "snapshots_fetched_count",
+        "recovered_count",
+        "ring_full_count",
+    ] {
+        let (_, count) = paths
+            .iter()
+            .find(|(listed, _)| *listed == name)
+            .expect("it is on the list");
+        assert!(
+            *count > 0,
+            "{FRESH_COUNT} histories from seed {seed} on never came to {name}"
+        );
+    }
+}
+
+#[test]
+fn a_one_sided_history_is_a_function_of_its_seed() {
+    for seed in 0..5 {
+        let plan = Plan::draw(seed, &options(None));
+        let (first, second) = (run_plan(&plan), run_plan(&plan));
+        assert_eq!((first.hash, first.paths), (second.hash, second.paths), "seed {seed}");
+        assert_ne!(first.hash, run_plan(&Plan::draw(seed + 1, &options(None))).hash);
+    }
+}
+
+/// Each mistake, and a seed whose history shows it. A ring that is used again too early leaves a follower without what it
+/// needs, which shows as a cluster that is never even again.
+const MISTAKES: &[(Mutation, u64, FindingKind)] = &[
+    (Mutation::PermissionKept, 1020, FindingKind::Invariant),
+    (Mutation::CanaryUnchecked, 1081, FindingKind::Invariant),
+    (Mutation::PrepareSkipped, 1000, FindingKind::Invariant),
+    (Mutation::MinorityCommit, 1001, FindingKind::Invariant),
+    (Mutation::RecycledEarly, 1048, FindingKind::Recovery),
+    (Mutation::AmnesiaIgnored, 1060, FindingKind::Invariant),
+    (Mutation::UncheckedRead, 1097, FindingKind::Linearizability),
+];
+
+#[test]
+fn every_one_sided_mistake_is_seen_and_its_history_holds_without_it() {
+    assert!(
+        MISTAKES.iter().map(|(mutation, ..)| *mutation).eq(Mutation::ALL),
+        "each has its line"
+    );
+    for &(mutation, seed, kind) in MISTAKES {
+        let plan = Plan::draw(seed, &options(Some(mutation)));
+        let found = run_plan(&plan).finding.map(|finding| finding.kind);
+        assert_eq!(found, Some(kind), "{}: seed {seed}", mutation.name());
+        let right = run_plan(&Plan::draw(seed, &options(None))).finding;
+        assert_eq!(right, None, "seed {seed} without {}", mutation.name());
+    }
+}
+
+#[test]
+fn a_one_sided_history_that_fails_is_made_smaller_and_fails_in_the_same_way() {
+    let plan = Plan::draw(1000, &options(Some(Mutation::PrepareSkipped)));
+    let finding = run_plan(&plan)
+        .finding
+        .expect("every_one_sided_mistake_is_seen knows this seed");
+    let (small, found, tried_count) = shrink(&plan, &finding, 60, &run_plan);
+    assert_eq!(found.kind, finding.kind);
+    assert!(tried_count <= 60);
+    let size = |plan: &Plan| plan.faults.len() + plan.clients.len();
+    assert!(size(&small) < size(&plan), "nothing was left out");
+    assert_eq!(run_plan(&small).finding, Some(found));
+}
