@@ -35,7 +35,6 @@ pub mod quorum_ladder;
 pub mod quorum_messages;
 pub mod real_incast;
 pub mod real_scenario;
-pub mod real_loss_wall;
 pub mod retry_storm;
 pub mod rtt_breakdown;
 pub mod rtt_ladder;
@@ -50,6 +49,5 @@ pub mod wal_ladder;
 pub mod xdp_quorum;
 
 mod judge;
-pub(crate) mod virtual_time;
 mod virtual_nodes;
-mod virtual_time;
+pub(crate) mod virtual_time;

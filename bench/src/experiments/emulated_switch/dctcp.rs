@@ -132,6 +132,7 @@ fn load(lab: &Lab<'_>, fabric: &Fabric, controller: &Controller, duration: Durat
     let base_rtt = flows.begun().iter().map(|info| info.rtt).min().unwrap_or_default();
     let pattern = |time_max, sample_every| Pattern {
         long_count: SENDERS_COUNT,
+        stagger: Duration::ZERO,
         questions: None,
         time_max,
         sample_every,
