@@ -372,6 +372,9 @@ pub struct AgentArgs {
     /// Make a key file from the system's randomness, and do nothing else; copy it to the other machine
     #[arg(long, value_name = "FILE", exclusive = true)]
     pub new_key: Option<PathBuf>,
+    /// End with the process of this number, which has started this one
+    #[arg(long, value_name = "PID", hide = true)]
+    pub parent: Option<u32>,
 }
 
 impl AgentArgs {
@@ -382,6 +385,7 @@ impl AgentArgs {
             force_interface: self.force_interface,
             listen: self.listen.unwrap_or((Ipv4Addr::LOCALHOST, PORT_DEFAULT).into()),
             key_file: self.key_file.clone()?,
+            parent: self.parent,
         })
     }
 }

@@ -33,7 +33,7 @@ use crate::{
     load::thread::usable_cpus,
     place::{End, Endpoint},
     record::{AgentRecord, SupportRecord},
-    server::{Role, Server, ServerConfig, ServerReport},
+    server::{self, Role, Server, ServerConfig, ServerReport},
 };
 
 /// How an agent is started.
@@ -47,6 +47,8 @@ pub struct AgentOptions {
     pub listen: SocketAddr,
     /// The shared key.
     pub key_file: PathBuf,
+    /// Whose end is the agent's, too: the process that has started it.
+    pub parent: Option<u32>,
 }
 
 /// Strangers that may be shaking hands at the same time.
@@ -61,8 +63,11 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 /// Runs until it is ended by a signal. The server's process dies with this one.
 ///
 /// # Errors
-/// The key, the interface or the address cannot be used.
+/// The key, the interface or the address cannot be used, or the parent is gone.
 pub fn serve(options: &AgentOptions) -> anyhow::Result<()> {
+    if let Some(parent) = options.parent {
+        server::die_with(parent)?;
+    }
     let key = Key::read(&options.key_file)?;
     let interface = Interface::find(&options.interface, options.force_interface)?;
     let listener = TcpListener::bind(options.listen).with_context(|| {

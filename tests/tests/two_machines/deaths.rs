@@ -1,15 +1,12 @@
 //! An end that dies or cannot start: the other one says so, and is there for the next.
 
-use std::{
-    fs,
-    net::{IpAddr, UdpSocket},
-};
+use std::net::{IpAddr, UdpSocket};
 
 use tests::stderr;
 
 use crate::{
     BRIEF, LONG,
-    harness::{Machines, until},
+    harness::{Machines, runs, until},
     rows, went_well,
 };
 
@@ -33,11 +30,19 @@ fn an_agent_that_dies_ends_the_run_with_an_error_and_its_rows() {
         end["errors"].as_array().is_some_and(|errors| !errors.is_empty()),
         "{end}"
     );
-    until("its server died with it", || {
-        servers
-            .iter()
-            .all(|pid| !fs::exists(format!("/proc/{pid}/exe")).unwrap_or(false))
-    });
+    until("its server died with it", || !servers.iter().any(|&pid| runs(pid)));
+}
+
+/// Every other test here relies on it: one that is killed leaves no agent behind.
+#[test]
+fn an_agent_ends_with_whoever_started_it() {
+    let Some(machines) = Machines::make("an_agent_ends_with_whoever_started_it") else {
+        return;
+    };
+    let (shell, agent) = machines.agent_of_a_shell();
+    assert!(runs(agent), "it listens, and will not end by itself");
+    drop(shell);
+    until("it ended with the shell", || !runs(agent));
 }
 
 #[test]

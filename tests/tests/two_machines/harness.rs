@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Read},
     net::{SocketAddr, TcpStream},
     path::PathBuf,
-    process::{Child, Command, Output, Stdio},
+    process::{self, Child, Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -77,13 +77,11 @@ impl Machines {
     /// Starts `dplab agent` on the other host.
     pub fn agent(&self) -> Agent {
         let log = self.scratch.join("agent.log");
-        let listen = format!("{}:0", self.there().ipv4());
-        let key = self.key();
-        let mut child = self.start(
-            self.there(),
-            &["agent", "--interface", "eth0", "--listen", &listen, "--key-file", &key],
-            Stdio::from(File::create(&log).expect("writable")),
-        );
+        let own_pid = process::id().to_string();
+        let words = self.agent_words();
+        let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
+        words.extend(["--parent", &own_pid]);
+        let mut child = self.start(self.there(), &words, Stdio::from(File::create(&log).expect("writable")));
         let mut line = String::new();
         BufReader::new(child.0.stdout.take().expect("piped"))
             .read_line(&mut line)
@@ -104,16 +102,39 @@ impl Machines {
         }
     }
 
+    fn agent_words(&self) -> Vec<String> {
+        let listen = format!("{}:0", self.there().ipv4());
+        [
+            "agent",
+            "--interface",
+            "eth0",
+            "--listen",
+            &listen,
+            "--key-file",
+            &self.key(),
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    }
+
+    /// An agent that a shell has started, in the place of a test's process; the shell, and the agent's number once it listens.
+    pub fn agent_of_a_shell(&self) -> (Killed, u32) {
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", "\"$@\" --parent $$ & echo $!; wait", "sh"])
+            .arg(&self.program)
+            .args(self.agent_words());
+        let mut shell = spawn(self.there(), &mut shell, Stdio::null());
+        // Either can be first.
+        let lines = BufReader::new(shell.0.stdout.take().expect("piped")).lines();
+        let lines: Vec<String> = lines.map_while(Result::ok).take(2).collect();
+        assert!(lines.iter().any(|line| line.contains("listening on")), "{lines:?}");
+        let agent = lines.iter().find_map(|line| line.parse().ok());
+        (shell, agent.expect("its number"))
+    }
+
     pub fn start(&self, host: &Host, args: &[&str], log: Stdio) -> Killed {
-        let spawn = || {
-            Command::new(&self.program)
-                .args(args)
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .stderr(log)
-                .spawn()
-        };
-        Killed(host.run(spawn).expect("a namespace").expect("dplab starts"))
+        spawn(host, Command::new(&self.program).args(args), log)
     }
 
     /// Starts a run on this host.
@@ -144,6 +165,11 @@ impl Machines {
         stream.set_read_timeout(Some(WAIT_MAX)).expect("not zero");
         stream
     }
+}
+
+fn spawn(host: &Host, command: &mut Command, log: Stdio) -> Killed {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    Killed(host.run(|| command.spawn()).expect("a namespace").expect("it starts"))
 }
 
 /// A process that is killed when it is no longer needed.
@@ -215,6 +241,11 @@ fn children_of(parent: u32) -> Vec<u32> {
             status.lines().any(|line| line == own)
         })
         .collect()
+}
+
+/// Also one that has ended and that nobody has waited for has no program any more.
+pub fn runs(pid: u32) -> bool {
+    fs::exists(format!("/proc/{pid}/exe")).unwrap_or(false)
 }
 
 #[track_caller]

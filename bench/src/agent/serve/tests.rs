@@ -31,6 +31,7 @@ fn with_agent(client: impl FnOnce(Rude)) -> anyhow::Result<()> {
             force_interface: false,
             listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
             key_file: PathBuf::new(),
+            parent: None,
         },
         key: key.clone(),
         strangers_count: AtomicUsize::new(1),
