@@ -1,17 +1,12 @@
 //! A follower takes what its leader sends: by the fast path where the next entry of the same term comes, by the general
-//! path for everything else. It acknowledges what is durable and reports what is missing.
+//! path for everything else. What it answers is in [`says`].
+
+mod says;
 
 use dataplane_waist::{Effects, Instant, Slot, StateMachine, Term};
-use dataplane_wire::{
-    frame,
-    quorum::{
-        ack::Ack,
-        append::Append,
-        entries::Entries,
-        report::{self, Report, Status},
-    },
-};
+use dataplane_wire::quorum::{append::Append, entries::Entries, report::Status};
 
+use self::says::ReportDue;
 use crate::{
     config::Mutation,
     fast::FastFollower,
@@ -37,29 +32,6 @@ pub(crate) struct Follower {
     gap_reported: Option<(Slot, Instant)>,
     /// A snapshot on its way.
     pub(crate) incoming: Option<Incoming>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct ReportDue {
-    status: Status,
-    round: u64,
-    /// For a mismatch: where the leader may try next.
-    next: Slot,
-    leader_end: Slot,
-    /// Entries were taken, which are acknowledged once they are durable.
-    took: bool,
-}
-
-impl ReportDue {
-    /// This answer, to a frame of the same leader that came later, in place of `earlier`.
-    fn after(self, earlier: ReportDue) -> ReportDue {
-        ReportDue {
-            round: self.round.max(earlier.round),
-            leader_end: self.leader_end.max(earlier.leader_end),
-            took: self.took || earlier.took,
-            ..self
-        }
-    }
 }
 
 impl Follower {
@@ -300,105 +272,6 @@ impl<S: StateMachine> Replica<S> {
         if end > self.commit_end {
             self.commit_end = end;
             self.apply(out);
-        }
-    }
-
-    /// Tells the leader how far we are safe, if that is news (or if it seems not to know).
-    fn acknowledge(&mut self, again: bool, out: &mut Effects) {
-        if !self.state_is_durable() && !self.makes(Mutation::AckBeforeDurable) {
-            return;
-        }
-        let Role::Follower(follower) = &mut self.role else {
-            return;
-        };
-        let end = self.durable_end.min(follower.matched_end);
-        let Some(peer) = follower.leader.and_then(|leader| self.nodes.peer(leader)) else {
-            return;
-        };
-        if end > follower.acked_end || again {
-            let ack = Ack {
-                term: self.state.term.0,
-                end: end.0,
-                echo: 0,
-            };
-            if out.send(peer, frame::HEADER_BYTES, |bytes| ack.emit(bytes)).is_ok() {
-                follower.acked_end = end;
-            }
-        }
-    }
-
-    /// Asks for what is missing, once per gap and retransmission time.
-    fn report_gap(&mut self, now: Instant, leader_end: Slot, out: &mut Effects) {
-        let next = self.window.end();
-        let retransmit = self.config.timing.retransmit;
-        let Role::Follower(follower) = &mut self.role else {
-            return;
-        };
-        if let Some((slot, at)) = follower.gap_reported
-            && slot == next
-            && now < at + retransmit
-        {
-            return;
-        }
-        follower.gap_reported = Some((next, now));
-        let Some(leader) = follower.leader else { return };
-        let due = ReportDue {
-            status: Status::Matches,
-            round: 0,
-            next,
-            leader_end,
-            took: false,
-        };
-        self.send_report(leader, due, out);
-    }
-
-    /// Answers what came by the general path. Entries that leave no gap need no answer of their own: the acknowledgement that comes
-    /// once they are durable says as much.
-    fn flush_report(&mut self, out: &mut Effects) {
-        if !self.state_is_durable() {
-            return;
-        }
-        let Role::Follower(follower) = &mut self.role else {
-            return;
-        };
-        let (Some(due), Some(leader)) = (follower.report_due.take(), follower.leader) else {
-            return;
-        };
-        let is_whole = due.status == Status::Matches && follower.matched_end >= due.leader_end;
-        if !(is_whole && due.took && due.round == 0) {
-            self.send_report(leader, due, out);
-        }
-    }
-
-    fn send_report(&mut self, to: u32, due: ReportDue, out: &mut Effects) {
-        let end = self.window.end();
-        let (durable_end, next, missing_end) = match (&mut self.role, due.status) {
-            (Role::Follower(follower), Status::Matches) => {
-                let durable_end = self.durable_end.min(follower.matched_end);
-                follower.acked_end = follower.acked_end.max(durable_end);
-                let next = follower.matched_end;
-                let missing_end = match self.held.first(end) {
-                    Some(first) if next == end => first,
-                    _ => due.leader_end,
-                };
-                (durable_end, next, missing_end.max(next))
-            }
-            _ => (Slot(0), due.next, due.next),
-        };
-        self.counters.gaps_count += u64::from(missing_end > next);
-        let report = Report {
-            term: self.state.term.0,
-            durable_end: durable_end.0,
-            sender: self.sender(),
-            status: due.status,
-            round: due.round,
-            next_slot: next.0,
-            missing_end: missing_end.0,
-        };
-        if let Some(peer) = self.nodes.peer(to) {
-            let len_bytes = frame::HEADER_BYTES + report::PAYLOAD_BYTES;
-            // Lost for want of room is lost: the leader asks again.
-            let _ = out.send(peer, len_bytes, |bytes| report.emit(bytes));
         }
     }
 
