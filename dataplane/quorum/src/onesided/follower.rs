@@ -51,9 +51,9 @@ impl<S: StateMachine> Replica<S> {
         is_whole || (is_there && self.config.makes(Mutation::CanaryUnchecked))
     }
 
-    /// The proposal of the entry in one of our slots, if it is whole.
+    /// The proposal of the entry in one of our slots, if it is whole and of our log.
     pub(super) fn proposal_in(&mut self, slot: u64, planes: &mut Planes<'_>) -> Option<u64> {
-        let is_whole = self.load_slot(slot, planes);
+        let is_whole = slot >= self.log_begin && self.load_slot(slot, planes);
         let entry = layout::parse_slot(slot, &self.slot_buffer, false).filter(|_| is_whole);
         entry.map(|entry| entry.proposal)
     }

@@ -18,12 +18,12 @@
 //! The **background window** is open: every peer writes into its own mailbox here, and only there; the owner stores the rest.
 //!
 //! ```text
-//!  0        64                 64 + 64 · 32
+//!  0        128                128 + 64 · 32
 //!  +--------+----------------+---+----------+
 //!  | beacon | mailbox of 0   | … | snapshot |
 //!  +--------+----------------+---+----------+
 //!
-//!  beacon:   | crc, flags | heartbeat | life | applied end | applied proposal | granted number | granted to + 1 | leader + 1 |
+//!  beacon:   | crc, flags | heartbeat | life | applied end | applied proposal | granted number | granted to + 1 | leader + 1 | log begin |
 //!  mailbox:  | permission request | ask for a snapshot | offer: crc | contents' crc | end | proposal | length |
 //! ```
 //!
@@ -55,7 +55,9 @@ pub const SLOTS_AT: u64 = 64;
 pub const SLOT_HEADER_BYTES: usize = 32;
 
 /// Bytes of the beacon, which is at the beginning.
-pub const BEACON_BYTES: usize = 64;
+pub const BEACON_BYTES: usize = 72;
+/// Where the mailboxes begin: behind the cache lines of the beacon.
+pub const MAILBOXES_AT: usize = 128;
 /// Bytes of a mailbox.
 pub const MAILBOX_BYTES: usize = 64;
 /// Within a mailbox: the word that asks for permission.
@@ -67,7 +69,7 @@ pub const OFFER_AT: u64 = 16;
 /// Bytes of an offer.
 pub const OFFER_BYTES: usize = 32;
 /// Where a published snapshot's contents begin.
-pub const SNAPSHOT_AT: u64 = (BEACON_BYTES + NODES_MAX * MAILBOX_BYTES) as u64;
+pub const SNAPSHOT_AT: u64 = (MAILBOXES_AT + NODES_MAX * MAILBOX_BYTES) as u64;
 
 /// How large the windows are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +117,7 @@ impl Layout {
 
 /// Where the mailbox of a node stands in somebody else's window.
 pub const fn mailbox_at(node: u32) -> u64 {
-    (BEACON_BYTES + node as usize * MAILBOX_BYTES) as u64
+    (MAILBOXES_AT + node as usize * MAILBOX_BYTES) as u64
 }
 
 /// How much of a slot an entry of that length takes.
@@ -198,6 +200,8 @@ pub struct Beacon {
     pub granted: Option<(u32, u64)>,
     /// Whom it takes for the leader.
     pub leader: Option<u32>,
+    /// Where its log begins: what stands in slots before was left there when a snapshot came, and means nothing.
+    pub log_begin: u64,
 }
 
 impl Beacon {
@@ -217,6 +221,7 @@ impl Beacon {
             number,
             node,
             leader,
+            self.log_begin,
         ];
         for (index, word) in words.into_iter().enumerate() {
             bytes[8 * (index + 1)..8 * (index + 2)].copy_from_slice(&word.to_ne_bytes());
@@ -241,6 +246,7 @@ impl Beacon {
             applied_proposal: word(bytes, 32),
             granted: node(48).map(|node| (node, word(bytes, 40))),
             leader: node(56),
+            log_begin: word(bytes, 64),
         })
     }
 }
@@ -342,6 +348,7 @@ mod tests {
             applied_proposal: 64,
             granted: Some((0, 17)),
             leader: None,
+            log_begin: 4,
         };
         let mut bytes = beacon.emit();
         assert_eq!(Beacon::parse(&bytes), Some(beacon));

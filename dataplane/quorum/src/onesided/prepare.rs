@@ -105,9 +105,13 @@ impl<S: StateMachine> Replica<S> {
             entries: Vec::new(),
             before,
         };
-        other.link = Link::Reading {
-            next: from,
-            is_under_way: false,
+        other.link = match from < beacon.log_begin {
+            // What is in the slots there was never committed, or is not what was.
+            true => Link::Read,
+            false => Link::Reading {
+                next: from,
+                is_under_way: false,
+            },
         };
     }
 

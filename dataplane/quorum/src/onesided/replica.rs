@@ -108,6 +108,8 @@ pub struct Replica<S> {
     pub(super) commit_end: u64,
     pub(super) applied_end: u64,
     pub(super) applied_proposal: u64,
+    /// Where the log in our memory begins: what is in slots before was left there when a snapshot came.
+    pub(super) log_begin: u64,
     pub(super) fetch: Option<Fetch>,
     pub(super) fetches_count: u64,
     pub(super) asked_at: Option<Instant>,
@@ -167,6 +169,7 @@ impl<S: StateMachine> Replica<S> {
             commit_end: 0,
             applied_end: 0,
             applied_proposal: 0,
+            log_begin: 0,
             fetch: None,
             fetches_count: 0,
             asked_at: None,
@@ -284,6 +287,7 @@ impl<S: StateMachine> Replica<S> {
             applied_proposal: self.applied_proposal,
             granted: self.granted,
             leader: self.leader(),
+            log_begin: self.log_begin,
         };
         let bytes = beacon.emit();
         if bytes != self.published {
