@@ -79,7 +79,7 @@ const MISTAKES: &[(Mutation, u64, FindingKind)] = &[
     (Mutation::PermissionKept, 1020, FindingKind::Invariant),
     (Mutation::CanaryUnchecked, 1081, FindingKind::Invariant),
     (Mutation::PrepareSkipped, 1000, FindingKind::Invariant),
-    (Mutation::MinorityCommit, 1001, FindingKind::Invariant),
+    (Mutation::MinorityCommit, 1067, FindingKind::Invariant),
     (Mutation::RecycledEarly, 1048, FindingKind::Recovery),
     (Mutation::AmnesiaIgnored, 1060, FindingKind::Invariant),
     (Mutation::UncheckedRead, 1097, FindingKind::Linearizability),
