@@ -172,7 +172,7 @@ fn real_nodes_answer_whatever_their_workers_are() {
         "--axis",
         "discipline=single-queue",
         "--budget",
-        "500ms",
+        "1s",
     ]);
     for workers in ["timer", "sleep", "burn"] {
         let row = rows

@@ -69,7 +69,7 @@ fn lose_power(engine: Engine) {
         engine.name()
     );
     assert!(
-        torn_count > images_count / 10,
+        torn_count > images_count / 20,
         "power was lost where nothing was in doubt: that shows nothing"
     );
 }

@@ -231,6 +231,16 @@ impl Made {
     }
 }
 
+impl Drop for Made {
+    /// The kernel takes a ring apart some time after it is closed, and until then keeps the files it was shown open: a file system
+    /// could not be unmounted. Refused (another thread's ring), that is how it is.
+    fn drop(&mut self) {
+        if self.registers {
+            let _ = self.uring.submitter().unregister_files();
+        }
+    }
+}
+
 /// A ring for durable writes (RWF_DSYNC), which are over in the order in which they were started. It is made with the first.
 pub(crate) struct WriteRing {
     gear: Gear,
