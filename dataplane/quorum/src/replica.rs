@@ -134,6 +134,12 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
+    /// Wherever something begins to be sent: since the last time the sends may have been taken away, and another frame stands in the
+    /// place of the one that was remembered.
+    pub(crate) fn forget_sent(&mut self) {
+        self.sent_singly = None;
+    }
+
     /// Has the kernel give the memory of the log's window now: a first touch costs a fault of half a microsecond, which a commit
     /// would wait for. For who measures or serves; a simulated cluster never fills its window.
     pub fn prefault(&mut self) {
@@ -407,8 +413,7 @@ impl<S: StateMachine> Protocol for Replica<S> {
                 self.persist_state(out);
             }
         }
-        // Since the last input the sends may have been taken away.
-        self.sent_singly = None;
+        self.forget_sent();
         match input {
             Input::Frame { from, bytes } => self.on_frame(now, from, bytes, out),
             Input::Durable(durable) => self.on_durable(now, durable, out),
