@@ -28,7 +28,7 @@ use crate::{
     traffic::Controller,
 };
 
-/// Of rows: the kernel's TCP; the simulator's is [`super::virtual_time::BACKEND`].
+/// Of rows: the kernel's TCP; the simulator's is `virtual_time::BACKEND`.
 pub const KERNEL: &str = "kernel-tcp";
 /// Of [`LEVEL`]: TCP of this machine.
 pub const LEVEL_KERNEL: &str = "kernel";
