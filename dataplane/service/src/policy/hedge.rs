@@ -17,7 +17,7 @@ pub enum HedgeAfter {
     Percentile {
         /// 0 to 1.
         q: f64,
-        /// Until [`WINDOW_MIN`] calls have been answered, in nanoseconds.
+        /// Until `WINDOW_MIN` calls have been answered, in nanoseconds.
         first_ns: u64,
     },
 }
