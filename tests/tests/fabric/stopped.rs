@@ -58,7 +58,7 @@ impl Drop for Victim {
     }
 }
 
-/// The names that a process has given its namespaces.
+/// The names that a process has given its namespaces, in no order.
 fn names_of(pid: u32) -> Vec<PathBuf> {
     let prefix = format!("dplab-{pid}-");
     let names = fs::read_dir("/run/netns").into_iter().flatten().flatten();
@@ -100,9 +100,21 @@ fn interfaces_in(namespace: &File) -> Vec<String> {
 }
 
 fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    wait_for_none(what, || if is_so() { Vec::new() } else { vec![()] });
+}
+
+/// Waits until nothing is left of what must go.
+fn wait_for_none<T: std::fmt::Debug>(what: &str, mut left: impl FnMut() -> Vec<T>) {
     let deadline = Instant::now() + WAIT_MAX;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "after {WAIT_MAX:?} not so: {what}");
+    loop {
+        let left = left();
+        if left.is_empty() {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "after {WAIT_MAX:?} not so: {what}; left: {left:?}"
+        );
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -133,18 +145,22 @@ fn a_fabric_that_is_killed_is_gone_after_the_next_start() {
             !programs.is_empty() && !links.is_empty(),
             "{kind}: {programs:?} {links:?}"
         );
-        // Holding one host open lets us see its link: that is gone when the kernel has freed what was at its other end.
-        let pinned = File::open(&names[0]).expect("a name of root's");
+        // Holding one host open lets us see its link: that is gone when the kernel has freed what was at its other end. Not the
+        // switch's namespace: its bridge has no other end, and stays while it is held.
+        let host = names.iter().find(|path| !path.to_string_lossy().ends_with("-switch"));
+        let pinned = File::open(host.expect("three hosts")).expect("a name of root's");
 
         victim.0.kill().expect("it runs");
         victim.0.wait().expect("it is gone");
         // What `dplab run` begins with.
         sweep().expect("root may");
         assert_eq!(names_of(pid), Vec::<PathBuf>::new(), "{kind}");
-        wait_until("all links are gone", || {
-            interfaces_in(&pinned).iter().all(|name| name == "lo")
+        wait_for_none(&format!("{kind}: all links are gone"), || {
+            let mut left = interfaces_in(&pinned);
+            left.retain(|name| name != "lo");
+            left
         });
-        wait_until("all programs and their links are gone", || {
+        wait_until(&format!("{kind}: all programs and their links are gone"), || {
             let programs_left = loaded_programs()
                 .flatten()
                 .any(|program| programs.contains(&program.id()));
