@@ -5,8 +5,10 @@
 //! Outputs are registers, or follow from registers alone, so they are asked for before the inputs of the cycle are known.
 #![forbid(unsafe_code)]
 
+pub mod cluster;
 pub mod crc;
 pub mod filter;
+pub mod frames;
 pub mod node;
 pub mod registers;
 pub mod replicate;
