@@ -60,6 +60,10 @@ pub trait Experiment: Sync {
     fn needs_one_machine(&self) -> Option<&'static str> {
         None
     }
+    /// What it measures in, if it makes that itself and leaves the run's two hosts alone.
+    fn own_network(&self) -> Option<&'static str> {
+        None
+    }
     /// Does it happen in virtual time alone, so that it needs no hosts and no privilege?
     fn is_virtual(&self) -> bool {
         false

@@ -99,6 +99,7 @@ fn measure(selection: Selection, wire: Option<&Wire>, out: Option<PathBuf>, json
         budget,
         dir,
     } = selection;
+    let measured_in = measured_in(&experiments, &place);
     let path = out.unwrap_or_else(|| default_folder(started_unix_ms, choice.seed));
     let mut folder = RunFolder::create(&path)?;
     let backends = probe(&place)?;
@@ -111,7 +112,7 @@ fn measure(selection: Selection, wire: Option<&Wire>, out: Option<PathBuf>, json
         seed: choice.seed,
         started_unix_ms,
         budget_s: Some(budget.as_secs_f64()),
-        place: place.describe(),
+        place: measured_in.clone(),
         environment: environment::capture(wire.map(|wire| wire.interface.clone()).as_slice()),
         backends: backends.clone(),
         generator: Some(calibrate::calibrate()),
@@ -128,10 +129,7 @@ fn measure(selection: Selection, wire: Option<&Wire>, out: Option<PathBuf>, json
     sink.append(Record::Run(Box::new(header)))?;
 
     let progress = progress_bar(json);
-    say(
-        &progress,
-        &format!("Measuring in {}, seed {}.", place.describe(), choice.seed),
-    );
+    say(&progress, &format!("Measuring in {measured_in}, seed {}.", choice.seed));
     let supports: BTreeMap<&'static str, SupportRecord> = BACKENDS
         .iter()
         .map(|backend| backend.name)
@@ -261,6 +259,16 @@ impl Sink<'_> {
         }
         Ok(())
     }
+}
+
+/// Where the packets go: the run's own place, unless all experiments make themselves another.
+fn measured_in(experiments: &[&'static dyn Experiment], place: &Place) -> String {
+    let own: Option<Vec<&str>> = experiments.iter().map(|experiment| experiment.own_network()).collect();
+    let Some(mut own) = own else {
+        return place.describe();
+    };
+    own.dedup();
+    own.join("; ")
 }
 
 fn judge(

@@ -72,6 +72,10 @@ const OVERRUN: f64 = 1.3;
 const CABLE_DELAY: SimTime = SimTime::from_us(200);
 /// Frames a second of the delay check: seldom two at a time.
 const SPARSE_PER_SEC: u32 = 2_000;
+/// What the sender's card holds under the rate check.
+const CARD_FRAMES: u32 = 512;
+/// What hosts say to each other that is no datagram (neighbour discovery), at most.
+const CHATTER_FRAMES: u64 = 16;
 /// What a port holds.
 const PORT_LIMIT: Limit = Limit::Packets(256);
 /// A thousand frames, also at the lowest rate.
@@ -139,6 +143,10 @@ impl Experiment for EmulatedSwitch {
 
     fn has_queue_log(&self) -> bool {
         true
+    }
+
+    fn own_network(&self) -> Option<&'static str> {
+        Some("network namespaces of this machine at an emulated switch, made anew for each measurement")
     }
 
     fn needs_one_machine(&self) -> Option<&'static str> {
@@ -217,7 +225,7 @@ fn options(arm: &Arm, choice: &Choice) -> SwitchOptions {
         CAPACITY => HostLink::new(NO_LIMIT_BITS_PER_SEC, SimTime::ZERO, PORT_LIMIT),
         RATE => HostLink {
             // The sender must find room, so that its card never runs dry.
-            card: Limit::Packets(512),
+            card: Limit::Packets(CARD_FRAMES),
             ..HostLink::new(LINK_BITS_PER_SEC, SimTime::ZERO, PORT_LIMIT)
         },
         _ => HostLink::new(NO_LIMIT_BITS_PER_SEC, CABLE_DELAY, PORT_LIMIT),
@@ -273,7 +281,10 @@ fn measure(lab: &Lab<'_>, arm: &Arm, round: u32, duration: Duration) -> anyhow::
         CAPACITY | FLOOR => circulate(lab, arm, &network, (hosts_cpu, switch_cpu), duration)?,
         check => {
             let pace = match check {
-                RATE => Pace::Stamped(overrun_per_sec(arm.frame_bytes)),
+                RATE => Pace::Stamped {
+                    per_sec: overrun_per_sec(arm.frame_bytes),
+                    at_once_count: CARD_FRAMES / 2,
+                },
                 _ => Pace::Sparse(SPARSE_PER_SEC),
             };
             let flood = Flood {
@@ -295,10 +306,27 @@ fn measure(lab: &Lab<'_>, arm: &Arm, round: u32, duration: Duration) -> anyhow::
             total_count: report.lateness.release_ns.total_count(),
         });
     }
-    let switch_waited = done.waited.map(|waited| (waited, done.elapsed));
-    // Who sends at a rate must not run dry.
-    for (end, waited) in [("switch", switch_waited), ("client", done.seen.waited)] {
-        observed.extend(waited.map(|(waited, elapsed)| Observation::Contention { end, waited, elapsed }));
+    let waited = done.waited.map(|waited| (waited, done.elapsed));
+    observed.extend(waited.map(|(waited, elapsed)| Observation::Contention {
+        end: "switch",
+        waited,
+        elapsed,
+    }));
+    if let (Some(arrived), Some(report)) = (&done.seen.arrived, &done.report) {
+        // A link has a rate as long as there is something to carry, and a receiver sees it if it loses nothing.
+        let [from, to] = report.account.ports.as_slice() else {
+            unreachable!("a switch with two hosts has two ports")
+        };
+        observed.push(Observation::LinkDry {
+            idle: Duration::from_nanos(from.idle.as_ns()),
+            elapsed: arrived.elapsed,
+        });
+        let unread_count = to.sent_count.saturating_sub(arrived.frames_count);
+        observed.push(Observation::RingOverflow {
+            end: "receiver",
+            rx_dropped_count: if unread_count > CHATTER_FRAMES { unread_count } else { 0 },
+            tx_dropped_count: 0,
+        });
     }
     let mut row = row(lab, arm, (at_s, round), &done, &observed);
     if lab.choice.queue_log_events_max > 0
@@ -315,7 +343,7 @@ fn measure(lab: &Lab<'_>, arm: &Arm, round: u32, duration: Duration) -> anyhow::
             arm.check, arm.frame_bytes, lab.choice.seed
         );
         let fact = queue_log::write(lab.folder.path(), &report.log, &stem, &about)?;
-        row.facts.insert("queue_log".to_owned(), fact);
+        row.facts.insert(queue_log::FACT.to_owned(), fact);
     }
     Ok(row)
 }
@@ -334,7 +362,6 @@ fn circulate(
         sent.map(|sent_count| Seen {
             sent_count,
             arrived: None,
-            waited: None,
         })
     };
     if arm.check == CAPACITY {
@@ -404,10 +431,14 @@ fn row(lab: &Lab<'_>, arm: &Arm, (at_s, round): (f64, u32), done: &Done, observe
         let share = done.busy.as_secs_f64() / done.elapsed.as_secs_f64();
         put(BUSY_SHARE, share, "ratio", Better::Neither);
     }
-    if let Some((bytes, elapsed)) = seen.arrived {
-        let bits_per_sec = bytes as f64 * 8.0 / elapsed.as_secs_f64();
-        put(CARRIED_BYTES, bytes as f64, "bytes", Better::Neither);
-        put(CARRIED_TIME, elapsed.as_nanos() as f64, "ns", Better::Neither);
+    if let Some(arrived) = &seen.arrived {
+        let bits_per_sec = arrived.wire_bytes as f64 * 8.0 / arrived.elapsed.as_secs_f64();
+        put(CARRIED_BYTES, arrived.wire_bytes as f64, "bytes", Better::Neither);
+        put(CARRIED_TIME, arrived.elapsed.as_nanos() as f64, "ns", Better::Neither);
+        if let Some(report) = &done.report {
+            let idle = report.account.ports[0].idle;
+            put("link_idle", idle.as_ns() as f64, "ns", Better::Lower);
+        }
         let ratio = bits_per_sec / LINK_BITS_PER_SEC as f64;
         put(RATE_RATIO, ratio, "ratio", Better::Neither);
     }

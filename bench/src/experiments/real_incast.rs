@@ -12,7 +12,7 @@ use anyhow::Context;
 use crate::{
     claim::Claim,
     experiment::{Allowed, Axis, Depth, Experiment, Lab},
-    experiments::kernel_tcp::{KERNEL, LEVEL, LEVEL_KERNEL, LEVEL_SIMULATOR},
+    experiments::kernel_tcp::{KERNEL, LEVEL, LEVEL_KERNEL, LEVEL_SIMULATOR, OWN_NETWORK},
     order,
     scenario::file::ScenarioFile,
 };
@@ -117,6 +117,14 @@ impl Experiment for RealIncast {
 
     fn tour_weight(&self) -> f64 {
         0.0
+    }
+
+    fn has_queue_log(&self) -> bool {
+        true
+    }
+
+    fn own_network(&self) -> Option<&'static str> {
+        Some(OWN_NETWORK)
     }
 
     fn needs_one_machine(&self) -> Option<&'static str> {

@@ -10,7 +10,7 @@ use crate::{
     claim::{Claim, Judgement},
     experiment::{Axis, Depth, Experiment, Lab},
     experiments::{
-        kernel_tcp::{KERNEL, LEVEL, LEVEL_KERNEL, LEVEL_SIMULATOR, simulate},
+        kernel_tcp::{KERNEL, LEVEL, LEVEL_KERNEL, LEVEL_SIMULATOR, OWN_NETWORK, simulate},
         scenarios::{ARM, Scenario},
         virtual_time::BACKEND,
     },
@@ -167,6 +167,14 @@ impl Experiment for RealScenario {
 
     fn tour_weight(&self) -> f64 {
         0.0
+    }
+
+    fn has_queue_log(&self) -> bool {
+        true
+    }
+
+    fn own_network(&self) -> Option<&'static str> {
+        Some(OWN_NETWORK)
     }
 
     fn needs_one_machine(&self) -> Option<&'static str> {

@@ -140,6 +140,13 @@ pub enum Observation {
         /// How fast it sent at its fastest, over its link's rate.
         ratio: f64,
     },
+    /// A link that is to be full, and what it had to carry.
+    LinkDry {
+        /// How long it had nothing.
+        idle: Duration,
+        /// Over which time.
+        elapsed: Duration,
+    },
     /// Frames that an emulated switch cannot account for.
     Unexplained {
         /// How many.

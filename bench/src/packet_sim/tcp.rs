@@ -42,6 +42,7 @@ pub(super) fn over(own: TcpFile, base: TcpFile) -> TcpFile {
         bbr_holds_bursts: own.bbr_holds_bursts.or(base.bbr_holds_bursts),
         bbr_sends_bursts: own.bbr_sends_bursts.or(base.bbr_sends_bursts),
         bbr_aggregation: own.bbr_aggregation.or(base.bbr_aggregation),
+        bbr_policers: own.bbr_policers.or(base.bbr_policers),
         swift_window_min: own.swift_window_min.or(base.swift_window_min),
         swift_increase: own.swift_increase.or(base.swift_increase),
         idle_restart: own.idle_restart.or(base.idle_restart),
@@ -110,6 +111,7 @@ pub fn flow_options(tcp: &TcpFile) -> FlowOptions {
         holds_bursts: tcp.bbr_holds_bursts.unwrap_or(defaults.holds_bursts),
         sends_bursts: tcp.bbr_sends_bursts.unwrap_or(defaults.sends_bursts),
         allows_aggregation: tcp.bbr_aggregation.unwrap_or(defaults.allows_aggregation),
+        detects_policers: tcp.bbr_policers.unwrap_or(defaults.detects_policers),
     };
     let bbr1 = (bbr1 != defaults).then_some(bbr1);
     let defaults = SwiftOptions::default();

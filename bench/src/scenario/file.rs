@@ -335,6 +335,8 @@ pub struct TcpFile {
     pub bbr_sends_bursts: Option<bool>,
     /// BBRv1: its window has room for what acknowledgements brought in excess of its bandwidth, as Linux's has.
     pub bbr_aggregation: Option<bool>,
+    /// BBRv1: a path that loses steadily is taken for one with a policer, as by Linux. Off if it is not said.
+    pub bbr_policers: Option<bool>,
     /// Swift: the least window, in segments; 1 takes its windows of less than a segment away.
     pub swift_window_min: Option<Segments>,
     /// Swift: segments that the window grows by in a round trip; below a window of one segment, for each acknowledgement.

@@ -13,6 +13,8 @@ use anyhow::Context;
 use dataplane_queue::DropReason;
 use dataplane_softswitch::{QueueEvent, QueueLog, What};
 
+/// Under which a row says where its log is.
+pub const FACT: &str = "queue_log";
 /// In a run's folder.
 const FOLDER: &str = "queues";
 

@@ -37,6 +37,12 @@ pub struct TcpInfo {
     pub acked_bytes: u64,
     /// Payload bytes that came in order.
     pub received_bytes: u64,
+    /// Time in which something waited to be sent or acknowledged (tcpi_busy_time).
+    pub busy: Duration,
+    /// Of it, time in which the receiver's window bounded what was in flight.
+    pub window_offered_limited: Duration,
+    /// And time in which the send buffer did.
+    pub send_buffer_limited: Duration,
     /// How fast it paces, in bytes per second; `u64::MAX` for not at all.
     pub pacing_bytes_per_sec: u64,
     /// The highest rate that it may pace at, as it was asked for; `u64::MAX` for any.
@@ -78,6 +84,9 @@ fn parse(bytes: &[u8]) -> TcpInfo {
         acked_bytes: u64_at(120),
         received_bytes: u64_at(128),
         rtt_min: us(148),
+        busy: Duration::from_micros(u64_at(168)),
+        window_offered_limited: Duration::from_micros(u64_at(176)),
+        send_buffer_limited: Duration::from_micros(u64_at(184)),
         delivered_count: u32_at(192),
         delivered_ce_count: u32_at(196),
         sent_bytes: u64_at(200),
@@ -116,6 +125,11 @@ mod tests {
         assert_eq!(sent.pacing_bytes_per_sec_max, 50_000_000);
         assert!(sent.window_segments > 0 && sent.rto > Duration::ZERO && sent.rtt > Duration::ZERO);
         assert_eq!(sent.delivered_ce_count, 0);
+        assert!(
+            sent.busy >= sent.window_offered_limited + sent.send_buffer_limited,
+            "{sent:?}"
+        );
+        assert!(sent.busy < Duration::from_secs(3_600), "{sent:?}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Where every frame went. Nothing vanishes: what came in and what was copied went out, was lost by a named counter, or is
 //! still inside.
 
-use dataplane_queue::DropReason;
+use dataplane_queue::{DropReason, SimTime};
 
 /// Frames that were lost, by the place and the reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,6 +92,8 @@ pub struct PortAccount {
     pub queue_frames_max: u32,
     /// How fast the host sent, at its fastest over 8 full frames' time on its link, beside that link. Below 1 it never filled it.
     pub sent_burst_ratio: f64,
+    /// How long the host's own link had nothing to carry, between its first frame and its last. Of a host that is to fill it, how long it did not.
+    pub idle: SimTime,
     /// How fast frames came for the host, at their fastest over 32 full frames' time, beside its link. Above 1 a queue grew.
     pub overrun_ratio: f64,
 }

@@ -104,6 +104,14 @@ impl Way {
         self.wire.free_at().max(now)
     }
 
+    /// How long the wire has carried nothing, if it has carried anything.
+    pub fn idle_until(&self, now: SimTime) -> SimTime {
+        match self.wire.free_at() {
+            SimTime::ZERO => SimTime::ZERO,
+            free_at => now.saturating_since(free_at),
+        }
+    }
+
     /// Puts a frame on the wire, which is free; when it will be at the other end. It is under way from now on, unless it is lost there.
     pub fn depart(&mut self, now: SimTime, frame_bytes: u32) -> SimTime {
         self.wire.depart(now, frame_bytes) + self.delay

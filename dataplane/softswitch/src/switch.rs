@@ -215,12 +215,13 @@ impl<F> Switch<F> {
 
     /// The host's card begins to send.
     fn send_up(&mut self, at: SimTime, port: u32) {
-        let up = &mut self.hosts[port as usize].up;
+        let Cable { up, account, .. } = &mut self.hosts[port as usize];
         up.is_planned = false;
         let mut never = |_: Waiting, _| unreachable!("a drop-tail queue drops nothing that waits");
         let Some(waiting) = up.dequeue(at, &mut self.unshared, &mut never) else {
             return;
         };
+        account.idle += up.idle_until(at);
         let arrives_at = up.depart(at, waiting.frame_bytes);
         if up.carry(arrives_at, waiting) {
             self.events.plan(arrives_at, Place::Arrival(port));

@@ -141,6 +141,23 @@ fn frames_arrive_when_the_wires_have_carried_their_bytes() {
     assert_eq!(switch.account().ports[1].queue_frames_max, 1);
 }
 
+/// What a host's link had nothing to carry is counted between its frames, and neither before the first nor after the last.
+#[test]
+fn a_hosts_link_is_idle_between_its_frames() {
+    let mut memory = Heap::default();
+    let mut switch = switch(&SwitchOptions::new(2, link(Limit::NONE, Marking::Never), 1));
+    for (at, count) in [(SimTime::from_ms(1), 10), (SimTime::from_ms(50), 5)] {
+        for number in 0..count {
+            switch.receive(at, 0, frame(0, 1, 1514, number), &mut memory);
+        }
+    }
+    run(&mut switch, SimTime::from_ms(1000), &mut memory);
+    let busy_ps = 10 * BYTE.as_ps() * (1514 + 24);
+    let ports = switch.account().ports;
+    assert_eq!(ports[0].idle.as_ps(), SimTime::from_ms(49).as_ps() - busy_ps);
+    assert_eq!(ports[1].idle, SimTime::ZERO, "it never sent");
+}
+
 #[test]
 fn two_senders_fill_the_queue_to_its_bound_and_the_rest_is_counted() {
     let mut memory = Heap::default();

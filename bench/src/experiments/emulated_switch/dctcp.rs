@@ -244,7 +244,7 @@ pub(super) fn measure(
             arm.check, lab.choice.seed
         );
         let fact = queue_log::write(lab.folder.path(), &ended.log, &stem, &about)?;
-        facts.insert("queue_log".to_owned(), fact);
+        facts.insert(queue_log::FACT.to_owned(), fact);
     }
     let lateness = steady.lap.lateness.as_ref().map(|lateness| &lateness.release_ns);
     Ok(Row {

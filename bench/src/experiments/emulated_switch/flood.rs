@@ -19,10 +19,9 @@ use nix::{
         socket::{ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrIn, recvmsg, sendmmsg, setsockopt, sockopt},
         time::TimeSpec,
     },
-    unistd::gettid,
 };
 
-use crate::{host::thread_run_time, load::thread::pin};
+use crate::load::thread::{fifo, pin};
 
 /// Ethernet, IPv4 and UDP headers.
 const HEADERS_BYTES: usize = 14 + 20 + 8;
@@ -46,8 +45,8 @@ pub(super) struct Flood {
 pub(super) enum Pace {
     /// So many a second, to a host that drops them in its driver.
     Sparse(u32),
-    /// So many a second, to a socket that stamps them.
-    Stamped(u32),
+    /// So many a second, to a socket that stamps them, after so many at once: what fills a link needs something in hand.
+    Stamped { per_sec: u32, at_once_count: u32 },
 }
 
 /// The other end.
@@ -63,10 +62,19 @@ pub(super) enum Receiver {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
     pub sent_count: u64,
-    /// Bytes as a wire counts them that arrived after the first frame, and from when to when.
-    pub arrived: Option<(u64, Duration)>,
-    /// How long the sender's thread could have run and was not let, and over which time; `None` where the kernel does not say.
-    pub waited: Option<(Duration, Duration)>,
+    /// What a socket read.
+    pub arrived: Option<Arrived>,
+}
+
+/// Datagrams that a socket stamped.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrived {
+    /// How many.
+    pub frames_count: u64,
+    /// Bytes as a wire counts them, after the first.
+    pub wire_bytes: u64,
+    /// From the first to the last.
+    pub elapsed: Duration,
 }
 
 impl Flood {
@@ -77,10 +85,11 @@ impl Flood {
     pub fn receiver(&self, network: &Network) -> anyhow::Result<Receiver> {
         let host = &network.hosts()[1];
         host.run(|| match self.pace {
-            Pace::Stamped(_) => {
+            Pace::Stamped { .. } => {
                 let socket = UdpSocket::bind((host.ipv4(), PORT))?;
                 setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
-                setsockopt(&socket, sockopt::RcvBuf, &(4 << 20))?;
+                // Beyond net.core.rmem_max: it may be kept waiting for its CPU, and must lose nothing for that.
+                setsockopt(&socket, sockopt::RcvBufForce, &(4 << 20))?;
                 socket.set_read_timeout(Some(QUIET))?;
                 Ok(Receiver::Socket(socket))
             }
@@ -112,24 +121,29 @@ impl Flood {
     ) -> anyhow::Result<Seen> {
         thread::scope(|scope| {
             let receives = match receiver {
-                Receiver::Socket(socket) => Some(scope.spawn(move || receive_all(socket))),
+                Receiver::Socket(socket) => {
+                    let cpu = self.cpu;
+                    Some(scope.spawn(move || {
+                        // Not where the switch is.
+                        let _ = cpu.map(pin);
+                        receive_all(socket)
+                    }))
+                }
                 Receiver::Driver { .. } => None,
             };
-            if let Some(cpu) = self.cpu {
-                pin(cpu);
-            }
+            let _ = self.cpu.map(pin);
+            // It sleeps between its few frames; the receiver, which reads as many, must not keep it from the next ones.
+            let _ = fifo();
             let until = Until {
                 started: Instant::now(),
                 duration,
                 stop,
             };
-            let run_time = || thread_run_time(gettid().as_raw());
-            let before = run_time();
-            let (Pace::Sparse(per_sec) | Pace::Stamped(per_sec)) = self.pace;
-            let sent_count = self.trickle(network, per_sec, &until)?;
-            let waited = run_time()
-                .zip(before)
-                .map(|(after, before)| (after.since(before).waited, until.started.elapsed()));
+            let (per_sec, at_once_count) = match self.pace {
+                Pace::Sparse(per_sec) => (per_sec, 0),
+                Pace::Stamped { per_sec, at_once_count } => (per_sec, at_once_count),
+            };
+            let sent_count = self.trickle(network, (per_sec, at_once_count), &until)?;
             thread::sleep(QUIET);
             let arrived = match receives {
                 Some(receives) => receives
@@ -137,16 +151,17 @@ impl Flood {
                     .unwrap_or_else(|_| Err(io::Error::other("the receiver's thread panicked")))?,
                 None => None,
             };
-            Ok(Seen {
-                sent_count,
-                arrived,
-                waited,
-            })
+            Ok(Seen { sent_count, arrived })
         })
     }
 
     /// Datagrams of a socket, a few at a time where there are many.
-    fn trickle(&self, network: &Network, per_sec: u32, until: &Until<'_>) -> anyhow::Result<u64> {
+    fn trickle(
+        &self,
+        network: &Network,
+        (per_sec, at_once_count): (u32, u32),
+        until: &Until<'_>,
+    ) -> anyhow::Result<u64> {
         let host = &network.hosts()[0];
         let to = SockaddrIn::from(SocketAddrV4::new(network.hosts()[1].ipv4(), PORT));
         let socket = host.run(|| UdpSocket::bind((host.ipv4(), 0)))??;
@@ -158,7 +173,8 @@ impl Flood {
         let mut headers = MultiHeaders::preallocate(batch_count, None);
         let mut sent_count = 0;
         while until.goes_on() {
-            let due = Duration::from_secs_f64(sent_count as f64 / f64::from(per_sec));
+            let paced_count: u64 = u64::saturating_sub(sent_count, at_once_count.into());
+            let due = Duration::from_secs_f64(paced_count as f64 / f64::from(per_sec));
             thread::sleep(due.saturating_sub(until.started.elapsed()));
             let sent = sendmmsg(
                 socket.as_raw_fd(),
@@ -189,10 +205,10 @@ impl Until<'_> {
 }
 
 /// Reads until nothing comes: bytes on the wire after the first datagram, and the time between the first's and the last's stamps.
-fn receive_all(socket: &UdpSocket) -> io::Result<Option<(u64, Duration)>> {
+fn receive_all(socket: &UdpSocket) -> io::Result<Option<Arrived>> {
     let mut bytes = [0; 2048];
     let mut control = cmsg_space!(TimeSpec);
-    let (mut first, mut last, mut wire_bytes) = (None, Duration::ZERO, 0);
+    let (mut first, mut last, mut wire_bytes, mut frames_count) = (None, Duration::ZERO, 0, 0);
     loop {
         let mut parts = [IoSliceMut::new(&mut bytes)];
         let Ok(message) = recvmsg::<SockaddrIn>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty())
@@ -208,9 +224,12 @@ fn receive_all(socket: &UdpSocket) -> io::Result<Option<(u64, Duration)>> {
             None => first = Some(stamp),
             Some(_) => wire_bytes += (message.bytes + HEADERS_BYTES) as u64 + u64::from(ETHERNET_OVERHEAD_BYTES),
         }
+        frames_count += 1;
         last = stamp;
     }
-    Ok(first
-        .filter(|first| last > *first)
-        .map(|first| (wire_bytes, last - first)))
+    Ok(first.filter(|first| last > *first).map(|first| Arrived {
+        frames_count,
+        wire_bytes,
+        elapsed: last - first,
+    }))
 }

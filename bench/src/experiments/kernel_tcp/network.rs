@@ -5,9 +5,10 @@ use dataplane_queue::SimTime;
 use dataplane_softswitch::Faults;
 
 use crate::{
+    experiment::Lab,
     packet_sim::Point,
     scenario::file::TopologyKind,
-    switch::{Dilation, Fabric, Shape},
+    switch::{Dilation, Fabric, Shape, queue_log},
 };
 
 /// Senders around one switch: a star as it is; of a dumbbell, whose left hosts send to one on the right, its two switches as one. The
@@ -48,8 +49,12 @@ pub fn shape(point: &Point<'_>, dilation: Dilation, seed: u64) -> anyhow::Result
     })
 }
 
-/// What both ends may buffer, so that it never binds: least, first, most (tcp_rmem, tcp_wmem).
-const BUFFER_BYTES: &str = "4096 131072 67108864";
+/// What both ends may buffer, so that it never binds: least, first, most (tcp_rmem, tcp_wmem). The first is as large as any window gets: a
+/// receiver widens a smaller one by what it can hand over in order (`tcp_rcv_space_adjust`), which under a fifth of loss is hardly anything,
+/// so that 64 KB stay the bound of a flow that its controller would let fill 100 Mbit/s.
+const BUFFER_BYTES: &str = "4096 33554432 67108864";
+/// What waits in a sender's kernel unsent (tcp_notsent_lowat): the programs here have more at once than any buffer holds.
+const UNSENT_BYTES: &str = "1048576";
 
 /// Gives all hosts of `fabric` buffers that no window outgrows.
 ///
@@ -60,8 +65,23 @@ pub fn widen_buffers(fabric: &Fabric) -> anyhow::Result<()> {
         for path in ["net/ipv4/tcp_rmem", "net/ipv4/tcp_wmem"] {
             host.set_setting(path, BUFFER_BYTES)?;
         }
+        host.set_setting("net/ipv4/tcp_notsent_lowat", UNSENT_BYTES)?;
     }
     Ok(())
+}
+
+/// What happened at the switch's queues since it began, as a file of the run's folder; what a row says of it. A new switch stands there
+/// afterwards, whose log begins with the next connections. Nothing if nobody asked for logs.
+///
+/// # Errors
+/// The switch stopped before, or the file could not be written.
+pub fn log_queues(lab: &Lab<'_>, fabric: &mut Fabric, stem: &str, about: &str) -> anyhow::Result<Option<String>> {
+    if fabric.shape().log_events_max == 0 {
+        return Ok(None);
+    }
+    let shape = *fabric.shape();
+    let ended = fabric.reshape(&shape)?;
+    queue_log::write(lab.folder.path(), &ended.log, stem, about).map(Some)
 }
 
 #[cfg(test)]

@@ -94,6 +94,8 @@ fn to_csv(samples: &[Sample], about: Vec<String>) -> String {
             "delivered_segments",
             "delivered_marked_segments",
             "pacing_bytes_per_sec",
+            "window_offered_limited_ns",
+            "send_buffer_limited_ns",
         ],
         columns: vec![
             column(|sample| sample.at.as_nanos() as u64),
@@ -107,6 +109,8 @@ fn to_csv(samples: &[Sample], about: Vec<String>) -> String {
             column(|sample| sample.info.delivered_count.into()),
             column(|sample| sample.info.delivered_ce_count.into()),
             column(|sample| sample.info.pacing_bytes_per_sec),
+            column(|sample| sample.info.window_offered_limited.as_nanos() as u64),
+            column(|sample| sample.info.send_buffer_limited.as_nanos() as u64),
         ],
     };
     series.to_csv()

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context;
 use dataplane_netns::Host;
+use dataplane_ports::tcp::TcpInfo;
 
 use super::{KERNEL, Sender, Summary};
 use crate::{
@@ -143,7 +144,17 @@ impl Trial {
         let rto = infos.iter().map(|info| info.rto).min().unwrap_or_default();
         let rtt = infos.iter().map(|info| info.rtt_min).min().unwrap_or_default();
         let window = begun.first().map_or(0, |info| info.window_segments);
+        let share = |of: fn(&TcpInfo) -> Duration| {
+            let sum = |of: &dyn Fn(&TcpInfo) -> Duration| infos.iter().map(of).sum::<Duration>().as_secs_f64();
+            100.0 * sum(&of) / sum(&|info| info.busy).max(f64::MIN_POSITIVE)
+        };
+        let bounded_by = format!(
+            "the receiver's window for {:.1} %, the send buffer for {:.1} % of the time in which there was something to send",
+            share(|info| info.window_offered_limited),
+            share(|info| info.send_buffer_limited)
+        );
         for (name, fact) in [
+            ("bounded_by", bounded_by),
             ("controller", words.join("; ")),
             ("rto_least_seen", ms(rto)),
             ("rtt_least_seen", ms(rtt)),

@@ -7,17 +7,19 @@ use anyhow::Context;
 use super::{Cell, ID};
 use crate::{
     experiment::{Depth, Lab},
-    experiments::kernel_tcp::{Controllers, Ends, KERNEL, LEVEL_KERNEL, Sender, Trial, keep, shape},
+    experiments::kernel_tcp::{
+        Controllers, Ends, KERNEL, LEVEL_KERNEL, Sender, Trial, keep, log_queues, lost_rounds, shape,
+    },
     packet_sim::Point,
     record::{Better, Metric, Row},
     scenario::file::ScenarioFile,
-    switch::{self, Dilation, Fabric, KernelTimers, Kind},
+    switch::{self, Dilation, Fabric, KernelTimers, Kind, Shape, queue_log},
     table::ROUNDS_MIN,
     traffic::{self, Pattern, Questions},
 };
 
-/// A row that collapses has a question or two in it.
-const TRIAL_MIN: Duration = Duration::from_millis(700);
+/// A row that collapses has a question in it, however long that takes; the whole ladder of 112 points in six rounds fits eight minutes.
+const TRIAL_MIN: Duration = Duration::from_millis(350);
 /// 34 questions of a third of a second.
 const TRIAL_MAX: Duration = Duration::from_secs(12);
 /// What a row may take of its equal share of the time that is left: those that do not collapse are over sooner, and leave more to the others.
@@ -70,7 +72,10 @@ impl Ground {
     pub fn prepare(lab: &Lab<'_>, file: &ScenarioFile, cells: &[Cell]) -> anyhow::Result<Option<Ground>> {
         let rto_floor = KernelTimers::here().rto_min_floor;
         let first = cells.first().context("there is something to measure")?;
-        let shape = shape(&Point::of(file, &first.arm, None)?, Dilation::NONE, lab.choice.seed)?;
+        let shape = Shape {
+            log_events_max: lab.choice.queue_log_events_max,
+            ..shape(&Point::of(file, &first.arm, None)?, Dilation::NONE, lab.choice.seed)?
+        };
         let choice = match switch::choose(&Kind::ALL, &shape) {
             Ok(choice) => choice,
             Err(why) => {
@@ -127,7 +132,8 @@ impl Ground {
             lab.record_until_valid(|lab| self.measure(lab, file, cell, sender, turn.round, trial))
         })?;
         for _ in 0..MAKE_UPS_MAX {
-            let lost = lost_rounds(lab, &arms, rounds_count as u32);
+            let axes: Vec<_> = arms.iter().map(|(cell, _)| cell.axis(LEVEL_KERNEL)).collect();
+            let lost = lost_rounds(&lab.table, &axes, rounds_count as u32);
             for (number, (index, round)) in lost.iter().enumerate() {
                 if lab.interrupted() || lab.started.elapsed() > lab.budget || lab.choice.depth != Depth::Full {
                     return self.end();
@@ -190,12 +196,21 @@ impl Ground {
             trial.demand_bursts(&self.fabric, cell.servers_count);
         }
         trial.facts.insert("scenario_sha256".to_owned(), file.sha256.clone());
+        let stem = format!("{ID}.{}.servers={}", cell.arm, cell.servers_count);
+        let about = format!(
+            "scenario {}, sha256 {}, arm {}, servers {}, seed {}, round {}, {KERNEL}",
+            file.name,
+            file.sha256,
+            cell.arm,
+            cell.servers_count,
+            lab.choice.seed,
+            round + 1
+        );
+        let logged = log_queues(lab, &mut self.fabric, &format!("{stem}.round={}", round + 1), &about)?;
+        trial
+            .facts
+            .extend(logged.map(|fact| (queue_log::FACT.to_owned(), fact)));
         if round == 0 {
-            let about = format!(
-                "scenario {}, sha256 {}, arm {}, servers {}, seed {}, round 1, {KERNEL}",
-                file.name, file.sha256, cell.arm, cell.servers_count, lab.choice.seed
-            );
-            let stem = format!("{ID}.{}.servers={}", cell.arm, cell.servers_count);
             let name = keep(lab, &stem, &trial.done.samples, about)?;
             trial.facts.insert("connections".to_owned(), name);
         }
@@ -218,16 +233,4 @@ fn trial_time(lab: &Lab<'_>, rows_left: usize) -> Duration {
         .mul_f64(SHARE_MAX)
         .saturating_sub(OVERHEAD)
         .clamp(TRIAL_MIN, TRIAL_MAX)
-}
-
-/// Arm and round of what was measured and may not be judged.
-fn lost_rounds(lab: &Lab<'_>, arms: &[(Cell, Sender)], rounds_count: u32) -> Vec<(usize, u32)> {
-    let is_there = |cell: &Cell, round: u32| {
-        let axis = cell.axis(LEVEL_KERNEL);
-        lab.table.valid().any(|row| row.round == round && row.axis == axis)
-    };
-    let rounds = (0..rounds_count).flat_map(|round| (0..arms.len()).map(move |index| (index, round)));
-    rounds
-        .filter(|(index, round)| !is_there(&arms[*index].0, *round))
-        .collect()
 }

@@ -50,6 +50,8 @@ pub struct Limits {
     pub overrun_share_min: f64,
     /// How fast a sender has to be, over its own link's rate.
     pub sender_burst_ratio_min: f64,
+    /// How long a link that is to be full may have nothing to carry, of the time. Its rate is asked for to one in a thousand: a fifth of that.
+    pub link_idle_ratio_max: f64,
     /// Is overflow part of what is measured (an overload experiment)? Then it is loss, not a fault.
     pub overflow_is_measured: bool,
 }
@@ -73,6 +75,7 @@ impl Default for Limits {
             overrun_ratio_min: 2.0,
             overrun_share_min: 0.9,
             sender_burst_ratio_min: 1.0,
+            link_idle_ratio_max: 0.000_2,
             overflow_is_measured: false,
         }
     }

@@ -195,6 +195,18 @@ pub fn reason(observation: &Observation, limits: &Limits) -> Option<String> {
                 )
             })
         }
+        Observation::LinkDry { idle, elapsed } => {
+            let ratio = idle.as_secs_f64() / elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
+            (ratio > limits.link_idle_ratio_max).then(|| {
+                format!(
+                    "the link had nothing to carry for {:.2} ms, {:.0} ppm of the time (limit {:.0}); what it carried is its sender's rate and not \
+                     its own; stop what else runs here, or give the sender and the switch CPUs of their own",
+                    idle.as_secs_f64() * 1e3,
+                    ratio * 1e6,
+                    limits.link_idle_ratio_max * 1e6
+                )
+            })
+        }
         Observation::Unexplained { frames_count } => (frames_count != 0).then(|| {
             format!(
                 "the switch cannot say where {frames_count} frames went; losses of a transport may be its own; run again, and \

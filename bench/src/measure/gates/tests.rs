@@ -146,6 +146,16 @@ fn a_pinned_end_must_keep_its_cpu() {
 }
 
 #[test]
+fn a_link_that_is_to_be_full_must_not_run_dry() {
+    let idle = |idle_us| Observation::LinkDry {
+        idle: Duration::from_micros(idle_us),
+        elapsed: Duration::from_secs(2),
+    };
+    passed(idle(400));
+    missed(idle(500), "250 ppm");
+}
+
+#[test]
 fn a_stall_whose_moments_are_not_known_judges_nobody() {
     let uncertain = |ms| Observation::StallUncertain {
         uncertainty: Duration::from_millis(ms),

@@ -4,7 +4,9 @@
 //! As in Linux its window has room for what hosts hold back: three bursts of a millisecond each at the rate at which it paces, and what
 //! acks brought beyond that rate of late. On a path whose round trip is shorter than a millisecond that is most of the window.
 //!
-//! Left out: the detection of token-bucket policers.
+//! Linux, and neither the paper nor the draft, also takes a path that loses more than a sixth, interval after interval at the same rate, for one
+//! with a policer, and sends at that rate for 48 round trips without probing. That is there, and off unless it is asked for
+//! ([`Bbr1Options::detects_policers`]).
 
 use super::max_filter::MaxFilter;
 use crate::{AckSample, Controller, LossSample, Phase};
@@ -53,7 +55,17 @@ enum Mode {
     ProbeRtt,
 }
 
-/// What of Linux's BBRv1 there is. The default is all of it; the rest is for finding out what it is that matters.
+/// A path is thought to have a policer if two intervals of at least so many round trips (`bbr_lt_intvl_min_rtts`), at most four times as
+/// many, that begin and end with a loss, each lost so much of what it delivered (`bbr_lt_loss_thresh`), at rates that differ by no more than an
+/// eighth (`bbr_lt_bw_ratio`) or so many bytes a second (`bbr_lt_bw_diff`); and that is believed for so many (`bbr_lt_bw_max_rtts`).
+const POLICED_ROUNDS_MIN: u8 = 4;
+const POLICED_LOSS_MIN: f64 = 50.0 / 256.0;
+const POLICED_RATE_RATIO: f64 = 1.0 / 8.0;
+const POLICED_RATE_DIFF: f64 = 4_000.0 / 8.0;
+const POLICED_ROUNDS: u8 = 48;
+
+/// What of Linux's BBRv1 there is, for finding out what it is that matters. The default is all of it but the search for policers, which is Linux's
+/// alone and finds them where there are none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bbr1Options {
     /// The window has room for three bursts of a millisecond. Without it for three segments.
@@ -62,6 +74,8 @@ pub struct Bbr1Options {
     pub sends_bursts: bool,
     /// The window has room for what acks brought in excess.
     pub allows_aggregation: bool,
+    /// Paths that lose steadily are taken for policed ones.
+    pub detects_policers: bool,
 }
 
 impl Default for Bbr1Options {
@@ -70,6 +84,7 @@ impl Default for Bbr1Options {
             holds_bursts: true,
             sends_bursts: true,
             allows_aggregation: true,
+            detects_policers: false,
         }
     }
 }
@@ -116,6 +131,82 @@ impl Excess {
     }
 }
 
+/// The search for a policer (`bbr_lt_bw_sampling`). Counts wrap: their differences are what matters.
+#[derive(Clone, Copy, Debug, Default)]
+struct Policer {
+    /// Bytes a second that it is thought to let through; 0: of the first interval nothing is known yet.
+    rate: f32,
+    /// Where the interval began.
+    since_us: u32,
+    delivered_bytes: u32,
+    lost_bytes: u32,
+    rounds: u8,
+    is_sampling: bool,
+    is_found: bool,
+}
+
+impl Policer {
+    fn begin(&mut self, ack: &AckSample) {
+        self.since_us = (ack.now_ns / 1_000) as u32;
+        self.delivered_bytes = ack.delivered_total_bytes as u32;
+        self.lost_bytes = ack.lost_total_bytes as u32;
+        self.rounds = 0;
+    }
+
+    fn forget(&mut self, ack: &AckSample) {
+        *self = Policer::default();
+        self.begin(ack);
+    }
+
+    /// Answers whether what was believed has been believed long enough.
+    fn update(&mut self, ack: &AckSample, is_round_start: bool, is_probing_bandwidth: bool) -> bool {
+        if self.is_found {
+            self.rounds += u8::from(is_round_start && is_probing_bandwidth);
+            let is_over = self.rounds >= POLICED_ROUNDS;
+            if is_over {
+                self.forget(ack);
+            }
+            return is_over;
+        }
+        if !self.is_sampling {
+            if ack.lost_bytes == 0 {
+                return false;
+            }
+            self.begin(ack);
+            self.is_sampling = true;
+        }
+        if ack.rate.is_app_limited {
+            self.forget(ack);
+            return false;
+        }
+        self.rounds += u8::from(is_round_start);
+        if self.rounds > 4 * POLICED_ROUNDS_MIN {
+            self.forget(ack);
+            return false;
+        }
+        if self.rounds < POLICED_ROUNDS_MIN || ack.lost_bytes == 0 {
+            return false;
+        }
+        let lost = f64::from((ack.lost_total_bytes as u32).wrapping_sub(self.lost_bytes));
+        let delivered = f64::from((ack.delivered_total_bytes as u32).wrapping_sub(self.delivered_bytes));
+        let elapsed_us = ((ack.now_ns / 1_000) as u32).wrapping_sub(self.since_us);
+        if delivered == 0.0 || lost < POLICED_LOSS_MIN * delivered || elapsed_us < 1_000 {
+            return false;
+        }
+        let (rate, before) = (delivered / f64::from(elapsed_us) * 1e6, f64::from(self.rate));
+        let difference = (rate - before).abs();
+        if before > 0.0 && (difference <= POLICED_RATE_RATIO * before || difference <= POLICED_RATE_DIFF) {
+            self.rate = ((rate + before) / 2.0) as f32;
+            self.is_found = true;
+            self.rounds = 0;
+            return false;
+        }
+        self.rate = rate as f32;
+        self.begin(ack);
+        false
+    }
+}
+
 fn saturating(bytes: u64) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
@@ -125,6 +216,7 @@ fn saturating(bytes: u64) -> u32 {
 pub struct Bbr1 {
     options: Bbr1Options,
     excess: Excess,
+    policer: Policer,
     mss_bytes: u64,
     window_bytes: u64,
     prior_window_bytes: u64,
@@ -158,6 +250,7 @@ impl Bbr1 {
         Bbr1 {
             options,
             excess: Excess::default(),
+            policer: Policer::default(),
             mss_bytes: mss_bytes.into(),
             window_bytes: initial_bytes,
             prior_window_bytes: 0,
@@ -184,16 +277,19 @@ impl Bbr1 {
         }
     }
 
-    /// The model's bandwidth, in bytes per second.
+    /// The model's bandwidth, in bytes per second: a policer's, where one is thought to be (`bbr_bw`).
     pub fn bandwidth_bytes_per_sec(&self) -> f64 {
-        self.bandwidth.get()
+        match self.policer.is_found {
+            true => self.policer.rate.into(),
+            false => self.bandwidth.get(),
+        }
     }
 
     fn bdp_bytes(&self, gain: f64) -> u64 {
         if self.min_rtt_ns == u64::MAX {
             return self.window_bytes;
         }
-        (gain * self.bandwidth.get() * self.min_rtt_ns as f64 / 1e9) as u64
+        (gain * self.bandwidth_bytes_per_sec() * self.min_rtt_ns as f64 / 1e9) as u64
     }
 
     /// `bbr_tso_segs_goal`.
@@ -212,7 +308,7 @@ impl Bbr1 {
     fn target_bytes(&self) -> u64 {
         let mut target = self.bdp_bytes(self.cwnd_gain);
         if self.is_full && self.options.allows_aggregation {
-            target += self.excess.bytes(self.bandwidth.get());
+            target += self.excess.bytes(self.bandwidth_bytes_per_sec());
         }
         let held_segments = match self.options.holds_bursts {
             true => BURSTS_HELD * self.burst_segments(),
@@ -230,6 +326,7 @@ impl Bbr1 {
         (self.pacing_gain, self.cwnd_gain) = match mode {
             Mode::Startup => (HIGH_GAIN, HIGH_GAIN),
             Mode::Drain => (DRAIN_GAIN, HIGH_GAIN),
+            Mode::ProbeBw if self.policer.is_found => (1.0, CWND_GAIN),
             Mode::ProbeBw => (CYCLE[self.cycle_index], CWND_GAIN),
             Mode::ProbeRtt => (1.0, 1.0),
         };
@@ -374,8 +471,20 @@ impl Bbr1 {
 impl Controller for Bbr1 {
     fn on_ack(&mut self, ack: &AckSample) {
         let is_round_start = self.update_bandwidth(ack);
+        if self.options.detects_policers {
+            let was_found = self.policer.is_found;
+            let is_over = self.policer.update(ack, is_round_start, self.mode == Mode::ProbeBw);
+            if is_over {
+                // Any but the draining phase, as at the beginning.
+                self.cycle_at_ns = ack.now_ns;
+                self.cycle_index = (self.round as usize * 5 + 2) % CYCLE.len();
+                self.enter(Mode::ProbeBw);
+            } else if self.policer.is_found && !was_found {
+                self.pacing_gain = 1.0;
+            }
+        }
         if ack.delivered_bytes > 0 && ack.rate.interval_ns > 0 {
-            let (bandwidth, window_bytes) = (self.bandwidth.get(), self.window_bytes);
+            let (bandwidth, window_bytes) = (self.bandwidth_bytes_per_sec(), self.window_bytes);
             self.excess
                 .update(ack, is_round_start, bandwidth, self.mss_bytes, window_bytes);
         }
@@ -393,7 +502,7 @@ impl Controller for Bbr1 {
             self.enter(Mode::ProbeBw);
         }
         self.update_min_rtt(ack, is_round_start);
-        let rate = self.pacing_gain * self.bandwidth.get() * PACING_MARGIN;
+        let rate = self.pacing_gain * self.bandwidth_bytes_per_sec() * PACING_MARGIN;
         if self.bandwidth.get() > 0.0 && (self.is_full || rate > self.rate) {
             self.rate = rate;
         }
@@ -428,7 +537,7 @@ impl Controller for Bbr1 {
     fn on_idle_restart(&mut self, _now_ns: u64, _initial_bytes: u64) {
         self.is_idle_restart = true;
         if self.mode == Mode::ProbeBw {
-            self.rate = self.bandwidth.get() * PACING_MARGIN;
+            self.rate = self.bandwidth_bytes_per_sec() * PACING_MARGIN;
         }
     }
 
@@ -524,6 +633,37 @@ mod tests {
         assert_eq!(slow.burst_segments(), 2);
         slow.rate = 100_000.0;
         assert_eq!(slow.burst_segments(), 1);
+    }
+
+    /// `bbr_lt_bw_sampling`: two intervals of four round trips that lose a quarter of what they deliver, at the same rate; believed for 48 round
+    /// trips, and not at all if the loss is a tenth.
+    #[test]
+    fn a_path_that_loses_steadily_is_policed_for_a_while() {
+        let found_at = |lost_segments: u64| {
+            let (mut policer, mut ack) = (Policer::default(), AckSample::default());
+            let mut found = None;
+            let mut over = None;
+            for round in 1..=80_u64 {
+                ack.now_ns += 100_000_000;
+                ack.delivered_bytes = 100 * MSS;
+                ack.delivered_total_bytes += 100 * MSS;
+                ack.lost_bytes = lost_segments * MSS;
+                ack.lost_total_bytes += ack.lost_bytes;
+                let is_over = policer.update(&ack, true, true);
+                if policer.is_found && found.is_none() {
+                    found = Some(round);
+                    assert!((policer.rate - 1_000.0 * MSS as f32).abs() < MSS as f32, "{policer:?}");
+                }
+                if is_over && over.is_none() {
+                    over = Some(round);
+                }
+            }
+            (found, over)
+        };
+        let (found, over) = found_at(25);
+        assert!(found.is_some_and(|round| (8..=12).contains(&round)), "{found:?}");
+        assert_eq!(over, found.map(|round| round + u64::from(POLICED_ROUNDS)));
+        assert_eq!(found_at(10), (None, None));
     }
 
     /// `bbr_update_ack_aggregation`: acks that come together bring more than the bandwidth had time for; ten round trips later it is forgotten.
