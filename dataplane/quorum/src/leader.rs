@@ -10,7 +10,7 @@ use crate::{
     reads::Reads,
     remainder::remainder,
     replica::{Replica, Role},
-    replicate::{Mode, Progress},
+    replicate::{Mode, Progress, SharedFrame},
     rounds::Rounds,
 };
 
@@ -165,8 +165,9 @@ impl<S: StateMachine> Replica<S> {
             // Alone, a leader hears from everybody at once.
             self.count_round(now, out);
         }
+        let mut shared = SharedFrame::default();
         self.for_each_follower(|replica, index| {
-            replica.pump(now, index, out);
+            replica.pump(now, index, &mut shared, out);
             replica.nudge(now, index, out);
         });
         self.serve_reads(now, out);

@@ -65,9 +65,6 @@ pub struct Replica<S> {
     pub(crate) counters: Counters,
     /// Who was named last by a frame from an address that is no node's, and whose address that is.
     misplaced: Option<(u32, Peer)>,
-    /// The entry that was last sent alone while this input is handled, the commit end that it was sent with, and which of the
-    /// sends it is: every follower gets the same frame.
-    pub(crate) sent_singly: Option<(Slot, Slot, usize)>,
 }
 
 /// What a replica is at the moment.
@@ -128,16 +125,9 @@ impl<S: StateMachine> Replica<S> {
             sends_singly: false,
             counters: Counters::default(),
             misplaced: None,
-            sent_singly: None,
             window,
             config,
         }
-    }
-
-    /// Wherever something begins to be sent: since the last time the sends may have been taken away, and another frame stands in the
-    /// place of the one that was remembered.
-    pub(crate) fn forget_sent(&mut self) {
-        self.sent_singly = None;
     }
 
     /// Has the kernel give the memory of the log's window now: a first touch costs a fault of half a microsecond, which a commit
@@ -413,7 +403,6 @@ impl<S: StateMachine> Protocol for Replica<S> {
                 self.persist_state(out);
             }
         }
-        self.forget_sent();
         match input {
             Input::Frame { from, bytes } => self.on_frame(now, from, bytes, out),
             Input::Durable(durable) => self.on_durable(now, durable, out),

@@ -55,6 +55,12 @@ impl Progress {
     }
 }
 
+/// The entry that was last sent alone in one pass over the followers, and which of the turn's sends it is: nothing in its frame is the
+/// follower's own, so the next follower gets the same. No longer than the pass: neither term nor commit end change in it, and nothing
+/// is taken out of the sends.
+#[derive(Debug, Default)]
+pub(crate) struct SharedFrame(Option<(Slot, usize)>);
+
 impl Mode {
     /// Whether a snapshot is on its way that holds what is in `next`. One that has arrived and is not there was lost again.
     fn brings(&self, next: Slot) -> bool {
@@ -103,7 +109,7 @@ impl<S: StateMachine> Replica<S> {
 
     /// Sends a follower what it was not sent yet, as far as the pipeline's bound allows: one entry by the fast path,
     /// several in batches.
-    pub(crate) fn pump(&mut self, now: Instant, index: usize, out: &mut Effects) {
+    pub(crate) fn pump(&mut self, now: Instant, index: usize, shared: &mut SharedFrame, out: &mut Effects) {
         loop {
             let Role::Leader(leader) = &mut self.role else { return };
             let progress = &leader.followers[index];
@@ -126,7 +132,7 @@ impl<S: StateMachine> Replica<S> {
             let has_only_ours = acked_end > leader.fast.term_begin;
             let is_single = self.sends_singly || end.0 - slot.0 == 1;
             let sent_end = match is_single && has_only_ours {
-                true => self.send_one(peer, slot, out),
+                true => self.send_one(peer, slot, shared, out),
                 false => self.send_batch(peer, slot, end, end, out),
             };
             let Role::Leader(leader) = &mut self.role else { return };
@@ -145,16 +151,13 @@ impl<S: StateMachine> Replica<S> {
     }
 
     /// Sends one entry; says up to where was sent.
-    fn send_one(&mut self, to: Peer, slot: Slot, out: &mut Effects) -> Slot {
+    fn send_one(&mut self, to: Peer, slot: Slot, shared: &mut SharedFrame, out: &mut Effects) -> Slot {
         let view = self.window.get(slot).expect("inside the window");
         if view.term != self.state.term {
             return self.send_batch(to, slot, Slot(slot.0 + 1), Slot(slot.0 + 1), out);
         }
-        let sent = match self.sent_singly {
-            // Nothing in it is the follower's own.
-            Some((sent, commit_end, index)) if (sent, commit_end) == (slot, self.commit_end) => {
-                out.send_again(to, index)
-            }
+        let sent = match shared.0 {
+            Some((sent, index)) if sent == slot => out.send_again(to, index),
             _ => {
                 let append = Append {
                     term: self.state.term.0,
@@ -166,7 +169,7 @@ impl<S: StateMachine> Replica<S> {
                 let len_bytes = frame::HEADER_BYTES + append.payload_bytes();
                 let index = out.sends_count();
                 let sent = out.send(to, len_bytes, |bytes| append.emit(bytes));
-                self.sent_singly = sent.is_ok().then_some((slot, self.commit_end, index));
+                shared.0 = sent.is_ok().then_some((slot, index));
                 sent
             }
         };
@@ -276,7 +279,7 @@ impl<S: StateMachine> Replica<S> {
         }
         progress.repaired = Some((slot, now));
         let peer = progress.peer;
-        let resent_end = self.send_one(peer, slot, out);
+        let resent_end = self.send_one(peer, slot, &mut SharedFrame::default(), out);
         self.counters.resent_count += resent_end.0 - slot.0;
     }
 

@@ -13,7 +13,6 @@ use crate::{
 impl<S: StateMachine> Replica<S> {
     /// Takes an entry of the program's into the log; says whether there was room.
     pub(super) fn take_over(&mut self, slot: Slot, taken: &Taken<'_>, out: &mut Effects) -> bool {
-        self.forget_sent();
         if !matches!(self.role, Role::Leader(_)) {
             let took = self.take(self.state.term, taken.bytes, taken.crc, out);
             self.counters.fast_entries_count += u64::from(took);
@@ -78,7 +77,6 @@ impl<S: StateMachine> Replica<S> {
 
     /// Takes over what a program has counted, as far as this log goes.
     pub(super) fn hear_of(&mut self, now: Instant, seen: &Seen, committed: Slot, out: &mut Effects) {
-        self.forget_sent();
         let end = self.window.end();
         match &mut self.role {
             Role::Follower(_) => self.learn_commit(committed, out),
