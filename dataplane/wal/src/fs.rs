@@ -261,8 +261,14 @@ impl Storage for FolderStorage {
         for entry in std::fs::read_dir(&self.folder)? {
             let entry = entry?;
             // What is not text is no file of ours.
-            if let Ok(name) = entry.file_name().into_string() {
-                files.push((name, entry.metadata()?.len()));
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            match entry.metadata() {
+                Ok(metadata) => files.push((name, metadata.len())),
+                // A segment file that is being made beside us has got its name since the folder was read.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
         }
         files.sort_unstable();
@@ -400,6 +406,37 @@ mod tests {
             Ok(count)
         });
         (file, short_count, outcome)
+    }
+
+    #[test]
+    fn a_file_that_gets_its_name_while_the_folder_is_read_is_no_error() {
+        let folder = std::env::temp_dir().join(format!("dplab-wal-list-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("the folder can be made");
+        let mut storage = FolderStorage::open(&folder, Engine::File).expect("nobody has it");
+        // Enough of them that others do something while each is looked at.
+        const FILES_COUNT: usize = 300;
+        for index in 0..FILES_COUNT {
+            File::create(folder.join(format!("{index:03}"))).expect("it can be made");
+        }
+        let (unfinished, whole) = (folder.join("made.tmp"), folder.join("made"));
+        File::create(&unfinished).expect("it can be made");
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::fs::rename(&unfinished, &whole).expect("it is there");
+                    std::fs::rename(&whole, &unfinished).expect("it is there");
+                }
+            });
+            let listed: Vec<_> = (0..100).map(|_| storage.list()).collect();
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+            for files in listed {
+                let files = files.expect("what is gone is not there");
+                let kept_count = files.iter().filter(|(name, _)| name.len() == 3).count();
+                assert_eq!(kept_count, FILES_COUNT);
+            }
+        });
+        std::fs::remove_dir_all(&folder).expect("it is ours");
     }
 
     #[test]
