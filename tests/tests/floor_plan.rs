@@ -35,6 +35,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("dataplane/transports", 2),
     ("dataplane/wal", 2),
     ("ebpf/host", 2),
+    ("fpga/cpu", 2),
     ("fpga/model", 2),
     ("rdma", 2),
     ("bench", 3),
@@ -64,6 +65,7 @@ const UNSAFE_PATHS: &[&str] = &[
     "dataplane/wire/src/checksum/sse42.rs",
     "ebpf/host/src/sys.rs",
     "ebpf/programs/",
+    "fpga/cpu/src/sys.rs",
     "fpga/tb/src/sys.rs",
     // libibverbs' functions, found by name at run time; rdma/src/sys makes them safe.
     "rdma/rdma-sys/src/",
