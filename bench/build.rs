@@ -1,4 +1,5 @@
-//! Tells the build which commit it was made of, when it is built in the project's own checkout.
+//! Tells the build which commit it was made of, when it is built in the project's own checkout, and which clocks place and route
+//! gave the blocks of `fpga/rtl`, if `scripts/syn` has written them down.
 //!
 //! Nothing here can fail the build: without git, or outside a checkout, nothing is emitted.
 
@@ -14,6 +15,23 @@ fn main() {
     if let Some(commit) = commit() {
         println!("cargo::rustc-env=DPLAB_GIT_COMMIT={commit}");
     }
+    if let Some(clocks) = placed_clocks() {
+        println!("cargo::rustc-env=DPLAB_FPGA_CLOCKS={clocks}");
+    }
+}
+
+/// The table's rows, `block=MHz` each, with `;` between them: the first column and the last.
+fn placed_clocks() -> Option<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fpga/syn/TABLE.md");
+    watch(&path);
+    let table = std::fs::read_to_string(path).ok()?;
+    let rows = table.lines().filter_map(|line| {
+        let mut columns = line.strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim);
+        let (block, mhz) = (columns.next()?, columns.next_back()?);
+        mhz.parse::<f64>().ok()?;
+        Some(format!("{block}={mhz}"))
+    });
+    Some(rows.collect::<Vec<_>>().join(";"))
 }
 
 fn commit() -> Option<String> {

@@ -242,22 +242,36 @@ impl Simulated {
             ("event_hash", format!("{:016x}", what.event_hash)),
             ("events", what.events_count.to_string()),
         ];
+        let elapsed_s = what.elapsed.as_ns() as f64 / 1e9;
+        let mut simulated = Simulated::by(BACKEND, lab, (experiment, axis), seed, elapsed_s);
+        simulated.row.facts = facts.map(|(name, fact)| (name.to_owned(), fact)).into();
+        simulated
+    }
+
+    /// What `backend` says, of so much virtual time.
+    pub fn by(
+        backend: &str,
+        lab: &Lab<'_>,
+        (experiment, axis): (&str, BTreeMap<String, String>),
+        seed: u64,
+        elapsed_s: f64,
+    ) -> Simulated {
         let row = Row {
             experiment: experiment.to_owned(),
-            backend: BACKEND.to_owned(),
+            backend: backend.to_owned(),
             mode: ModeRecord::Simulated,
             axis,
             round: 0,
             twin: false,
             seed,
             at_s: lab.run_started.elapsed().as_secs_f64(),
-            elapsed_s: what.elapsed.as_ns() as f64 / 1e9,
+            elapsed_s,
             latency: None,
             service: None,
             schedule_lag: None,
             metrics: BTreeMap::new(),
             series: Vec::new(),
-            facts: facts.map(|(name, fact)| (name.to_owned(), fact)).into(),
+            facts: BTreeMap::new(),
             validity: Validity::Valid,
         };
         Simulated { row }

@@ -194,7 +194,14 @@ impl Experiment<'_> {
 
 /// What experiments in virtual time count: they have no CPU time to show.
 fn is_counted(name: &str) -> bool {
-    let ends = ["_per_commit", "_delays_max", "_behind_max"];
+    let ends = [
+        "_per_commit",
+        "_delays_max",
+        "_behind_max",
+        "_cycles",
+        "_per_frame",
+        "utilisation",
+    ];
     let begins = ["oracle_", "survives_"];
     ends.iter().any(|end| name.ends_with(end)) || begins.iter().any(|begin| name.starts_with(begin))
 }

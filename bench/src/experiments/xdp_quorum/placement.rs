@@ -93,6 +93,15 @@ impl Placement {
         }
     }
 
+    /// With a kernel thread for each interface, which is charged for receive work; programs in hosts, or on cards.
+    pub(in crate::experiments) const fn threaded(on_card: bool) -> Placement {
+        Placement {
+            on_card,
+            has_threads: true,
+            ..Placement::PLAIN
+        }
+    }
+
     /// Neither cards nor threads.
     pub(super) fn is_in_plain_hosts(self) -> bool {
         let fan_out = self.fan_out;

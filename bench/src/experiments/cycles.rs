@@ -1,0 +1,119 @@
+//! What the experiments on cycle models have in common: rows that count cycles first, clocks that are stated, and the clock that
+//! place and route gave.
+
+use std::collections::BTreeMap;
+
+use super::virtual_time::Simulated;
+use crate::{
+    experiment::Lab,
+    record::{Better, Row},
+};
+
+/// The name that rows of cycle models have where others name what moved their bytes.
+pub const BACKEND: &str = "cycle-model";
+
+/// The clock at which so many bits a beat carry an Ethernet's rate: 64 bits at 10 Gb/s (IEEE 802.3, clause 46: XGMII's 156.25 MHz). 512 bits
+/// at 250 MHz are 128 Gb/s: the user clock that PCIe's hard blocks give to cards of 100 GbE. Stated, not reached.
+pub const fn stated_mhz(beat_bits: u32) -> f64 {
+    match beat_bits {
+        64 => 156.25,
+        _ => 250.0,
+    }
+}
+
+/// The clock that place and route gave a block, from register to register: `fpga/syn/TABLE.md` when this was built.
+pub fn placed_mhz(block: &str) -> Option<f64> {
+    find_mhz(option_env!("DPLAB_FPGA_CLOCKS")?, block)
+}
+
+/// In rows as `build.rs` writes them, the first whose name begins so.
+fn find_mhz(rows: &str, block: &str) -> Option<f64> {
+    let rows = rows.split(';').filter_map(|row| row.split_once('='));
+    rows.filter(|(name, _)| name.starts_with(block))
+        .find_map(|(_, mhz)| mhz.parse().ok())
+}
+
+/// A row of a cycle model in the making.
+#[derive(Debug)]
+pub struct Counted {
+    row: Simulated,
+    clock_mhz: f64,
+}
+
+impl Counted {
+    /// Of so many cycles at the stated clock of a beat's width.
+    pub fn new(
+        lab: &Lab<'_>,
+        experiment: &str,
+        axis: BTreeMap<String, String>,
+        seed: u64,
+        (beat_bits, cycles): (u32, u64),
+    ) -> Counted {
+        let clock_mhz = stated_mhz(beat_bits);
+        let elapsed_s = cycles as f64 / clock_mhz / 1e6;
+        let mut row = Simulated::by(BACKEND, lab, (experiment, axis), seed, elapsed_s);
+        row.fact(
+            "yardstick",
+            "the cycle models of fpga/rtl (fpga-model), which show at every clock edge what the verilated RTL shows",
+        );
+        row.fact(
+            "time",
+            format!("cycles; ns at {clock_mhz} MHz, a clock that is stated and not reached"),
+        );
+        row.put("stated_clock", clock_mhz, "MHz", Better::Neither);
+        Counted { row, clock_mhz }
+    }
+
+    /// The stated clock's.
+    pub fn ns(&self, cycles: f64) -> f64 {
+        cycles * 1e3 / self.clock_mhz
+    }
+
+    /// Adds cycles, all alike or the most of them.
+    pub fn cycles(&mut self, name: &str, cycles: u64) {
+        self.row
+            .put(&format!("{name}_cycles"), cycles as f64, "cycles", Better::Lower);
+    }
+
+    /// Adds a figure.
+    pub fn put(&mut self, name: &str, value: f64, unit: &str, better: Better) {
+        self.row.put(name, value, unit, better);
+    }
+
+    /// Adds something that is no figure.
+    pub fn fact(&mut self, name: &str, fact: impl Into<String>) {
+        self.row.fact(name, fact);
+    }
+
+    /// Adds the histogram of what took so many cycles each.
+    pub fn latencies(&mut self, cycles: impl Iterator<Item = u64> + Clone) {
+        let clock_mhz = self.clock_mhz;
+        self.row
+            .latencies(cycles.map(|cycles| (cycles as f64 * 1e3 / clock_mhz).round() as u64));
+    }
+
+    /// The row.
+    pub fn into_row(self) -> Row {
+        self.row.into_row()
+    }
+}
+
+/// A metric of a row.
+pub fn metric(row: &Row, name: &str) -> Option<f64> {
+    row.metrics.get(name).map(|metric| metric.value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_placed_clock_is_that_of_the_first_row_that_begins_so() {
+        let rows =
+            "quorum_leader, 64 bits, 5 nodes=125.8;quorum_leader, 512 bits, 5 nodes=98.1;systolic_array, 8 × 8=101.8";
+        assert_eq!(find_mhz(rows, "quorum_leader, 64"), Some(125.8));
+        assert_eq!(find_mhz(rows, "systolic_array"), Some(101.8));
+        assert_eq!(find_mhz(rows, "kv_filter"), None);
+        assert_eq!(find_mhz("", "kv_filter"), None);
+    }
+}
