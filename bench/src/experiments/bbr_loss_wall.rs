@@ -24,7 +24,7 @@ pub static WALL: Scenario = Scenario {
         Axis {
             name: ARM,
             meaning: "the congestion controller",
-            full: &["cubic", "bbr1", "bbr3"],
+            full: &["cubic", "bbr1", "bbr1-no-policers", "bbr3"],
             tour: &["cubic", "bbr1"],
             smallest: "bbr1",
             allowed: Allowed::Words,

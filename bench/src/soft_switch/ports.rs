@@ -179,6 +179,17 @@ impl Port {
         Ok(())
     }
 
+    /// Tells the kernel that there is nothing, if there is nothing.
+    pub fn warm(&mut self) -> io::Result<()> {
+        if self.untaken_count() > 0 {
+            return Ok(());
+        }
+        match self.socket.kick() {
+            Err(error) if !is_busy(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Takes back the memory of what was sent, and gives the kernel what it lacks to receive into. In copy mode a frame comes back
     /// when its receiver's kernel is done with it, so both are looked at in every turn: memory that nobody takes back would
     /// stop the switch for good.

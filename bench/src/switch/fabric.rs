@@ -215,6 +215,11 @@ impl Fabric {
         self.cpus.hosts.last().copied()
     }
 
+    /// Whether the switch has a CPU to itself, so that a thread of a host's that never sleeps takes nothing from it.
+    pub fn switch_has_cpu(&self) -> bool {
+        self.cpus.switch.is_some()
+    }
+
     /// Pins the calling thread where a sender's thread belongs. A sender that wanders reorders its own frames: a veth queues them
     /// on the CPU of whoever sends.
     pub fn pin_sender(&self, sender: usize) -> Option<Setting> {

@@ -35,6 +35,7 @@ pub fn capacity(senders_count: usize, time: Duration, stop: &AtomicBool) -> anyh
         questions: None,
         time_max: time,
         sample_every: None,
+        spins: false,
     };
     let done = pattern.run(&mut flows, stop)?;
     drop(flows);

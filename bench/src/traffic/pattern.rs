@@ -30,6 +30,9 @@ pub struct Pattern {
     pub time_max: Duration,
     /// How often the senders' kernels are asked what their connections do; never, if it is not set.
     pub sample_every: Option<Duration>,
+    /// Whether the thread looks for something to do without ever sleeping. A frame for a thread that sleeps on an idle CPU takes whoever brings it
+    /// the time to wake both, which is tens of microseconds on a virtual machine, and here that is the switch. For a thread with a CPU of its own.
+    pub spins: bool,
 }
 
 /// Questions to all senders at once (a barrier): the next one follows when the last answer to the one before is complete.
@@ -186,7 +189,11 @@ impl Pattern {
         // Without questions the time is all there is; with them it ends with the last one.
         while self.questions.is_none() && Instant::now() < until && !stop.load(Ordering::Relaxed) {
             let next = begin_due(flows)?.min(sampler.next_look());
-            flows.turn(next.saturating_duration_since(Instant::now()).min(TURN_MAX))?;
+            let wait = match self.spins {
+                true => Duration::ZERO,
+                false => next.saturating_duration_since(Instant::now()).min(TURN_MAX),
+            };
+            flows.turn(wait)?;
             sampler.look(flows)?;
         }
         done.elapsed = began.elapsed();

@@ -33,6 +33,7 @@ fn questions(answer_bytes: u64, count: u32) -> Pattern {
         }),
         time_max: Duration::from_secs(20),
         sample_every: None,
+        spins: false,
     }
 }
 
@@ -72,6 +73,7 @@ fn short_answers_beside_a_long_flow_and_long_flows_alone() {
         long_count: 1,
         stagger: Duration::ZERO,
         sample_every: Some(Duration::from_millis(5)),
+        spins: false,
         ..questions(20_000, 8)
     };
     let done = mixed.run(&mut flows, &AtomicBool::new(false)).expect("nobody closes");
@@ -89,6 +91,7 @@ fn short_answers_beside_a_long_flow_and_long_flows_alone() {
         questions: None,
         time_max: Duration::from_millis(200),
         sample_every: None,
+        spins: false,
     };
     let done = long.run(&mut flows, &AtomicBool::new(false)).expect("nobody closes");
     assert!(done.long_bytes.iter().all(|bytes| *bytes > 0));

@@ -136,6 +136,7 @@ fn load(lab: &Lab<'_>, fabric: &Fabric, controller: &Controller, duration: Durat
         questions: None,
         time_max,
         sample_every,
+        spins: fabric.switch_has_cpu(),
     };
     let before = Counters::read(client)?;
     fabric.lap()?;

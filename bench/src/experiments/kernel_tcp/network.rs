@@ -1,5 +1,7 @@
 //! A scenario's network as hosts around an emulated switch.
 
+use std::{thread, time::Duration};
+
 use anyhow::bail;
 use dataplane_queue::SimTime;
 use dataplane_softswitch::Faults;
@@ -56,6 +58,9 @@ const BUFFER_BYTES: &str = "4096 33554432 67108864";
 /// What waits in a sender's kernel unsent (tcp_notsent_lowat): the programs here have more at once than any buffer holds.
 const UNSENT_BYTES: &str = "1048576";
 
+/// Connections take two round trips to close, and no network here has longer ones than a fifth of a second.
+const DRAIN: Duration = Duration::from_millis(400);
+
 /// Gives all hosts of `fabric` buffers that no window outgrows.
 ///
 /// # Errors
@@ -79,6 +84,8 @@ pub fn log_queues(lab: &Lab<'_>, fabric: &mut Fabric, stem: &str, about: &str) -
     if fabric.shape().log_events_max == 0 {
         return Ok(None);
     }
+    // The connections have just been closed: what they say last is not to be lost with the old switch, and said again over the new one.
+    thread::sleep(DRAIN);
     let shape = *fabric.shape();
     let ended = fabric.reshape(&shape)?;
     queue_log::write(lab.folder.path(), &ended.log, stem, about).map(Some)

@@ -216,6 +216,7 @@ fn measure(
         questions: None,
         time_max: time.mul_f64(WARM_UP_RATIO).max(plan.stagger * plan.long_count as u32),
         sample_every: None,
+        spins: fabric.switch_has_cpu(),
     };
     let unmeasured = (plan.long_count > 0).then_some(pattern);
     let measured = Pattern {
