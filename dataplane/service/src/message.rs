@@ -72,6 +72,13 @@ pub struct Message {
     pub node_ns: u64,
 }
 
+impl Message {
+    /// Names the call of a client to whoever withdraws it.
+    pub fn id(&self) -> u64 {
+        u64::from(self.client) << 40 ^ self.call
+    }
+}
+
 /// Reads a message out of a frame.
 ///
 /// # Errors

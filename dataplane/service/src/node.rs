@@ -71,11 +71,6 @@ impl ServiceNode {
     }
 }
 
-/// Of a call of a client.
-fn id(message: &Message) -> u64 {
-    u64::from(message.client) << 40 ^ message.call
-}
-
 /// Full means that this answer is lost, as in a full ring; the node counts it.
 fn answer(out: &mut Effects, now: Instant, verb: Verb, asked: &Asked) {
     let answer = Message {
@@ -98,7 +93,7 @@ impl Protocol for ServiceNode {
     fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Effects) {
         match input {
             Input::Frame { from, bytes } => match message::parse(bytes) {
-                Ok(message) if message.verb == Verb::Withdraw => self.workers.withdraw(id(&message)),
+                Ok(message) if message.verb == Verb::Withdraw => self.workers.withdraw(message.id()),
                 Ok(message) if matches!(message.verb, Verb::Serve | Verb::ServeAndTell) => {
                     let work_ns = match message.work_ns {
                         NODE_DRAWS => self.service.draw(&mut self.random),
@@ -114,7 +109,7 @@ impl Protocol for ServiceNode {
                         dice: self.random.bits(),
                     };
                     self.workers
-                        .arrive(now.as_ns(), asked, id(&message), work_ns, arrival, |event| {
+                        .arrive(now.as_ns(), asked, message.id(), work_ns, arrival, |event| {
                             tell(out, now, event)
                         });
                 }
