@@ -45,6 +45,8 @@
     return u.scales.y.distr === 3 ? [min * 0.92, max * 1.09] : [Math.min(0, min * 1.05), Math.max(0, max * 1.05) || 1];
   };
 
+  // The metric that says what a percentile was bought for.
+  const COST = "extra_requests_ratio";
   const QUANTITIES = { latency: "Latency", service: "Service time", schedule_lag: "Schedule lag" };
   // A metric's name as words, without its unit, which stands at the axis.
   const words = (name) => name.replaceAll("_", " ");
@@ -174,8 +176,18 @@
           lines.get(key).points.push([Number(cell.axis[axis]), ns]);
         }
       }
+      // What the percentiles cost, on an axis of its own at the right.
+      for (const cell of this.experiment.cells) {
+        const cost = cell.metrics[COST];
+        if (!cost || rest(cell) !== rest(anchor)) continue;
+        const key = `${this.label(cell)} ${COST}`;
+        const label = `${this.label(cell)}: ${words(COST)} (right)`;
+        if (!lines.has(key)) lines.set(key, { cell, label, points: [], cost: true, dots: true, value: (y) => `${significant(y)} %` });
+        lines.get(key).points.push([Number(cell.axis[axis]), cost.median * 100]);
+      }
       const all = [...lines.values()];
       all.forEach((line) => line.points.sort((a, b) => a[0] - b[0]));
+      const hasCost = all.some((line) => line.cost);
       const xs = all.flatMap((line) => line.points.map((p) => p[0]));
       const [least, most] = [Math.min(...xs), Math.max(...xs)];
       const log = least > 0 && most / least > 8;
@@ -183,7 +195,9 @@
       return {
         lines: all, y: "time", at: (x) => `${axis} ${Number(x.toPrecision(3))}`, value: duration, nearest: true,
         x: { log, values: number, range: log ? [least / 1.1, most * 1.1] : [least - (most - least) * 0.03, most + (most - least) * 0.03] },
-        hint: "Solid: p50. Dashed: p99. A line that stops: that percentile falls among lost requests.",
+        hint: "Solid: p50. Dashed: p99. A line that stops: that percentile falls among lost requests."
+          + (hasCost ? " Dotted, on the right axis: requests beyond those that a call needs, in percent." : ""),
+        cost: hasCost,
       };
     }
 
@@ -313,7 +327,7 @@
       const bar = element("div", { class: "legend", role: "group", "aria-label": "Back ends, to show and hide" });
       this.outputs = [];
       for (const line of view.lines.filter((line) => !line.second)) {
-        const { stroke, dash } = this.style(line);
+        const style = this.style(line), { stroke } = style, dash = line.cost ? [1, 4] : style.dash;
         const key = document.createElementNS("http://www.w3.org/2000/svg", "svg");
         key.setAttribute("width", 22); key.setAttribute("height", 8); key.setAttribute("aria-hidden", "true");
         const stripe = document.createElementNS("http://www.w3.org/2000/svg", "line");
@@ -347,7 +361,7 @@
       if (inside && view.nearest && u.cursor.idx != null) x = u.data[0][u.cursor.idx];
       for (const { line, output } of this.outputs) {
         const point = !inside ? null : line.paper ? line.points.find((p) => p[0] === x) : before(line.points, x);
-        output.textContent = point && point[1] != null ? view.value(point[1]) : inside ? "–" : "";
+        output.textContent = point && point[1] != null ? (line.value || view.value)(point[1]) : inside ? "–" : "";
       }
       const said = !inside ? [] : view.lines.filter((line) => line.paper && !this.isHidden(line)).flatMap((line) => line.paper.filter((one) => one.at === x));
       const tell = (one) => ` ◇ ${withUnit(one.value, view.unit)} ± ${Number((one.tolerance * 100).toPrecision(3))} % published${one.arm ? ` for ${one.arm}` : ""}: ${one.place}${one.work ? `, ${one.work}` : ""}.`;
@@ -370,6 +384,10 @@
       const y = { ...axis, size: 64, filter: all, values: (u, ticks) => ticks.map(isFigure ? (value) => `${Number(value.toPrecision(4))}` : view.y === "time" ? shortDuration : (share) => `${Math.round(share * 100)} %`) };
       if (isFigure && view.unit && view.unit !== "count") Object.assign(y, { label: view.unit, labelSize: 18, labelFont: "12px system-ui, sans-serif", size: 54 });
       if (logY) y.splits = logTicks;
+      const cost = {
+        ...axis, scale: "cost", side: 1, grid: { show: false }, size: 54, filter: all, label: "more requests, %", labelSize: 18,
+        labelFont: "12px system-ui, sans-serif", values: (u, ticks) => ticks.map((value) => `${Number(value.toPrecision(3))}`),
+      };
       const xScale = { time: false, distr: logX ? 3 : 1 };
       if (view.x.range) xScale.range = view.x.range;
       else if (logX) xScale.range = (u, min, max) => [min / 1.05, max * 1.05];
@@ -377,8 +395,8 @@
         const { stroke, dash } = this.style(line);
         const thin = line.second && !line.dots;
         return {
-          label: line.label, show: !this.isHidden(line), stroke, spanGaps: view.y === "share" || this.state.view === "percentiles",
-          width: thin ? 1 : 2, dash: line.second && line.dots ? [5, 4] : dash, alpha: thin ? 0.55 : 1,
+          label: line.label, show: !this.isHidden(line), stroke, scale: line.cost ? "cost" : "y", spanGaps: view.y === "share" || this.state.view === "percentiles",
+          width: thin ? 1 : 2, dash: line.cost ? [1, 4] : line.second && line.dots ? [5, 4] : dash, alpha: thin ? 0.55 : 1,
           points: { show: Boolean(line.dots), size: 6, fill: stroke },
           // Marks are drawn by `marks`; the series is there for its range and for the cursor.
           ...(line.paper ? { paths: () => null, points: { show: false } } : {}),
@@ -386,8 +404,11 @@
       });
       return {
         width, height: width < 560 ? 260 : 340, legend: { show: false },
-        scales: { x: xScale, y: { distr: logY ? 3 : 1, range: view.y === "time" || isFigure ? range : [0, 1.02] } },
-        axes: [x, y], series: [{}, ...series], padding: [10, 28, 0, 0],
+        scales: {
+          x: xScale, y: { distr: logY ? 3 : 1, range: view.y === "time" || isFigure ? range : [0, 1.02] },
+          cost: { range: (u, min, max) => [0, Math.max(1, (max || 0) * 1.05)] },
+        },
+        axes: view.cost ? [x, y, cost] : [x, y], series: [{}, ...series], padding: [10, 28, 0, 0],
         cursor: { drag: { x: false, y: false }, y: false, points: { size: 7 } },
         hooks: { setCursor: [(u) => this.read(u, view)], draw: [(u) => this.marks(u, view)] },
       };

@@ -56,5 +56,6 @@ pub mod xdp_quorum;
 mod cpu_work;
 mod cycles;
 mod judge;
+mod real_nodes;
 mod virtual_nodes;
 pub(crate) mod virtual_time;

@@ -365,6 +365,14 @@ impl Server {
         }
     }
 
+    /// The process's number, if it is one of this machine.
+    pub fn pid(&self) -> Option<u32> {
+        match self {
+            Server::Process { child, .. } => Some(child.id()),
+            Server::Thread { .. } | Server::Remote { .. } => None,
+        }
+    }
+
     /// Ends a process at once, as a crash does (SIGKILL). It has no report any more: drop it.
     ///
     /// # Errors

@@ -152,7 +152,7 @@ fn a_hedge_helps_alone_and_not_together_and_a_budget_ends_a_storm() {
     assert_eq!(verdicts["hedging"], "holds");
     assert_eq!(verdicts["hedging-together"], "holds");
     assert!(rows.iter().all(|row| row["facts"]["guarantee"].is_string()));
-    let (rows, verdicts) = measure(&["retry-storm", "--axis", "load_ratio=0.7"]);
+    let (rows, verdicts) = measure(&["retry-storm", "--axis", "part=sim", "--axis", "load_ratio=0.7"]);
     assert_eq!(
         (&verdicts["retry-storm"][..], &verdicts["retry-budget"][..]),
         ("holds", "holds")
@@ -168,20 +168,26 @@ fn real_nodes_answer_whatever_their_workers_are() {
         "--axis",
         "part=nodes",
         "--axis",
-        "workers=timer,sleep,burn",
+        "workers=timer,sleep,kv-scan",
         "--axis",
         "discipline=single-queue",
         "--budget",
         "1s",
     ]);
-    for workers in ["timer", "sleep", "burn"] {
+    for workers in ["timer", "sleep", "kv-scan"] {
         let row = rows
             .iter()
             .find(|row| row["axis"]["workers"] == workers)
             .expect("a row of each");
         assert_eq!(row["backend"], "udp-epoll");
         assert!(row["latency"]["samples_count"].as_u64() > Some(0), "{row}");
-        assert!(metric(row, "service_took") >= metric(row, "service_meant"), "{row}");
+        // Steps of real work may be faster than they were when it was found out what one takes.
+        let is_timed = workers != "kv-scan";
+        assert!(
+            !is_timed || metric(row, "service_took") >= metric(row, "service_meant"),
+            "{row}"
+        );
+        assert!(is_timed || row["facts"]["work_step"].is_string(), "{row}");
     }
 }
 

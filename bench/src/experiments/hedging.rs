@@ -1,8 +1,7 @@
 //! `hedging`: a second request after a while, what it takes from the tail, what it costs, and when it buys nothing.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use anyhow::Context;
 use dataplane_service::{
     policy::{Choice, Hedge, HedgeAfter},
     service_time::ServiceTime,
@@ -12,37 +11,28 @@ use dataplane_service::{
 use crate::{
     backends::BackEnd,
     claim::{Claim, Judgement, Source},
+    disk::DiskFolder,
     experiment::{Allowed, Axis, Depth, Experiment, Lab},
     experiments::{
         judge::{self, Bound},
-        virtual_nodes,
+        real_nodes::{self, NODES, PART, REAL, SIM, in_parts},
+        virtual_nodes::{self, At},
         virtual_time::BACKEND,
     },
-    load::schedule::Schedule,
     record::{Measured, Outcome, Row},
     service::{
-        client::ClientOptions,
-        fleet::{self, FleetPlan},
-        plan::{NodePlan, PausePlan, ServicePlan, WorkerPlan},
-        row,
-        stalls::StopPlan,
+        cpu_limit::Controller,
+        fleet::FleetPlan,
+        labour,
+        plan::{PausePlan, ServicePlan, WorkerPlan},
+        stalls::{Means, StopPlan},
     },
     table::{Arm, Table, latency_ns},
-    trial::Position,
 };
 
 /// See the module.
 #[derive(Debug)]
 pub struct Hedging;
-
-const PART: Axis = Axis {
-    name: "part",
-    meaning: "sim: nodes in virtual time; nodes: real ones, each a process that sleeps by a timer, and a real client",
-    full: &[SIM, NODES],
-    tour: &[SIM],
-    smallest: SIM,
-    allowed: Allowed::Words,
-};
 
 const STALLS: Axis = Axis {
     name: "stalls",
@@ -55,8 +45,9 @@ const STALLS: Axis = Axis {
 
 const BY: Axis = Axis {
     name: "stalled_by",
-    meaning: "of real nodes: SIGSTOP to the process (stop), or a pause that the node makes itself, as a garbage collector does (pause)",
-    full: &[STOP, PAUSE],
+    meaning: "of real nodes: SIGSTOP to the process (stop); a pause that the node makes itself, as a garbage collector does (pause); a limit on \
+              its CPU time (cpu-limit); a process beside that wants its CPU (neighbour); one that writes to the disk that it reads (writer)",
+    full: &[STOP, PAUSE, CPU_LIMIT, NEIGHBOUR, WRITER],
     tour: &[STOP],
     smallest: STOP,
     allowed: Allowed::Words,
@@ -71,19 +62,25 @@ const AFTER_MS: Axis = Axis {
     allowed: Allowed::Number(0.0, 1_000.0),
 };
 
-const SIM: &str = "sim";
-const NODES: &str = "nodes";
 const ALONE: &str = "alone";
 const TOGETHER: &str = "together";
 const STOP: &str = "stop";
 const PAUSE: &str = "pause";
+const CPU_LIMIT: &str = "cpu-limit";
+const NEIGHBOUR: &str = "neighbour";
+const WRITER: &str = "writer";
 
-/// Real ones by default, to leave time for rounds.
-const AFTER_MS_OF_NODES: [f64; 4] = [0.0, 1.0, 5.0, 1_000.0];
+/// Real ones by default, to leave time for rounds: what the claims compare.
+const AFTER_MS_OF_NODES: [&str; 2] = ["1", "1000"];
+const BY_OF_NODES: [&str; 2] = [STOP, PAUSE];
+/// Of the file that is written beside: more than a disk's own cache is likely to hold of it.
+const FILE_BYTES: u64 = 64 << 20;
 
 const NODES_COUNT: usize = 8;
 /// Of each: nobody waits for another request, only for the node.
 const WORKERS_COUNT: usize = 16;
+/// Of each node that reads a disk: threads.
+const READERS_COUNT: usize = 4;
 const SERVICE_NS_MEAN: f64 = 200_000.0;
 /// 2 % of the time, so that a hedge after the p95 costs little more than it must.
 const PAUSES: PausePlan = PausePlan {
@@ -92,10 +89,11 @@ const PAUSES: PausePlan = PausePlan {
     seed: 0,
     together: false,
 };
-/// Of real nodes: as large a share, in longer pieces, so that what a client and a timer are late by themselves, some milliseconds at
-/// p99.9 on a virtual machine, is little beside.
+/// Of real nodes: in longer pieces, so that what a client and a timer are late by themselves, some milliseconds at p99.9 on a virtual
+/// machine, is little beside. The first comes after one and a half gaps at the latest, which is within a trial: one in which
+/// nodes never stand still compares nothing.
 const NODE_PAUSES: PausePlan = PausePlan {
-    gap: Duration::from_millis(4_900),
+    gap: Duration::from_millis(3_900),
     pause: Duration::from_millis(100),
     ..PAUSES
 };
@@ -119,7 +117,7 @@ impl Experiment for Hedging {
     }
 
     fn how(&self) -> &'static str {
-        "Eight nodes can answer every request, in 0.2 ms on average; each stands still for 40 ms (real ones 100) now and then, 2 % of the time, by itself or \
+        "Eight nodes can answer every request, in 0.2 ms on average; each stands still for 40 ms (real ones 100) now and then, 2 % of the time (real ones 2.5), by itself or \
          all of them together. A client asks one by chance, and another if no answer has come after a while. In virtual time, and with \
          real processes that are stopped by SIGSTOP or pause by themselves."
     }
@@ -129,11 +127,15 @@ impl Experiment for Hedging {
     }
 
     fn backends(&self) -> Vec<&'static str> {
-        vec!["udp-epoll"]
+        vec![REAL]
     }
 
     fn claims(&self) -> &'static [Claim] {
         CLAIMS
+    }
+
+    fn keeps_files(&self) -> bool {
+        true
     }
 
     fn tour_weight(&self) -> f64 {
@@ -145,14 +147,12 @@ impl Experiment for Hedging {
     }
 
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
-        for part in lab.values(&PART) {
-            match part.as_str() {
-                SIM => simulate_all(lab)?,
-                _ => ask_all(self, lab)?,
-            }
-        }
-        Ok(())
+        in_parts(lab, simulate_all, |lab| ask_all(self, lab))
     }
+}
+
+fn number_of(value: &str) -> f64 {
+    value.parse().expect("axis values are checked beforehand")
 }
 
 fn policy(after_ms: f64) -> Hedge {
@@ -209,7 +209,7 @@ fn simulate(lab: &Lab<'_>, stalls: &str, after_ms: &str, round: u32, calls_count
         patience_ns: 10_000_000_000,
         seed: virtual_nodes::seed_of(lab, round),
     };
-    let at = virtual_nodes::At {
+    let at = At {
         experiment: Hedging.id(),
         axis: BTreeMap::from([
             (PART.name.to_owned(), SIM.to_owned()),
@@ -218,8 +218,16 @@ fn simulate(lab: &Lab<'_>, stalls: &str, after_ms: &str, round: u32, calls_count
         ]),
         round,
     };
-    let after = after_ms.parse().expect("axis values are checked beforehand");
-    virtual_nodes::simulate(lab, at, options, Box::new(policy(after)), calls_count, 1, &mut |_| {}).into_row()
+    virtual_nodes::simulate(
+        lab,
+        at,
+        options,
+        Box::new(policy(number_of(after_ms))),
+        calls_count,
+        1,
+        &mut |_| {},
+    )
+    .into_row()
 }
 
 /// One point with real nodes.
@@ -227,31 +235,42 @@ struct NodeArm {
     backend: &'static BackEnd,
     stalls: String,
     by: String,
-    after_ms: f64,
+    after_ms: String,
+    /// What disturbs, if it is not the node itself.
+    means: Option<Means>,
+    /// What nodes read, if they read.
+    file: Option<PathBuf>,
 }
 
 fn ask_all(experiment: &Hedging, lab: &mut Lab<'_>) -> anyhow::Result<()> {
-    let afters = match lab.choice.axes.contains_key(AFTER_MS.name) || lab.choice.depth == Depth::Smallest {
-        true => lab.numbers(&AFTER_MS),
-        false => AFTER_MS_OF_NODES.to_vec(),
-    };
+    let afters = real_nodes::values_or(lab, &AFTER_MS, &AFTER_MS_OF_NODES);
     let mut arms = Vec::new();
-    for backend in lab.backends(experiment) {
-        for by in lab.values(&BY) {
-            for stalls in lab.values(&STALLS) {
-                arms.extend(afters.iter().map(|&after_ms| NodeArm {
+    // The folder goes when all is measured.
+    let mut folders = Vec::new();
+    for by in real_nodes::values_or(lab, &BY, &BY_OF_NODES) {
+        let Some((means, file)) = means(lab, &by, &mut folders)? else {
+            continue;
+        };
+        for stalls in lab.values(&STALLS) {
+            if stalls == ALONE && means.as_ref().is_some_and(|means| !means.are_each_nodes_own()) {
+                lab.say(&format!(
+                    "stalled_by={by} stalls={ALONE} is left out: what disturbs there is one for all nodes of this machine"
+                ));
+                continue;
+            }
+            for backend in lab.backends(experiment) {
+                arms.extend(afters.iter().map(|after_ms| NodeArm {
                     backend,
                     stalls: stalls.clone(),
                     by: by.clone(),
-                    after_ms,
+                    after_ms: after_ms.clone(),
+                    means: means.clone(),
+                    file: file.clone(),
                 }));
             }
         }
     }
-    let rounds_count = match lab.choice.depth {
-        Depth::Smallest => 1,
-        Depth::Tour | Depth::Full => ROUNDS_COUNT,
-    };
+    let rounds_count = real_nodes::rounds_count(lab, ROUNDS_COUNT);
     lab.in_rounds(&arms, rounds_count, |lab, turn| {
         let arm = turn.arm;
         lab.progress.set_message(format!(
@@ -261,65 +280,91 @@ fn ask_all(experiment: &Hedging, lab: &mut Lab<'_>) -> anyhow::Result<()> {
             arm.by,
             turn.round + 1
         ));
-        // The same schedule and stalls for every arm of a round.
-        let seed = lab.choice.seed ^ u64::from(turn.round) << 32;
-        lab.record_until_valid(|lab| ask(lab, arm, turn.round, turn.number, seed))
+        lab.record_until_valid(|lab| ask(lab, arm, turn.round, turn.number))
     })
 }
 
-fn ask(lab: &Lab<'_>, arm: &NodeArm, round: u32, client: u32, seed: u64) -> anyhow::Result<Row> {
+/// What disturbs nodes, and what they read; nothing, and says why, if this machine has no such means.
+fn means(
+    lab: &Lab<'_>,
+    by: &str,
+    folders: &mut Vec<DiskFolder>,
+) -> anyhow::Result<Option<(Option<Means>, Option<PathBuf>)>> {
+    Ok(match by {
+        STOP => Some((Some(Means::Stop), None)),
+        NEIGHBOUR => Some((Some(Means::Neighbour), None)),
+        CPU_LIMIT => match Controller::find() {
+            Ok(controller) => Some((Some(Means::CpuLimit(controller)), None)),
+            Err(error) => {
+                lab.say(&format!("stalled_by={by} is left out: {error:#}"));
+                None
+            }
+        },
+        WRITER => match labour::file_to_read(lab, labour::FILE_BYTES + FILE_BYTES)? {
+            Some((folder, read)) => {
+                let written = folder.written_file("written", FILE_BYTES)?;
+                folders.push(folder);
+                Some((Some(Means::Writer(written)), Some(read)))
+            }
+            None => None,
+        },
+        _ => Some((None, None)),
+    })
+}
+
+fn ask(lab: &Lab<'_>, arm: &NodeArm, round: u32, number: u32) -> anyhow::Result<Row> {
+    let seed = real_nodes::seed_of(lab, round);
     let pauses = PausePlan {
         seed,
         together: arm.stalls == TOGETHER,
         ..NODE_PAUSES
     };
-    let stops = arm.by == STOP;
-    let plan = FleetPlan {
-        backend: arm.backend,
-        nodes_count: NODES_COUNT,
-        nodes_per_process: 1,
-        node: NodePlan {
-            workers_count: WORKERS_COUNT,
-            workers: WorkerPlan::Timer,
-            discipline: "single-queue".to_owned(),
-            quantum: Duration::ZERO,
-            service: ServicePlan::Exponential {
-                mean_ns: SERVICE_NS_MEAN,
-            },
-            pauses: (!stops).then_some(pauses),
-            seed,
-        },
-        stops: stops.then_some(StopPlan { pattern: pauses }),
-        loss_ratio: 0.0,
-        client: ClientOptions {
-            client: client + 1,
-            nodes_count: NODES_COUNT,
-            patience: Duration::from_secs(1),
-            service: None,
-            slow_over: NODE_PAUSES.pause / 8,
-            warm_up: Duration::from_millis(100),
-            seed,
-        },
+    let service = ServicePlan::Exponential {
+        mean_ns: SERVICE_NS_MEAN,
     };
-    let trial = match lab.choice.depth {
-        Depth::Smallest => Duration::from_millis(400),
-        Depth::Tour | Depth::Full => TRIAL,
-    };
-    let schedule = Schedule::poisson(CALLS_PER_S, trial, seed).context("planning the calls")?;
-    let found = fleet::run(lab, &plan, &schedule, Box::new(policy(arm.after_ms)))?;
-    let position = Position {
+    let mut plan = FleetPlan::new(
+        arm.backend,
+        NODES_COUNT,
+        service,
+        Duration::from_secs(1),
+        (number, seed),
+    );
+    plan.client.slow_over = NODE_PAUSES.pause / 8;
+    match &arm.means {
+        Some(means) => {
+            plan.stops = Some(StopPlan {
+                pattern: pauses,
+                means: means.clone(),
+            });
+        }
+        None => plan.node.pauses = Some(pauses),
+    }
+    // A worker that only sleeps misses neither CPU nor disk.
+    match &arm.means {
+        Some(Means::CpuLimit(_) | Means::Neighbour) => {
+            plan.node.workers = WorkerPlan::Crc;
+            plan.node.workers_count = 1;
+        }
+        Some(Means::Writer(_)) => {
+            plan.node.workers = WorkerPlan::DirectRead;
+            plan.node.workers_count = READERS_COUNT;
+            plan.node.file = arm.file.clone();
+        }
+        Some(Means::Stop) | None => {}
+    }
+    let at = At {
         experiment: Hedging.id(),
         axis: BTreeMap::from([
             (PART.name.to_owned(), NODES.to_owned()),
             (STALLS.name.to_owned(), arm.stalls.clone()),
             (BY.name.to_owned(), arm.by.clone()),
-            (AFTER_MS.name.to_owned(), arm.after_ms.to_string()),
+            (AFTER_MS.name.to_owned(), arm.after_ms.clone()),
         ]),
         round,
-        twin: false,
-        seed,
     };
-    Ok(row::row(lab, &plan, &schedule, &found, position, 1))
+    let calls = real_nodes::calls(CALLS_PER_S, real_nodes::trial(lab, TRIAL), seed)?;
+    let policy = Box::new(policy(number_of(&arm.after_ms)));
+    Ok(real_nodes::ask(lab, at, &plan, &calls, policy, 1)?.0)
 }
 
 const WORK: &str = "Dean and Barroso, The Tail at Scale, CACM 56(2), 2013";
@@ -346,12 +391,7 @@ const CLAIMS: &[Claim] = &[
             place: "as before",
         },
         invariant: "Eight processes over UDP; the same schedule and stops in a round; p99.9 without ÷ with, a ratio a round.",
-        judge: |table| {
-            judge::all(vec![
-                gains(table, "udp-epoll", Some(STOP)),
-                costs(table, "udp-epoll", Some(STOP)),
-            ])
-        },
+        judge: |table| judge::all(vec![gains(table, REAL, Some(STOP)), costs(table, REAL, Some(STOP))]),
     },
     Claim {
         id: "hedging-pauses-nodes",
@@ -361,12 +401,7 @@ const CLAIMS: &[Claim] = &[
             place: "as before",
         },
         invariant: "As before; a node that pauses takes nothing in and answers nothing.",
-        judge: |table| {
-            judge::all(vec![
-                gains(table, "udp-epoll", Some(PAUSE)),
-                costs(table, "udp-epoll", Some(PAUSE)),
-            ])
-        },
+        judge: |table| judge::all(vec![gains(table, REAL, Some(PAUSE)), costs(table, REAL, Some(PAUSE))]),
     },
     Claim {
         id: "hedging-together",
@@ -374,11 +409,20 @@ const CLAIMS: &[Claim] = &[
         source: Source::Ours {
             seen: "the second node is slow for the same reason as the first",
         },
-        invariant: "As before, with one seed for the stalls of all nodes; holds both ways, in virtual time and, where they were measured, \
-                    with real processes.",
-        judge: nothing_together,
+        invariant: "As before, with one seed for the stalls of all nodes, in virtual time.",
+        judge: |table| quotient(table, BACKEND, TOGETHER, None, NOTHING),
+    },
+    Claim {
+        id: "hedging-together-nodes",
+        sentence: "It buys nothing where real processes are stopped together",
+        source: Source::Ours { seen: "as before" },
+        invariant: "Eight processes over UDP, stopped at the same times; p99.9 without ÷ with, a ratio a round.",
+        judge: |table| quotient(table, REAL, TOGETHER, Some(STOP), NOTHING),
     },
 ];
+
+/// What is bought at most where there is nothing to buy.
+const NOTHING: Bound = Bound::AtMost(1.2);
 
 fn axis_of<'a>(stalls: &'a str, by: Option<&'a str>, after_ms: &'a str) -> Vec<(&'a str, &'a str)> {
     let mut axis = vec![(STALLS.name, stalls), (AFTER_MS.name, after_ms)];
@@ -437,18 +481,6 @@ fn costs(table: &Table, backend: &str, by: Option<&str>) -> Judgement {
         samples_count: calls as u64,
     };
     Judgement::new(outcome, vec![figure])
-}
-
-fn nothing_together(table: &Table) -> Judgement {
-    let bound = Bound::AtMost(1.2);
-    let mut judgements = vec![quotient(table, BACKEND, TOGETHER, None, bound)];
-    for by in [STOP, PAUSE] {
-        let axis = axis_of(TOGETHER, Some(by), "1");
-        if !table.arm(Arm::of("udp-epoll", &axis)).is_empty() {
-            judgements.push(quotient(table, "udp-epoll", TOGETHER, Some(by), bound));
-        }
-    }
-    judge::all(judgements)
 }
 
 #[cfg(test)]

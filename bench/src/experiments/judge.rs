@@ -115,6 +115,55 @@ pub fn all(judgements: Vec<Judgement>) -> Judgement {
     Judgement { measured, ..worst }
 }
 
+/// Counts of a binomial distribution lie within as many standard deviations of their mean but for one time in two million.
+const DEVIATIONS_MAX: f64 = 5.0;
+
+/// What rows call the result of [`deviations`].
+pub const DEVIATIONS: &str = "deviations_from_oracle";
+
+/// How far a count out of `of_count` is from what chance makes of `ratio`, in standard deviations; the last one is for rounding.
+pub fn deviations(count: u64, of_count: u64, ratio: f64) -> f64 {
+    let mean = ratio * of_count as f64;
+    ((count as f64 - mean).abs() - 1.0).max(0.0) / (mean * (1.0 - ratio)).max(1e-9).sqrt()
+}
+
+/// Holds the [`DEVIATIONS`] of all valid rows that have them against what chance explains.
+pub fn as_the_oracle_counts(table: &Table, lacking: &str) -> Judgement {
+    let off = |row: &Row| Some(row.metrics.get(DEVIATIONS)?.value);
+    let all: Vec<f64> = table.valid().filter_map(off).collect();
+    let Some(worst) = all.iter().copied().max_by(f64::total_cmp) else {
+        return Judgement::not_measured(lacking);
+    };
+    let outcome = match worst <= DEVIATIONS_MAX {
+        true => Outcome::Holds,
+        false => Outcome::Fails,
+    };
+    let figure = measured(
+        "the farthest count from the oracle's mean",
+        Some(worst),
+        "standard deviations",
+        format!("≤ {DEVIATIONS_MAX}"),
+        all.len() as u64,
+    );
+    Judgement::new(outcome, vec![figure])
+}
+
+/// Holds the largest value of a metric, a share, over an arm's rows against a limit.
+pub fn worst(table: &Table, arm: Arm<'_>, metric: &str, limit: f64) -> Judgement {
+    let rows = table.arm(arm);
+    let of = |row: &&Row| Some(row.metrics.get(metric)?.value);
+    let Some(worst) = rows.iter().filter_map(of).max_by(f64::total_cmp) else {
+        return table.lacking(arm);
+    };
+    let outcome = match worst <= limit {
+        true => Outcome::Holds,
+        false => Outcome::Fails,
+    };
+    let what = format!("{metric} of the worst row, {}", arm.backend);
+    let figure = measured(what, Some(worst), "ratio", format!("≤ {limit}"), rows.len() as u64);
+    Judgement::new(outcome, vec![figure])
+}
+
 /// Did the two ends of all valid rows at `cpus` = `two` really run on different CPUs?
 pub fn two_cpus(table: &Table) -> bool {
     table
@@ -152,5 +201,17 @@ pub fn measured(
         high: None,
         limit: limit.into(),
         samples_count,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_that_chance_does_not_explain_are_seen() {
+        assert!(deviations(205, 100_000, 0.002) < 1.0);
+        assert!(deviations(300, 100_000, 0.002) > DEVIATIONS_MAX);
+        assert_eq!(deviations(0, 1_000, 0.0), 0.0);
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::Context;
 use dataplane_service::{
     policy::{Budget, Choice, Retry},
     service_time::ServiceTime,
@@ -14,34 +13,19 @@ use crate::{
     claim::{Claim, Judgement, Source},
     experiment::{Allowed, Axis, Depth, Experiment, Lab},
     experiments::{
-        judge::{self, Bound, measured},
+        judge::{self, Bound},
+        real_nodes::{self, NODES, PART, REAL, SIM, in_parts},
         virtual_nodes::{At, seed_of, simulate},
         virtual_time::BACKEND,
     },
-    load::schedule::Schedule,
-    record::{Better, Metric, Outcome, Row},
-    service::{
-        client::ClientOptions,
-        fleet::{self, FleetPlan},
-        plan::{NodePlan, ServicePlan, WorkerPlan},
-        row,
-    },
+    record::{Better, Metric, Row},
+    service::{fleet::FleetPlan, plan::ServicePlan},
     table::{Arm, Table, latency_ns},
-    trial::Position,
 };
 
 /// See the module.
 #[derive(Debug)]
 pub struct LossInTheTail;
-
-const PART: Axis = Axis {
-    name: "part",
-    meaning: "sim: nodes in virtual time; nodes: real ones over UDP, and requests that the client's port loses",
-    full: &[SIM, NODES],
-    tour: &[SIM],
-    smallest: SIM,
-    allowed: Allowed::Words,
-};
 
 const LOSS_PERCENT: Axis = Axis {
     name: "loss_percent",
@@ -61,9 +45,6 @@ const TIMEOUT_MS: Axis = Axis {
     allowed: Allowed::Number(1.0, 1_000.0),
 };
 
-const SIM: &str = "sim";
-const NODES: &str = "nodes";
-
 const NODES_COUNT: usize = 4;
 const SERVICE_NS_MEAN: f64 = 200_000.0;
 const CALLS_PER_S: f64 = 1_500.0;
@@ -72,8 +53,6 @@ const ATTEMPTS_MAX: u32 = 8;
 const ROUNDS_COUNT: u32 = 8;
 /// A trial whose p99.9 is supported: 3,688 calls and some.
 const TRIAL: Duration = Duration::from_millis(3_000);
-/// Counts of a binomial distribution lie within as many standard deviations of their mean but for one time in two million.
-const DEVIATIONS_MAX: f64 = 5.0;
 
 impl Experiment for LossInTheTail {
     fn id(&self) -> &'static str {
@@ -98,7 +77,7 @@ impl Experiment for LossInTheTail {
     }
 
     fn backends(&self) -> Vec<&'static str> {
-        vec!["udp-epoll"]
+        vec![REAL]
     }
 
     fn claims(&self) -> &'static [Claim] {
@@ -114,13 +93,7 @@ impl Experiment for LossInTheTail {
     }
 
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
-        for part in lab.values(&PART) {
-            match part.as_str() {
-                SIM => simulate_all(lab)?,
-                _ => ask_all(self, lab)?,
-            }
-        }
-        Ok(())
+        in_parts(lab, simulate_all, |lab| ask_all(self, lab))
     }
 }
 
@@ -143,12 +116,6 @@ fn policy(timeout_ms: f64) -> Retry {
         Budget::Unbounded,
         Choice::Random,
     )
-}
-
-/// How far the calls that needed more than one attempt are from their binomial mean.
-fn deviations(late_count: f64, calls_count: f64, loss_ratio: f64) -> f64 {
-    let mean = loss_ratio * calls_count;
-    ((late_count - mean).abs() - 1.0).max(0.0) / (mean * (1.0 - loss_ratio)).max(1e-9).sqrt()
 }
 
 fn simulate_all(lab: &mut Lab<'_>) -> anyhow::Result<()> {
@@ -197,14 +164,14 @@ fn simulate_all(lab: &mut Lab<'_>) -> anyhow::Result<()> {
             let mut row = simulate(lab, at, options, policy, calls_count, 1, &mut |outcome| {
                 late_count += u64::from(outcome.took_ns.is_none_or(|ns| ns >= timeout_ns));
             });
-            let off = deviations(late_count as f64, calls_count as f64, loss_ratio);
+            let off = judge::deviations(late_count, calls_count, loss_ratio);
             row.put(
                 "late_ratio",
                 late_count as f64 / calls_count as f64,
                 "ratio",
                 Better::Lower,
             );
-            row.put("deviations_from_oracle", off, "standard deviations", Better::Lower);
+            row.put(judge::DEVIATIONS, off, "standard deviations", Better::Lower);
             lab.record(row.into_row())?;
         }
         lab.progress.inc(1);
@@ -230,10 +197,7 @@ fn ask_all(experiment: &LossInTheTail, lab: &mut Lab<'_>) -> anyhow::Result<()> 
             }));
         }
     }
-    let rounds_count = match lab.choice.depth {
-        Depth::Smallest => 1,
-        Depth::Tour | Depth::Full => ROUNDS_COUNT,
-    };
+    let rounds_count = real_nodes::rounds_count(lab, ROUNDS_COUNT);
     lab.in_rounds(&arms, rounds_count, |lab, turn| {
         let arm = turn.arm;
         lab.progress.set_message(format!(
@@ -242,54 +206,32 @@ fn ask_all(experiment: &LossInTheTail, lab: &mut Lab<'_>) -> anyhow::Result<()> 
             arm.timeout_ms,
             turn.round + 1
         ));
-        let seed = lab.choice.seed ^ u64::from(turn.round) << 32;
-        lab.record_until_valid(|lab| ask(lab, arm, turn.round, turn.number, seed))
+        lab.record_until_valid(|lab| ask(lab, arm, turn.round, turn.number))
     })
 }
 
-fn ask(lab: &Lab<'_>, arm: &NodeArm, round: u32, client: u32, seed: u64) -> anyhow::Result<Row> {
-    let timeout_ms = number(&arm.timeout_ms);
-    let plan = FleetPlan {
-        backend: arm.backend,
-        nodes_count: NODES_COUNT,
-        nodes_per_process: 1,
-        node: NodePlan {
-            workers_count: 16,
-            workers: WorkerPlan::Timer,
-            discipline: "single-queue".to_owned(),
-            quantum: Duration::ZERO,
-            service: ServicePlan::Deterministic {
-                ns: SERVICE_NS_MEAN as u64,
-            },
-            pauses: None,
-            seed,
-        },
-        stops: None,
-        loss_ratio: number(&arm.loss_percent) / 100.0,
-        client: ClientOptions {
-            client: client + 1,
-            nodes_count: NODES_COUNT,
-            patience: Duration::from_secs(5),
-            service: None,
-            slow_over: Duration::from_secs_f64(timeout_ms / 1e3),
-            warm_up: Duration::from_millis(100),
-            seed,
-        },
+fn ask(lab: &Lab<'_>, arm: &NodeArm, round: u32, number: u32) -> anyhow::Result<Row> {
+    let seed = real_nodes::seed_of(lab, round);
+    let timeout_ms = self::number(&arm.timeout_ms);
+    let service = ServicePlan::Deterministic {
+        ns: SERVICE_NS_MEAN as u64,
     };
-    let trial = match lab.choice.depth {
-        Depth::Smallest => Duration::from_millis(400),
-        Depth::Tour | Depth::Full => TRIAL,
-    };
-    let schedule = Schedule::poisson(CALLS_PER_S, trial, seed).context("planning the calls")?;
-    let found = fleet::run(lab, &plan, &schedule, Box::new(policy(timeout_ms)))?;
-    let position = Position {
+    let mut plan = FleetPlan::new(
+        arm.backend,
+        NODES_COUNT,
+        service,
+        Duration::from_secs(5),
+        (number, seed),
+    );
+    plan.loss_ratio = self::number(&arm.loss_percent) / 100.0;
+    plan.client.slow_over = Duration::from_secs_f64(timeout_ms / 1e3);
+    let at = At {
         experiment: LossInTheTail.id(),
         axis: axis(NODES, &arm.loss_percent, &arm.timeout_ms),
         round,
-        twin: false,
-        seed,
     };
-    let mut row = row::row(lab, &plan, &schedule, &found, position, 1);
+    let calls = real_nodes::calls(CALLS_PER_S, real_nodes::trial(lab, TRIAL), seed)?;
+    let (mut row, _) = real_nodes::ask(lab, at, &plan, &calls, Box::new(policy(timeout_ms)), 1)?;
     let late = row.metrics.get("slow_ratio").map_or(0.0, |metric| metric.value);
     let ratio = |value| Metric {
         value,
@@ -324,7 +266,7 @@ const CLAIMS: &[Claim] = &[
             seen: "a binomial distribution",
         },
         invariant: "Every simulated row within 5 standard deviations of its mean.",
-        judge: binomial,
+        judge: |table| judge::as_the_oracle_counts(table, "no row with part=sim"),
     },
 ];
 
@@ -349,43 +291,7 @@ fn tail_and_middle(table: &Table, backend: &str, timeout: &str) -> Judgement {
 
 fn nodes(table: &Table) -> Judgement {
     judge::all(vec![
-        ratio(table, "udp-epoll", ("2", "20"), 0.999, Bound::AtLeast(5.0)),
-        ratio(table, "udp-epoll", ("2", "20"), 0.5, Bound::Within(0.9, 1.1)),
+        ratio(table, REAL, ("2", "20"), 0.999, Bound::AtLeast(5.0)),
+        ratio(table, REAL, ("2", "20"), 0.5, Bound::Within(0.9, 1.1)),
     ])
-}
-
-fn binomial(table: &Table) -> Judgement {
-    let off = |row: &Row| Some(row.metrics.get("deviations_from_oracle")?.value);
-    let all: Vec<f64> = table.valid().filter_map(off).collect();
-    let Some(worst) = all.iter().copied().max_by(f64::total_cmp) else {
-        return Judgement::not_measured("no row with part=sim");
-    };
-    let outcome = match worst <= DEVIATIONS_MAX {
-        true => Outcome::Holds,
-        false => Outcome::Fails,
-    };
-    let limit = format!("≤ {DEVIATIONS_MAX}");
-    let what = "the farthest count from its mean";
-    Judgement::new(
-        outcome,
-        vec![measured(
-            what,
-            Some(worst),
-            "standard deviations",
-            limit,
-            all.len() as u64,
-        )],
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counts_that_chance_does_not_explain_are_seen() {
-        assert!(deviations(205.0, 100_000.0, 0.002) < 1.0);
-        assert!(deviations(300.0, 100_000.0, 0.002) > DEVIATIONS_MAX);
-        assert_eq!(deviations(0.0, 1_000.0, 0.0), 0.0);
-    }
 }

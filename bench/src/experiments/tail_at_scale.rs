@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::Context;
 use dataplane_service::{
     oracle,
     policy::{Choice, FanOut},
@@ -17,33 +16,19 @@ use crate::{
     experiment::{Allowed, Axis, Depth, Experiment, Lab},
     experiments::{
         judge::{self, measured},
+        real_nodes::{self, NODES, PART, REAL, SIM, in_parts},
+        virtual_nodes::At,
         virtual_time::{BACKEND, Happened, Simulated},
     },
-    load::schedule::Schedule,
     measure::Recorder,
     record::{Better, Measured, Metric, Outcome, Published, Row},
-    service::{
-        client::ClientOptions,
-        fleet::{self, FleetPlan},
-        plan::{NodePlan, ServicePlan, WorkerPlan},
-        row,
-    },
+    service::{fleet::FleetPlan, plan::ServicePlan, row},
     table::Table,
-    trial::Position,
 };
 
 /// See the module.
 #[derive(Debug)]
 pub struct TailAtScale;
-
-const PART: Axis = Axis {
-    name: "part",
-    meaning: "sim: leaves in virtual time; nodes: real leaves, each a process that sleeps by a timer, and a real client",
-    full: &[SIM, NODES],
-    tour: &[SIM],
-    smallest: SIM,
-    allowed: Allowed::Words,
-};
 
 const FAN_OUT: Axis = Axis {
     name: "fan_out",
@@ -63,9 +48,6 @@ const SLOW_PERCENT: Axis = Axis {
     allowed: Allowed::Number(0.001, 50.0),
 };
 
-const SIM: &str = "sim";
-const NODES: &str = "nodes";
-
 /// What the paper's servers take: 10 ms as a rule, and a second for one in a hundred.
 const SIM_FAST_NS: u64 = 10_000_000;
 /// What real leaves take: a tenth of that, so that enough requests can be made, and ten times what a timer may be late.
@@ -78,8 +60,6 @@ const CALLS_PER_S: f64 = 250.0;
 const NODES_MAX: usize = 100;
 /// And never more than these: each is a process.
 const NODES_ALLOWED_MAX: usize = 200;
-/// Of each leaf: so many requests can be slow at once before others wait for them.
-const WORKERS_COUNT: usize = 16;
 /// Standard deviation, in points of a percent, down to which a share is simulated.
 const DEVIATION_POINTS: f64 = 0.16;
 
@@ -107,7 +87,7 @@ impl Experiment for TailAtScale {
     }
 
     fn backends(&self) -> Vec<&'static str> {
-        vec!["udp-epoll"]
+        vec![REAL]
     }
 
     fn published(&self) -> Vec<Published> {
@@ -143,13 +123,7 @@ impl Experiment for TailAtScale {
     }
 
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
-        for part in lab.values(&PART) {
-            match part.as_str() {
-                SIM => simulate_all(lab)?,
-                _ => ask_all(self, lab)?,
-            }
-        }
-        Ok(())
+        in_parts(lab, simulate_all, |lab| ask_all(self, lab))
     }
 }
 
@@ -307,45 +281,23 @@ fn ask_all(experiment: &TailAtScale, lab: &mut Lab<'_>) -> anyhow::Result<()> {
 
 fn ask(lab: &Lab<'_>, arm: &NodeArm, trial: Duration, round: u32, seed: u64) -> anyhow::Result<Row> {
     let slow_ns = NODE_FAST_NS * SLOW_TIMES;
-    let plan = FleetPlan {
-        backend: arm.backend,
-        nodes_count: arm.fan_out,
-        nodes_per_process: 1,
-        node: NodePlan {
-            workers_count: WORKERS_COUNT,
-            workers: WorkerPlan::Timer,
-            discipline: "single-queue".to_owned(),
-            quantum: Duration::ZERO,
-            service: ServicePlan::Bimodal {
-                short_ns: NODE_FAST_NS,
-                long_ns: slow_ns,
-                long_ratio: ratio_of(&arm.slow),
-            },
-            pauses: None,
-            seed,
-        },
-        stops: None,
-        loss_ratio: 0.0,
-        client: ClientOptions {
-            client: round + 1,
-            nodes_count: arm.fan_out,
-            patience: Duration::from_secs(1),
-            service: None,
-            slow_over: Duration::from_nanos(slow_ns / 2),
-            warm_up: Duration::ZERO,
-            seed,
-        },
+    let service = ServicePlan::Bimodal {
+        short_ns: NODE_FAST_NS,
+        long_ns: slow_ns,
+        long_ratio: ratio_of(&arm.slow),
     };
-    let schedule = Schedule::poisson(CALLS_PER_S, trial, seed).context("planning the calls")?;
-    let found = fleet::run(lab, &plan, &schedule, Box::new(all_of(arm.fan_out as u32)))?;
-    let position = Position {
+    let patience = Duration::from_secs(1);
+    let mut plan = FleetPlan::new(arm.backend, arm.fan_out, service, patience, (round, seed));
+    plan.client.slow_over = Duration::from_nanos(slow_ns / 2);
+    plan.client.warm_up = Duration::ZERO;
+    let at = At {
         experiment: TailAtScale.id(),
         axis: axis(NODES, arm.fan_out, &arm.slow),
         round,
-        twin: false,
-        seed,
     };
-    let mut row = row::row(lab, &plan, &schedule, &found, position, arm.fan_out as u32);
+    let calls = real_nodes::calls(CALLS_PER_S, trial, seed)?;
+    let all = Box::new(all_of(arm.fan_out as u32));
+    let (mut row, _) = real_nodes::ask(lab, at, &plan, &calls, all, arm.fan_out as u32)?;
     let oracle = Metric {
         value: oracle::slow_ratio(ratio_of(&arm.slow), arm.fan_out as u32),
         unit: "ratio".to_owned(),
@@ -377,7 +329,7 @@ const CLAIMS: &[Claim] = &[
         },
         invariant: "Each leaf a process that sleeps by a timer and answers over its own socket; one answer in 100 takes 100 ms instead of 1. \
                     Valid rounds together, their binomial interval as before.",
-        judge: |table| near(table, "udp-epoll", ("100", "1"), 1.5),
+        judge: |table| near(table, REAL, ("100", "1"), 1.5),
     },
     Claim {
         id: "tail-at-scale-2000",

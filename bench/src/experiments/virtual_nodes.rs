@@ -42,7 +42,9 @@ pub fn simulate(
     let busy_ns_max = options.nodes_count as f64 * options.workers_count as f64;
     let mut cluster = Cluster::new(options, policy);
     let mut latency = Recorder::new();
+    let mut answered_count = 0;
     cluster.run(calls_count, &mut |outcome| {
+        answered_count += u64::from(outcome.answered_count);
         match outcome.took_ns {
             Some(ns) => latency.record(ns),
             None => latency.record_lost(),
@@ -72,6 +74,12 @@ pub fn simulate(
     row.put(
         "extra_served_ratio",
         nodes.served_count as f64 / needed - 1.0,
+        "ratio",
+        Better::Lower,
+    );
+    row.put(
+        "missing_ratio",
+        1.0 - answered_count as f64 / needed,
         "ratio",
         Better::Lower,
     );

@@ -113,6 +113,14 @@ pub struct ArrivalStats {
 }
 
 impl Schedule {
+    /// This one, and `next` from its end on.
+    pub fn then(mut self, next: &Schedule) -> Schedule {
+        let begin_ns = self.duration.as_nanos() as u64;
+        self.offsets_ns.extend(next.offsets_ns.iter().map(|ns| begin_ns + ns));
+        self.duration += next.duration;
+        self
+    }
+
     /// Equal gaps.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use dataplane_service::{
     policy::{Act, Call, Context, Counts, Loads, Policy},
     random::{Random, mix},
     service_time::ServiceTime,
+    sim::Outcome,
 };
 use dataplane_waist::{Clock, Peer, Port, PortStats, TxError};
 
@@ -40,6 +41,8 @@ pub struct ClientOptions {
     pub slow_over: Duration,
     /// Calls before this moment of the schedule count for nothing.
     pub warm_up: Duration,
+    /// What became of each call is kept, and not only counted.
+    pub keeps_outcomes: bool,
     /// Everything that is drawn is drawn from this.
     pub seed: u64,
 }
@@ -61,6 +64,8 @@ pub struct Found {
     pub calls_count: u64,
     /// Answers that had come when each call was done, all together.
     pub answered_count: u64,
+    /// What became of each call that counts, in the order of their ends, if that was wanted. Times are from the schedule's begin.
+    pub outcomes: Vec<Outcome>,
     /// Requests for which the port had no room.
     pub unsent_count: u64,
     /// How long it took, in seconds.
@@ -142,6 +147,7 @@ pub fn run(
             slow_count: 0,
             calls_count: 0,
             answered_count: 0,
+            outcomes: Vec::new(),
             unsent_count: 0,
             elapsed_s: 0.0,
             start_ns,
@@ -392,6 +398,13 @@ impl Client<'_> {
         let found = &mut self.found;
         found.answered_count += u64::from(over.call.answered_count);
         found.counts.given_up_count += u64::from(over.call.is_given_up);
+        if self.options.keeps_outcomes {
+            found.outcomes.push(Outcome {
+                started_ns: over.call.started_ns.saturating_sub(found.start_ns),
+                took_ns,
+                answered_count: over.call.answered_count,
+            });
+        }
         match took_ns {
             Some(ns) => found.latency.record(ns),
             None => found.latency.record_lost(),

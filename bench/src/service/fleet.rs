@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
-use dataplane_service::policy::Policy;
+use dataplane_service::{discipline::Kind, policy::Policy};
 use dataplane_waist::{
     MonotonicClock,
     middleware::{FaultOptions, FaultRates, Faults},
@@ -18,14 +18,14 @@ use dataplane_waist::{
 use super::{
     SUBCOMMAND,
     client::{self, ClientOptions, FRAME_BYTES_MAX, Found},
-    plan::{NodePlan, NodesPlan},
+    plan::{NodePlan, NodesPlan, ServicePlan, WorkerPlan},
     process::NodesReport,
-    stalls::{self, StopPlan, Stopped},
+    stalls::{self, Brakes, StopPlan, Stopped},
 };
 use crate::{
     backends::{BackEnd, Opened, Room, Wiring},
     experiment::Lab,
-    host::{self, MachineClock, Seat},
+    host::{self, MachineClock, Scheduler, Seat},
     load::schedule::Schedule,
     measure::{Watch, gates::Observation},
     place::{End, Endpoint},
@@ -49,6 +49,52 @@ pub struct FleetPlan<'a> {
     pub loss_ratio: f64,
     /// How the client asks.
     pub client: ClientOptions,
+}
+
+/// Of each node, if nothing else is said: so many requests can be served at once before others wait for them.
+pub const WORKERS_COUNT: usize = 16;
+
+/// Calls so early in a measurement count for nothing, if nothing else is said.
+const WARM_UP: Duration = Duration::from_millis(100);
+
+impl<'a> FleetPlan<'a> {
+    /// Nodes at rest, a process each whose workers are timers, and a client of a measurement that has this number, whose calls are
+    /// lost after `patience`.
+    pub fn new(
+        backend: &'a BackEnd,
+        nodes_count: usize,
+        service: ServicePlan,
+        patience: Duration,
+        (number, seed): (u32, u64),
+    ) -> FleetPlan<'a> {
+        FleetPlan {
+            backend,
+            nodes_count,
+            nodes_per_process: 1,
+            node: NodePlan {
+                workers_count: WORKERS_COUNT,
+                workers: WorkerPlan::Timer,
+                discipline: Kind::SingleQueue.name().to_owned(),
+                quantum: Duration::ZERO,
+                service,
+                pauses: None,
+                file: None,
+                seed,
+            },
+            stops: None,
+            loss_ratio: 0.0,
+            client: ClientOptions {
+                client: number + 1,
+                nodes_count,
+                patience,
+                service: None,
+                slow_over: patience,
+                warm_up: WARM_UP,
+                keeps_outcomes: false,
+                seed,
+            },
+        }
+    }
 }
 
 /// What came of it.
@@ -95,6 +141,8 @@ pub fn run(
         is_shared: true,
     };
     let locals = endpoints(lab, plan.nodes_count)?;
+    // Declared first, so that it goes last, whatever happens: a group can be removed when its process is gone.
+    let brakes;
     let mut servers = Vec::new();
     for (index, chunk) in locals.chunks(plan.nodes_per_process.max(1)).enumerate() {
         let nodes = NodesPlan {
@@ -105,6 +153,10 @@ pub fn run(
             over_veth: lab.place.is_veth(),
             seat: nodes_seat,
             node: plan.node.clone(),
+            scheduler: match &plan.stops {
+                Some(stops) if stops.means.need_ordinary_nodes() => Scheduler::Ordinary,
+                _ => Scheduler::RealTime,
+            },
         };
         let server = lab
             .place
@@ -112,6 +164,10 @@ pub fn run(
             .with_context(|| format!("starting service nodes over {}", plan.backend.name))?;
         servers.push(server);
     }
+    brakes = match &plan.stops {
+        Some(stops) => Some(Brakes::new(lab, &stops.means, &servers, nodes_cpu)?),
+        None => None,
+    };
     let mut facts = servers.first().map(|server| server.facts().clone()).unwrap_or_default();
     let wiring = Wiring {
         end: End::Client,
@@ -133,10 +189,10 @@ pub fn run(
     let used_before: Option<Duration> = servers.iter().map(cpu_of).sum();
     let (start_ns, done) = (AtomicU64::new(0), AtomicBool::new(false));
     let (asked, stopped) = thread::scope(|scope| {
-        let staller = plan
-            .stops
-            .as_ref()
-            .map(|stops| scope.spawn(|| stalls::run(&servers, stops, &start_ns, &done)));
+        let staller = plan.stops.as_ref().zip(brakes.as_ref()).map(|(stops, brakes)| {
+            let (servers, start_ns, done) = (&servers, &start_ns, &done);
+            scope.spawn(move || stalls::run(servers, brakes, &stops.pattern, start_ns, done))
+        });
         let client = scope.spawn(|| -> anyhow::Result<_> {
             let facts = host::settle("client", seat);
             let Opened {
@@ -173,6 +229,9 @@ pub fn run(
     let nodes = servers.into_iter().try_fold(NodesReport::default(), |sum, server| {
         anyhow::Ok(sum.and(server.finish_as::<NodesReport>()?))
     })?;
+    if let Some(brakes) = brakes {
+        brakes.finish(stopped.stalls_count > 0)?;
+    }
     Ok(FleetFound {
         client,
         nodes,

@@ -1,6 +1,6 @@
 //! What a node is to be, as its process is told.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use dataplane_service::{
@@ -12,7 +12,10 @@ use dataplane_service::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{host::Seat, place::Endpoint};
+use crate::{
+    host::{Scheduler, Seat},
+    place::Endpoint,
+};
 
 /// What a process of nodes is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -29,6 +32,8 @@ pub struct NodesPlan {
     pub over_veth: bool,
     /// Where they run.
     pub seat: Seat,
+    /// How the kernel is to choose when they run.
+    pub scheduler: Scheduler,
     /// What each is.
     pub node: NodePlan,
 }
@@ -48,6 +53,8 @@ pub struct NodePlan {
     pub service: ServicePlan,
     /// How it stands still by itself, on the machine's own monotonic clock, if it does.
     pub pauses: Option<PausePlan>,
+    /// What workers read that read.
+    pub file: Option<PathBuf>,
     /// Everything that is drawn is drawn from this.
     pub seed: u64,
 }
@@ -62,6 +69,24 @@ pub enum WorkerPlan {
     Sleep,
     /// A thread that burns its CPU for the time of the service, in slices after which it looks at the clock.
     Burn,
+    /// A thread that computes checksums (CRC-32C) of a buffer.
+    Crc,
+    /// A thread that gets keys from a replica's store.
+    KvGet,
+    /// A thread that reads ranges of a replica's store.
+    KvScan,
+    /// A thread that reads blocks of [`NodePlan::file`] past the page cache.
+    DirectRead,
+}
+
+impl WorkerPlan {
+    /// Does it want a CPU all the time that it serves?
+    pub fn wants_cpu(self) -> bool {
+        match self {
+            WorkerPlan::Timer | WorkerPlan::Sleep | WorkerPlan::DirectRead => false,
+            WorkerPlan::Burn | WorkerPlan::Crc | WorkerPlan::KvGet | WorkerPlan::KvScan => true,
+        }
+    }
 }
 
 /// How a node stands still: as a garbage collector makes it.

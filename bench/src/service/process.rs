@@ -99,15 +99,26 @@ pub fn main(config: &str) -> anyhow::Result<()> {
             Ok(opened.port)
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let facts = host::settle("nodes", plan.seat);
+    let mut facts = host::settle_as("nodes", plan.seat, plan.scheduler);
+    // Before anything is asked, and before privileges go: a file may have to be opened.
+    let labours = match plan.node.workers {
+        WorkerPlan::Timer => Vec::new(),
+        _ => ports
+            .iter()
+            .map(|_| threads::labours(&plan.node))
+            .collect::<anyhow::Result<Vec<_>>>()?,
+    };
+    if let Some(step_ns) = labours.first().and_then(|of_node| of_node.first()?.step_ns()) {
+        facts.insert("work_step".to_owned(), format!("{step_ns:.0} ns"));
+    }
     server::say_ready(plan.locals.first().map(|local| local.addr), facts)?;
     let stop = server::stop_at_eof(|_| {}, || {});
     let report = match plan.node.workers {
         WorkerPlan::Timer => timers(&plan, ports, &stop)?,
-        WorkerPlan::Sleep | WorkerPlan::Burn => {
+        _ => {
             let mut report = NodesReport::default();
-            for port in ports {
-                report = report.and(threads::serve(&plan.node, plan.seat, port, &stop)?);
+            for (port, of_node) in ports.into_iter().zip(labours) {
+                report = report.and(threads::serve(&plan.node, of_node, plan.seat, port, &stop)?);
             }
             report
         }
@@ -126,7 +137,7 @@ fn timers(plan: &NodesPlan, ports: Vec<Box<dyn Port>>, stop: &Arc<AtomicBool>) -
                 let (begin, stop) = (&begin, stop.clone());
                 scope.spawn(move || -> anyhow::Result<NodesReport> {
                     if count > 1 {
-                        host::settle("nodes", plan.seat);
+                        host::settle_as("nodes", plan.seat, plan.scheduler);
                     }
                     begin.wait();
                     timer_node(plan, number, port, &stop)

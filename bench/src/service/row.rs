@@ -59,6 +59,20 @@ pub fn row(
         put("service_meant", per_request(nodes.served_ns), "ns", Better::Neither);
         put("service_took", per_request(nodes.took_ns), "ns", Better::Neither);
     }
+    // What nodes really did, those calls included that do not count: a request that was withdrawn in time cost none of them anything.
+    let needed = (schedule.requests_count() * u64::from(needed_per_call)).max(1) as f64;
+    put(
+        "extra_served_ratio",
+        nodes.served_count as f64 / needed - 1.0,
+        "ratio",
+        Better::Lower,
+    );
+    put(
+        "missing_ratio",
+        1.0 - client.answered_count as f64 / (calls * f64::from(needed_per_call)),
+        "ratio",
+        Better::Lower,
+    );
     if nodes.preempted_count > 0 {
         let per_request = nodes.preempted_count as f64 / nodes.served_count.max(1) as f64;
         put("preemptions_per_request", per_request, "count", Better::Neither);
@@ -70,7 +84,7 @@ pub fn row(
     put("stalls", found.stopped.stalls_count as f64, "count", Better::Neither);
     put(
         "stalled_ratio",
-        found.stopped.stopped_ns as f64 / 1e9 / client.elapsed_s.max(1e-9) / plan.nodes_count as f64,
+        found.stopped.stopped_ns as f64 / 1e9 / client.elapsed_s.max(1e-9) / found.stopped.brakes_count.max(1) as f64,
         "ratio",
         Better::Neither,
     );
@@ -122,7 +136,8 @@ pub fn row(
         facts.insert(
             "stalls".to_owned(),
             format!(
-                "SIGSTOP for {} ms, every {} ms on average, {}",
+                "{} for {} ms, every {} ms on average, {}",
+                stops.means.told(),
                 stops.pattern.pause.as_millis(),
                 (stops.pattern.gap + stops.pattern.pause).as_millis(),
                 if stops.pattern.together {

@@ -1,21 +1,24 @@
 //! A node whose workers are threads: one thread has the port, the others take requests from queues that all share (crossbeam),
-//! by the discipline, and sleep or burn for as long as a request takes.
+//! by the discipline, and sleep, burn or work for as long as a request takes.
 //!
 //! ```text
 //!            port's thread                     workers
-//! rx_burst ─▶ parse ─▶ discipline.put ─ unpark ─▶ take ─▶ sleep or burn ─▶ done
+//! rx_burst ─▶ parse ─▶ discipline.put ─ unpark ─▶ take ─▶ work ─▶ done
 //!       tx ◀── answers ◀───────────── a bell ◀───────────────┘
 //! ```
 //!
-//! Preemption is in user space: a worker that burns looks at the clock between slices of some hundred nanoseconds, and when the
-//! quantum is over and others wait, it puts back what is left. No signal and no timer interrupt is needed; what it costs (two
+//! Preemption is in user space: a worker works for a quantum at a time, and when that is over and others wait, it puts back what
+//! is left. No signal and no timer interrupt is needed; what it costs (two
 //! clock reads, a queue's push and pop, and whatever the caches lose) is measured and reported. A request that cannot be cut
 //! into slices could not be preempted so.
+//!
+//! A withdrawal is a note that workers look at before they begin with what they took: a queue that threads share has no middle.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, Thread},
     time::Duration,
@@ -33,10 +36,7 @@ use dataplane_waist::{Clock, Instant, Peer, Port, TxError};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::AsFd;
 
-use super::{
-    plan::{NodePlan, WorkerPlan},
-    process::NodesReport,
-};
+use super::{labour::Labour, plan::NodePlan, process::NodesReport};
 use crate::host::{self, MachineClock, Scheduler, Seat};
 
 /// A request in the node.
@@ -50,11 +50,47 @@ struct Asked {
     put_back: Option<Instant>,
 }
 
-/// How long a burning worker works between looks at the clock, in turns of its loop: some hundred nanoseconds.
-const SLICE_TURNS: u32 = 64;
-
 /// How long a worker or the port's thread rests at most before it looks whether it is to stop.
 const REST_MAX: Duration = Duration::from_millis(20);
+
+/// So many withdrawals are remembered; one that comes too late finds nothing and is forgotten in the end.
+const WITHDRAWALS_MAX: usize = 256;
+
+/// Requests that nobody is to begin with.
+#[derive(Debug, Default)]
+struct Withdrawn {
+    ids: Mutex<VecDeque<u64>>,
+    /// How many there are, for those who only want to know that there are none.
+    count: AtomicUsize,
+    /// How many were in time.
+    found_count: AtomicU64,
+}
+
+impl Withdrawn {
+    fn add(&self, id: u64) {
+        let mut ids = self.ids.lock().expect("nobody panics with the lock");
+        if ids.len() == WITHDRAWALS_MAX {
+            ids.pop_front();
+        }
+        ids.push_back(id);
+        self.count.store(ids.len(), Ordering::Release);
+    }
+
+    /// Was this one withdrawn? It is forgotten then.
+    fn takes(&self, id: u64) -> bool {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        let mut ids = self.ids.lock().expect("nobody panics with the lock");
+        let Some(index) = ids.iter().position(|&withdrawn| withdrawn == id) else {
+            return false;
+        };
+        ids.remove(index);
+        self.count.store(ids.len(), Ordering::Release);
+        self.found_count.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+}
 
 /// What the threads share.
 struct Shared {
@@ -64,6 +100,9 @@ struct Shared {
     bell: EventFd,
     idle: Box<[AtomicBool]>,
     stop: AtomicBool,
+    withdrawn: Withdrawn,
+    /// The first thing that went wrong in a worker.
+    failure: Mutex<Option<anyhow::Error>>,
     preempted_count: AtomicU64,
     switching_ns: AtomicU64,
     served_count: AtomicU64,
@@ -72,6 +111,17 @@ struct Shared {
 }
 
 impl Shared {
+    /// What is next for a worker, but what was withdrawn before anyone began with it.
+    fn take(&self, worker: usize) -> Option<Asked> {
+        loop {
+            let asked = self.discipline.take(worker)?;
+            if asked.put_back.is_some() || !self.withdrawn.takes(asked.message.id()) {
+                return Some(asked);
+            }
+            self.discipline.done(worker);
+        }
+    }
+
     fn answer(&self, asked: &Asked, verb: Verb, now: Instant) {
         let node_ns = now.saturating_since(asked.arrived).as_nanos() as u64;
         let message = Message {
@@ -85,11 +135,27 @@ impl Shared {
     }
 }
 
-/// Serves until `stop` is set.
+/// What the node's workers do, each for itself.
 ///
 /// # Errors
-/// What the port said; no bell, no thread.
-pub fn serve(plan: &NodePlan, seat: Seat, mut port: Box<dyn Port>, stop: &AtomicBool) -> anyhow::Result<NodesReport> {
+/// As [`Labour::new`].
+pub fn labours(plan: &NodePlan) -> anyhow::Result<Vec<Labour>> {
+    (0..plan.workers_count)
+        .map(|worker| Labour::new(plan, worker))
+        .collect()
+}
+
+/// Serves until `stop` is set, with a worker for each of `labours`.
+///
+/// # Errors
+/// What the port or a worker said; no bell, no thread.
+pub fn serve(
+    plan: &NodePlan,
+    labours: Vec<Labour>,
+    seat: Seat,
+    mut port: Box<dyn Port>,
+    stop: &AtomicBool,
+) -> anyhow::Result<NodesReport> {
     let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
     let shared = Shared {
         discipline: plan.discipline::<Asked, SharedQueue<Asked>>()?,
@@ -97,6 +163,8 @@ pub fn serve(plan: &NodePlan, seat: Seat, mut port: Box<dyn Port>, stop: &Atomic
         bell: EventFd::from_value_and_flags(0, flags).context("making a bell for the node's workers")?,
         idle: (0..plan.workers_count).map(|_| AtomicBool::new(false)).collect(),
         stop: AtomicBool::new(false),
+        withdrawn: Withdrawn::default(),
+        failure: Mutex::default(),
         preempted_count: AtomicU64::new(0),
         switching_ns: AtomicU64::new(0),
         served_count: AtomicU64::new(0),
@@ -105,20 +173,22 @@ pub fn serve(plan: &NodePlan, seat: Seat, mut port: Box<dyn Port>, stop: &Atomic
     };
     let threads: Mutex<Vec<(usize, Thread)>> = Mutex::default();
     let (waiting_count_max, rejected_count) = thread::scope(|scope| {
-        for worker in 0..plan.workers_count {
+        for (worker, mut labour) in labours.into_iter().enumerate() {
             let (shared, threads) = (&shared, &threads);
             scope.spawn(move || {
                 // A worker that burns must not keep the port's thread from its CPU.
-                let scheduler = match plan.workers {
-                    WorkerPlan::Burn => Scheduler::Ordinary,
-                    WorkerPlan::Timer | WorkerPlan::Sleep => Scheduler::RealTime,
+                let scheduler = match plan.workers.wants_cpu() {
+                    true => Scheduler::Ordinary,
+                    false => Scheduler::RealTime,
                 };
                 host::settle_as("worker", seat, scheduler);
                 threads
                     .lock()
                     .expect("nobody panics with the lock")
                     .push((worker, thread::current()));
-                work(shared, worker, plan.workers);
+                if let Err(error) = work(shared, worker, &mut labour) {
+                    *shared.failure.lock().expect("nobody panics with the lock") = Some(error);
+                }
             });
         }
         let workers = loop {
@@ -135,12 +205,15 @@ pub fn serve(plan: &NodePlan, seat: Seat, mut port: Box<dyn Port>, stop: &Atomic
         workers.iter().for_each(Thread::unpark);
         turned
     })?;
+    if let Some(failure) = shared.failure.into_inner().expect("nobody panics with the lock") {
+        return Err(failure.context("a worker of the node"));
+    }
     let stats = port.stats();
     let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
     Ok(NodesReport {
         served_count: of(&shared.served_count),
         preempted_count: of(&shared.preempted_count),
-        withdrawn_count: 0,
+        withdrawn_count: of(&shared.withdrawn.found_count),
         waiting_count_max,
         served_ns: of(&shared.served_ns),
         took_ns: of(&shared.took_ns),
@@ -170,8 +243,7 @@ fn turn(
         port.rx_burst(&mut |frame| {
             let message = match message::parse(frame.bytes) {
                 Ok(message) if matches!(message.verb, Verb::Serve | Verb::ServeAndTell) => message,
-                // Requests cannot be withdrawn from a queue that threads share.
-                Ok(message) if message.verb == Verb::Withdraw => return,
+                Ok(message) if message.verb == Verb::Withdraw => return shared.withdrawn.add(message.id()),
                 _ => {
                     rejected_count += 1;
                     return;
@@ -232,30 +304,38 @@ fn wake(shared: &Shared, workers: &[Thread], taker: Taker) {
     }
 }
 
-fn work(shared: &Shared, worker: usize, kind: WorkerPlan) {
+fn work(shared: &Shared, worker: usize, labour: &mut Labour) -> anyhow::Result<()> {
     let clock = MachineClock;
     let quantum_ns = shared
         .discipline
         .quantum()
         .map_or(u64::MAX, |quantum| quantum.as_nanos() as u64);
     while !shared.stop.load(Ordering::Acquire) {
-        let Some(asked) = shared.discipline.take(worker) else {
+        let Some(asked) = shared.take(worker) else {
             // Idle first, then look again: whoever puts something after this look sees the flag.
             shared.idle[worker].store(true, Ordering::SeqCst);
-            match shared.discipline.take(worker) {
+            match shared.take(worker) {
                 Some(asked) => {
                     shared.idle[worker].store(false, Ordering::SeqCst);
-                    serve_one(shared, worker, kind, asked, quantum_ns, clock);
+                    serve_one(shared, worker, labour, asked, quantum_ns, clock)?;
                 }
                 None => thread::park_timeout(REST_MAX),
             }
             continue;
         };
-        serve_one(shared, worker, kind, asked, quantum_ns, clock);
+        serve_one(shared, worker, labour, asked, quantum_ns, clock)?;
     }
+    Ok(())
 }
 
-fn serve_one(shared: &Shared, worker: usize, kind: WorkerPlan, mut asked: Asked, quantum_ns: u64, clock: MachineClock) {
+fn serve_one(
+    shared: &Shared,
+    worker: usize,
+    labour: &mut Labour,
+    mut asked: Asked,
+    quantum_ns: u64,
+    clock: MachineClock,
+) -> anyhow::Result<()> {
     let mut began = clock.now();
     match asked.put_back {
         // What another waited for is no cost of switching: only what passes between two slices of one worker is.
@@ -265,13 +345,7 @@ fn serve_one(shared: &Shared, worker: usize, kind: WorkerPlan, mut asked: Asked,
     }
     loop {
         let slice_ns = asked.left_ns.min(quantum_ns);
-        let ended = match kind {
-            WorkerPlan::Burn => burn(clock, began, slice_ns),
-            WorkerPlan::Timer | WorkerPlan::Sleep => {
-                thread::sleep(Duration::from_nanos(slice_ns));
-                clock.now()
-            }
-        };
+        let ended = labour.slice(clock, began, slice_ns)?;
         shared.served_ns.fetch_add(slice_ns, Ordering::Relaxed);
         shared
             .took_ns
@@ -281,14 +355,14 @@ fn serve_one(shared: &Shared, worker: usize, kind: WorkerPlan, mut asked: Asked,
             shared.discipline.done(worker);
             shared.served_count.fetch_add(1, Ordering::Relaxed);
             shared.answer(&asked, Verb::Done, ended);
-            return;
+            return Ok(());
         }
         if shared.discipline.waiting_count() > 0 {
             shared.preempted_count.fetch_add(1, Ordering::Relaxed);
             asked.put_back = Some(ended);
             shared.discipline.put_back(worker, asked);
-            let Some(next) = shared.discipline.take(worker) else {
-                return;
+            let Some(next) = shared.take(worker) else {
+                return Ok(());
             };
             let switched = clock.now();
             shared
@@ -305,16 +379,18 @@ fn serve_one(shared: &Shared, worker: usize, kind: WorkerPlan, mut asked: Asked,
     }
 }
 
-/// Burns CPU time until so long after `began`; when it really was.
-fn burn(clock: MachineClock, began: Instant, ns: u64) -> Instant {
-    let end = began + Duration::from_nanos(ns);
-    loop {
-        let now = clock.now();
-        if now >= end {
-            return now;
-        }
-        for _ in 0..SLICE_TURNS {
-            std::hint::spin_loop();
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_withdrawal_is_found_once_and_forgotten_if_it_came_too_late() {
+        let withdrawn = Withdrawn::default();
+        assert!(!withdrawn.takes(7));
+        withdrawn.add(7);
+        assert!(!withdrawn.takes(8) && withdrawn.takes(7) && !withdrawn.takes(7));
+        (0..1_000).for_each(|id| withdrawn.add(id));
+        assert!(!withdrawn.takes(0) && withdrawn.takes(999));
+        assert_eq!(withdrawn.found_count.into_inner(), 2);
     }
 }

@@ -1,33 +1,36 @@
-//! Disciplines in real nodes: workers that are timers, threads that sleep, or a thread that burns.
+//! Disciplines in real nodes: workers that are timers, threads that sleep, or threads that work.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use anyhow::Context;
 use dataplane_service::policy::{Choice, FanOut};
 
 use super::{DISCIPLINE, LOAD_RATIO, NODES, PART, SERVICE, WORKERS};
 use crate::{
     backends::BackEnd,
-    experiment::{Depth, Experiment, Lab},
-    load::schedule::Schedule,
+    experiment::{Experiment, Lab},
+    experiments::{real_nodes, virtual_nodes::At},
     record::{Row, Validity},
     service::{
-        client::ClientOptions,
-        fleet::{self, FleetPlan},
-        plan::{NodePlan, ServicePlan, WorkerPlan},
-        row,
+        fleet::FleetPlan,
+        labour,
+        plan::{ServicePlan, WorkerPlan},
     },
-    trial::Position,
 };
 
 pub(super) const TIMER: &str = "timer";
 pub(super) const SLEEP: &str = "sleep";
 pub(super) const BURN: &str = "burn";
+pub(super) const CRC: &str = "crc";
+pub(super) const KV_GET: &str = "kv-get";
+pub(super) const KV_SCAN: &str = "kv-scan";
+pub(super) const DIRECT_READ: &str = "direct-read";
 
 /// The load of all rows here.
 pub(super) const LOAD: f64 = 0.8;
 /// Where one thread burns, its node's other thread and the machine need some of its CPU, too.
 const BURN_LOAD: f64 = 0.6;
+/// Where all workers read from one disk, it is slower for each than it was for the one that found out how long a read takes.
+const READ_LOAD: f64 = 0.3;
 /// Two hundred times the resolution of a timer on a virtual machine.
 const SLEEP_NS_MEAN: f64 = 2_000_000.0;
 /// Of requests that are burnt: 100 µs, and one in a hundred 10 ms.
@@ -44,52 +47,80 @@ const ROUNDS_COUNT: u32 = 8;
 /// One point.
 struct NodeArm {
     backend: &'static BackEnd,
+    kind: WorkerPlan,
     workers: String,
     discipline: String,
+    file: Option<PathBuf>,
 }
 
 impl NodeArm {
     fn workers_count(&self) -> usize {
         // More that burn would want CPUs that are not there.
-        if self.workers == BURN { 1 } else { super::WORKERS_COUNT }
+        if self.kind.wants_cpu() { 1 } else { super::WORKERS_COUNT }
+    }
+
+    fn load(&self) -> f64 {
+        match self.kind {
+            WorkerPlan::Timer | WorkerPlan::Sleep => LOAD,
+            WorkerPlan::DirectRead => READ_LOAD,
+            WorkerPlan::Burn | WorkerPlan::Crc | WorkerPlan::KvGet | WorkerPlan::KvScan => BURN_LOAD,
+        }
     }
 
     fn service(&self) -> ServicePlan {
-        match self.workers.as_str() {
-            BURN => ServicePlan::Bimodal {
+        match self.kind.wants_cpu() {
+            true => ServicePlan::Bimodal {
                 short_ns: SHORT_NS,
                 long_ns: LONG_NS,
                 long_ratio: LONG_RATIO,
             },
-            _ => ServicePlan::Exponential { mean_ns: SLEEP_NS_MEAN },
+            false => ServicePlan::Exponential { mean_ns: SLEEP_NS_MEAN },
         }
     }
 }
 
+fn kind(workers: &str) -> WorkerPlan {
+    match workers {
+        SLEEP => WorkerPlan::Sleep,
+        BURN => WorkerPlan::Burn,
+        CRC => WorkerPlan::Crc,
+        KV_GET => WorkerPlan::KvGet,
+        KV_SCAN => WorkerPlan::KvScan,
+        DIRECT_READ => WorkerPlan::DirectRead,
+        _ => WorkerPlan::Timer,
+    }
+}
+
 pub(super) fn ask_all(experiment: &dyn Experiment, lab: &mut Lab<'_>) -> anyhow::Result<()> {
+    let mut wanted = lab.values(&WORKERS);
+    let to_read = match wanted.iter().any(|workers| workers == DIRECT_READ) {
+        true => labour::file_to_read(lab, labour::FILE_BYTES)?,
+        false => None,
+    };
+    wanted.retain(|workers| workers != DIRECT_READ || to_read.is_some());
     let mut arms = Vec::new();
     for backend in lab.backends(experiment) {
-        for workers in lab.values(&WORKERS) {
+        for workers in &wanted {
+            let kind = kind(workers);
             for discipline in lab.values(&DISCIPLINE) {
                 // A thread that sleeps is not interrupted, and one thread has no others to share a queue with.
-                let makes_sense = match workers.as_str() {
-                    BURN => matches!(discipline.as_str(), "single-queue" | "preemptive"),
-                    _ => discipline != "preemptive",
+                let makes_sense = match kind.wants_cpu() {
+                    true => matches!(discipline.as_str(), "single-queue" | "preemptive"),
+                    false => discipline != "preemptive",
                 };
                 if makes_sense {
                     arms.push(NodeArm {
                         backend,
+                        kind,
                         workers: workers.clone(),
                         discipline,
+                        file: to_read.as_ref().map(|(_, file)| file.clone()),
                     });
                 }
             }
         }
     }
-    let rounds_count = match lab.choice.depth {
-        Depth::Smallest => 1,
-        Depth::Tour | Depth::Full => ROUNDS_COUNT,
-    };
+    let rounds_count = real_nodes::rounds_count(lab, ROUNDS_COUNT);
     let share = lab.budget.div_f64(arms.len().max(1) as f64 * f64::from(rounds_count));
     // Starting and ending a node takes the rest.
     let trial = share.mul_f64(0.8).clamp(TRIAL_MIN, TRIAL_MAX);
@@ -101,9 +132,7 @@ pub(super) fn ask_all(experiment: &dyn Experiment, lab: &mut Lab<'_>) -> anyhow:
             arm.workers,
             turn.round + 1
         ));
-        // The same schedule and services for every arm of a round.
-        let seed = lab.choice.seed ^ u64::from(turn.round) << 32;
-        lab.record_until_valid(|lab| ask(lab, experiment.id(), arm, trial, (turn.round, turn.number), seed))
+        lab.record_until_valid(|lab| ask(lab, experiment.id(), arm, trial, (turn.round, turn.number)))
     })
 }
 
@@ -113,50 +142,30 @@ fn ask(
     arm: &NodeArm,
     trial: Duration,
     (round, number): (u32, u32),
-    seed: u64,
 ) -> anyhow::Result<Row> {
     let service = arm.service().model()?;
-    let load = if arm.workers == BURN { BURN_LOAD } else { LOAD };
+    let load = arm.load();
     let rate_per_s = load * arm.workers_count() as f64 * 1e9 / service.mean_ns();
     let name = service.to_string();
-    let plan = FleetPlan {
-        backend: arm.backend,
-        nodes_count: 1,
-        nodes_per_process: 1,
-        node: NodePlan {
-            workers_count: arm.workers_count(),
-            workers: match arm.workers.as_str() {
-                SLEEP => WorkerPlan::Sleep,
-                BURN => WorkerPlan::Burn,
-                _ => WorkerPlan::Timer,
-            },
-            discipline: arm.discipline.clone(),
-            quantum: QUANTUM,
-            service: arm.service(),
-            pauses: None,
-            seed,
-        },
-        stops: None,
-        loss_ratio: 0.0,
-        client: ClientOptions {
-            client: number + 1,
-            nodes_count: 1,
-            patience: Duration::from_secs(2),
-            // Drawn by the client, so that every discipline has the same requests.
-            service: Some(service),
-            slow_over: Duration::from_millis(10),
-            warm_up: trial / 8,
-            seed,
-        },
-    };
-    let schedule = Schedule::poisson(rate_per_s, trial, seed).context("planning the requests")?;
+    let seed = real_nodes::seed_of(lab, round);
+    let patience = Duration::from_secs(2);
+    let mut plan = FleetPlan::new(arm.backend, 1, arm.service(), patience, (number, seed));
+    plan.node.workers_count = arm.workers_count();
+    plan.node.workers = arm.kind;
+    plan.node.file = arm.file.clone();
+    plan.node.discipline = arm.discipline.clone();
+    plan.node.quantum = QUANTUM;
+    // Drawn by the client, so that every discipline has the same requests.
+    plan.client.service = Some(service);
+    plan.client.slow_over = Duration::from_millis(10);
+    plan.client.warm_up = trial / 8;
+    let calls = real_nodes::calls(rate_per_s, trial, seed)?;
     let one = FanOut {
         asked_count: 1,
         needed_count: 1,
         choice: Choice::Random,
     };
-    let found = fleet::run(lab, &plan, &schedule, Box::new(one))?;
-    let position = Position {
+    let at = At {
         experiment,
         axis: BTreeMap::from([
             (PART.name.to_owned(), NODES.to_owned()),
@@ -166,10 +175,8 @@ fn ask(
             (LOAD_RATIO.name.to_owned(), load.to_string()),
         ]),
         round,
-        twin: false,
-        seed,
     };
-    let mut row = row::row(lab, &plan, &schedule, &found, position, 1);
+    let (mut row, _) = real_nodes::ask(lab, at, &plan, &calls, Box::new(one), 1)?;
     row.facts.insert("service".to_owned(), name);
     if arm.discipline == "preemptive" {
         row.facts.insert(
@@ -177,7 +184,10 @@ fn ask(
             format!("a quantum of {} µs", QUANTUM.as_micros()),
         );
     }
-    hold_service(&mut row);
+    // Real work takes as long as it takes, and what was meant stands beside.
+    if matches!(arm.kind, WorkerPlan::Timer | WorkerPlan::Sleep | WorkerPlan::Burn) {
+        hold_service(&mut row);
+    }
     Ok(row)
 }
 
@@ -192,7 +202,7 @@ fn hold_service(row: &mut Row) {
         return;
     }
     let reason = format!(
-        "services took {:.2} ms on average where {:.2} ms were meant, above {RATIO_MAX} times; the load was not the one asked for; give the          node's CPU less else to do, or lower the load",
+        "services took {:.2} ms on average where {:.2} ms were meant, above {RATIO_MAX} times; the load was not the one asked for; give the node's CPU less else to do, or lower the load",
         took_ns / 1e6,
         meant_ns / 1e6
     );
