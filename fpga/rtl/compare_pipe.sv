@@ -17,22 +17,30 @@ module compare_pipe #(
 
   localparam int unsigned ChunkW = W / CHUNKS;
 
-  logic [CHUNKS-1:0] gt_q, eq_q;
+  logic [CHUNKS-1:0] gt_q, lt_q;
   logic              gt_d;
 
   // The topmost chunk that differs decides.
   always_comb begin
     gt_d = 1'b0;
-    for (int unsigned c = 0; c < CHUNKS; c++) gt_d = gt_q[c] || (eq_q[c] && gt_d);
+    for (int unsigned c = 0; c < CHUNKS; c++) gt_d = gt_q[c] || (!lt_q[c] && gt_d);
+  end
+
+  for (genvar c = 0; c < CHUNKS; c++) begin : g_chunk
+    wire [ChunkW-1:0] a_chunk = a[c*ChunkW +: ChunkW];
+    wire [ChunkW-1:0] b_chunk = b[c*ChunkW +: ChunkW];
+    // Two borrows. Yosys would make > and == out of one subtraction, with logic behind its carries.
+    wire [ChunkW:0]   less    = {1'b0, a_chunk} - {1'b0, b_chunk};
+    wire [ChunkW:0]   greater = {1'b0, b_chunk} - {1'b0, a_chunk};
+    always_ff @(posedge clk) begin
+      gt_q[c] <= greater[ChunkW];
+      lt_q[c] <= less[ChunkW];
+    end
   end
 
   always_ff @(posedge clk) begin
-    for (int unsigned c = 0; c < CHUNKS; c++) begin
-      gt_q[c] <= a[c*ChunkW +: ChunkW] > b[c*ChunkW +: ChunkW];
-      eq_q[c] <= a[c*ChunkW +: ChunkW] == b[c*ChunkW +: ChunkW];
-    end
     gt <= gt_d;
-    eq <= &eq_q;
+    eq <= !(|gt_q) && !(|lt_q);
   end
 
 endmodule

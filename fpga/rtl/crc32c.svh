@@ -4,6 +4,7 @@
 localparam logic [31:0] Crc32cOnes20 = 32'h433aa9c1;  // a state of ones, 20 zeros later
 localparam logic [31:0] Crc32cOnes36 = 32'h05d9d92d;  // a state of ones, 36 zeros later
 localparam logic [31:0] Crc32cOnes46 = 32'h92197085;  // a state of ones, 46 zeros later
+localparam logic [31:0] Crc32cOnesBack2 = 32'h2804363b;  // becomes ones, two zeros later
 
 // Fields are numbers, most significant byte first; the matrices take four bytes as they lie.
 function automatic logic [31:0] swap4(input logic [31:0] v);
@@ -337,6 +338,42 @@ function automatic logic [31:0] crc32c_zero64(input logic [31:0] s);
   crc32c_zero64[29] = ^(s & 32'hb4cc186b);
   crc32c_zero64[30] = ^(s & 32'h699830d7);
   crc32c_zero64[31] = ^(s & 32'hd33061ae);
+endfunction
+
+// crc32c_at36: what two bytes add with 36 bytes behind them.
+function automatic logic [31:0] crc32c_at36(input logic [15:0] d);
+  crc32c_at36[0] = ^(d & 16'h7e84);
+  crc32c_at36[1] = ^(d & 16'hfd08);
+  crc32c_at36[2] = ^(d & 16'hfa10);
+  crc32c_at36[3] = ^(d & 16'hf420);
+  crc32c_at36[4] = ^(d & 16'h96c4);
+  crc32c_at36[5] = ^(d & 16'h530d);
+  crc32c_at36[6] = ^(d & 16'hd89e);
+  crc32c_at36[7] = ^(d & 16'hcfb8);
+  crc32c_at36[8] = ^(d & 16'h9f70);
+  crc32c_at36[9] = ^(d & 16'h4064);
+  crc32c_at36[10] = ^(d & 16'hfe4c);
+  crc32c_at36[11] = ^(d & 16'hfc98);
+  crc32c_at36[12] = ^(d & 16'h87b4);
+  crc32c_at36[13] = ^(d & 16'h71ed);
+  crc32c_at36[14] = ^(d & 16'h9d5e);
+  crc32c_at36[15] = ^(d & 16'h3abd);
+  crc32c_at36[16] = ^(d & 16'h757b);
+  crc32c_at36[17] = ^(d & 16'heaf7);
+  crc32c_at36[18] = ^(d & 16'hab6b);
+  crc32c_at36[19] = ^(d & 16'h2853);
+  crc32c_at36[20] = ^(d & 16'h50a6);
+  crc32c_at36[21] = ^(d & 16'hdfc8);
+  crc32c_at36[22] = ^(d & 16'hc114);
+  crc32c_at36[23] = ^(d & 16'hfcad);
+  crc32c_at36[24] = ^(d & 16'h87df);
+  crc32c_at36[25] = ^(d & 16'h0fbf);
+  crc32c_at36[26] = ^(d & 16'h61fa);
+  crc32c_at36[27] = ^(d & 16'hc3f4);
+  crc32c_at36[28] = ^(d & 16'h87e8);
+  crc32c_at36[29] = ^(d & 16'h0fd0);
+  crc32c_at36[30] = ^(d & 16'h1fa1);
+  crc32c_at36[31] = ^(d & 16'h3f42);
 endfunction
 
 // crc32c_at28: what eight bytes add with 28 bytes behind them.

@@ -8,8 +8,8 @@
 //
 //   frame_end   the frame is over, or longer than LONG_BEATS; its fields stand until `take`
 //   settled     two cycles have passed since the last of them was written, so that comparisons of two cycles are done
-//   pay_ok      the payload's checksum: right three cycles after the frame's end (DATA_W 64), four (512), until the next frame
-//               has reached its payload
+//   is_put      right three cycles after the frame's end
+//   pay_ok      the payload's checksum: right four cycles after the frame's end, until the next frame has reached its payload
 `default_nettype none
 
 module eth_ipv4_udp_parser #(
@@ -38,7 +38,6 @@ module eth_ipv4_udp_parser #(
     output      logic                ends_now,   // this very cycle: the next one has frame_end
     output      logic                is_ours,    // all checks but the payload's checksum
     output      logic                is_bad,     // the frame check sequence was wrong
-    output      logic                is_long,    // the frame was not at its end after LONG_BEATS
     output      logic [15:0]         beats,      // of a frame that is not too long
     output      logic                pay_ok,
 
@@ -71,6 +70,8 @@ module eth_ipv4_udp_parser #(
   localparam int unsigned SlotBeat  = 65 / Bytes;         // carries the last byte of the slot
   localparam int unsigned LastBeat  = (PayloadAt - 1) / Bytes;
 
+  localparam int unsigned AtW       = (HeadBytes + Bytes - 1) / Bytes;
+
   // Offset o of the frame is byte HeadBytes-1-o of this vector, so that a field is a part of it in its own order.
   logic [8*HeadBytes-1:0] head_q;
 
@@ -80,14 +81,17 @@ module eth_ipv4_udp_parser #(
 
   // ------------------------------------------------------------------------------------------- beats and the frame's end
   logic [12:0]      beat_q;
+  logic [AtW-1:0]   at_q;          // the same in single bits, up to the head's end
+  logic             at_cap_q;      // the frame is too long if this beat is not its last
   logic             is_tail_q;     // of a frame that was too long: nobody looks
   logic             is_short_q;
+  logic             is_long;         // the frame was not at its end after LONG_BEATS
   logic [1:0]       settle_q;
   logic [12:0]      last_beat_q;
   logic [Bytes-1:0] last_keep_q;
 
   wire beat    = s_axis_tvalid && s_axis_tready;
-  wire is_last = s_axis_tlast || beat_q == 13'(LONG_BEATS - 1);
+  wire is_last = s_axis_tlast || at_cap_q;
   assign ends_now = beat && is_last && !is_tail_q;
 
   always_ff @(posedge clk) begin
@@ -96,12 +100,14 @@ module eth_ipv4_udp_parser #(
     if (beat) begin
       beat_q    <= s_axis_tlast ? 13'd0 : (is_tail_q || is_last) ? beat_q : beat_q + 13'd1;
       is_tail_q <= !s_axis_tlast && (is_tail_q || is_last);
+      at_q      <= s_axis_tlast ? AtW'(1) : AtW'({at_q, 1'b0});
+      at_cap_q  <= !s_axis_tlast && beat_q == 13'(LONG_BEATS - 2);
       // At 512 bits the length is compared after the end.
       if (!is_tail_q && (beat_q <= 13'(SlotBeat) || (DATA_W == 512 && is_last))) settle_q <= 2'd0;
     end
     if (ends_now) begin
       frame_end   <= 1'b1;
-      is_short_q  <= beat_q < 13'(LastBeat);
+      is_short_q  <= |at_q[LastBeat-1:0];
       is_long     <= !s_axis_tlast;
       is_bad      <= s_axis_tlast && s_axis_tuser;
       last_beat_q <= beat_q;
@@ -110,6 +116,8 @@ module eth_ipv4_udp_parser #(
     if (rst) begin
       frame_end <= 1'b0;
       beat_q    <= 13'd0;
+      at_q      <= AtW'(1);
+      at_cap_q  <= 1'b0;
       is_tail_q <= 1'b0;
       settle_q  <= 2'd0;
     end
@@ -120,7 +128,7 @@ module eth_ipv4_udp_parser #(
 
   for (genvar o = 0; o < HeadBytes; o++) begin : g_head
     always_ff @(posedge clk)
-      if (beat && !is_tail_q && beat_q == 13'(o / Bytes))
+      if (beat && at_q[o/Bytes])
         head_q[8*(HeadBytes-1-o) +: 8] <= lane(s_axis_tdata, o % Bytes);
   end
 
@@ -156,26 +164,39 @@ module eth_ipv4_udp_parser #(
   assign client      = head_q[bit_of(82, 8) +: 64];
   assign sequence_no = head_q[bit_of(90, 8) +: 64];
 
-  // ---------------------------------------------------------------------------------- checks, a register behind each part
+  // -------------------------------------------------------------------------------- checks, registers between their parts
   // Sums of lengths have 17 bits, so that none that is too large looks small.
-  logic        mac_ok_q, ip_ok_q, to_ok_q, ours_ok_q, len_ok_q, match_q, size_ok_q, crc_ok_q;
-  logic [16:0] total_q;                  // bytes of the whole frame
-  wire  [16:0] announced = {1'b0, payload_len} + 17'd48;
-  wire  [16:0] last_byte = total_q - 17'd1;
+  logic        local_hi_q, local_lo_q, group_hi_q, group_lo_q, has_group_q, mac_ok_q;
+  logic        type_ok_q, ip_ok_q, to_port_q, to_local_q, to_group_q, to_some_q, to_ok_q;
+  logic        ours_ok_q, len_ok_q, match_q, size_ok_q, crc_ok_q, put_ok_q;
+  logic [16:0] udp_want_q, ip_want_q, put_want_q;
+  logic [16:0] last_byte;                // the frame's own, by what IPv4 says
 
   always_ff @(posedge clk) begin
-    mac_ok_q  <= dst_mac == cfg_local_mac || (cfg_group_mac != '0 && dst_mac == cfg_group_mac);
+    local_hi_q  <= dst_mac[47:24] == cfg_local_mac[47:24];
+    local_lo_q  <= dst_mac[23:0] == cfg_local_mac[23:0];
+    group_hi_q  <= dst_mac[47:24] == cfg_group_mac[47:24];
+    group_lo_q  <= dst_mac[23:0] == cfg_group_mac[23:0];
+    has_group_q <= cfg_group_mac != '0;
+    mac_ok_q    <= (local_hi_q && local_lo_q) || (has_group_q && group_hi_q && group_lo_q);
     // Ethernet's type, IPv4 without options, no fragment, UDP.
-    ip_ok_q   <= type_ihl == 24'h080045 && fragment[13:0] == 14'd0 && protocol == 8'd17;
-    to_ok_q   <= dst_port == cfg_local_port && dst_ipv4 != '0
-                 && (dst_ipv4 == cfg_local_ipv4 || dst_ipv4 == cfg_group_ipv4);
-    ours_ok_q <= magic == 40'h44504c3101;
-    len_ok_q  <= {1'b0, udp_len} == announced && {1'b0, ip_len} == announced + 17'd20;
-    total_q   <= {1'b0, ip_len} + 17'd14;
-    match_q   <= mac_ok_q && ip_ok_q && to_ok_q && ours_ok_q && len_ok_q;
-    is_bare   <= payload_len == 16'd0 && payload_crc == 32'd0;
-    is_put    <= command == 8'd1 && key_len != 8'd0 && rest_zero == '0
-                 && {1'b0, payload_len} == 17'd24 + {9'd0, key_len} + {1'b0, first_len};
+    type_ok_q   <= type_ihl == 24'h080045;
+    ip_ok_q     <= type_ok_q && fragment[13:0] == 14'd0 && protocol == 8'd17;
+    to_port_q   <= dst_port == cfg_local_port;
+    to_local_q  <= dst_ipv4 == cfg_local_ipv4;
+    to_group_q  <= dst_ipv4 == cfg_group_ipv4;
+    to_some_q   <= dst_ipv4 != '0;
+    to_ok_q     <= to_port_q && to_some_q && (to_local_q || to_group_q);
+    ours_ok_q   <= magic == 40'h44504c3101;
+    udp_want_q  <= {1'b0, payload_len} + 17'd48;
+    ip_want_q   <= {1'b0, payload_len} + 17'd68;
+    len_ok_q    <= {1'b0, udp_len} == udp_want_q && {1'b0, ip_len} == ip_want_q;
+    last_byte   <= {1'b0, ip_len} + 17'd13;
+    match_q     <= mac_ok_q && ip_ok_q && to_ok_q && ours_ok_q && len_ok_q;
+    is_bare     <= payload_len == 16'd0 && payload_crc == 32'd0;
+    put_ok_q    <= command == 8'd1 && key_len != 8'd0 && rest_zero == '0;
+    put_want_q  <= 17'd24 + {9'd0, key_len} + {1'b0, first_len};
+    is_put      <= put_ok_q && {1'b0, payload_len} == put_want_q;
   end
   // Of a frame that is too short these flags say nothing; one that is too long or bad has no size_ok_q.
   assign is_ours = match_q && size_ok_q && crc_ok_q && !is_short_q;
@@ -194,43 +215,45 @@ module eth_ipv4_udp_parser #(
   always_ff @(posedge clk) pad_q <= PadW'(0) - PadW'(7'd82 + payload_len[6:0]);
 
   if (DATA_W == 64) begin : g_crc64
+    // The header's, straight from the wire, because its last bytes are the frame's: beats 5 to 8 are counted in whole, and the first six
+    // bytes of whatever comes next beside them. Beat 5 has two bytes before our header; what they add is taken away at the end.
+    logic [31:0] head_state_q, head_crc_q, before_q;
+    // The payload's, a register later: it has no hurry.
+    logic [63:0] kept_q;
+    logic        begins_q, counts_q;
+    logic        is_past_q;              // a beat behind the payload's first
     logic [31:0] state_q;
-    logic [15:0] head_crc_high_q;
-    wire  [12:0] exp_beat = 13'(last_byte[16:3]);
-    logic [12:0] exp_beat_q;
+
     logic [7:0]  exp_keep_q;
+    logic [13:0] exp_beat_q;
     logic        is_fit_q;
 
-    // Which beat it is, said by the beat before: the checksum has no time to count.
-    logic in_upper;                      // beats 5 and 10: six bytes, from lane 2 on, begin a message
-    logic in_lower;                      // beat 9: six bytes end one
-    logic in_ours, in_stored;            // from beat 5 on; beat 10
-    wire [31:0] from   = in_upper ? '1 : state_q;
-    wire [47:0] six    = in_upper ? kept[63:16] : kept[47:0];
-    wire [31:0] stored = {head_crc_high_q, lane(s_axis_tdata, 0), lane(s_axis_tdata, 1)};
-
     always_ff @(posedge clk) begin
-      exp_beat_q <= exp_beat;
+      exp_beat_q <= last_byte[16:3];
       is_fit_q   <= last_byte[16:3] < 14'(LONG_BEATS);
       for (int unsigned n = 0; n < 8; n++) exp_keep_q[n] <= 3'(n) <= last_byte[2:0];
-      if (beat && !is_tail_q) begin
-        // Until the next frame begins one of its own, the last message's state stands.
-        if (in_ours) state_q <= (in_upper || in_lower) ? crc32c_step6(from, six) : crc32c_step8(state_q, kept);
-        if (in_lower) head_crc_high_q <= {lane(s_axis_tdata, 6), lane(s_axis_tdata, 7)};
-        if (in_stored) crc_ok_q <= ~state_q == stored;
-        size_ok_q <= is_fit_q && beat_q == exp_beat_q && s_axis_tkeep == exp_keep_q && s_axis_tlast && !s_axis_tuser;
-      end
+      before_q   <= crc32c_at36({head_q[bit_of(41, 1) +: 8], head_q[bit_of(40, 1) +: 8]});
       if (beat) begin
-        in_upper  <= !s_axis_tlast && (beat_q == 13'd4 || beat_q == 13'd9);
-        in_lower  <= !s_axis_tlast && beat_q == 13'd8;
-        in_ours   <= !s_axis_tlast && beat_q >= 13'd4;
-        in_stored <= !s_axis_tlast && beat_q == 13'd9;
+        head_state_q <= crc32c_step8(head_state_q, s_axis_tdata);
+        if (at_q[4]) head_state_q <= Crc32cOnesBack2;
+        head_crc_q   <= ~(crc32c_step6(head_state_q, s_axis_tdata[47:0]) ^ before_q);
+        if (at_q[LastBeat]) crc_ok_q <= head_crc_q == {head_crc[31:16], lane(s_axis_tdata, 0), lane(s_axis_tdata, 1)};
+        size_ok_q <= is_fit_q && {1'b0, beat_q} == exp_beat_q && s_axis_tkeep == exp_keep_q && s_axis_tlast && !s_axis_tuser
+                     && !is_tail_q;
+        is_past_q <= !s_axis_tlast && (at_q[LastBeat] || is_past_q);
       end
-      if (rst) {in_upper, in_lower, in_ours, in_stored} <= '0;
+      kept_q   <= kept;
+      if (at_q[LastBeat]) kept_q[15:0] <= '0;
+      begins_q <= beat && at_q[LastBeat-1];
+      counts_q <= beat && (at_q[LastBeat] || is_past_q);
+      if (counts_q) state_q <= crc32c_step8(state_q, kept_q);
+      if (begins_q) state_q <= Crc32cOnesBack2;
+
       stored0_q <= pad_q[2] ? crc32c_zero4(~payload_crc) : ~payload_crc;
       stored1_q <= pad_q[1] ? crc32c_zero2(stored0_q) : stored0_q;
       stored2_q <= pad_q[0] ? crc32c_zero1(stored1_q) : stored1_q;
       pay_ok    <= state_q == stored2_q;
+      if (rst) is_past_q <= 1'b0;
     end
   end else begin : g_crc512
     // Everything a register later than the beat: 64 bytes are a deep tree.
@@ -245,7 +268,7 @@ module eth_ipv4_udp_parser #(
     logic [511:0] masked;
     always_comb begin
       masked = kept;
-      if (beat_q == 13'(PayloadAt / Bytes)) masked[8*(PayloadAt % Bytes)-1:0] = '0;
+      if (at_q[1]) masked[8*(PayloadAt % Bytes)-1:0] = '0;
     end
 
     always_ff @(posedge clk) begin
@@ -257,7 +280,7 @@ module eth_ipv4_udp_parser #(
       size_ok_q <= last_byte[16:6] < 11'(LONG_BEATS) && last_beat_q == 13'(last_byte[16:6]) && last_keep_q == exp_keep_last
                    && !is_long && !is_bad;
 
-      first_q  <= beat && !is_tail_q && beat_q == 13'(PayloadAt / Bytes);
+      first_q  <= beat && at_q[1];
       more_q   <= beat && !is_tail_q && beat_q > 13'(PayloadAt / Bytes);
       first2_q <= first_q;
       more2_q  <= more_q;

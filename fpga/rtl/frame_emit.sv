@@ -1,8 +1,8 @@
 // Keeps the beats of frames until it is told what becomes of each, in the order in which they came, and sends them out: to the
 // network with another head, to the host as they came, into the host's log as they came, or nowhere.
 //
-// A frame that is dropped costs one cycle, whatever its length: its beats are not read. A frame whose length is not known yet
-// (`load_long`) is read a beat at a time until its last.
+// A frame that is dropped costs one cycle, whatever its length: its beats are passed over. One that is sent ends with the beat that
+// says so, so that its length need not be known: of a frame that is too long it is not.
 `default_nettype none
 
 module frame_emit #(
@@ -17,7 +17,7 @@ module frame_emit #(
     input  wire logic [DATA_W/8-1:0] beat_keep,
     input  wire logic                beat_last,
     input  wire logic                beat_user,
-    output      logic                has_room,    // for this cycle's beat and two more
+    output      logic                has_room,      // for this cycle's beat and two more
 
     // What becomes of the oldest frame. Only while `ready`.
     input  wire logic                load,
@@ -27,8 +27,7 @@ module frame_emit #(
     input  wire logic                load_tx,
     input  wire logic                load_payload,  // tx: what follows our header stays, to the frame's end
     input  wire logic                load_reply,    // tx: 102 bytes of the head; otherwise 82, unless `load_payload`
-    input  wire logic                load_long,
-    input  wire logic [15:0]         load_beats,
+    input  wire logic [15:0]         load_beats,    // drop: how many
     input  wire logic [63:0]         load_slot,     // goes along in the log
     input  wire logic [815:0]        load_head,
     output      logic                ready,
@@ -62,152 +61,180 @@ module frame_emit #(
   localparam int unsigned WordW     = DATA_W + Bytes + 2;
   localparam int unsigned HeadBytes = 102;
   localparam int unsigned ShiftW    = DATA_W == 64 ? 13 * 64 : 2 * 512;  // the head, in whole beats
+  localparam int unsigned HeadBeats = ShiftW / DATA_W;
   localparam int unsigned BareLast  = 81 / Bytes;          // the beat with the last byte of a frame without payload
   localparam int unsigned ReplyLast = 101 / Bytes;
   localparam logic [Bytes-1:0] BareKeep  = Bytes'((65'd1 << (82 - BareLast * Bytes)) - 65'd1);
   localparam logic [Bytes-1:0] ReplyKeep = Bytes'((65'd1 << (102 - ReplyLast * Bytes)) - 65'd1);
 
   // ------------------------------------------------------------------------------------------------------ the kept beats
+  // The oldest beats are read ahead of any decision, through a (behind the memory) into a queue of two, so that whether to read
+  // depends on registers alone. `pop_q` counts the beats that are gone: between frames it is where the next one begins, and a frame
+  // that is dropped moves it, and the reading, to the frame's end.
   // Never read where it is written: a beat is read only once the pointers differ.
   (* no_rw_check *)
   logic [WordW-1:0]    mem [Depth];
-  logic [DEPTH_LOG2:0] write_q, read_q;
-  wire  [DEPTH_LOG2:0] used = write_q - read_q;
-  assign has_room = used < (DEPTH_LOG2+1)'(Depth - 3);
+  logic [DEPTH_LOG2:0] write_q, read_q, pop_q, used_q;
+  // One cycle late, and so with room for one beat more.
+  assign has_room = used_q < (DEPTH_LOG2+1)'(Depth - 4);
 
-  logic             a_valid_q, b_valid_q;
-  logic [WordW-1:0] a_q, b_q;
+  logic             a_valid_q, one_q, two_q;  // one or two in the queue
+  logic             in_at_q, out_at_q;
+  logic [WordW-1:0] a_q, queue0_q, queue1_q;
   logic             pop;
-  wire b_free = !b_valid_q || pop;
-  wire a_free = !a_valid_q || b_free;
-
-  logic        active_q, long_q, src_done_q;
-  logic [15:0] left_q;                 // beats of the frame that are still to be read; of a long one, unknown
-  wire can_read = long_q ? !a_valid_q && !b_valid_q : left_q != 16'd0 && a_free;
-  wire read = active_q && can_read && write_q != read_q && !(long_q && src_done_q);
+  wire flush = load && load_drop;
+  wire push  = a_valid_q && !two_q;
+  wire read  = write_q != read_q && !(a_valid_q && two_q);
 
   always_ff @(posedge clk) begin
     if (beat) mem[write_q[DEPTH_LOG2-1:0]] <= {beat_user, beat_last, beat_keep, beat_data};
     if (read) a_q <= mem[read_q[DEPTH_LOG2-1:0]];
-    if (b_free) b_q <= a_q;
+    if (push && !in_at_q) queue0_q <= a_q;
+    if (push && in_at_q)  queue1_q <= a_q;
   end
 
-  wire [DATA_W-1:0] b_data = b_q[DATA_W-1:0];
-  wire [Bytes-1:0]  b_keep = b_q[DATA_W +: Bytes];
-  wire              b_last = b_q[DATA_W+Bytes];
-  wire              b_user = b_q[DATA_W+Bytes+1];
+  wire              b_valid = one_q || two_q;
+  wire [WordW-1:0]  b       = out_at_q ? queue1_q : queue0_q;
+  wire [DATA_W-1:0] b_data  = b[DATA_W-1:0];
+  wire [Bytes-1:0]  b_keep  = b[DATA_W +: Bytes];
+  wire              b_last  = b[DATA_W+Bytes];
+  wire              b_user  = b[DATA_W+Bytes+1];
 
   // ------------------------------------------------------------------------------------------------------------ sending
-  logic              to_slow_q, to_log_q, to_tx_q, payload_q, reply_q, tx_done_q, load_q;
+  // What the frame still needs; all of it is known a cycle before a beat is asked whether it may go.
+  logic              busy_q, load_q, active_q, need_src_q, need_slow_q, need_log_q, need_tx_q;
+  logic              load_slow_q, load_log_q, load_tx_q, payload_q, reply_q;
   logic              at_end_q;         // the beat is the last of a frame that ends with its head
-  logic [3:0]        at_q;             // the beat, up to the head's end
-  logic [ShiftW-1:0] shift_q;
+  logic [HeadBeats-1:0] next_q;        // the beat after this one, a bit each, up to the head's end
   logic [63:0]       slot_q;
 
   wire slow_free = !m_axis_slow_tvalid || m_axis_slow_tready;
   wire log_free  = !m_axis_log_tvalid || m_axis_log_tready;
   wire tx_free   = !m_axis_tx_tvalid || m_axis_tx_tready;
-
-  wire src_left = !src_done_q;
-  wire tx_left  = to_tx_q && !tx_done_q;
-  wire step = active_q && (!src_left || b_valid_q) && (!(src_left && to_slow_q) || slow_free)
-              && (!(src_left && to_log_q) || log_free) && (!tx_left || tx_free);
+  wire step = active_q && (!need_src_q || b_valid) && (!need_slow_q || slow_free) && (!need_log_q || log_free)
+              && (!need_tx_q || tx_free);
   wire is_tx_last = payload_q ? b_last : at_end_q;
-  wire done = step && (!src_left || b_last) && (!tx_left || is_tx_last);
-  assign pop   = step && src_left;
-  assign ready = !active_q || done;
+  wire done = step && (!need_src_q || b_last) && (!need_tx_q || is_tx_last);
+  assign pop   = step && need_src_q;
+  assign ready = !busy_q;
 
-  // Which bytes of the beat stay as they came.
-  logic [Bytes-1:0] stays;
-  always_comb
-    for (int unsigned n = 0; n < Bytes; n++) begin
-      stays[n] = payload_q && at_q > 4'(81 / Bytes);
-      for (int unsigned k = 0; k < ShiftW / DATA_W; k++)
-        if (at_q == 4'(k))
-          stays[n] = (k * Bytes + n >= 12 && k * Bytes + n < 16) || (k * Bytes + n >= 18 && k * Bytes + n < 24)
-                     || (payload_q && k * Bytes + n >= 82);
-    end
+  // The head, in whole beats, byte 0 in the lowest lane of the first; and which bytes of each beat stay as they came. Both stand a
+  // cycle before their beat goes out.
+  logic [ShiftW-1:0] head, head_q;
+  logic [DATA_W-1:0] word_q;
+  logic [Bytes-1:0]  stays_q;
+  logic [DATA_W-1:0] word_next;
+  logic [Bytes-1:0]  stays_next;
 
-  logic [ShiftW-1:0] head;             // byte 0 in the lowest lane
+  function automatic logic stays(input int unsigned offset, input logic payload);
+    stays = (offset >= 12 && offset < 16) || (offset >= 18 && offset < 24) || (payload && offset >= 82);
+  endfunction
+
   always_comb begin
     head = '0;
     for (int unsigned n = 0; n < HeadBytes; n++) head[8*n +: 8] = load_head[8*(HeadBytes-1-n) +: 8];
+    word_next = '0;
+    for (int unsigned k = 1; k < HeadBeats; k++)
+      if (next_q[k]) word_next = word_next | head_q[DATA_W*k +: DATA_W];
+    for (int unsigned n = 0; n < Bytes; n++) begin
+      stays_next[n] = payload_q && next_q[BareLast:1] == '0;
+      for (int unsigned k = 1; k < HeadBeats; k++) if (next_q[k] && stays(k * Bytes + n, payload_q)) stays_next[n] = 1'b1;
+    end
   end
 
   always_ff @(posedge clk) begin
+    used_q <= write_q - pop_q;
     if (beat) write_q <= write_q + 1'b1;
-    if (a_free) a_valid_q <= read;
-    if (b_free) b_valid_q <= a_valid_q;
-    if (read) begin
-      read_q <= read_q + 1'b1;
-      left_q <= left_q - 16'd1;
+    if (read) read_q <= read_q + 1'b1;
+    if (pop)  pop_q  <= pop_q + 1'b1;
+    a_valid_q <= read || (a_valid_q && two_q);
+    if (push) in_at_q  <= !in_at_q;
+    if (pop)  out_at_q <= !out_at_q;
+    if (push != pop) begin
+      one_q <= push ? !one_q : two_q;
+      two_q <= push && one_q;
     end
 
-    if (m_axis_slow_tready) m_axis_slow_tvalid <= 1'b0;
-    if (m_axis_log_tready)  m_axis_log_tvalid  <= 1'b0;
-    if (m_axis_tx_tready)   m_axis_tx_tvalid   <= 1'b0;
-
+    // Data follow whether there are any or not: only the valid bits wait for the decision.
+    if (slow_free) begin
+      m_axis_slow_tvalid <= step && need_slow_q;
+      m_axis_slow_tdata  <= b_data;
+      m_axis_slow_tkeep  <= b_keep;
+      m_axis_slow_tlast  <= b_last;
+      m_axis_slow_tuser  <= b_user;
+    end
+    if (log_free) begin
+      m_axis_log_tvalid <= step && need_log_q;
+      m_axis_log_tdata  <= b_data;
+      m_axis_log_tkeep  <= b_keep;
+      m_axis_log_tlast  <= b_last;
+      // With the beat, so that it does not change while the last of the entry before is still waiting.
+      m_axis_log_tuser  <= slot_q;
+    end
+    if (tx_free) begin
+      m_axis_tx_tvalid <= step && need_tx_q;
+      for (int unsigned n = 0; n < Bytes; n++)
+        m_axis_tx_tdata[8*n +: 8] <= stays_q[n] ? b_data[8*n +: 8] : word_q[8*n +: 8];
+      m_axis_tx_tkeep  <= !is_tx_last ? '1 : payload_q ? b_keep : reply_q ? ReplyKeep : BareKeep;
+      m_axis_tx_tlast  <= is_tx_last;
+    end
     if (step) begin
-      if (src_left) begin
-        if (to_slow_q) begin
-          m_axis_slow_tvalid <= 1'b1;
-          m_axis_slow_tdata  <= b_data;
-          m_axis_slow_tkeep  <= b_keep;
-          m_axis_slow_tlast  <= b_last;
-          m_axis_slow_tuser  <= b_user;
-        end
-        if (to_log_q) begin
-          m_axis_log_tvalid <= 1'b1;
-          m_axis_log_tdata  <= b_data;
-          m_axis_log_tkeep  <= b_keep;
-          m_axis_log_tlast  <= b_last;
-        end
-        src_done_q <= b_last;
-      end
-      if (tx_left) begin
-        m_axis_tx_tvalid <= 1'b1;
-        for (int unsigned n = 0; n < Bytes; n++)
-          m_axis_tx_tdata[8*n +: 8] <= stays[n] ? b_data[8*n +: 8] : shift_q[8*n +: 8];
-        m_axis_tx_tkeep  <= !is_tx_last ? '1 : payload_q ? b_keep : reply_q ? ReplyKeep : BareKeep;
-        m_axis_tx_tlast  <= is_tx_last;
-        tx_done_q        <= is_tx_last;
-      end
-      shift_q <= shift_q >> DATA_W;
-      at_end_q <= at_q + 4'd1 == (reply_q ? 4'(ReplyLast) : 4'(BareLast));
-      if (at_q != 4'd15) at_q <= at_q + 4'd1;
-      if (done) active_q <= 1'b0;
+      if (b_last) {need_src_q, need_slow_q, need_log_q} <= 3'b000;
+      if (is_tx_last) need_tx_q <= 1'b0;
+      word_q   <= word_next;
+      stays_q  <= stays_next;
+      at_end_q <= reply_q ? next_q[ReplyLast] : next_q[BareLast];
+      next_q   <= next_q << 1;
+    end
+    if (done) begin
+      active_q <= 1'b0;
+      busy_q   <= 1'b0;
     end
 
+    if (flush) begin
+      read_q    <= pop_q + (DEPTH_LOG2+1)'(load_beats);
+      pop_q     <= pop_q + (DEPTH_LOG2+1)'(load_beats);
+      a_valid_q <= 1'b0;
+      one_q     <= 1'b0;
+      two_q     <= 1'b0;
+      in_at_q   <= out_at_q;
+    end
+    // The head still stands in the cycle after the decision: that spares the decision the way to so many registers.
+    load_q <= load && !load_drop;
     if (load) begin
-      if (load_drop) read_q <= read_q + (DEPTH_LOG2+1)'(load_beats);
-      active_q         <= !load_drop;
-      to_slow_q        <= load_slow;
-      to_log_q         <= load_log;
-      to_tx_q          <= load_tx;
-      payload_q        <= load_payload;
-      reply_q          <= load_reply;
-      long_q           <= load_long;
-      left_q           <= load_beats;
-      src_done_q       <= 1'b0;
-      tx_done_q        <= 1'b0;
-      at_q             <= 4'd0;
-      at_end_q         <= 1'b0;
-      if (load_log) slot_q <= load_slot;
+      busy_q      <= !load_drop;
+      load_slow_q <= load_slow;
+      load_log_q  <= load_log;
+      load_tx_q   <= load_tx;
+      payload_q   <= load_payload;
+      reply_q     <= load_reply;
+      slot_q      <= load_slot;
     end
-
-    // The first beat is read two cycles after the decision, and the head still stands in the next one: that spares the decision
-    // the way to so many registers.
-    load_q <= load;
-    if (load_q) shift_q <= head;
-
-    // With the beat, so that it does not change while the last of the entry before is still waiting.
-    if (step && src_left && to_log_q) m_axis_log_tuser <= slot_q;
+    if (load_q) begin
+      active_q    <= 1'b1;
+      need_src_q  <= 1'b1;
+      need_slow_q <= load_slow_q;
+      need_log_q  <= load_log_q;
+      need_tx_q   <= load_tx_q;
+      head_q      <= head;
+      word_q      <= head[DATA_W-1:0];
+      for (int unsigned n = 0; n < Bytes; n++) stays_q[n] <= stays(n, payload_q);
+      next_q      <= HeadBeats'(2);
+      at_end_q    <= 1'b0;
+    end
 
     if (rst) begin
       write_q            <= '0;
       read_q             <= '0;
+      pop_q              <= '0;
+      used_q             <= '0;
       a_valid_q          <= 1'b0;
-      b_valid_q          <= 1'b0;
+      one_q              <= 1'b0;
+      two_q              <= 1'b0;
+      in_at_q            <= 1'b0;
+      out_at_q           <= 1'b0;
+      busy_q             <= 1'b0;
+      load_q             <= 1'b0;
       active_q           <= 1'b0;
       m_axis_slow_tvalid <= 1'b0;
       m_axis_log_tvalid  <= 1'b0;

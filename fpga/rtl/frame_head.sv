@@ -1,5 +1,5 @@
-// The first 102 bytes of a frame that leaves: Ethernet, IPv4, UDP, our header, and a reply's payload. It is right three cycles
-// after its inputs have stood still, like the comparison's verdict; there is no valid bit.
+// The first 102 bytes of a frame that leaves: Ethernet, IPv4, UDP, our header, and a reply's payload. It is right four cycles
+// after its inputs have stood still; there is no valid bit, as there is none of a comparison.
 //
 // IPv4's checksum is carried over (RFC 1624), as the XDP programs do: wrong before is wrong after. UDP's is zero, "none". Bytes 12
 // to 15 and 18 to 23 are zeros here, and stay in the frame as they came.
@@ -37,36 +37,52 @@ module frame_head (
   localparam logic [39:0] MagicVersion = 40'h44504c3101;
   localparam logic [31:0] Done         = 32'h01000000;
 
-  logic [15:0] ip_len_q, udp_len_q, ip_checksum_q;
-  logic [31:0] payload_crc_q, parts_q, head_crc_q;
-  logic [18:0] sum0_q, sum1_q, sum2_q;
+  // What is said, and the sums of what came: a register each.
+  logic [7:0]  kind_q;
+  logic [15:0] len_q;
+  logic        reply_q;
+  logic [31:0] crc_q;
+  logic [16:0] old0_q, old1_q, old2_q, local_q, dst_q;
+  logic [18:0] old_q, new_q;
   logic [19:0] sum_q;
-  wire  [16:0] folded = {1'b0, sum_q[15:0]} + {13'd0, sum_q[19:16]};
-
-  function automatic logic [18:0] add4(input logic [15:0] a, input logic [15:0] b, input logic [15:0] c,
-                                       input logic [15:0] d);
-    add4 = {3'd0, a} + {3'd0, b} + {3'd0, c} + {3'd0, d};
-  endfunction
+  logic [16:0] folded_q;
+  logic [15:0] ip_len_q, udp_len_q, ip_checksum;
+  logic [31:0] reply0_q, reply1_q, payload_crc_q, says_q, term_part_q, slot_part_q, sent_part_q, parts_q, head_crc_q;
 
   always_ff @(posedge clk) begin
-    ip_len_q      <= payload_len + 16'd68;
-    udp_len_q     <= payload_len + 16'd48;
-    payload_crc_q <= is_reply ? ~(Crc32cOnes20 ^ crc32c_at12(swap8(client)) ^ crc32c_at4(swap8(sequence_no))
-                                  ^ crc32c_at0(swap4(Done)))
-                              : payload_crc;
-    parts_q       <= Crc32cOnes36 ^ crc32c_at28(swap8({MagicVersion, kind, payload_len})) ^ crc32c_at20(swap8(term))
-                                  ^ crc32c_at12(swap8(slot)) ^ crc32c_at4(swap8(sent_ns));
+    kind_q  <= kind;
+    len_q   <= payload_len;
+    reply_q <= is_reply;
+    crc_q   <= payload_crc;
+
+    ip_len_q  <= payload_len + 16'd68;
+    udp_len_q <= payload_len + 16'd48;
+
+    // The checksum of a reply's payload, then our header's over it.
+    reply0_q      <= Crc32cOnes20 ^ crc32c_at0(swap4(Done)) ^ crc32c_at12(swap8(client));
+    reply1_q      <= crc32c_at4(swap8(sequence_no));
+    payload_crc_q <= reply_q ? ~(reply0_q ^ reply1_q) : crc_q;
+    term_part_q   <= crc32c_at20(swap8(term));
+    slot_part_q   <= crc32c_at12(swap8(slot));
+    sent_part_q   <= crc32c_at4(swap8(sent_ns));
+    says_q        <= Crc32cOnes36 ^ crc32c_at28(swap8({MagicVersion, kind_q, len_q}));
+    parts_q       <= says_q ^ term_part_q ^ slot_part_q ^ sent_part_q;
     head_crc_q    <= ~(parts_q ^ crc32c_at0(swap4(payload_crc_q)));
 
     // Ones' complement sums may be taken in any order: out with the old words, in with the new.
-    sum0_q <= add4(~old_ip_checksum, ~old_ip_len, ~old_src_ipv4[31:16], ~old_src_ipv4[15:0]);
-    sum1_q <= add4(~old_dst_ipv4[31:16], ~old_dst_ipv4[15:0], local_ipv4[31:16], local_ipv4[15:0]);
-    sum2_q <= add4(dst_ipv4[31:16], dst_ipv4[15:0], payload_len + 16'd68, 16'd0);
-    sum_q  <= {1'b0, sum0_q} + {1'b0, sum1_q} + {1'b0, sum2_q};
-    ip_checksum_q <= ~(folded[15:0] + {15'd0, folded[16]});
+    old0_q        <= {1'b0, ~old_ip_checksum} + {1'b0, ~old_ip_len};
+    old1_q        <= {1'b0, ~old_src_ipv4[31:16]} + {1'b0, ~old_src_ipv4[15:0]};
+    old2_q        <= {1'b0, ~old_dst_ipv4[31:16]} + {1'b0, ~old_dst_ipv4[15:0]};
+    local_q       <= {1'b0, local_ipv4[31:16]} + {1'b0, local_ipv4[15:0]};
+    dst_q         <= {1'b0, dst_ipv4[31:16]} + {1'b0, dst_ipv4[15:0]};
+    old_q         <= {2'd0, old0_q} + {2'd0, old1_q} + {2'd0, old2_q};
+    new_q         <= {2'd0, local_q} + {2'd0, dst_q} + {3'd0, ip_len_q};
+    sum_q         <= {1'b0, old_q} + {1'b0, new_q};
+    folded_q      <= {1'b0, sum_q[15:0]} + {13'd0, sum_q[19:16]};
   end
+  assign ip_checksum = ~(folded_q[15:0] + {15'd0, folded_q[16]});
 
-  assign head = {dst_mac, local_mac, 32'd0, ip_len_q, 48'd0, ip_checksum_q, local_ipv4, dst_ipv4,
+  assign head = {dst_mac, local_mac, 32'd0, ip_len_q, 48'd0, ip_checksum, local_ipv4, dst_ipv4,
                  local_port, dst_port, udp_len_q, 16'd0,
                  MagicVersion, kind, payload_len, term, slot, sent_ns, payload_crc_q, head_crc_q,
                  client, sequence_no, Done};

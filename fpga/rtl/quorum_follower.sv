@@ -92,7 +92,7 @@ module quorum_follower #(
   end
 
   // --------------------------------------------------------------------------------------------------------------- parser
-  logic        take, frame_end, settled, ends_now, is_ours, is_bad, pay_ok, is_bare, is_put, is_long;
+  logic        take, frame_end, settled, ends_now, is_ours, is_bad, pay_ok, is_bare, is_put;
   logic [15:0] p_beats, p_payload_len, p_src_port, p_ip_len, p_ip_checksum;
   logic [7:0]  p_kind;
   logic [63:0] p_term, p_slot, p_sent, p_client, p_sequence;
@@ -103,7 +103,7 @@ module quorum_follower #(
       .clk, .rst, .s_axis_tdata, .s_axis_tkeep, .s_axis_tvalid, .s_axis_tready, .s_axis_tlast, .s_axis_tuser,
       .cfg_local_mac(local_mac_q), .cfg_local_ipv4(local_ipv4_q), .cfg_local_port(local_port_q),
       .cfg_group_mac(group_mac_q), .cfg_group_ipv4(group_ipv4_q),
-      .take, .frame_end, .settled, .ends_now, .is_ours, .is_bad, .is_long, .beats(p_beats), .pay_ok,
+      .take, .frame_end, .settled, .ends_now, .is_ours, .is_bad, .beats(p_beats), .pay_ok,
       .kind(p_kind), .payload_len(p_payload_len), .term(p_term), .slot(p_slot), .sent_ns(p_sent),
       .payload_crc(p_payload_crc), .src_mac(p_src_mac), .src_ipv4(p_src_ipv4), .dst_ipv4(p_dst_ipv4),
       .src_port(p_src_port), .ip_len(p_ip_len), .ip_checksum(p_ip_checksum),
@@ -123,7 +123,7 @@ module quorum_follower #(
   typedef enum logic [2:0] {Idle, Pay0, Pay1, Pay2, Decide, Go} state_e;
   state_e state_q;
 
-  logic        d_long_q, d_ahead_q, d_level_q, d_room_q, d_pay_ok_q;
+  logic        d_ahead_q, d_level_q, d_room_q, d_pay_ok_q;
   logic        d_drop_q, d_slow_q, d_tx_q, d_log_q;
   logic [15:0] d_beats_q, d_payload_len_q, d_ip_len_q, d_ip_checksum_q;
   logic [31:0] d_src_ipv4_q, d_dst_ipv4_q;
@@ -169,7 +169,6 @@ module quorum_follower #(
 
     case (state_q)
       Idle: if (may_take) begin
-        d_long_q        <= is_long;
         d_beats_q       <= p_beats;
         d_ahead_q       <= ahead;
         d_level_q       <= level;
@@ -231,7 +230,7 @@ module quorum_follower #(
       .clk, .rst, .beat(s_axis_tvalid && s_axis_tready), .beat_data(s_axis_tdata), .beat_keep(s_axis_tkeep),
       .beat_last(s_axis_tlast), .beat_user(s_axis_tuser), .has_room,
       .load, .load_drop(d_drop_q), .load_slow(d_slow_q), .load_log(d_log_q), .load_tx(d_tx_q), .load_payload(1'b0),
-      .load_reply(1'b0), .load_long(d_long_q), .load_beats(d_beats_q), .load_slot(d_slot_q), .load_head(head), .ready,
+      .load_reply(1'b0), .load_beats(d_beats_q), .load_slot(d_slot_q), .load_head(head), .ready,
       .m_axis_tx_tdata, .m_axis_tx_tkeep, .m_axis_tx_tlast, .m_axis_tx_tvalid, .m_axis_tx_tready,
       .m_axis_slow_tdata, .m_axis_slow_tkeep, .m_axis_slow_tlast, .m_axis_slow_tuser, .m_axis_slow_tvalid,
       .m_axis_slow_tready,

@@ -86,63 +86,89 @@ module quorum_leader #(
   logic [15:0] local_port_q, group_port_q;
   logic [63:0] term_q, drained_q, append_end_q;
   logic [15:0] in_flight_q, entry_bytes_q;
-  logic [NODES-1:0] voters_q, others_q;
+  logic [NODES-1:0] voters_q, peers_q;
   logic [NODES:0]   self_q;
   logic [3:0]       commit_count_q;
   logic [47:0]      places_q [NODES];    // address and port
   logic [63:0]      session_id_q;
   logic [63:0]      next_q, commit_end_q;
 
-  // A number that nodes are compared with stands still for two cycles before it is applied, and the next one for two after.
+  // States, a bit each.
+  localparam int unsigned Idle = 0, Select = 1, Entry0 = 2, Entry1 = 3, Entry2 = 4, Entry3 = 5, Entry4 = 6, Ask0 = 7, Ask1 = 8,
+                          Ask2 = 9, Ask3 = 10, Ask4 = 11, Ask5 = 12, Head0 = 13, Head1 = 14, Head2 = 15, Go = 16, States = 17;
+  logic [States-1:0] state_q, state_d;
+
+  // A number that nodes are compared with stands still for two cycles before it is applied, and the next one for two after. The
+  // host's numbers do not come between a frame and its commit.
   logic [2:0]     set_wait_q;
-  logic [NODES:0] set_node_q;
-  logic [63:0]    set_value_q;
-  logic           set_now;
-  assign cfg_ready = set_wait_q == 3'd0;
+  logic           set_now, frame_end;
+  logic           we_q, set_we_q;              // a write that was accepted is done in this cycle
+  logic [7:0]     addr_q;
+  logic [63:0]    data_q;
+  wire   is_set    = set_wait_q == 3'd0;
+  assign cfg_ready = is_set && state_q[Idle] && !frame_end && !we_q;
   assign set_now   = set_wait_q == 3'd3;
-  wire   in_set    = set_wait_q >= 3'd3;
+  // What the votes are asked about: the frame's slot, or this, of the host or of an entry of our own.
+  logic           other_q;
+  logic [63:0]    other_value_q, next_end_q;
+  logic [NODES:0] other_node_q;
 
   always_ff @(posedge clk) begin
     if (set_wait_q != 3'd0) set_wait_q <= set_wait_q - 3'd1;
-    if (cfg_we && cfg_ready) begin
-      case (cfg_addr)
-        8'd0:  on_q           <= cfg_data[0];
-        8'd1:  local_mac_q    <= cfg_data[47:0];
-        8'd2:  local_ipv4_q   <= cfg_data[31:0];
-        8'd3:  local_port_q   <= cfg_data[15:0];
-        8'd4:  group_mac_q    <= cfg_data[47:0];
-        8'd5:  group_ipv4_q   <= cfg_data[31:0];
-        8'd6:  group_port_q   <= cfg_data[15:0];
-        8'd7:  term_q         <= cfg_data;
-        8'd10: in_flight_q    <= cfg_data[15:0];
-        8'd11: drained_q      <= cfg_data;
-        8'd12: append_end_q   <= cfg_data;
-        8'd13: entry_bytes_q  <= cfg_data[15:0];
-        8'd14: voters_q       <= cfg_data[NODES-1:0];
-        8'd15: commit_count_q <= cfg_data[3:0];
+    we_q   <= cfg_we && cfg_ready;
+    addr_q <= cfg_addr;
+    data_q <= cfg_data;
+    if (we_q) begin
+      case (addr_q)
+        8'd0:  on_q           <= data_q[0];
+        8'd1:  local_mac_q    <= data_q[47:0];
+        8'd2:  local_ipv4_q   <= data_q[31:0];
+        8'd3:  local_port_q   <= data_q[15:0];
+        8'd4:  group_mac_q    <= data_q[47:0];
+        8'd5:  group_ipv4_q   <= data_q[31:0];
+        8'd6:  group_port_q   <= data_q[15:0];
+        8'd7:  term_q         <= data_q;
+        8'd10: in_flight_q    <= data_q[15:0];
+        8'd11: drained_q      <= data_q;
+        8'd12: append_end_q   <= data_q;
+        8'd13: entry_bytes_q  <= data_q[15:0];
+        8'd14: voters_q       <= data_q[NODES-1:0];
+        8'd15: commit_count_q <= data_q[3:0];
         8'd16: begin
-          for (int unsigned j = 0; j <= NODES; j++) self_q[j] <= cfg_data == 64'(j) && j < NODES;
+          for (int unsigned j = 0; j <= NODES; j++) self_q[j] <= data_q == 64'(j) && j < NODES;
         end
-        8'd18: session_id_q   <= cfg_data;
+        8'd18: session_id_q   <= data_q;
         default: ;
       endcase
-      for (int unsigned j = 0; j < NODES; j++) if (cfg_addr == 8'(32 + j)) places_q[j] <= cfg_data[47:0];
-      // Addresses 48 and on: what the nodes have; the one behind the last: the commit end.
-      for (int unsigned j = 0; j <= NODES; j++) set_node_q[j] <= cfg_addr == 8'(48 + j);
-      if (cfg_addr >= 8'd48 && cfg_addr <= 8'(48 + NODES)) begin
-        set_value_q <= cfg_data;
-        set_wait_q  <= 3'd5;
-      end
+      for (int unsigned j = 0; j < NODES; j++) if (addr_q == 8'(32 + j)) places_q[j] <= data_q[47:0];
     end
-    others_q <= voters_q & ~self_q[NODES-1:0];
+    if (set_now || state_q[Ask5]) other_q <= 1'b0;
+    if (state_q[Ask0] && is_set) begin
+      other_q       <= 1'b1;
+      other_value_q <= next_end_q;
+      other_node_q  <= self_q;
+    end
+    // Addresses 48 and on: what the nodes have; the one behind the last: the commit end.
+    set_we_q <= cfg_we && cfg_ready && cfg_addr >= 8'd48 && cfg_addr <= 8'(48 + NODES);
+    if (set_we_q) begin
+      other_q       <= 1'b1;
+      other_value_q <= data_q;
+      for (int unsigned j = 0; j <= NODES; j++) other_node_q[j] <= addr_q == 8'(48 + j);
+      set_wait_q    <= 3'd5;
+    end
+    // A place without a port is nobody's.
+    for (int unsigned j = 0; j < NODES; j++) peers_q[j] <= voters_q[j] && !self_q[j] && places_q[j][15:0] != 16'd0;
     if (rst) begin
+      we_q       <= 1'b0;
+      set_we_q   <= 1'b0;
       on_q       <= 1'b0;
+      other_q    <= 1'b0;
       set_wait_q <= 3'd0;
     end
   end
 
   // --------------------------------------------------------------------------------------------------------------- parser
-  logic        take, frame_end, settled, ends_now, is_ours, is_bad, pay_ok, is_bare, is_put, is_long;
+  logic        take, settled, ends_now, is_ours, is_bad, pay_ok, is_bare, is_put;
   logic [15:0] p_beats, p_payload_len, p_src_port, p_ip_len, p_ip_checksum;
   logic [7:0]  p_kind;
   logic [63:0] p_term, p_slot, p_sent, p_client, p_sequence;
@@ -153,7 +179,7 @@ module quorum_leader #(
       .clk, .rst, .s_axis_tdata, .s_axis_tkeep, .s_axis_tvalid, .s_axis_tready, .s_axis_tlast, .s_axis_tuser,
       .cfg_local_mac(local_mac_q), .cfg_local_ipv4(local_ipv4_q), .cfg_local_port(local_port_q),
       .cfg_group_mac(48'd0), .cfg_group_ipv4(32'd0),
-      .take, .frame_end, .settled, .ends_now, .is_ours, .is_bad, .is_long, .beats(p_beats), .pay_ok,
+      .take, .frame_end, .settled, .ends_now, .is_ours, .is_bad, .beats(p_beats), .pay_ok,
       .kind(p_kind), .payload_len(p_payload_len), .term(p_term), .slot(p_slot), .sent_ns(p_sent),
       .payload_crc(p_payload_crc), .src_mac(p_src_mac), .src_ipv4(p_src_ipv4), .dst_ipv4(p_dst_ipv4),
       .src_port(p_src_port), .ip_len(p_ip_len), .ip_checksum(p_ip_checksum),
@@ -161,41 +187,33 @@ module quorum_leader #(
 
   // Of whom the frame is, while it still arrives.
   logic [NODES-1:0] from_q;
-  logic             term_eq_q, may_ack_q, may_ask_q;
+  logic             term_hi_eq_q, term_lo_eq_q, may_ack_q, may_ask_q;
   always_ff @(posedge clk) begin
-    for (int unsigned j = 0; j < NODES; j++)
-      from_q[j] <= others_q[j] && {p_src_ipv4, p_src_port} == places_q[j] && p_src_port != 16'd0;
-    term_eq_q <= p_term == term_q;
+    for (int unsigned j = 0; j < NODES; j++) from_q[j] <= peers_q[j] && {p_src_ipv4, p_src_port} == places_q[j];
+    term_hi_eq_q <= p_term[63:32] == term_q[63:32];
+    term_lo_eq_q <= p_term[31:0] == term_q[31:0];
     // What is known of an acknowledgement before its last beat is checked.
-    may_ack_q <= on_q && cfg_ready && p_kind == KindAck && term_eq_q && |from_q;
-    may_ask_q <= on_q && cfg_ready && p_kind == KindRequest;
+    may_ack_q <= on_q && is_set && p_kind == KindAck && term_hi_eq_q && term_lo_eq_q && |from_q;
+    may_ask_q <= on_q && is_set && p_kind == KindRequest;
   end
 
   // -------------------------------------------------------------------------------------------------------------- votes
-  typedef enum logic [4:0] {
-    Idle, Select, Entry0, Entry1, Entry2, Entry3, Entry4, Ask0, Ask1, Ask2, Ask3, Ask4, Ask5, Head0, Head1, Head2, Go
-  } state_e;
-  state_e state_q;
-
-  wire in_ask = state_q == Ask0 || state_q == Ask1 || state_q == Ask2 || state_q == Ask3 || state_q == Ask4
-                || state_q == Ask5;
-
   logic        votes_ack, votes_set, commit_valid, commit_take;
-  logic [63:0] votes_end, value;
-  logic [63:0] next_end_q;                     // behind the next entry
-  assign value = in_set ? set_value_q : in_ask ? next_end_q : p_slot;
+  logic [63:0] votes_end;
 
   quorum_votes #(.NODES(NODES)) votes (
-      .clk, .rst, .voters(voters_q), .commit_count(commit_count_q), .value,
-      .node(in_set ? set_node_q : in_ask ? self_q : {1'b0, from_q}),
-      .apply_ack(votes_ack), .apply_set(votes_set), .hold(state_q == Select), .commit_valid, .commit_end(votes_end), .commit_take);
+      .clk, .rst, .voters(voters_q), .commit_count(commit_count_q),
+      .value(other_q ? other_value_q : p_slot), .node(other_q ? other_node_q : {1'b0, from_q}),
+      .apply_ack(votes_ack), .apply_set(votes_set), .hold(state_q[Select]), .commit_valid, .commit_end(votes_end), .commit_take);
 
   logic ahead, level;                          // the acknowledgement against our next slot
   compare_pipe next_compare (.clk, .a(p_slot), .b(next_q), .gt(ahead), .eq(level));
 
   // --------------------------------------------------------------------------------------------------------------- tables
   // An entry in flight: who asked, and which slot it is. Its place is the slot's lowest bits.
-  localparam int unsigned EntryW = 5 * 64 + 96;
+  localparam int unsigned EntryW  = 5 * 64 + 96;
+  localparam int unsigned LiveLog2 = (RING_LOG2 + 1) / 2;  // one of many is chosen in two cycles, a row first
+  localparam int unsigned LiveRow  = 2 ** LiveLog2;
   (* no_rw_check *)
   logic [EntryW-1:0]        entries [Ring];
   logic [Ring-1:0]          live_q;
@@ -203,9 +221,12 @@ module quorum_leader #(
   logic [127:0]             sessions [Sessions];
   logic [EntryW-1:0]        entry_ram_q, entry_q;
   logic                     entry_live_q;
-  logic [127:0]             session_ram_q, session_q;
-  logic [RING_LOG2-1:0]     entry_at_q;
-  logic [SESSIONS_LOG2-1:0] session_at;
+  logic [LiveRow-1:0]       live_row_q;
+  logic [127:0]             session_ram_q, session_q, session_new_q;
+  logic [SESSIONS_LOG2-1:0] session_at, session_new_at_q;
+  logic                     session_we_q;
+  logic [RING_LOG2-1:0]     entry_at_q, live_at_q;
+  logic                     lives_q;           // an entry was written in the cycle before
 
   wire [63:0] entry_end      = entry_q[0 +: 64];
   wire [63:0] entry_term     = entry_q[64 +: 64];
@@ -216,13 +237,13 @@ module quorum_leader #(
   wire [47:0] entry_place    = entry_q[368 +: 48];
 
   // ------------------------------------------------------------------------------------------------------ the frame's state
-  logic        d_long_q, d_asks_q, d_behind_q, d_put_q, d_may_q, d_takes_q, d_pay_ok_q;
+  logic        d_asks_q, d_behind_q, d_put_q, d_may_q, d_pay_ok_q;
   logic        d_drop_q, d_slow_q, d_tx_q, d_append_q;
   logic [15:0] d_beats_q, d_payload_len_q, d_ip_len_q, d_ip_checksum_q, d_src_port_q;
   logic [31:0] d_payload_crc_q, d_src_ipv4_q, d_dst_ipv4_q;
   logic [47:0] d_src_mac_q;
   logic [63:0] d_sent_q, d_client_q, d_sequence_q, d_end_q, d_expected_q;
-  logic        d_one_q, d_entry_ok_q, d_room_q;
+  logic        d_one_q, d_end_ok_q, d_term_ok_q, d_room_q;
 
   // The head of what leaves.
   logic [47:0]  h_mac_q;
@@ -240,11 +261,12 @@ module quorum_leader #(
   // Room for an entry, said two cycles late: numbers move at most once per frame.
   logic [63:0] undrained_q, uncommitted_q;
   logic        is_end, end_eq, is_full_q;
+  wire  [16:0] is_below = {1'b0, uncommitted_q[15:0]} - {1'b0, in_flight_q};
   compare_pipe end_compare (.clk, .a(append_end_q), .b(next_q), .gt(is_end), .eq(end_eq));
   always_ff @(posedge clk) begin
     undrained_q   <= next_q - drained_q;
     uncommitted_q <= next_q - commit_end_q;
-    is_full_q     <= undrained_q >= 64'(Ring) || uncommitted_q >= {48'd0, in_flight_q} || !is_end;
+    is_full_q     <= |undrained_q[63:RING_LOG2] || |uncommitted_q[63:16] || !is_below[16] || !is_end;
     next_end_q    <= next_q + 64'd1;
   end
 
@@ -254,148 +276,162 @@ module quorum_leader #(
 
   // ----------------------------------------------------------------------------------------------------------- decisions
   logic ready, load;
-  wire  may_take = frame_end && settled && state_q == Idle;
-  wire  is_ack   = is_ours && may_ack_q && is_bare && !ahead;
-  wire  is_asked = is_ours && may_ask_q;
+  wire  may_take = frame_end && settled && state_q[Idle];
+  wire  is_fast  = is_ours && !other_q && !we_q;
+  wire  is_ack   = is_fast && may_ack_q && is_bare && !ahead;
+  wire  is_asked = is_fast && may_ask_q;
   assign take      = may_take;
   assign votes_ack = may_take && is_ack;
 
   wire commit_free = !m_axis_commit_tvalid || m_axis_commit_tready;
-  assign commit_take = state_q == Select && commit_valid && commit_free;
+  assign commit_take = state_q[Select] && commit_valid && commit_free;
 
   wire takes  = d_may_q && d_pay_ok_q && is_same && newer && !is_full_q;
-  wire append = state_q == Ask5 && d_takes_q;
+  logic append;                                // in Ask5
   assign votes_set = set_now || append;
-  assign load      = state_q == Go && ready;
+  assign load      = state_q[Go] && ready;
   assign session_at = d_client_q[SESSIONS_LOG2-1:0];
 
-  wire session_we = cfg_we && cfg_ready && cfg_addr == 8'd19;
+  wire answers = d_one_q && d_end_ok_q && d_term_ok_q;
+  always_comb begin
+    state_d = '0;
+    if (state_q[Idle]) begin
+      if (!may_take)     state_d[Idle]   = 1'b1;
+      else if (is_ack)   state_d[Select] = 1'b1;
+      else if (is_asked) state_d[Ask0]   = 1'b1;
+      else               state_d[Go]     = 1'b1;
+    end
+    if (state_q[Select]) begin
+      if (!commit_valid)    state_d[Go]     = 1'b1;
+      else if (commit_free) state_d[Entry0] = 1'b1;
+      else                  state_d[Select] = 1'b1;
+    end
+    for (int unsigned n = Entry0; n < Entry4; n++) if (state_q[n]) state_d[n+1] = 1'b1;
+    if (state_q[Entry4]) begin
+      if (answers) state_d[Head1] = 1'b1;
+      else         state_d[Go]    = 1'b1;
+    end
+    for (int unsigned n = Ask0; n < Ask5; n++) if (state_q[n]) state_d[n+1] = 1'b1;
+    if (state_q[Ask5]) begin
+      if (append) state_d[Head0] = 1'b1;
+      else        state_d[Go]    = 1'b1;
+    end
+    for (int unsigned n = Head0; n < Go; n++) if (state_q[n]) state_d[n+1] = 1'b1;
+    if (state_q[Go]) begin
+      if (ready) state_d[Idle] = 1'b1;
+      else       state_d[Go]   = 1'b1;
+    end
+  end
+
+  wire session_we = we_q && addr_q == 8'd19;
 
   always_ff @(posedge clk) begin
     if (append) entries[next_q[RING_LOG2-1:0]] <= {d_src_ipv4_q, d_src_port_q, d_src_mac_q, d_sent_q, d_sequence_q, d_client_q,
                                                    term_q, next_end_q};
     entry_ram_q <= entries[entry_at_q];
-    if (append)          sessions[session_at] <= {d_client_q, d_sequence_q};
-    else if (session_we) sessions[session_id_q[SESSIONS_LOG2-1:0]] <= {session_id_q, cfg_data};
+    session_we_q     <= append || session_we;
+    session_new_at_q <= append ? session_at : session_id_q[SESSIONS_LOG2-1:0];
+    session_new_q    <= append ? {d_client_q, d_sequence_q} : {session_id_q, data_q};
+    if (session_we_q) sessions[session_new_at_q] <= session_new_q;
     session_ram_q <= sessions[session_at];
   end
 
   always_ff @(posedge clk) begin
     entry_q       <= entry_ram_q;
-    entry_live_q  <= live_q[entry_at_q];
+    live_row_q    <= live_q[entry_at_q & ~RING_LOG2'(LiveRow - 1) +: LiveRow];
+    entry_live_q  <= live_row_q[entry_at_q[LiveLog2-1:0]];
     session_q     <= session_ram_q;
     stat_next     <= next_q;
     stat_commit_end <= commit_end_q;
-    if (m_axis_commit_tready) m_axis_commit_tvalid <= 1'b0;
-    if (cfg_we && cfg_ready && cfg_addr == 8'd8) next_q       <= cfg_data;
-    if (cfg_we && cfg_ready && cfg_addr == 8'd9) commit_end_q <= cfg_data;
+    if (we_q && addr_q == 8'd8) next_q       <= data_q;
+    if (we_q && addr_q == 8'd9) commit_end_q <= data_q;
     if (append) begin
       next_q                          <= next_end_q;
-      live_q[next_q[RING_LOG2-1:0]] <= 1'b1;
     end
 
-    case (state_q)
-      Idle: if (may_take) begin
-        d_long_q        <= is_long;
-        d_beats_q       <= p_beats;
-        d_asks_q        <= p_sent[63];
-        d_behind_q      <= !ahead && !level;
-        d_payload_len_q <= p_payload_len;
-        d_payload_crc_q <= p_payload_crc;
-        d_ip_len_q      <= p_ip_len;
-        d_ip_checksum_q <= p_ip_checksum;
-        d_src_ipv4_q    <= p_src_ipv4;
-        d_dst_ipv4_q    <= p_dst_ipv4;
-        d_src_port_q    <= p_src_port;
-        d_src_mac_q     <= p_src_mac;
-        d_sent_q        <= p_sent;
-        d_client_q      <= p_client;
-        d_sequence_q    <= p_sequence;
-        d_append_q      <= 1'b0;
-        d_tx_q          <= 1'b0;
-        d_drop_q        <= is_bad;
-        d_slow_q        <= !is_bad;
-        state_q         <= is_ack ? Select : is_asked ? Ask0 : Go;
-      end
-
-      // An acknowledgement that has been counted.
-      Select: if (!commit_valid) begin
-        d_slow_q <= d_asks_q && d_behind_q;
-        d_drop_q <= !(d_asks_q && d_behind_q);
-        state_q  <= Go;
-      end else if (commit_free) begin
-        m_axis_commit_tvalid <= 1'b1;
-        m_axis_commit_tdata  <= votes_end;
-        d_end_q              <= votes_end;
-        d_expected_q         <= commit_end_q + 64'd1;
-        commit_end_q         <= votes_end;
-        state_q              <= Entry0;
-      end
-      Entry0: begin
-        entry_at_q <= d_end_q[RING_LOG2-1:0] - 1'b1;
-        d_one_q    <= d_end_q == d_expected_q;
-        state_q    <= Entry1;
-      end
-      Entry1: state_q <= Entry2;
-      Entry2: state_q <= Entry3;
-      Entry3: begin
-        d_entry_ok_q <= entry_live_q && entry_end == d_end_q && entry_term == term_q;
-        d_client_q   <= entry_client;
-        d_sequence_q <= entry_sequence;
-        h_mac_q      <= entry_mac;
-        h_place_q    <= entry_place;
-        h_slot_q     <= entry_sequence;
-        h_sent_q     <= entry_sent;
-        state_q      <= Entry4;
-      end
-      // Several commits at once need several answers, and of an entry that is not here the host knows who asked.
-      Entry4: begin
-        d_tx_q   <= d_one_q && d_entry_ok_q;
-        d_slow_q <= !(d_one_q && d_entry_ok_q);
-        state_q  <= d_one_q && d_entry_ok_q ? Head1 : Go;
-      end
-
-      // A request. The session is read in Ask0, stands in session_q in Ask2, and has been compared in Ask4, and the
-      // verdict is a register in Ask5.
-      Ask0: state_q <= Ask1;
-      Ask1: begin
-        d_put_q  <= is_put;
-        d_room_q <= d_payload_len_q <= entry_bytes_q;
-        state_q  <= Ask2;
-      end
-      Ask2: state_q <= Ask3;
-      Ask3: begin
-        d_pay_ok_q <= pay_ok;
-        d_may_q    <= d_put_q && d_room_q && d_client_q != '0 && on_q && cfg_ready;
-        state_q    <= Ask4;
-      end
-      Ask4: begin
-        d_takes_q <= takes;
-        state_q   <= Ask5;
-      end
-      Ask5: begin
-        if (d_takes_q) begin
-          d_append_q <= 1'b1;
-          d_tx_q     <= 1'b1;
-          d_slow_q   <= 1'b0;
-          d_end_q    <= next_q;
-          h_mac_q    <= group_mac_q;
-          h_place_q  <= {group_ipv4_q, group_port_q};
-          h_slot_q   <= next_q;
-          h_sent_q   <= commit_end_q;
-        end
-        state_q <= d_takes_q ? Head0 : Go;
-      end
-
-      Head0: state_q <= Head1;
-      Head1: state_q <= Head2;
-      Head2: state_q <= Go;
-      Go: if (ready) state_q <= Idle;
-      default: state_q <= Idle;
-    endcase
+    state_q <= state_d;
+    append  <= state_q[Ask4] && takes;
+    lives_q   <= append;
+    live_at_q <= next_q[RING_LOG2-1:0];
+    for (int unsigned n = 0; n < Ring; n++) if (lives_q && live_at_q == RING_LOG2'(n)) live_q[n] <= 1'b1;
+    if (state_q[Idle]) begin
+      d_beats_q       <= p_beats;
+      d_asks_q        <= p_sent[63];
+      d_behind_q      <= !ahead && !level;
+      d_payload_len_q <= p_payload_len;
+      d_payload_crc_q <= p_payload_crc;
+      d_ip_len_q      <= p_ip_len;
+      d_ip_checksum_q <= p_ip_checksum;
+      d_src_ipv4_q    <= p_src_ipv4;
+      d_dst_ipv4_q    <= p_dst_ipv4;
+      d_src_port_q    <= p_src_port;
+      d_src_mac_q     <= p_src_mac;
+      d_sent_q        <= p_sent;
+      d_client_q      <= p_client;
+      d_sequence_q    <= p_sequence;
+      d_append_q      <= 1'b0;
+      d_tx_q          <= 1'b0;
+      d_drop_q        <= is_bad;
+      d_slow_q        <= !is_bad;
+    end
+    // An acknowledgement that has been counted: without a commit the host sees it only if it asks for what it missed.
+    if (state_q[Select]) begin
+      d_slow_q     <= d_asks_q && d_behind_q;
+      d_drop_q     <= !(d_asks_q && d_behind_q);
+      d_end_q      <= votes_end;
+      d_expected_q <= commit_end_q + 64'd1;
+    end
+    if (commit_free) begin
+      m_axis_commit_tvalid <= state_q[Select] && commit_valid;
+      m_axis_commit_tdata  <= votes_end;
+    end
+    if (state_q[Entry0]) begin
+      commit_end_q <= d_end_q;
+      entry_at_q <= d_end_q[RING_LOG2-1:0] - 1'b1;
+      d_one_q    <= d_end_q == d_expected_q;
+    end
+    if (state_q[Entry3]) begin
+      d_end_ok_q   <= entry_live_q && entry_end == d_end_q;
+      d_term_ok_q  <= entry_term == term_q;
+      d_client_q   <= entry_client;
+      d_sequence_q <= entry_sequence;
+      h_mac_q      <= entry_mac;
+      h_place_q    <= entry_place;
+      h_slot_q     <= entry_sequence;
+      h_sent_q     <= entry_sent;
+    end
+    // Several commits at once need several answers, and of an entry that is not here the host knows who asked.
+    if (state_q[Entry4]) begin
+      d_tx_q   <= answers;
+      d_slow_q <= !answers;
+      d_drop_q <= 1'b0;
+    end
+    // A request. The session is read in Ask0, stands in session_q in Ask2, and has been compared in Ask4, and the verdict is a
+    // register in Ask5.
+    if (state_q[Ask1]) begin
+      d_put_q  <= is_put;
+      d_room_q <= d_payload_len_q <= entry_bytes_q;
+    end
+    if (state_q[Ask3]) begin
+      d_pay_ok_q <= pay_ok;
+      d_may_q    <= d_put_q && d_room_q && d_client_q != '0 && on_q && is_set;
+    end
+    if (append) begin
+      d_append_q <= 1'b1;
+      d_tx_q     <= 1'b1;
+      d_slow_q   <= 1'b0;
+      d_end_q    <= next_q;
+      h_mac_q    <= group_mac_q;
+      h_place_q  <= {group_ipv4_q, group_port_q};
+      h_slot_q   <= next_q;
+      h_sent_q   <= commit_end_q;
+    end
 
     if (rst) begin
-      state_q              <= Idle;
+      state_q              <= States'(1) << Idle;
+      append               <= 1'b0;
+      lives_q              <= 1'b0;
+      session_we_q         <= 1'b0;
       live_q               <= '0;
       next_q               <= '0;
       commit_end_q         <= '0;
@@ -407,7 +443,7 @@ module quorum_leader #(
   // A frame may end while the one before is decided, but then no beat of a third arrives: it would write over the second.
   logic has_room;
   wire  frame_end_next = ends_now || (frame_end && !take);
-  wire  busy_next      = state_q != Idle || may_take;
+  wire  busy_next      = !state_q[Idle] || may_take;
   always_ff @(posedge clk)
     s_axis_tready <= !rst && has_room && !(frame_end_next && busy_next) && (DATA_W == 64 || !(frame_end_next || busy_next));
 
@@ -415,7 +451,7 @@ module quorum_leader #(
       .clk, .rst, .beat(s_axis_tvalid && s_axis_tready), .beat_data(s_axis_tdata), .beat_keep(s_axis_tkeep),
       .beat_last(s_axis_tlast), .beat_user(s_axis_tuser), .has_room,
       .load, .load_drop(d_drop_q), .load_slow(d_slow_q), .load_log(d_append_q), .load_tx(d_tx_q), .load_payload(d_append_q),
-      .load_reply(!d_append_q), .load_long(d_long_q), .load_beats(d_beats_q), .load_slot(d_end_q), .load_head(head), .ready,
+      .load_reply(!d_append_q), .load_beats(d_beats_q), .load_slot(d_end_q), .load_head(head), .ready,
       .m_axis_tx_tdata, .m_axis_tx_tkeep, .m_axis_tx_tlast, .m_axis_tx_tvalid, .m_axis_tx_tready,
       .m_axis_slow_tdata, .m_axis_slow_tkeep, .m_axis_slow_tlast, .m_axis_slow_tuser, .m_axis_slow_tvalid,
       .m_axis_slow_tready,

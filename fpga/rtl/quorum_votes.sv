@@ -6,8 +6,10 @@
 // with the two-cycle comparison of its number with all others; the rest is counting bits. The commit end is in the matrix as
 // one more node, the last, that nobody counts.
 //
-//   cycle 0, 1   `value` stands still: it is compared with every node's
-//   cycle 2      apply: the row and the column that it would have are built, and who of them has a quorum then is counted
+//   cycle 0, 1   `value` and `node` stand still: the value is compared with every node's, and the other voters are counted without it.
+//                Of those, in their order, `high` is the one that a quorum has with one vote more, `low` the one that it has already.
+//   cycle 2      apply: the new commit end is the value, but not more than `high` and not less than `low`; and the row and the
+//                column of the matrix are built
 //   cycle 3      they are written; commit_valid, commit_end; as long as `hold` is there, that stands
 `default_nettype none
 
@@ -39,9 +41,9 @@ module quorum_votes #(
   logic [SLOT_W-1:0] acked_q [NODES+1];
   logic [NODES:0]    ge_q [NODES+1];  // ge_q[j][k]: node j is at least as far as node k
   logic [NODES:0]    gt_v, eq_v;      // `value` against every node
-  logic [NODES-1:0]  qual_q;          // so many voters are at least as far as this node
   logic              news_q;          // the acknowledgement of the cycle before moves its node, and waits
   logic              write_q;         // what was built is written in this cycle
+  logic              take_q;          // the commit end was taken in the cycle before, and becomes the one in the matrix
   // What was built, whether it is written or not: that is known late, and this is wide.
   logic [SLOT_W-1:0] value_q;
   logic [NODES:0]    node_q;
@@ -53,57 +55,96 @@ module quorum_votes #(
   end
 
   // The matrix with the node's row and column replaced, before it is known whether they will be.
-  logic [NODES:0]   ge_d [NODES+1];
-  logic [NODES-1:0] qual_d;
-  logic [3:0]       count;
-  always_comb begin
+  logic [NODES:0] ge_d [NODES+1];
+  always_comb
     for (int unsigned j = 0; j <= NODES; j++)
       for (int unsigned k = 0; k <= NODES; k++)
         ge_d[j][k] = (j == k) || (node[j] ? gt_v[k] || eq_v[k] : node[k] ? !gt_v[j] : ge_q[j][k]);
-    count = '0;
-    for (int unsigned j = 0; j < NODES; j++) begin
-      count = '0;
-      for (int unsigned k = 0; k < NODES; k++) count = count + 4'(voters[k] && ge_d[k][j]);
-      qual_d[j] = voters[j] && count >= commit_count;
-    end
-  end
 
-  wire  is_news = |(node & gt_v);
-  logic has_quorum;
-
-  // Of those that have a quorum, the farthest. Several may be equally far.
-  logic [NODES-1:0] chosen;
+  // The other voters, while the value is still compared. Nodes that are equally far are all high, or all low.
+  logic [NODES-1:0] others_q, high_q, low_q;
+  logic             votes_q, votes_late_q;      // the node is a voter
+  logic             is_one_q;                   // a vote is a quorum
+  logic [NODES-1:0] high_d, low_d;
+  logic [3:0]       behind, beyond;             // others that are at least as far as this one; others that are farther
   always_comb begin
-    has_quorum = 1'b0;
-    commit_end = '0;
+    behind = '0;
+    beyond = '0;
     for (int unsigned j = 0; j < NODES; j++) begin
-      chosen[j] = qual_q[j];
-      for (int unsigned k = 0; k < NODES; k++) if (qual_q[k] && !new_q[j][k]) chosen[j] = 1'b0;
-      if (chosen[j]) commit_end = commit_end | (node_q[j] ? value_q : acked_q[j]);
-      if (qual_q[j] && !new_q[Floor][j]) has_quorum = 1'b1;
+      behind = '0;
+      beyond = '0;
+      for (int unsigned k = 0; k < NODES; k++) begin
+        behind = behind + 4'(others_q[k] && ge_q[k][j]);
+        beyond = beyond + 4'(others_q[k] && !ge_q[j][k]);
+      end
+      high_d[j] = others_q[j] && votes_q && behind + 4'd1 == commit_count;
+      low_d[j]  = others_q[j] && behind >= commit_count && beyond < commit_count;
     end
   end
-  assign commit_valid = news_q && has_quorum;
+  always_ff @(posedge clk) begin
+    others_q <= voters & ~node[NODES-1:0];
+    votes_q  <= |(voters & node[NODES-1:0]);
+    high_q   <= high_d;
+    low_q    <= low_d;
+    votes_late_q <= votes_q;
+    is_one_q     <= commit_count == 4'd1;
+  end
+
+  wire is_news    = |(node & gt_v);
+  wire reaches    = |(high_q & (gt_v[NODES-1:0] | eq_v[NODES-1:0]));
+  // Without a `high`, either one vote is a quorum, or a quorum has `low` whatever the node says, or there is none.
+  wire may_own    = votes_late_q && (is_one_q || high_q != '0);
+  wire falls      = |(low_q & ~gt_v[NODES-1:0]) || !may_own;
+
+  // Which of the three it is, and whether that is beyond the commit end.
+  logic [SLOT_W-1:0] high_end, low_end, high_end_q, low_end_q;
+  logic [NODES-1:0]  chosen_high_q, chosen_low_q;
+  logic              is_high_q, is_low_q, is_own_q, high_beyond_q, low_beyond_q, own_beyond_q;
+  logic [NODES:0]    floor_lags;
+  always_comb begin
+    high_end = '0;
+    low_end  = '0;
+    for (int unsigned j = 0; j < NODES; j++) begin
+      if (high_q[j]) high_end = high_end | acked_q[j];
+      if (low_q[j])  low_end  = low_end | acked_q[j];
+    end
+    floor_lags = ~ge_q[Floor];
+  end
+
+  assign commit_valid = news_q && ((is_high_q && high_beyond_q) || (is_low_q && low_beyond_q) || (is_own_q && own_beyond_q));
+  assign commit_end   = ({SLOT_W{is_high_q}} & high_end_q) | ({SLOT_W{is_low_q}} & low_end_q) | ({SLOT_W{is_own_q}} & value_q);
 
   // The commit end becomes equal to the chosen one, and with it its row and its column.
-  logic [NODES:0] floor_row, floor_column;
+  logic [NODES-1:0] chosen;
+  logic [NODES:0]   floor_row, floor_column;
   always_comb begin
     floor_row    = '0;
     floor_column = '0;
-    for (int unsigned j = 0; j < NODES; j++)
+    for (int unsigned j = 0; j < NODES; j++) begin
+      chosen[j] = (is_high_q && chosen_high_q[j]) || (is_low_q && chosen_low_q[j]) || (is_own_q && node_q[j]);
       if (chosen[j]) begin
         floor_row = floor_row | new_q[j];
         for (int unsigned k = 0; k <= NODES; k++) if (new_q[k][j]) floor_column[k] = 1'b1;
       end
+    end
   end
 
   always_ff @(posedge clk) begin
     write_q <= apply_set || (apply_ack && is_news);
     if (!hold) begin
-      news_q  <= apply_ack && is_news;
-      value_q <= value;
-      node_q  <= node;
-      qual_q  <= qual_d;
+      news_q        <= apply_ack && is_news;
+      value_q       <= value;
+      node_q        <= node;
+      high_end_q    <= high_end;
+      low_end_q     <= low_end;
+      chosen_high_q <= high_q;
+      chosen_low_q  <= low_q;
+      is_high_q     <= reaches;
+      is_low_q      <= !reaches && falls;
+      is_own_q      <= !reaches && !falls;
+      high_beyond_q <= |(high_q & floor_lags[NODES-1:0]);
+      low_beyond_q  <= |(low_q & floor_lags[NODES-1:0]);
+      own_beyond_q  <= gt_v[Floor];
       for (int unsigned j = 0; j <= NODES; j++) new_q[j] <= ge_d[j];
     end
     for (int unsigned j = 0; j <= NODES; j++)
@@ -111,8 +152,10 @@ module quorum_votes #(
         ge_q[j] <= new_q[j];
         if (node_q[j]) acked_q[j] <= value_q;
       end
-    if (commit_take) begin
-      news_q         <= 1'b0;
+    // A cycle later, when what was chosen still stands.
+    take_q <= commit_take;
+    if (commit_take) news_q <= 1'b0;
+    if (take_q) begin
       acked_q[Floor] <= commit_end;
       for (int unsigned k = 0; k <= NODES; k++) begin
         ge_q[Floor][k] <= floor_row[k] || k == Floor;
@@ -122,6 +165,7 @@ module quorum_votes #(
     if (rst) begin
       news_q  <= 1'b0;
       write_q <= 1'b0;
+      take_q  <= 1'b0;
       for (int unsigned j = 0; j <= NODES; j++) begin
         acked_q[j] <= '0;
         ge_q[j]    <= '1;

@@ -15,6 +15,17 @@ pub fn over_zeros(state: u32, count: usize) -> u32 {
     (0..count).fold(state, |state, _| crc32c_byte(state, 0))
 }
 
+/// The state that `count` bytes of zeros turn into `state`: what the division shifted out is shifted in again.
+pub fn back_over_zeros(state: u32, count: usize) -> u32 {
+    (0..8 * count).fold(state, |state, _| match state >> 31 {
+        0 => state << 1,
+        _ => (state ^ POLYNOMIAL) << 1 | 1,
+    })
+}
+
+/// Castagnoli's, least significant bit first (RFC 3720, section 12.1).
+const POLYNOMIAL: u32 = 0x82f6_3b78;
+
 /// A function of the include file.
 struct Matrix {
     name: &'static str,
@@ -35,6 +46,13 @@ const MATRICES: &[Matrix] = &[
     m("crc32c_zero16", "moves a state over sixteen zeros", true, 0, 16),
     m("crc32c_zero32", "moves a state over 32 zeros", true, 0, 32),
     m("crc32c_zero64", "moves a state over 64 zeros", true, 0, 64),
+    m(
+        "crc32c_at36",
+        "what two bytes add with 36 bytes behind them",
+        false,
+        2,
+        36,
+    ),
     m(
         "crc32c_at28",
         "what eight bytes add with 28 bytes behind them",
@@ -130,6 +148,12 @@ pub fn include_file() -> String {
         )
         .expect("a string takes all");
     }
+    let value = back_over_zeros(!0, 2);
+    writeln!(
+        text,
+        "localparam logic [31:0] Crc32cOnesBack2 = 32'h{value:08x};  // becomes ones, two zeros later"
+    )
+    .expect("a string takes all");
     text.push('\n');
     for (bytes, what) in [(4, "four"), (8, "eight")] {
         let top = 8 * bytes - 1;
@@ -155,6 +179,11 @@ mod tests {
     use std::{env, fs, path::Path};
 
     use super::*;
+
+    #[test]
+    fn back_is_where_it_came_from() {
+        assert_eq!(over_zeros(back_over_zeros(0x1234_5678, 7), 7), 0x1234_5678);
+    }
 
     #[test]
     fn the_include_file_is_what_is_generated() {

@@ -1,6 +1,8 @@
 //! `frame_emit`: keeps beats until their frame is decided, and sends them where they belong; and `frame_head`, which says how a
 //! frame begins that leaves.
 
+use std::collections::VecDeque;
+
 use dataplane_wire::frame;
 
 use super::{Inputs, Shape};
@@ -22,7 +24,6 @@ pub struct Fate {
     /// What follows our header stays.
     pub payload: bool,
     pub reply: bool,
-    pub long: bool,
     pub beats: u64,
     pub slot: u64,
     pub head: [u8; HEAD_BYTES],
@@ -35,12 +36,16 @@ pub struct Emit {
     mem: Vec<Beat>,
     write: u64,
     read: u64,
+    pop: u64,
+    used: u64,
+    /// Beats that were read ahead: `a` behind the memory, older ones in the queue.
     a: Option<Beat>,
-    b: Option<Beat>,
+    queue: VecDeque<Beat>,
+    is_busy: bool,
+    loading: Option<Fate>,
     fate: Option<Fate>,
-    left: u64,
-    src_done: bool,
-    tx_done: bool,
+    needs_src: bool,
+    needs_tx: bool,
     at: usize,
     pub tx: Option<Beat>,
     pub slow: Option<Beat>,
@@ -49,8 +54,6 @@ pub struct Emit {
 
 /// What one cycle of sending does.
 struct Step {
-    src: bool,
-    tx: bool,
     tx_last: bool,
     done: bool,
 }
@@ -62,12 +65,15 @@ impl Emit {
             mem: vec![Beat::EMPTY; 1 << shape.depth_log2],
             write: 0,
             read: 0,
+            pop: 0,
+            used: 0,
             a: None,
-            b: None,
+            queue: VecDeque::with_capacity(2),
+            is_busy: false,
+            loading: None,
             fate: None,
-            left: 0,
-            src_done: false,
-            tx_done: false,
+            needs_src: false,
+            needs_tx: false,
             at: 0,
             tx: None,
             slow: None,
@@ -76,93 +82,102 @@ impl Emit {
     }
 
     pub fn has_room(&self) -> bool {
-        self.write - self.read < self.mem.len() as u64 - 3
+        self.used < self.mem.len() as u64 - 4
     }
 
     fn step(&self, inputs: &Inputs) -> Option<Step> {
         let fate = self.fate.as_ref()?;
-        let (src, tx) = (!self.src_done, fate.tx && !self.tx_done);
-        let goes = (!src || self.b.is_some())
+        let (src, tx) = (self.needs_src, self.needs_tx);
+        let goes = (!src || !self.queue.is_empty())
             && (!(src && fate.slow) || self.slow.is_none() || inputs.slow_ready)
             && (!(src && fate.log) || self.log.is_none() || inputs.log_ready)
             && (!tx || self.tx.is_none() || inputs.tx_ready);
-        let is_b_last = self.b.is_some_and(|beat| beat.last);
+        let is_b_last = self.queue.front().is_some_and(|beat| beat.last);
         let end = if fate.reply { HEAD_BYTES } else { BARE_BYTES };
         let tx_last = match fate.payload {
             true => is_b_last,
             false => self.at == (end - 1) / self.shape.beat_bytes,
         };
         goes.then_some(Step {
-            src,
-            tx,
             tx_last,
             done: (!src || is_b_last) && (!tx || tx_last),
         })
     }
 
-    pub fn is_ready(&self, inputs: &Inputs) -> bool {
-        self.fate.is_none() || self.step(inputs).is_some_and(|step| step.done)
+    pub fn is_ready(&self) -> bool {
+        !self.is_busy
+    }
+
+    /// Reads ahead. Whether to read depends on what stood before the edge.
+    fn read(&mut self, pops: bool) {
+        let is_full = self.queue.len() == 2;
+        let reads = self.write != self.read && !(self.a.is_some() && is_full);
+        let word = self.mem[self.read as usize % self.mem.len()];
+        self.used = self.write - self.pop;
+        if pops {
+            self.queue.pop_front();
+            self.pop += 1;
+        }
+        if !is_full {
+            self.queue.extend(self.a.take());
+        }
+        if reads {
+            self.a = Some(word);
+            self.read += 1;
+        }
     }
 
     pub fn clock(&mut self, inputs: &Inputs, beat: Option<&Beat>, load: Option<Fate>) {
         let step = self.step(inputs);
-        let pops = step.as_ref().is_some_and(|step| step.src);
-        let b_free = self.b.is_none() || pops;
-        let a_free = self.a.is_none() || b_free;
-        let can_read = match &self.fate {
-            Some(fate) if fate.long => self.a.is_none() && self.b.is_none() && !self.src_done,
-            Some(_) => self.left != 0 && a_free,
-            None => false,
-        };
-        let reads = can_read && self.write != self.read;
-        let out = self.b;
-
-        if b_free {
-            self.b = self.a;
-        }
-        if a_free {
-            self.a = reads.then(|| self.mem[self.read as usize % self.mem.len()]);
-        }
+        let out = self.queue.front().copied();
+        self.read(step.is_some() && self.needs_src);
         if let Some(beat) = beat {
             let at = self.write as usize % self.mem.len();
             self.mem[at] = *beat;
             self.write += 1;
         }
-        if reads {
-            self.read += 1;
-            self.left = self.left.wrapping_sub(1);
-        }
         self.tx = self.tx.filter(|_| !inputs.tx_ready);
         self.slow = self.slow.filter(|_| !inputs.slow_ready);
         self.log = self.log.filter(|_| !inputs.log_ready);
         if let (Some(step), Some(fate)) = (step, &self.fate) {
-            if let (true, Some(beat)) = (step.src, out) {
+            if let (true, Some(beat)) = (self.needs_src, out) {
                 if fate.slow {
                     self.slow = Some(beat);
                 }
                 if fate.log {
                     self.log = Some((Beat { user: false, ..beat }, fate.slot));
                 }
-                self.src_done = beat.last;
+                self.needs_src = !beat.last;
             }
-            if step.tx {
+            if self.needs_tx {
                 self.tx = Some(rewritten(self.shape, fate, self.at, out, step.tx_last));
-                self.tx_done = step.tx_last;
+                self.needs_tx = !step.tx_last;
             }
             self.at += 1;
             if step.done {
-                self.fate = None;
+                (self.fate, self.is_busy) = (None, false);
             }
+        }
+        if let Some(fate) = self.loading.take() {
+            (self.needs_src, self.needs_tx, self.at) = (true, fate.tx, 0);
+            self.fate = Some(fate);
         }
         if let Some(fate) = load {
             if fate.drop {
-                self.read += fate.beats;
+                self.pop += fate.beats;
+                self.read = self.pop;
+                self.a = None;
+                self.queue.clear();
+            } else {
+                self.is_busy = true;
+                self.loading = Some(fate);
             }
-            (self.left, self.src_done, self.tx_done, self.at) = (fate.beats, false, false, 0);
-            self.fate = (!fate.drop).then_some(fate);
         }
         if inputs.rst {
-            (self.write, self.read, self.a, self.b, self.fate) = (0, 0, None, None, None);
+            (self.write, self.read, self.pop, self.used) = (0, 0, 0, 0);
+            self.a = None;
+            self.queue.clear();
+            (self.is_busy, self.loading, self.fate) = (false, None, None);
             (self.tx, self.slow, self.log) = (None, None, None);
         }
     }

@@ -24,7 +24,6 @@ enum State {
 #[derive(Clone, Copy, Debug, Default)]
 struct Current {
     ends: Ends,
-    is_long: bool,
     beats: u64,
     is_ahead: bool,
     is_level: bool,
@@ -114,7 +113,6 @@ impl Follower {
                 old_ip_len: parser.ip_len(),
                 old_ip_checksum: parser.ip_checksum(),
             },
-            is_long: parser.is_long,
             beats: parser.beats(),
             is_ahead: self.to_next.gt,
             is_level: self.to_next.eq,
@@ -148,7 +146,6 @@ impl Follower {
             tx: now.tx,
             payload: false,
             reply: false,
-            long: now.is_long,
             beats: now.beats,
             slot: now.slot,
             head: emit::head(&now.ends, &says),
@@ -193,7 +190,7 @@ impl Node for Follower {
         // Everything below follows from the registers as they are before the edge.
         let beat = inputs.beat.as_ref().filter(|_| self.is_ready);
         let may_take = self.parser.frame_end && self.parser.is_settled() && self.state == State::Idle;
-        let is_loading = self.state == State::Go && self.emit.is_ready(inputs);
+        let is_loading = self.state == State::Go && self.emit.is_ready();
         let load = is_loading.then(|| self.fate());
         let frame_end_next =
             beat.is_some_and(|beat| self.parser.ends_now(beat)) || (self.parser.frame_end && !may_take);

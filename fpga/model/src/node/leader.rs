@@ -63,7 +63,6 @@ impl Votes {
 #[derive(Clone, Copy, Debug, Default)]
 struct Current {
     ends: Ends,
-    is_long: bool,
     beats: u64,
     asks: bool,
     is_behind: bool,
@@ -118,7 +117,11 @@ pub struct Leader {
     now: Current,
     is_ready: bool,
     host: Registers,
+    /// A write that was accepted, and is done with the next edge.
+    pending: Option<(u8, u64)>,
     set_wait: u8,
+    /// A cycle ago nothing of the host's was on its way to the votes.
+    was_set: bool,
     set: (u64, usize),
     votes: Votes,
     entries: Vec<Option<Entry>>,
@@ -155,7 +158,9 @@ impl Leader {
                 places: vec![0; shape.nodes_count],
                 ..Registers::default()
             },
+            pending: None,
             set_wait: 0,
+            was_set: true,
             set: (0, 0),
             votes: Votes {
                 acked: vec![0; shape.nodes_count],
@@ -193,7 +198,11 @@ impl Leader {
 
     fn take(&self) -> (State, Current) {
         let parser = &self.parser;
-        let is_fast = self.host.on && self.set_wait == 0 && parser.is_ours(&self.host.local);
+        let is_fast = self.host.on
+            && self.was_set
+            && self.set_wait < 3
+            && self.pending.is_none()
+            && parser.is_ours(&self.host.local);
         let is_ack = is_fast
             && parser.kind() == KIND_ACK
             && parser.is_bare()
@@ -216,7 +225,6 @@ impl Leader {
                 old_ip_checksum: parser.ip_checksum(),
                 ..self.now.ends
             },
-            is_long: parser.is_long,
             beats: parser.beats(),
             asks: parser.sent_ns() & ASKS != 0,
             is_behind: !self.to_next.gt && !self.to_next.eq,
@@ -265,11 +273,15 @@ impl Leader {
             tx: now.tx,
             payload: now.append,
             reply: !now.append,
-            long: now.is_long,
             beats: now.beats,
             slot: now.end,
             head: emit::head(&now.ends, &says),
         }
+    }
+
+    /// The host's numbers do not come between a frame and its commit.
+    fn takes_writes(&self) -> bool {
+        self.set_wait == 0 && self.pending.is_none() && self.state == State::Idle && !self.parser.frame_end
     }
 
     fn write(&mut self, address: u8, value: u64) {
@@ -347,7 +359,6 @@ impl Leader {
                     self.commit = Some(end);
                     self.now.is_one = end == was.commit_end.wrapping_add(1);
                     self.now.end = end;
-                    self.commit_end = end;
                     self.votes.floor = end;
                     self.votes.is_news = false;
                     self.state = State::Entry(0);
@@ -355,6 +366,7 @@ impl Leader {
                 Some(_) => {}
             },
             State::Entry(0) => {
+                self.commit_end = self.now.end;
                 self.entry_at = (self.now.end.wrapping_sub(1) as usize) % self.entries.len();
                 self.state = State::Entry(1);
             }
@@ -439,7 +451,7 @@ struct Was {
 impl Node for Leader {
     fn outputs(&self) -> Outputs {
         Outputs {
-            write_ready: self.set_wait == 0,
+            write_ready: self.takes_writes(),
             ready: self.is_ready,
             tx: self.emit.tx,
             slow: self.emit.slow,
@@ -454,7 +466,7 @@ impl Node for Leader {
         // Everything follows from the registers as they are before the edge.
         let beat = inputs.beat.as_ref().filter(|_| self.is_ready);
         let may_take = self.parser.frame_end && self.parser.is_settled() && self.state == State::Idle;
-        let is_loading = self.state == State::Go && self.emit.is_ready(inputs);
+        let is_loading = self.state == State::Go && self.emit.is_ready();
         let load = is_loading.then(|| self.fate());
         let frame_end_next =
             beat.is_some_and(|beat| self.parser.ends_now(beat)) || (self.parser.frame_end && !may_take);
@@ -484,15 +496,17 @@ impl Node for Leader {
         let (session, session_ram) = (self.session, self.session_ram);
         let session_now = self.sessions[now.client as usize % self.sessions.len()];
         let (entry_now, entry_ram) = (self.entries[self.entry_at], self.entry_ram);
-        let (set_wait, set) = (self.set_wait, self.set);
+        let (set_wait, set, takes_writes) = (self.set_wait, self.set, self.takes_writes());
 
-        self.set_wait = self.set_wait.saturating_sub(1);
+        self.was_set = set_wait == 0;
+        self.set_wait = set_wait.saturating_sub(1);
         if inputs.commit_ready {
             self.commit = None;
         }
-        if let Some((address, value)) = inputs.write.filter(|_| set_wait == 0) {
+        if let Some((address, value)) = self.pending.take() {
             self.write(address, value);
         }
+        self.pending = inputs.write.filter(|_| takes_writes);
         if set_wait == 3 {
             self.set(set.1, set.0);
         }
@@ -524,7 +538,7 @@ impl Node for Leader {
         self.emit.clock(inputs, beat, load);
         if inputs.rst {
             self.host.on = false;
-            self.set_wait = 0;
+            (self.pending, self.set_wait) = (None, 0);
             self.state = State::Idle;
             self.entries.fill(None);
             (self.next, self.commit_end, self.commit) = (0, 0, None);
