@@ -7,11 +7,8 @@ use bench::soak::{
     onesided::{Mutation, Options, Plan, run_plan, run_seeds, shrink},
 };
 
-use super::THREADS_COUNT;
+use super::{THREADS_COUNT, fresh_seed};
 
-/// Histories from here on hold. One in some 4,000 does not yet (docs/src/rdma/onesided.md says which): until that is mended, seeds that
-/// are drawn anew would say so now and then in somebody else's change.
-const SEED: u64 = 50_000_000;
 /// 20,000 are run by hand (`dplab soak --faults --driver one-sided --histories 20000`).
 const HISTORIES_COUNT: u64 = 150;
 
@@ -25,7 +22,7 @@ fn options(mutation: Option<Mutation>) -> Options {
 
 #[test]
 fn histories_hold_and_take_the_paths_that_only_memory_has() {
-    let seed = SEED;
+    let seed = fresh_seed();
     println!("one-sided histories from seed {seed} on");
     let report = run_seeds(
         seed,
@@ -82,24 +79,59 @@ fn a_one_sided_history_is_a_function_of_its_seed() {
     }
 }
 
+/// Seeds that have failed once, and what it was (docs/src/rdma/onesided.md tells of the last three): they hold by now. What happens in them is
+/// another thing after each change of what is written where; `MISTAKES`, and the scripts beside the histories, show that the rules are needed.
+const REGRESSIONS: &[(u64, &str)] = &[
+    (50_001_597, "leftovers before a snapshot's end were taken for a log"),
+    (
+        50_007_115,
+        "\"committed\" came over the next connection, the entry was lost with the one before",
+    ),
+    (50_011_593, "the same, with seven replicas"),
+    (
+        50_012_872,
+        "an offer of a snapshot that was gone was believed again and again",
+    ),
+];
+
+#[test]
+fn one_sided_seeds_that_have_failed_once_hold() {
+    for &(seed, was) in REGRESSIONS {
+        let found = run_plan(&Plan::draw(seed, &options(None))).finding;
+        assert_eq!(found, None, "seed {seed}: {was}");
+    }
+}
+
 /// Each mistake, and a seed whose history shows it. A ring that is used again too early leaves a follower without what it
 /// needs, which shows as a cluster that is never even again.
 const MISTAKES: &[(Mutation, u64, FindingKind)] = &[
     (Mutation::PermissionKept, 1020, FindingKind::Invariant),
-    (Mutation::CanaryUnchecked, 1081, FindingKind::Invariant),
+    (Mutation::CanaryUnchecked, 1132, FindingKind::Invariant),
     (Mutation::PrepareSkipped, 1000, FindingKind::Invariant),
-    (Mutation::MinorityCommit, 1067, FindingKind::Invariant),
+    (Mutation::MinorityCommit, 1001, FindingKind::Invariant),
     (Mutation::RecycledEarly, 1048, FindingKind::Recovery),
     (Mutation::AmnesiaIgnored, 1060, FindingKind::Invariant),
     (Mutation::UncheckedRead, 1097, FindingKind::Linearizability),
+    (Mutation::CommitAhead, 13348, FindingKind::Invariant),
+];
+
+/// Mistakes that no history of 20,000 has shown: each has a script that does (bench/src/soak/onesided/scripted.rs).
+const SCRIPTED: &[Mutation] = &[
+    Mutation::ChainUnchecked,
+    Mutation::RecheckSkipped,
+    Mutation::OfferBelieved,
 ];
 
 #[test]
 fn every_one_sided_mistake_is_seen_and_its_history_holds_without_it() {
-    assert!(
-        MISTAKES.iter().map(|(mutation, ..)| *mutation).eq(Mutation::ALL),
-        "each has its line"
-    );
+    for mutation in Mutation::ALL {
+        let has_seed = MISTAKES.iter().any(|(seen, ..)| *seen == mutation);
+        assert!(
+            has_seed != SCRIPTED.contains(&mutation),
+            "{} has its line",
+            mutation.name()
+        );
+    }
     for &(mutation, seed, kind) in MISTAKES {
         let plan = Plan::draw(seed, &options(Some(mutation)));
         let found = run_plan(&plan).finding.map(|finding| finding.kind);

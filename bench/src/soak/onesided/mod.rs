@@ -7,6 +7,8 @@
 mod command;
 mod plan;
 mod runner;
+#[cfg(test)]
+mod scripted;
 mod shrink;
 mod world;
 

@@ -161,6 +161,8 @@ paths!(
     snapshots_fetched_count,
     recovered_count,
     dropped_slow_count,
+    recheck_failed_count,
+    spoilt_offers_count,
     ring_full_count,
     posted_count,
 );

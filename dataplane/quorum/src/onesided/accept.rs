@@ -45,8 +45,14 @@ impl<S: StateMachine> Replica<S> {
                 };
             }
             What::Promise => self.on_promised(index),
+            What::Recheck => self.on_rechecked(now, index, layout::parse_word(bytes)),
             What::Slots { from, count } => self.on_slots(index, (from, count), bytes),
-            What::Entry { end } => self.on_progress(index, |progress| progress.acked_end = end),
+            What::Entry { end } => self.on_progress(index, |progress| {
+                // Everything before is there if nothing is missing in between.
+                if progress.acked_end + 1 == end {
+                    progress.acked_end = end;
+                }
+            }),
             What::Round(round) => self.on_progress(index, |progress| progress.round_acked = round),
             What::Recovered => self.on_progress(index, |progress| progress.is_voter = true),
             What::Commit | What::Beacon | What::Permission | What::Transfer | What::Snapshot { .. } => {}
@@ -110,6 +116,7 @@ impl<S: StateMachine> Replica<S> {
             if slot + 1 >= head + self.config.layout.slots_count {
                 return self.wait_for_room(now, planes);
             }
+            let before = std::mem::replace(&mut own.last, proposal);
             own.end += 1;
             reign.full_since = None;
             let queued = match is_first {
@@ -118,6 +125,7 @@ impl<S: StateMachine> Replica<S> {
             };
             let entry = Entry {
                 proposal,
+                before,
                 commit_end: self.commit_end,
                 payload: queued.as_ref().map_or(&NO_OP[..], |queued| &queued.payload),
             };
@@ -251,8 +259,13 @@ impl<S: StateMachine> Replica<S> {
         reign.must_tell = false;
         let confirmed: Vec<(usize, Progress)> = self.confirmed().collect();
         for (index, progress) in confirmed {
-            // It may believe this of what was written to it before.
-            let end = self.commit_end.min(progress.next);
+            // It believes this of whatever stands in its slots: only of what it is known to have. What is posted may be lost with
+            // a connection, and this be the first thing that passes over the next one.
+            let has_end = match self.config.makes(Mutation::CommitAhead) {
+                true => progress.next,
+                false => progress.acked_end,
+            };
+            let end = self.commit_end.min(has_end);
             let to = (Plane::Replication, index);
             self.post_write(planes, to, COMMIT_END_AT, &end.to_ne_bytes(), What::Commit);
         }

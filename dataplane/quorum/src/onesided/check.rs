@@ -37,6 +37,33 @@ pub enum Violation {
         /// Its entry's proposal.
         proposal: u64,
     },
+    /// A name stands for one entry: a leader writes each slot once.
+    #[error(
+        "node {node} has an entry of proposal {proposal} in slot {slot}, and it is not the one that was seen under this name before"
+    )]
+    Renamed {
+        /// The replica.
+        node: u32,
+        /// The slot.
+        slot: u64,
+        /// The proposal.
+        proposal: u64,
+    },
+    /// Who begins to lead has everything that was committed under lower proposals (Raft's leader completeness): here a mistake in
+    /// preparing shows even if nothing comes of it.
+    #[error(
+        "node {node} begins to lead under proposal {proposal} without the entry of slot {slot}, which node {applied_by} has applied"
+    )]
+    Incomplete {
+        /// The new leader.
+        node: u32,
+        /// Its proposal.
+        proposal: u64,
+        /// What it lacks, or has another one of.
+        slot: u64,
+        /// Who has applied it.
+        applied_by: u32,
+    },
     /// No gap: slots are applied one after the other.
     #[error("node {node} applies slot {slot}, and had applied everything before {applied_end}")]
     Gap {
@@ -71,12 +98,23 @@ pub enum Violation {
     },
 }
 
+/// A slot as it was applied first.
+#[derive(Clone, Copy, Debug)]
+struct Applied {
+    node: u32,
+    proposal: u64,
+    crc: u32,
+    /// Nobody had led under a higher proposal by then, so it was committed under this one or a lower one.
+    led: u64,
+}
+
 /// Who is shown every replica after every turn.
 #[derive(Debug, Default)]
 pub struct Observer {
     leaders: BTreeMap<u64, u32>,
-    /// By slot: who applied it first, proposal, checksum.
-    applied: BTreeMap<u64, (u32, u64, u32)>,
+    applied: BTreeMap<u64, Applied>,
+    /// By slot and proposal: the entry's checksum.
+    names: BTreeMap<(u64, u64), u32>,
     /// By node: its life, and its applied end.
     ends: BTreeMap<u32, (u32, u64)>,
 }
@@ -114,14 +152,54 @@ impl Observer {
                     applied_end,
                 });
             }
-            let &mut (first, first_proposal, first_crc) = self.applied.entry(slot).or_insert((node, proposal, crc));
-            if (first_proposal, first_crc) != (proposal, crc) {
+            let led = self.leaders.last_key_value().map_or(0, |(&proposal, _)| proposal);
+            let now = Applied {
+                node,
+                proposal,
+                crc,
+                led,
+            };
+            let first = *self.applied.entry(slot).or_insert(now);
+            if (first.proposal, first.crc) != (proposal, crc) {
                 return Err(Violation::Applied {
                     slot,
-                    first,
-                    first_proposal,
+                    first: first.node,
+                    first_proposal: first.proposal,
                     node,
                     proposal,
+                });
+            }
+            self.name(node, (slot, proposal, crc))?;
+        }
+        match replica.took_over() {
+            Some(log) => self.take_over(replica, log),
+            None => Ok(()),
+        }
+    }
+
+    fn name(&mut self, node: u32, (slot, proposal, crc): (u64, u64, u32)) -> Result<(), Violation> {
+        match *self.names.entry((slot, proposal)).or_insert(crc) == crc {
+            true => Ok(()),
+            false => Err(Violation::Renamed { node, slot, proposal }),
+        }
+    }
+
+    /// Looks at the log with which a leader begins.
+    fn take_over<S: StateMachine>(&mut self, replica: &Replica<S>, log: &[(u64, u64, u32)]) -> Result<(), Violation> {
+        let (node, proposal) = (replica.node(), replica.leads().unwrap_or(0));
+        for &entry in log {
+            self.name(node, entry)?;
+        }
+        // What it has applied itself was compared when it did.
+        let begin = log.first().map_or(replica.applied_end(), |&(slot, ..)| slot);
+        for (&slot, applied) in self.applied.range(begin..) {
+            let ours = log.get((slot - begin) as usize);
+            if applied.led < proposal && ours != Some(&(slot, applied.proposal, applied.crc)) {
+                return Err(Violation::Incomplete {
+                    node,
+                    proposal,
+                    slot,
+                    applied_by: applied.node,
                 });
             }
         }

@@ -6,7 +6,7 @@ use dataplane_waist::Peer;
 
 use dataplane_wire::quorum::members::Members;
 
-use super::layout::Layout;
+use super::layout::{Entry, Layout};
 use crate::{
     config::{self, NODES_MAX, ReadMode, majorities},
     guarantees::{Guarantees, Keeps},
@@ -92,11 +92,19 @@ pub enum Mutation {
     AmnesiaIgnored,
     /// A leader reads without a round.
     UncheckedRead,
+    /// An entry is taken for the next one though it was written behind another entry than stands before it.
+    ChainUnchecked,
+    /// A follower is told that something is committed that it may not have.
+    CommitAhead,
+    /// A leader counts a log that it has read though somebody else may have written there meanwhile, or the memory may be new.
+    RecheckSkipped,
+    /// A snapshot that has changed under its reader is fetched again as it was offered, and none is asked for.
+    OfferBelieved,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 7] = [
+    pub const ALL: [Mutation; 11] = [
         Mutation::PermissionKept,
         Mutation::CanaryUnchecked,
         Mutation::PrepareSkipped,
@@ -104,6 +112,10 @@ impl Mutation {
         Mutation::RecycledEarly,
         Mutation::AmnesiaIgnored,
         Mutation::UncheckedRead,
+        Mutation::ChainUnchecked,
+        Mutation::CommitAhead,
+        Mutation::RecheckSkipped,
+        Mutation::OfferBelieved,
     ];
 
     /// Its name on a command line.
@@ -116,6 +128,10 @@ impl Mutation {
             Mutation::RecycledEarly => "recycled-early",
             Mutation::AmnesiaIgnored => "amnesia-ignored",
             Mutation::UncheckedRead => "unchecked-round",
+            Mutation::ChainUnchecked => "chain-unchecked",
+            Mutation::CommitAhead => "commit-ahead",
+            Mutation::RecheckSkipped => "recheck-skipped",
+            Mutation::OfferBelieved => "offer-believed",
         }
     }
 }
@@ -182,6 +198,12 @@ impl Config {
     pub(crate) fn majority_count(&self) -> usize {
         let nodes_count = self.peers.len() + 1;
         nodes_count / 2 + 1
+    }
+
+    /// Whether an entry stands where its writer put it: behind an entry of proposal `last`. A lower proposal behind a higher one is
+    /// left over from before.
+    pub(super) fn is_behind(&self, entry: &Entry<'_>, last: u64) -> bool {
+        entry.proposal >= last && (entry.before == last || self.makes(Mutation::ChainUnchecked))
     }
 
     pub(crate) fn makes(&self, mutation: Mutation) -> bool {

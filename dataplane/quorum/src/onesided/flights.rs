@@ -21,6 +21,8 @@ pub(super) enum What {
     Promise,
     /// Slots of its log are read.
     Slots { from: u64, count: u64 },
+    /// Its promise is read again, behind its log.
+    Recheck,
     /// The slot before `end` is written.
     Entry { end: u64 },
     /// What is committed is written.

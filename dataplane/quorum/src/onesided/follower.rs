@@ -53,9 +53,13 @@ impl<S: StateMachine> Replica<S> {
 
     /// The proposal of the entry in one of our slots, if it is whole and of our log.
     pub(super) fn proposal_in(&mut self, slot: u64, planes: &mut Planes<'_>) -> Option<u64> {
+        self.entry_in(slot, planes).map(|entry| entry.proposal)
+    }
+
+    /// The entry in one of our slots, if it is whole and of our log.
+    pub(super) fn entry_in(&mut self, slot: u64, planes: &mut Planes<'_>) -> Option<layout::Entry<'_>> {
         let is_whole = slot >= self.log_begin && self.load_slot(slot, planes);
-        let entry = layout::parse_slot(slot, &self.slot_buffer, false).filter(|_| is_whole);
-        entry.map(|entry| entry.proposal)
+        layout::parse_slot(slot, &self.slot_buffer, false).filter(|_| is_whole)
     }
 
     /// Where our log ends, the last proposal in it, and what its entries say is committed.
@@ -65,8 +69,7 @@ impl<S: StateMachine> Replica<S> {
             let Some(entry) = layout::parse_slot(slot, &self.slot_buffer, false) else {
                 break;
             };
-            // A lower proposal behind a higher one is left over from before.
-            if entry.proposal < last {
+            if !self.config.is_behind(&entry, last) {
                 break;
             }
             (last, commit_end) = (entry.proposal, commit_end.max(entry.commit_end));
@@ -82,7 +85,7 @@ impl<S: StateMachine> Replica<S> {
             let is_whole = self.load_slot(slot, planes);
             let bytes = std::mem::take(&mut self.slot_buffer);
             let entry = layout::parse_slot(slot, &bytes, false).filter(|_| is_whole);
-            let entry = entry.filter(|entry| entry.proposal >= self.applied_proposal);
+            let entry = entry.filter(|entry| self.config.is_behind(entry, self.applied_proposal));
             if let Some(entry) = entry {
                 self.applied.push((slot, entry.proposal, crc32c(entry.payload)));
                 self.apply_one(slot, entry.payload, out);

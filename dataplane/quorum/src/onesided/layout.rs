@@ -9,10 +9,10 @@
 //!  +--------------+------------+-------+----------------+-----+--------+--------+----
 //!
 //!  a slot:
-//!  0     4     8      16         24           32
-//!  +-----+-----+------+----------+------------+---------+-----+--------+
-//!  | crc | len | slot | proposal | commit end | payload | pad | canary |
-//!  +-----+-----+------+----------+------------+---------+-----+--------+
+//!  0     4     8      16         24       32           40
+//!  +-----+-----+------+----------+--------+------------+---------+-----+--------+
+//!  | crc | len | slot | proposal | before | commit end | payload | pad | canary |
+//!  +-----+-----+------+----------+--------+------------+---------+-----+--------+
 //! ```
 //!
 //! The **background window** is open: every peer writes into its own mailbox here, and only there; the owner stores the rest.
@@ -52,7 +52,7 @@ pub const HEADER_BYTES: usize = 32;
 /// Where the ring begins: behind a cache line.
 pub const SLOTS_AT: u64 = 64;
 /// Before a slot's payload.
-pub const SLOT_HEADER_BYTES: usize = 32;
+pub const SLOT_HEADER_BYTES: usize = 40;
 
 /// Bytes of the beacon, which is at the beginning.
 pub const BEACON_BYTES: usize = 72;
@@ -87,6 +87,8 @@ pub struct Layout {
 pub struct Entry<'a> {
     /// The leader's proposal number: with the slot it names the entry, for a leader writes each slot once.
     pub proposal: u64,
+    /// The proposal of the entry in the slot before, 0 for the first: an entry belongs to a log only behind the entry that it names.
+    pub before: u64,
     /// What the leader knew to be committed when it wrote this.
     pub commit_end: u64,
     /// A request, or the no-op.
@@ -153,7 +155,7 @@ pub fn emit_slot(slot: u64, entry: &Entry<'_>, out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&(entry.payload.len() as u32).to_ne_bytes());
-    for number in [slot, entry.proposal, entry.commit_end] {
+    for number in [slot, entry.proposal, entry.before, entry.commit_end] {
         out.extend_from_slice(&number.to_ne_bytes());
     }
     out.extend_from_slice(entry.payload);
@@ -178,7 +180,8 @@ pub fn parse_slot(slot: u64, bytes: &[u8], checks: bool) -> Option<Entry<'_>> {
     }
     Some(Entry {
         proposal,
-        commit_end: word(bytes, 24),
+        before: word(bytes, 24),
+        commit_end: word(bytes, 32),
         payload: &bytes[SLOT_HEADER_BYTES..end],
     })
 }
@@ -295,6 +298,7 @@ mod tests {
 
     const ENTRY: Entry<'static> = Entry {
         proposal: 33,
+        before: 32,
         commit_end: 6,
         payload: b"thirteen byte",
     };
@@ -309,6 +313,7 @@ mod tests {
         let mut old = Vec::new();
         let before = Entry {
             proposal: 1,
+            before: 0,
             commit_end: 2,
             payload: b"THIRTEEN BYTE",
         };

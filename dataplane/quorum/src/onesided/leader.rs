@@ -1,10 +1,10 @@
 //! A reign: from asking for permission to being refused.
 //!
 //! ```text
-//!  a link:  Idle ─▶ Asked ─▶ Header ─▶ Known ─▶ Promising ─▶ Reading ─▶ Read ─▶ Confirmed      in the fast path
-//!            ▲     granted?  promise   chosen    higher one    its log   settled     │
-//!            └──────────────────────── unreachable ────────────────────────────◀─────┤
-//!                                                     Behind ◀── too far, too slow ──┘
+//!  a link:  Idle ─▶ Asked ─▶ Header ─▶ Known ─▶ Promising ─▶ Reading ─▶ Rechecking ─▶ Read ─▶ Confirmed      in the fast path
+//!            ▲     granted?  promise   chosen    higher one    its log   still ours?  settled     │
+//!            └──────────────────────── unreachable ───────────────────────────────────────────◀───┤
+//!                                                                  Behind ◀── too far, too slow ──┘
 //! ```
 //!
 //! A majority of links goes through it together when a reign begins; those that come later go through the same.
@@ -13,7 +13,7 @@ use dataplane_waist::{Effects, Instant, StateMachine};
 
 use super::{
     flights::What,
-    layout::{self, PERMISSION_AT},
+    layout::{self, MIN_PROPOSAL_AT, PERMISSION_AT, WORD_BYTES},
     replica::{Plane, Planes, Replica},
 };
 
@@ -37,6 +37,8 @@ pub(super) struct OwnLog {
     /// The slot of our first entry, which is empty.
     pub(super) begin: u64,
     pub(super) end: u64,
+    /// The proposal of the last entry.
+    pub(super) last: u64,
 }
 
 impl Reign {
@@ -62,6 +64,8 @@ pub(super) enum Link {
     Promising,
     /// Its log is being read.
     Reading { next: u64, is_under_way: bool },
+    /// It has been; whether it still had our promise then is being read.
+    Rechecking { is_under_way: bool },
     /// It is known.
     Read,
     /// It gets what we write.
@@ -90,7 +94,7 @@ pub(super) struct RemoteLog {
     pub(super) from: u64,
     /// Proposals, and the slots' bytes.
     pub(super) entries: Vec<(u64, Vec<u8>)>,
-    /// Of the entry before `from`, if that is the last that was applied there.
+    /// The proposal of the entry before `from`, which is committed.
     pub(super) before: u64,
 }
 
@@ -242,10 +246,16 @@ impl<S: StateMachine> Replica<S> {
                 next,
                 is_under_way: false,
             } => self.read_slots(index, next, planes),
+            Link::Rechecking { is_under_way: false } => {
+                let from = (Plane::Replication, index);
+                let is_under_way = self.post_read(planes, from, MIN_PROPOSAL_AT, WORD_BYTES, What::Recheck);
+                self.others[index].link = Link::Rechecking { is_under_way };
+            }
             Link::Read => self.confirm(now, index, planes),
             Link::Confirmed(progress) => self.finish_recovery(index, progress, planes),
             Link::Behind { offer_at } => self.help(now, index, offer_at, planes),
-            Link::Idle { .. } | Link::Unasked | Link::Header | Link::Promising | Link::Reading { .. } => {}
+            Link::Idle { .. } | Link::Unasked | Link::Header | Link::Promising => {}
+            Link::Reading { .. } | Link::Rechecking { .. } => {}
         }
     }
 }

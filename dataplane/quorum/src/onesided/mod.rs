@@ -16,13 +16,21 @@
 //!    leaders at most one can write to a majority: permission is what a vote and a lease are elsewhere. A leader that is refused
 //!    steps down.
 //! 2. *Prepare.* With a majority's permission a leader reads their promises (`min proposal`), chooses a higher number, writes it to
-//!    them, and reads their logs behind what they have applied. It takes over the best one (of the highest last proposal, then the
-//!    longest), as whoever wins Raft's election has it; what a majority has is in it. Then it makes the others equal, and begins with
-//!    an empty entry of its own: older ones are committed with it, never by counting (Raft §5.4.2).
-//! 3. *What is committed is never written over*: an entry is named by slot and proposal, and a leader writes only what differs. So
-//!    a leader that dies in the middle of a write tears nothing that anybody relies on.
-//! 4. *A slot is whole or is not there*: canary and checksum ([`layout`]). Writes of one leader land in order, so whoever sees a slot
-//!    that says "committed before 9" finds there what stands before 9; a follower reads it again after it has read that.
+//!    them, and reads their logs behind what they have applied, and then their promises again. Reading needs no permission: only if
+//!    the promise is still its own has nobody else written there meanwhile, and only then is the memory that of the process that
+//!    promised. It takes over the best log (of the highest last proposal, then the longest), as whoever wins Raft's election has it;
+//!    what a majority has is in it. Then it makes the others equal, and begins with an empty entry of its own: older ones are
+//!    committed with it, never by counting (Raft §5.4.2).
+//! 3. *A log is a chain.* An entry is named by slot and proposal, and says the proposal of the one before it; who reads a log, its
+//!    owner or a leader, goes on only behind the entry that is meant. So two logs that have an entry in common are the same up to
+//!    there (Raft's log matching, figure 3), whatever was lost on the way, and whatever of an older log is left behind a newer one's
+//!    end. *What is committed is never written over*: a leader writes only what differs, so one that dies in the middle of a write
+//!    tears nothing that anybody relies on.
+//! 4. *A slot is whole or is not there*: canary and checksum ([`layout`]).
+//!    *What is committed is said of what is there.* An entry says it of those before it in its chain. The word `commit end` says it of
+//!    whatever stands in the slots, so it covers only what the follower has acknowledged, each entry behind the one before. Not what was
+//!    posted: writes of one connection land in order, but a connection that is set up again has lost some of them, and its owner
+//!    learns so after it has posted the next ones.
 //! 5. *A slot is used again* when every follower that the leader writes to has applied what is in it. Who was too far away for
 //!    that gets a snapshot.
 //! 6. *Who lost its memory counts for nothing* until a leader, which has made sure after the loss that it still has a majority

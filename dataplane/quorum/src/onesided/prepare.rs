@@ -1,6 +1,7 @@
 //! Prepare: what a majority has promised and has is learned before anything is written (Mu, OSDI'20 §4.1, listing 2).
 
 use dataplane_waist::{Instant, StateMachine};
+use dataplane_wire::checksum::crc32c;
 
 use super::{
     config::Mutation,
@@ -92,13 +93,14 @@ impl<S: StateMachine> Replica<S> {
 
     /// Its promise is ours: what does it have?
     pub(super) fn on_promised(&mut self, index: usize) {
-        let applied_end = self.applied_end;
+        let (applied_end, applied_proposal) = (self.applied_end, self.applied_proposal);
         let other = &mut self.others[index];
         let Some(beacon) = other.beacon else { return };
         let from = applied_end.min(beacon.applied_end);
-        let before = match from >= beacon.applied_end {
-            true => beacon.applied_proposal,
-            false => 0,
+        // Both are committed: where they are equally far, they are the same.
+        let before = match from == applied_end {
+            true => applied_proposal,
+            false => beacon.applied_proposal,
         };
         other.log = RemoteLog {
             from,
@@ -107,7 +109,7 @@ impl<S: StateMachine> Replica<S> {
         };
         other.link = match from < beacon.log_begin {
             // What is in the slots there was never committed, or is not what was.
-            true => Link::Read,
+            true => Link::Rechecking { is_under_way: false },
             false => Link::Reading {
                 next: from,
                 is_under_way: false,
@@ -136,22 +138,37 @@ impl<S: StateMachine> Replica<S> {
         let other = &mut self.others[index];
         for (slot, bytes) in (from..from + count).zip(bytes.chunks_exact(layout.slot_bytes())) {
             let entry = layout::parse_slot(slot, bytes, checks);
-            // A lower proposal behind a higher one is left over from before.
-            let last = other.log.entries.last().map_or(0, |(proposal, _)| *proposal);
-            let Some(entry) = entry.filter(|entry| entry.proposal >= last) else {
-                other.link = Link::Read;
+            let last = other.log.last_proposal();
+            let Some(entry) = entry.filter(|entry| self.config.is_behind(entry, last)) else {
+                other.link = Link::Rechecking { is_under_way: false };
                 return;
             };
             let len = layout::written_bytes(entry.payload.len());
             other.log.entries.push((entry.proposal, bytes[..len].to_vec()));
         }
         other.link = match other.log.entries.len() as u64 >= layout.slots_count {
-            true => Link::Read,
+            true => Link::Rechecking { is_under_way: false },
             false => Link::Reading {
                 next: from + count,
                 is_under_way: false,
             },
         };
+    }
+
+    /// What is promised there, now that its log was read. Reading asks for no permission: if another leader has prepared there
+    /// meanwhile, or its memory was lost, what we have read may be of after that.
+    pub(super) fn on_rechecked(&mut self, now: Instant, index: usize, promised: u64) {
+        let proposal = self.reign.as_ref().and_then(|reign| reign.proposal);
+        if Some(promised) == proposal || self.config.makes(Mutation::RecheckSkipped) {
+            self.others[index].link = Link::Read;
+            return;
+        }
+        self.counters.recheck_failed_count += 1;
+        if proposal.is_some_and(|proposal| promised > proposal) {
+            self.proposal_seen = self.proposal_seen.max(promised);
+            return self.step_down(now);
+        }
+        self.lose_link(now, index);
     }
 
     /// Takes over the best log of a majority.
@@ -182,9 +199,9 @@ impl<S: StateMachine> Replica<S> {
         let best = read.iter().copied().max_by_key(|&index| rank(index));
         let best =
             best.filter(|&index| rank(index) > (own_last, own_end) && !self.config.makes(Mutation::PrepareSkipped));
-        let mut end = own_end;
+        let (mut end, mut last) = (own_end, own_last);
         if let Some(index) = best {
-            end = self.others[index].log.end();
+            (last, end) = rank(index);
             let log = std::mem::take(&mut self.others[index].log);
             for slot in self.applied_end..end {
                 let (proposal, bytes) = &log.entries[(slot - log.from) as usize];
@@ -198,8 +215,15 @@ impl<S: StateMachine> Replica<S> {
             self.commit_end = self.commit_end.max(said);
         }
         if let Some(reign) = &mut self.reign {
-            reign.log = Some(OwnLog { begin: end, end });
+            reign.log = Some(OwnLog { begin: end, end, last });
         }
+        let mut took_over = Vec::new();
+        for slot in self.applied_end..end {
+            if let Some(entry) = self.entry_in(slot, planes) {
+                took_over.push((slot, entry.proposal, crc32c(entry.payload)));
+            }
+        }
+        self.took_over = Some(took_over);
         self.counters.led_count += 1;
     }
 

@@ -8,7 +8,7 @@ use super::{
     config::{Config, ConfigError, Start},
     election::Score,
     flights::{Flight, Flights, What},
-    layout::{self, Beacon},
+    layout::{self, Beacon, Offer},
     leader::{Link, Reign, RemoteLog},
     requests::{QueuedRead, QueuedWrite, Waiting},
     transfer::Fetch,
@@ -50,6 +50,8 @@ pub struct Counters {
     pub snapshots_fetched_count: u64,
     pub recovered_count: u64,
     pub dropped_slow_count: u64,
+    pub recheck_failed_count: u64,
+    pub spoilt_offers_count: u64,
     pub ring_full_count: u64,
     /// Writes that this node has posted to a peer's memory, all of them, and reads.
     pub posted_count: u64,
@@ -83,6 +85,8 @@ pub(super) struct Other {
     pub(super) epoch: u64,
     /// The life that the link is to.
     pub(super) life: u64,
+    /// An offer of its that did not hold, and until when it is not taken up again.
+    pub(super) spoilt: Option<(Offer, Instant)>,
     pub(super) log: RemoteLog,
     /// Where a snapshot ends that it was offered, and until when the slots behind that are kept for it.
     pub(super) pin: Option<(u64, Instant)>,
@@ -122,6 +126,8 @@ pub struct Replica<S> {
     pub(super) slot_buffer: Vec<u8>,
     /// What was applied in this turn, for whoever watches: slot, proposal, checksum of the entry.
     pub(super) applied: Vec<(u64, u64, u32)>,
+    /// What we begin to lead with, in the turn in which we begin: as above, everything behind what was applied by then.
+    pub(super) took_over: Option<Vec<(u64, u64, u32)>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +154,7 @@ impl<S: StateMachine> Replica<S> {
             link: Link::Unasked,
             epoch: 0,
             life: 0,
+            spoilt: None,
             log: RemoteLog::default(),
             pin: None,
         };
@@ -181,6 +188,7 @@ impl<S: StateMachine> Replica<S> {
             counters: Counters::default(),
             slot_buffer: Vec::new(),
             applied: Vec::new(),
+            took_over: None,
         })
     }
 
@@ -190,6 +198,7 @@ impl<S: StateMachine> Replica<S> {
             self.is_open = planes.background.open().is_ok();
         }
         self.applied.clear();
+        self.took_over = None;
         self.hear(now, planes, Plane::Replication);
         self.hear(now, planes, Plane::Background);
         self.look_at_requests(now, planes);
@@ -343,6 +352,11 @@ impl<S: StateMachine> Replica<S> {
     /// What the last turn has applied: slot, proposal, CRC-32C of the entry.
     pub fn applied(&self) -> &[(u64, u64, u32)] {
         &self.applied
+    }
+
+    /// If we began to lead in the last turn: the log with which we did, behind what we had applied by then; as [`Replica::applied`].
+    pub fn took_over(&self) -> Option<&[(u64, u64, u32)]> {
+        self.took_over.as_deref()
     }
 
     /// In words, for whoever wonders why nothing happens.

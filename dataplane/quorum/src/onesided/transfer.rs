@@ -4,6 +4,7 @@ use dataplane_waist::{Instant, StateMachine};
 use dataplane_wire::checksum::crc32c;
 
 use super::{
+    config::Mutation,
     flights::What,
     layout::{self, ASK_AT, OFFER_AT, OFFER_BYTES, Offer, SNAPSHOT_AT, WORD_BYTES},
     replica::{Plane, Planes, Replica},
@@ -24,8 +25,11 @@ pub(super) struct Fetch {
 /// So many heartbeats are the slots kept that come behind an offered snapshot.
 const PIN_HEARTBEATS: u32 = 40;
 
-/// A snapshot is asked for again after so many heartbeats, and a fetch that failed is repeated.
+/// A snapshot is asked for again after so many heartbeats.
 const ASK_HEARTBEATS: u32 = 3;
+
+/// An offer that did not hold is tried again after so many heartbeats, if it is still there then: its owner may only not have answered.
+const SPOILT_HEARTBEATS: u32 = 3;
 
 impl<S: StateMachine> Replica<S> {
     /// Answers who asks for a snapshot; fetches what is offered.
@@ -46,8 +50,9 @@ impl<S: StateMachine> Replica<S> {
         match &self.fetch {
             None => self.look_for_offer(now, planes),
             Some(fetch) if fetch.has_failed => {
+                let (index, offer) = (fetch.index, fetch.offer);
                 self.fetch = None;
-                self.asked_at = Some(now);
+                self.spoil(now, index, offer);
             }
             Some(fetch) if fetch.bytes.len() as u64 == fetch.offer.len_bytes => self.install(now),
             Some(_) => self.read_part(planes),
@@ -100,20 +105,16 @@ impl<S: StateMachine> Replica<S> {
     }
 
     fn look_for_offer(&mut self, now: Instant, planes: &mut Planes<'_>) {
-        // Not again at once what has just failed.
-        if self
-            .asked_at
-            .is_some_and(|asked_at| now < asked_at + self.config.timing.heartbeat)
-        {
-            return;
-        }
         for index in 0..self.others.len() {
             let mut bytes = [0; OFFER_BYTES];
             planes
                 .background
                 .load(layout::mailbox_at(self.others[index].node) + OFFER_AT, &mut bytes);
+            let spoilt = self.others[index].spoilt.filter(|&(_, until)| now < until);
             let wanted = |offer: &Offer| {
-                offer.end > self.applied_end && offer.len_bytes <= self.config.layout.snapshot_bytes_max as u64
+                offer.end > self.applied_end
+                    && offer.len_bytes <= self.config.layout.snapshot_bytes_max as u64
+                    && spoilt.is_none_or(|(spoilt, _)| spoilt != *offer)
             };
             if let Some(offer) = Offer::parse(&bytes).filter(wanted) {
                 self.fetches_count += 1;
@@ -147,6 +148,18 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
+    /// The offer does not hold. Its owner may have lost the next one on its way to us, so we must not wait for it: what others offer
+    /// is looked at, and we may ask again.
+    fn spoil(&mut self, now: Instant, index: usize, offer: Offer) {
+        self.counters.spoilt_offers_count += 1;
+        let pause = self.config.timing.heartbeat * SPOILT_HEARTBEATS;
+        if self.config.makes(Mutation::OfferBelieved) {
+            self.asked_at = Some(now);
+            return;
+        }
+        self.others[index].spoilt = Some((offer, now + pause));
+    }
+
     /// `None`: the owner does not answer.
     pub(super) fn on_snapshot_part(&mut self, number: u64, at: usize, bytes: Option<&[u8]>) {
         let Some(fetch) = self.fetch.as_mut().filter(|fetch| fetch.number == number) else {
@@ -162,13 +175,15 @@ impl<S: StateMachine> Replica<S> {
     fn install(&mut self, now: Instant) {
         let Some(fetch) = self.fetch.take() else { return };
         let offer = fetch.offer;
-        self.asked_at = Some(now);
-        // It was published anew while we read it: another offer will come.
-        if crc32c(&fetch.bytes) != offer.crc || offer.end <= self.applied_end || self.leads().is_some() {
+        if offer.end <= self.applied_end || self.leads().is_some() {
             return;
         }
+        // Another one was published while we read it, or since it was offered.
+        if crc32c(&fetch.bytes) != offer.crc {
+            return self.spoil(now, fetch.index, offer);
+        }
         let Ok(Contents { sessions, .. }) = transfer::load(&fetch.bytes, &self.sessions, &mut self.machine) else {
-            return;
+            return self.spoil(now, fetch.index, offer);
         };
         self.sessions = sessions;
         self.applied_end = offer.end;
