@@ -239,7 +239,7 @@ const CLAIMS: &[Claim] = &[
         id: "capacity-nodes",
         sentence: "A real node whose two workers share a queue carries more load under a bound on its p99 than one with a queue for each",
         source: Source::Ours {
-            seen: "Erlang's C and M/M/1 solved for the load, for a p99 of ten services: 0.75 and 0.54",
+            seen: "Erlang's C and M/M/1 solved for the load, for a p99 of ten services: 0.76 and 0.54",
         },
         invariant: "Exponential service; the loads that two searches of a round found, in real measurements: with one queue ÷ with a queue each; \
                     every bound of the run. Student's interval of 95 % of each stands beside.",

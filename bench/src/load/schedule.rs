@@ -296,6 +296,18 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
+    fn one_schedule_behind_another_begins_where_that_ends() {
+        let (slow, fast) = (
+            Schedule::uniform(2.0, SECOND).unwrap(),
+            Schedule::uniform(4.0, SECOND).unwrap(),
+        );
+        let both = slow.then(&fast);
+        let expected = [0, 500, 1_000, 1_250, 1_500, 1_750].map(|ms: u64| ms * 1_000_000);
+        assert_eq!(both.offsets_ns(), expected);
+        assert_eq!(both.duration(), 2 * SECOND);
+    }
+
+    #[test]
     fn a_uniform_schedule_has_equal_gaps_and_the_rate_asked_for() {
         let schedule = Schedule::uniform(1_000.0, SECOND).unwrap();
         assert_eq!(schedule.requests_count(), 1_000);
