@@ -11,6 +11,8 @@ use crate::{
 
 /// The name that rows of cycle models have where others name what moved their bytes.
 pub const BACKEND: &str = "cycle-model";
+/// The same for rows that are arithmetic over figures of others, published or measured in the same run.
+pub const FORMULA: &str = "formula";
 
 /// The clock at which so many bits a beat carry an Ethernet's rate: 64 bits at 10 Gb/s (IEEE 802.3, clause 46: XGMII's 156.25 MHz). 512 bits
 /// at 250 MHz are 128 Gb/s: the user clock that PCIe's hard blocks give to cards of 100 GbE. Stated, not reached.
@@ -41,15 +43,14 @@ pub struct Counted {
 }
 
 impl Counted {
-    /// Of so many cycles at the stated clock of a beat's width.
+    /// Of so many cycles at a stated clock.
     pub fn new(
         lab: &Lab<'_>,
         experiment: &str,
         axis: BTreeMap<String, String>,
         seed: u64,
-        (beat_bits, cycles): (u32, u64),
+        (clock_mhz, cycles): (f64, u64),
     ) -> Counted {
-        let clock_mhz = stated_mhz(beat_bits);
         let elapsed_s = cycles as f64 / clock_mhz / 1e6;
         let mut row = Simulated::by(BACKEND, lab, (experiment, axis), seed, elapsed_s);
         row.fact(

@@ -9,7 +9,7 @@ use fpga_model::{
 };
 
 use super::{
-    cycles::{Counted, metric, placed_mhz},
+    cycles::{Counted, metric, placed_mhz, stated_mhz},
     judge::{self, Bound, measured},
     xdp_quorum::{
         Cell, SOCKET, run_cells,
@@ -90,7 +90,7 @@ const CLAIMS: &[Claim] = &[
         sentence: "From the first beat of the acknowledgement that completes a quorum to the commit it takes at most 13 cycles at 64 bits \
                    and 6 at 512, among three, five and seven",
         source: Source::Ours {
-            seen: "11 beats, then check, count and choose; Caribou's sequential design (FPL 2017) asks one peer a cycle",
+            seen: "11 beats, then check, count and choose; Caribou's sequential design (VLDB 2017) asks one peer a cycle",
         },
         invariant: "As fpga-consensus. Decided by the largest of all rows, in cycles: the votes are a matrix of bits, so that more nodes \
                     take no longer to count.",
@@ -247,7 +247,13 @@ fn count(lab: &Lab<'_>, replicas_count: u8, beat_bits: u32) -> Row {
         (REPLICAS.name.to_owned(), replicas_count.to_string()),
         (BEAT_BITS.name.to_owned(), beat_bits.to_string()),
     ]);
-    let mut row = Counted::new(lab, "fpga-consensus", axis, lab.choice.seed, (beat_bits, cycles));
+    let mut row = Counted::new(
+        lab,
+        "fpga-consensus",
+        axis,
+        lab.choice.seed,
+        (stated_mhz(beat_bits), cycles),
+    );
     row.latencies(commits.iter().map(|commit| commit.done));
     let placed = placed_mhz(&format!("quorum_leader, {beat_bits} bits"));
     let mut spread_max = 0;

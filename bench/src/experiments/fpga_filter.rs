@@ -246,7 +246,7 @@ fn count(lab: &Lab<'_>, percent: f64) -> Row {
         "fpga-filter",
         axis(PIPELINE, percent, None),
         lab.choice.seed,
-        (ROW_BITS, cycles),
+        (stated_mhz(ROW_BITS), cycles),
     );
     let stays = rows.iter().filter(|row| query.wants(row)).count();
     let gb_per_sec = |mhz: f64| (rows_count * ROW_BYTES) as f64 / cycles as f64 * mhz / 1e3;

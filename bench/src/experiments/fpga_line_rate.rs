@@ -11,7 +11,7 @@ use fpga_model::{
 };
 
 use super::{
-    cycles::{Counted, metric, placed_mhz},
+    cycles::{Counted, metric, placed_mhz, stated_mhz},
     judge::measured,
 };
 use crate::{
@@ -244,19 +244,14 @@ fn count(lab: &Lab<'_>, cell: &Cell) -> Row {
         "fpga-line-rate",
         axis,
         lab.choice.seed,
-        (cell.beat_bits, counts.cycles),
+        (stated_mhz(cell.beat_bits), counts.cycles),
     );
     let per_frame = counts.cycles as f64 / counts.frames as f64;
     let mpps = |mhz: f64| mhz / per_frame;
     let link_gbit = if cell.beat_bits == 64 { 10.0 } else { 100.0 };
     let line_mpps = link_gbit * 1e3 / 8.0 / (counts.wire_bytes as f64 / counts.frames as f64);
     row.put("cycles_per_frame", per_frame, "cycles", Better::Lower);
-    row.put(
-        "frame_rate",
-        mpps(super::cycles::stated_mhz(cell.beat_bits)),
-        "M/s",
-        Better::Higher,
-    );
+    row.put("frame_rate", mpps(stated_mhz(cell.beat_bits)), "M/s", Better::Higher);
     row.put("line_rate", line_mpps, "M/s", Better::Neither);
     if let Some(mhz) = placed_mhz(&format!("quorum_leader, {} bits", cell.beat_bits)) {
         row.put("placed_rate", mpps(mhz), "M/s", Better::Higher);

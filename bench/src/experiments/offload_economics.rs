@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    cycles::metric,
+    cycles::{FORMULA, metric},
     judge::{self, Bound, measured},
     virtual_time::Simulated,
     xdp_quorum::{
@@ -96,7 +96,6 @@ const YEARS: Axis = Axis {
 
 const PIPELINE: &str = "pipeline";
 const ONE_SIDED: &str = "one-sided";
-const BACKEND: &str = "model";
 const HOURS_PER_YEAR: f64 = 8_766.0;
 
 const CLAIMS: &[Claim] = &[
@@ -319,7 +318,7 @@ fn row(lab: &Lab<'_>, (way, count, post_ns): (&str, usize, f64), of: &HostCpu, u
         (YEARS.name, prices.years.to_string()),
     ];
     let axis: BTreeMap<String, String> = axis.map(|(name, value)| (name.to_owned(), value)).into();
-    let mut row = Simulated::by(BACKEND, lab, ("offload-economics", axis), lab.choice.seed, 0.0);
+    let mut row = Simulated::by(FORMULA, lab, ("offload-economics", axis), lab.choice.seed, 0.0);
     let saved_ns = user_ns - of.all;
     row.put("hosts_cpu_per_op", of.all, "ns", Better::Lower);
     row.put("leader_cpu_per_op", of.leader, "ns", Better::Lower);

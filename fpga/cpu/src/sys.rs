@@ -70,6 +70,14 @@ mod avx2 {
         totals.of(rows.len())
     }
 
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn sixteen(from: &[i16], at: usize) -> __m256i {
+        let numbers = &from[at..][..16];
+        // SAFETY: 16 numbers of 16 bits are 32 bytes.
+        unsafe { _mm256_loadu_si256(numbers.as_ptr().cast()) }
+    }
+
     /// Rows and columns that are computed at once: eight registers of sums.
     const TILE: (usize, usize) = (4, 16);
 
@@ -83,19 +91,16 @@ mod avx2 {
                 let rows = TILE.0.min(rows - row);
                 let mut tile = [[_mm256_setzero_si256(); 2]; TILE.0];
                 for k in (0..depth).step_by(2) {
-                    let pair: [__m256i; 2] = std::array::from_fn(|half| {
-                        let group = column / 8 + half;
-                        let eight = &weights.pairs[(group * depth + k) * 8..][..16];
-                        // SAFETY: 16 numbers of 16 bits are 32 bytes.
-                        unsafe { _mm256_loadu_si256(eight.as_ptr().cast()) }
-                    });
-                    for (index, sums) in tile.iter_mut().enumerate().take(rows) {
-                        let at = (row + index) * depth + k;
-                        let two = [activations[at], activations[at + 1]].map(|value| i16::from(value) as u16);
+                    let at = (column / 8 * depth + k) * 8;
+                    let pairs = [sixteen(&weights.pairs, at), sixteen(&weights.pairs, at + 8 * depth)];
+                    for (index, sums) in tile.iter_mut().enumerate() {
+                        // A row that is not there is the first once more: registers that are always used stay registers.
+                        let index = if index < rows { index } else { 0 };
+                        let two = &activations[(row + index) * depth + k..][..2];
+                        let two = [i16::from(two[0]) as u16, i16::from(two[1]) as u16];
                         let two = _mm256_set1_epi32((u32::from(two[0]) | u32::from(two[1]) << 16) as i32);
-                        for half in 0..2 {
-                            sums[half] = _mm256_add_epi32(sums[half], _mm256_madd_epi16(two, pair[half]));
-                        }
+                        sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(two, pairs[0]));
+                        sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(two, pairs[1]));
                     }
                 }
                 for (index, tile) in tile.iter().enumerate().take(rows) {
@@ -156,6 +161,14 @@ mod avx512 {
         totals.of(rows.len())
     }
 
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn bytes(from: &[i8], at: usize) -> __m512i {
+        let bytes = &from[at..][..64];
+        // SAFETY: 64 bytes.
+        unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+    }
+
     /// Rows that are computed at once, with 64 columns each: 24 registers of sums.
     const TILE_ROWS: usize = 6;
     const FOURS: usize = COLUMNS_STEP / 16;
@@ -171,21 +184,24 @@ mod avx512 {
                 let rows = TILE_ROWS.min(rows - row);
                 let mut tile = [[_mm512_setzero_si512(); FOURS]; TILE_ROWS];
                 for k in (0..depth).step_by(DEPTH_STEP) {
-                    let fours: [__m512i; FOURS] = std::array::from_fn(|index| {
-                        let group = column / 16 + index;
-                        let bytes = &weights.fours[(group * depth + k) * 16..][..64];
-                        // SAFETY: 64 bytes.
-                        unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
-                    });
+                    let at = (column / 16 * depth + k) * 16;
+                    let fours = [0, 1, 2, 3].map(|group| at + group * 16 * depth);
+                    let fours = [
+                        bytes(&weights.fours, fours[0]),
+                        bytes(&weights.fours, fours[1]),
+                        bytes(&weights.fours, fours[2]),
+                        bytes(&weights.fours, fours[3]),
+                    ];
                     for (index, sums) in tile.iter_mut().enumerate() {
-                        // A row that is not there is the first once more: registers that are always used stay registers.
+                        // As with AVX2.
                         let index = if index < rows { index } else { 0 };
                         let four = &activations[(row + index) * depth + k..][..DEPTH_STEP];
                         let four = i32::from_le_bytes([four[0] as u8, four[1] as u8, four[2] as u8, four[3] as u8]);
                         let four = _mm512_set1_epi32(four ^ SIGNS);
-                        for (sum, &weights) in sums.iter_mut().zip(&fours) {
-                            *sum = _mm512_dpbusd_epi32(*sum, four, weights);
-                        }
+                        sums[0] = _mm512_dpbusd_epi32(sums[0], four, fours[0]);
+                        sums[1] = _mm512_dpbusd_epi32(sums[1], four, fours[1]);
+                        sums[2] = _mm512_dpbusd_epi32(sums[2], four, fours[2]);
+                        sums[3] = _mm512_dpbusd_epi32(sums[3], four, fours[3]);
                     }
                 }
                 for (index, tile) in tile.iter().enumerate().take(rows) {

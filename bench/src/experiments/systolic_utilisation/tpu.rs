@@ -1,10 +1,10 @@
 //! TPU v1's array, whose weights come from memory: what the bandwidth alone predicts, beside what was published.
 
-use super::{BATCH, Counted, PART, SIDE, TPU, axis, metric, part};
+use super::{BATCH, PART, SIDE, TPU, axis, metric, part};
 use crate::{
     claim::{Judgement, Source},
     experiment::Lab,
-    experiments::judge::measured,
+    experiments::{cycles::FORMULA, judge::measured, virtual_time::Simulated},
     record::{Better, Outcome, Row},
     table::Table,
 };
@@ -73,8 +73,9 @@ pub fn predict(lab: &Lab<'_>, application: &Application) -> Row {
             (SIDE.name, TPU_SIDE.to_string()),
         ],
     );
-    let cycles = tile_cycles().max(application.uses_per_weight);
-    let mut row = Counted::new(lab, "systolic-utilisation", axis, lab.choice.seed, (64, cycles as u64));
+    let elapsed_s = tile_cycles().max(application.uses_per_weight) / CLOCK_HZ;
+    let mut row = Simulated::by(FORMULA, lab, ("systolic-utilisation", axis), lab.choice.seed, elapsed_s);
+    row.fact("yardstick", "arithmetic over the paper's figures; nothing was clocked");
     let predicted = active_ratio(application.uses_per_weight);
     row.put("predicted_utilisation", predicted, "ratio", Better::Neither);
     row.put("published_utilisation", application.published, "ratio", Better::Neither);
