@@ -10,6 +10,7 @@ pub mod link;
 pub mod nodes;
 pub mod packets;
 pub mod page_cache;
+pub mod pipeline;
 pub mod rings;
 pub mod stall;
 pub mod thread;
