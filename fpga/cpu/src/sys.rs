@@ -169,6 +169,27 @@ mod avx512 {
         unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
     }
 
+    /// Four activations, 128 more each, over and over.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn four(line: &[i8], k: usize) -> __m512i {
+        const SIGNS: i32 = 0x8080_8080_u32 as i32;
+        let four = &line[k..k + DEPTH_STEP];
+        let four = i32::from_le_bytes([four[0] as u8, four[1] as u8, four[2] as u8, four[3] as u8]);
+        _mm512_set1_epi32(four ^ SIGNS)
+    }
+
+    /// One row of a tile. Written out for each, since sums that are found by a variable stand in memory.
+    macro_rules! row {
+        ($row:literal, $k:ident, $tile:ident, $lines:ident, $fours:ident) => {
+            let four = four($lines[$row], $k);
+            $tile[$row][0] = _mm512_dpbusd_epi32($tile[$row][0], four, $fours[0]);
+            $tile[$row][1] = _mm512_dpbusd_epi32($tile[$row][1], four, $fours[1]);
+            $tile[$row][2] = _mm512_dpbusd_epi32($tile[$row][2], four, $fours[2]);
+            $tile[$row][3] = _mm512_dpbusd_epi32($tile[$row][3], four, $fours[3]);
+        };
+    }
+
     /// Rows that are computed at once, with 64 columns each: 24 registers of sums.
     const TILE_ROWS: usize = 6;
     const FOURS: usize = COLUMNS_STEP / 16;
@@ -176,12 +197,14 @@ mod avx512 {
     /// `vpdpbusd` multiplies unsigned by signed bytes, so activations get 128 more, and the sums lose it again.
     #[target_feature(enable = "avx512f,avx512vnni")]
     pub fn multiply(weights: &Weights, activations: &[i8], sums: &mut [i32]) {
-        const SIGNS: i32 = 0x8080_8080_u32 as i32;
         let (depth, columns) = (weights.depth, weights.columns);
         let rows = activations.len() / depth;
         for column in (0..columns).step_by(COLUMNS_STEP) {
             for row in (0..rows).step_by(TILE_ROWS) {
                 let rows = TILE_ROWS.min(rows - row);
+                // As with AVX2.
+                let line = |index: usize| &activations[(row + if index < rows { index } else { 0 }) * depth..][..depth];
+                let lines = [line(0), line(1), line(2), line(3), line(4), line(5)];
                 let mut tile = [[_mm512_setzero_si512(); FOURS]; TILE_ROWS];
                 for k in (0..depth).step_by(DEPTH_STEP) {
                     let at = (column / 16 * depth + k) * 16;
@@ -192,17 +215,12 @@ mod avx512 {
                         bytes(&weights.fours, fours[2]),
                         bytes(&weights.fours, fours[3]),
                     ];
-                    for (index, sums) in tile.iter_mut().enumerate() {
-                        // As with AVX2.
-                        let index = if index < rows { index } else { 0 };
-                        let four = &activations[(row + index) * depth + k..][..DEPTH_STEP];
-                        let four = i32::from_le_bytes([four[0] as u8, four[1] as u8, four[2] as u8, four[3] as u8]);
-                        let four = _mm512_set1_epi32(four ^ SIGNS);
-                        sums[0] = _mm512_dpbusd_epi32(sums[0], four, fours[0]);
-                        sums[1] = _mm512_dpbusd_epi32(sums[1], four, fours[1]);
-                        sums[2] = _mm512_dpbusd_epi32(sums[2], four, fours[2]);
-                        sums[3] = _mm512_dpbusd_epi32(sums[3], four, fours[3]);
-                    }
+                    row!(0, k, tile, lines, fours);
+                    row!(1, k, tile, lines, fours);
+                    row!(2, k, tile, lines, fours);
+                    row!(3, k, tile, lines, fours);
+                    row!(4, k, tile, lines, fours);
+                    row!(5, k, tile, lines, fours);
                 }
                 for (index, tile) in tile.iter().enumerate().take(rows) {
                     let into = &mut sums[(row + index) * columns + column..][..COLUMNS_STEP];
