@@ -383,10 +383,19 @@ impl Storage for FolderStorage {
         }
     }
 
+    fn leave(&mut self) {
+        // They end with the thread that they work for.
+        self.stats.punt_workers_count = self.stats().punt_workers_count;
+        self.ring.leave();
+    }
+
     fn stats(&self) -> EngineStats {
         EngineStats {
             short_writes_count: self.stats.short_writes_count + self.ring.short_count(),
-            punt_workers_count: if self.ring.is_made() { ring_workers_count() } else { 0 },
+            punt_workers_count: match self.ring.is_made() {
+                true => ring_workers_count().max(self.stats.punt_workers_count),
+                false => self.stats.punt_workers_count,
+            },
             ..self.stats
         }
     }

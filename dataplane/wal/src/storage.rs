@@ -98,6 +98,8 @@ pub trait Storage: Send {
     }
     /// How many commits may usefully be under way at once.
     fn depth(&self) -> usize;
+    /// The calling thread is about to end: gives back what no other one could. No commit is under way.
+    fn leave(&mut self) {}
     /// The counters so far.
     fn stats(&self) -> EngineStats;
 }
@@ -159,6 +161,9 @@ impl<S: Storage + ?Sized> Storage for Box<S> {
     }
     fn depth(&self) -> usize {
         (**self).depth()
+    }
+    fn leave(&mut self) {
+        (**self).leave();
     }
     fn stats(&self) -> EngineStats {
         (**self).stats()

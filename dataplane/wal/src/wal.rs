@@ -294,6 +294,11 @@ impl Wal {
         self.storage.way()
     }
 
+    /// The calling thread, which wrote, is about to end.
+    pub(crate) fn leave(&mut self) {
+        self.storage.leave();
+    }
+
     /// What the engine has counted.
     pub fn stats(&self) -> EngineStats {
         self.storage.stats()

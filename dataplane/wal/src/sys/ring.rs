@@ -7,9 +7,10 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     thread::{self, ThreadId},
+    time::{Duration, Instant},
 };
 
-use io_uring::{IoUring, opcode, squeue, types};
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use super::Bell;
 use crate::{buffer::Buffer, fs::write_all, storage::Completion};
@@ -21,6 +22,12 @@ pub(crate) const RING_DEPTH: usize = 4;
 const BUFFERS_MAX: usize = RING_DEPTH + 2;
 /// Files that it remembers: the segment, and the one before.
 const FILES_MAX: usize = 2;
+/// What a completion says instead of a write's number when the kernel has let go of a file that it was shown.
+const FILE_TAG: u64 = 1 << 63;
+/// How long a ring that is closed waits for that: far longer than a thread that may run takes.
+const LET_GO_WAIT_MAX: Duration = Duration::from_secs(1);
+/// How long before it looks again by itself.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A log goes from the thread that opens it to the one that writes it, and perhaps to one that closes it.
 const MOVES_MAX: u32 = 3;
@@ -97,6 +104,8 @@ struct Known {
     next_buffer: usize,
     files: [Option<RawFd>; FILES_MAX],
     next_file: usize,
+    /// Files that were shown, and that the kernel has not said it let go of.
+    held_files_count: usize,
 }
 
 impl Known {
@@ -130,10 +139,51 @@ impl Known {
         }
         let index = self.next_file;
         self.files[index] = None;
-        uring.submitter().register_files_update(index as u32, &[fd])?;
+        show_file(uring, index as u32, fd)?;
+        self.held_files_count += 1;
         self.files[index] = Some(fd);
         self.next_file = (index + 1) % FILES_MAX;
         Ok(index as u32)
+    }
+}
+
+/// IORING_REGISTER_FILES_UPDATE2 (Linux 5.13), which the crate does not wrap: a file in the place of another, with a tag by which the
+/// kernel says that nothing uses it any more. No file: -1.
+fn show_file(uring: &IoUring, index: u32, fd: RawFd) -> io::Result<()> {
+    /// include/uapi/linux/io_uring.h, `struct io_uring_rsrc_update2`.
+    #[repr(C)]
+    struct Update {
+        offset: u32,
+        resv: u32,
+        data: u64,
+        tags: u64,
+        nr: u32,
+        resv2: u32,
+    }
+    const IORING_REGISTER_FILES_UPDATE2: libc::c_uint = 14;
+    let (fds, tags) = ([fd], [if fd < 0 { 0 } else { FILE_TAG }]);
+    let update = Update {
+        offset: index,
+        resv: 0,
+        data: fds.as_ptr() as u64,
+        tags: tags.as_ptr() as u64,
+        nr: 1,
+        resv2: 0,
+    };
+    // SAFETY: the kernel reads one structure of the length that is said, and one number of each list; all outlive the call.
+    let updated = unsafe {
+        libc::syscall(
+            libc::SYS_io_uring_register,
+            uring.as_raw_fd(),
+            IORING_REGISTER_FILES_UPDATE2,
+            &raw const update,
+            size_of::<Update>(),
+        )
+    };
+    match updated {
+        1 => Ok(()),
+        0.. => Err(io::Error::other("the kernel took no file")),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -196,6 +246,17 @@ impl Made {
         self.defers && self.owner != thread::current().id()
     }
 
+    /// A write that is over.
+    fn told(&mut self) -> Option<cqueue::Entry> {
+        loop {
+            let cqe = self.uring.completion().next()?;
+            if cqe.user_data() != FILE_TAG {
+                return Some(cqe);
+            }
+            self.known.held_files_count -= 1;
+        }
+    }
+
     fn silence(&self) {
         if let Some(bell) = &self.bell
             && self.is_watched.replace(false)
@@ -233,10 +294,22 @@ impl Made {
 
 impl Drop for Made {
     /// The kernel takes a ring apart some time after it is closed, and until then keeps the files it was shown open: a file system
-    /// could not be unmounted. Refused (another thread's ring), that is how it is.
+    /// could not be unmounted. Nor can it while a thread of io-wq still holds a request whose completion we have seen, so that is
+    /// waited for. Refused (another thread's ring), that is how it is.
     fn drop(&mut self) {
-        if self.registers {
-            let _ = self.uring.submitter().unregister_files();
+        if self.known.held_files_count == 0 || self.uring.submitter().unregister_files().is_err() {
+            return;
+        }
+        let deadline = Instant::now() + LET_GO_WAIT_MAX;
+        let look_again = types::Timespec::from(LOOK_AGAIN);
+        loop {
+            while self.told().is_some() {}
+            if self.known.held_files_count == 0 || Instant::now() >= deadline {
+                return;
+            }
+            let args = types::SubmitArgs::new().timespec(&look_again);
+            // ETIME and EINTR mean the same: look again.
+            let _ = self.uring.submitter().submit_with_args(1, &args);
         }
     }
 }
@@ -309,7 +382,14 @@ impl WriteRing {
         if let Some(index) = made.known.files.iter().position(|&known| known == Some(fd)) {
             made.known.files[index] = None;
             // Refused (another thread's ring), the kernel keeps the file open until the place is taken or the ring ends.
-            let _ = made.uring.submitter().register_files_update(index as u32, &[-1]);
+            let _ = show_file(&made.uring, index as u32, -1);
+        }
+    }
+
+    /// This thread ends, or gives the log to another, which could neither use the ring nor have it let go of the files.
+    pub(crate) fn leave(&mut self) {
+        if self.writes.is_empty() {
+            self.made = None;
         }
     }
 
@@ -429,7 +509,7 @@ impl WriteRing {
     }
 
     fn collect(&mut self) -> io::Result<()> {
-        while let Some(cqe) = self.made.as_mut().and_then(|made| made.uring.completion().next()) {
+        while let Some(cqe) = self.made.as_mut().and_then(Made::told) {
             let index = (cqe.user_data() - self.first_number) as usize;
             let write = &mut self.writes[index];
             match cqe.result() {

@@ -140,6 +140,9 @@ impl<S: Storage> Storage for Faulty<S> {
     fn depth(&self) -> usize {
         self.inner.depth()
     }
+    fn leave(&mut self) {
+        self.inner.leave();
+    }
     fn stats(&self) -> EngineStats {
         self.inner.stats()
     }

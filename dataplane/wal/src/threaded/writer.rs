@@ -132,6 +132,7 @@ impl Shared {
         } else {
             ending.is_orderly = true;
         }
+        wal.leave();
         wal
     }
 

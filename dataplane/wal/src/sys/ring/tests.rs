@@ -194,3 +194,59 @@ fn a_write_that_the_kernel_cuts_short_is_continued_where_it_ended() {
     assert!(found.iter().all(|&byte| byte == 7));
     std::fs::remove_file(path).expect("it is ours");
 }
+
+/// Whether some open file, anybody's, can still write to this one: fcntl(2), F_SETLEASE, gives no lease for reading then.
+fn is_open_for_writing(path: &std::path::Path) -> bool {
+    let file = File::open(path).expect("it is there");
+    // SAFETY: no pointers. The lease ends with the file.
+    let leased = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) };
+    let refused = io::Error::last_os_error().raw_os_error();
+    assert!(leased == 0 || refused == Some(libc::EAGAIN), "{refused:?}");
+    leased != 0
+}
+
+/// A request that io-wq carried out is let go by its thread after its completion was posted, and holds its file until then: who
+/// unmounts the file system under a log that has just been closed must not meet that.
+#[test]
+fn a_ring_that_is_gone_has_no_file_open() {
+    for gear in gears().into_iter().filter(|gear| gear.registers) {
+        for round in 0..50 {
+            let (path, file) = a_file("held");
+            let mut ring = WriteRing::new(gear);
+            // Not O_DIRECT: such a write is never done at once, so each is carried out by io-wq.
+            ring.start(&file, 0, filled(4096, 1)).expect("a ring");
+            ring.next(true).expect("the ring works").expect("one is under way");
+            assert!(is_open_for_writing(&path), "the test sees who has it open");
+            // By the ring alone.
+            drop(file);
+            assert!(is_open_for_writing(&path), "{gear:?}: the ring was shown it");
+            drop(ring);
+            assert!(!is_open_for_writing(&path), "{gear:?}, round {round}");
+            std::fs::remove_file(path).expect("it is ours");
+        }
+    }
+}
+
+/// A log's thread ends before the log is closed by another one, which could not have a ring with a single issuer let go of anything.
+#[test]
+fn a_thread_that_leaves_leaves_no_file_open() {
+    for gear in gears().into_iter().filter(|gear| gear.registers) {
+        let (path, file) = a_file("left");
+        let mut ring = WriteRing::new(gear);
+        let mut ring = thread::spawn(move || {
+            ring.start(&file, 0, filled(4096, 1)).expect("a ring");
+            ring.next(true).expect("the ring works").expect("one is under way");
+            ring.leave();
+            ring
+        })
+        .join()
+        .expect("it does not panic");
+        assert!(!is_open_for_writing(&path), "{gear:?}");
+        // And goes on here.
+        let file = File::options().write(true).open(&path).expect("it is there");
+        ring.start(&file, 0, filled(4096, 2)).expect("a ring");
+        ring.next(true).expect("the ring works").expect("one is under way");
+        assert_eq!(ring.gear(), gear, "nothing was given up on the way");
+        std::fs::remove_file(path).expect("it is ours");
+    }
+}
