@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::{
+    errno::Errno,
+    mount::{MntFlags, MsFlags, mount, umount2},
+};
 
 use crate::{
     medium::{Fault, Outcome, SECTOR_BYTES},
@@ -23,6 +26,8 @@ use crate::{
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(60);
 /// So long the disk's process may take to tidy up.
 const END_WAIT_MAX: Duration = Duration::from_secs(20);
+/// So long a file system may be held by those who only look at what others have open.
+const BUSY_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Why there is no disk.
 #[derive(Debug, thiserror::Error)]
@@ -269,7 +274,7 @@ impl FaultyDisk {
         );
         // In use, it is detached when it no longer is; the mount keeps it.
         let detached = system::run("losetup", &["--detach", &device]);
-        mounted?;
+        mounted.map_err(|errno| io::Error::other(format!("mounting {device}: {errno}")))?;
         let mounted = Mounted {
             place,
             device,
@@ -321,12 +326,38 @@ impl Mounted {
     /// Unmounts it: what is in caches is written.
     ///
     /// # Errors
-    /// A file in it is still open.
+    /// A file in it is still open; which of this process are, is said.
     pub fn unmount(mut self) -> io::Result<()> {
+        let begun = Instant::now();
+        let mut busy_count = 0;
+        loop {
+            match umount2(&self.place, MntFlags::empty()) {
+                Ok(()) => break,
+                // Whoever looks through /proc at what is open (lsof, ss) holds it for a moment.
+                Err(Errno::EBUSY) if begun.elapsed() < BUSY_WAIT_MAX => {
+                    busy_count += 1;
+                    thread::sleep(Duration::from_millis(1));
+                }
+                Err(errno) => {
+                    let place = self.place.display();
+                    return Err(io::Error::other(format!(
+                        "unmounting {place}: {errno}; open in this process: {:?}",
+                        self.open_files()
+                    )));
+                }
+            }
+        }
         self.is_mounted = false;
-        let unmounted = umount2(&self.place, MntFlags::empty());
-        self.is_mounted = unmounted.is_err();
-        Ok(unmounted?)
+        if busy_count > 0 {
+            println!("{} was busy for up to {:?}", self.place.display(), begun.elapsed());
+        }
+        Ok(())
+    }
+
+    fn open_files(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+        let files = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        files.filter(|file| file.starts_with(&self.place)).collect()
     }
 }
 
