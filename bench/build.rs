@@ -20,16 +20,17 @@ fn main() {
     }
 }
 
-/// The table's rows, `block=MHz` each, with `;` between them: the first column and the last.
+/// The table's rows, `block|parameters|device|MHz` each, with `;` between them: the first three columns and the last.
 fn placed_clocks() -> Option<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fpga/syn/TABLE.md");
     watch(&path);
     let table = std::fs::read_to_string(path).ok()?;
     let rows = table.lines().filter_map(|line| {
         let mut columns = line.strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim);
-        let (block, mhz) = (columns.next()?, columns.next_back()?);
+        let (block, parameters, device) = (columns.next()?, columns.next()?, columns.next()?);
+        let mhz = columns.next_back()?;
         mhz.parse::<f64>().ok()?;
-        Some(format!("{block}={mhz}"))
+        Some(format!("{block}|{parameters}|{device}|{mhz}"))
     });
     Some(rows.collect::<Vec<_>>().join(";"))
 }

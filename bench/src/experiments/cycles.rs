@@ -23,16 +23,23 @@ pub const fn stated_mhz(beat_bits: u32) -> f64 {
     }
 }
 
-/// The clock that place and route gave a block, from register to register: `fpga/syn/TABLE.md` when this was built.
-pub fn placed_mhz(block: &str) -> Option<f64> {
-    find_mhz(option_env!("DPLAB_FPGA_CLOCKS")?, block)
+/// The device whose clocks are meant where none is named: a Lattice ECP5 of speed grade 8.
+const DEVICE: &str = "ECP5-8";
+
+/// The clock that place and route gave a block with this parameter, from register to register: `fpga/syn/TABLE.md` when this was built.
+pub fn placed_mhz(block: &str, parameter: &str) -> Option<f64> {
+    find_mhz(option_env!("DPLAB_FPGA_CLOCKS")?, block, parameter)
 }
 
-/// In rows as `build.rs` writes them, the first whose name begins so.
-fn find_mhz(rows: &str, block: &str) -> Option<f64> {
-    let rows = rows.split(';').filter_map(|row| row.split_once('='));
-    rows.filter(|(name, _)| name.starts_with(block))
-        .find_map(|(_, mhz)| mhz.parse().ok())
+/// In rows as `build.rs` writes them, the first that is this block's on [`DEVICE`].
+fn find_mhz(rows: &str, block: &str, parameter: &str) -> Option<f64> {
+    rows.split(';').find_map(|row| {
+        let mut columns = row.split('|');
+        let (name, parameters, device, mhz) = (columns.next()?, columns.next()?, columns.next()?, columns.next()?);
+        let has = |word: &str| word == parameter;
+        let is_it = name == block && device == DEVICE && parameters.split([' ', ',']).any(has);
+        is_it.then(|| mhz.parse().ok())?
+    })
 }
 
 /// A row of a cycle model in the making.
@@ -109,12 +116,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_placed_clock_is_that_of_the_first_row_that_begins_so() {
-        let rows =
-            "quorum_leader, 64 bits, 5 nodes=125.8;quorum_leader, 512 bits, 5 nodes=98.1;systolic_array, 8 × 8=101.8";
-        assert_eq!(find_mhz(rows, "quorum_leader, 64"), Some(125.8));
-        assert_eq!(find_mhz(rows, "systolic_array"), Some(101.8));
-        assert_eq!(find_mhz(rows, "kv_filter"), None);
-        assert_eq!(find_mhz("", "kv_filter"), None);
+    fn a_placed_clock_is_that_of_the_block_with_the_parameter_on_the_device() {
+        let rows = "quorum_leader|DATA_W=64 N=5|ECP5-8|125.8;quorum_leader|DATA_W=512 N=5|ECP5-8|98.1;systolic_array|N=2|iCE40-HX8K|92.4;\
+                    systolic_array|N=8|ECP5-8|101.8";
+        assert_eq!(find_mhz(rows, "quorum_leader", "DATA_W=64"), Some(125.8));
+        assert_eq!(find_mhz(rows, "quorum_leader", "DATA_W=512"), Some(98.1));
+        assert_eq!(find_mhz(rows, "systolic_array", "N=8"), Some(101.8));
+        assert_eq!(find_mhz(rows, "systolic_array", "N=2"), None);
+        assert_eq!(find_mhz(rows, "kv_filter", "LANES=8"), None);
+        assert_eq!(find_mhz("", "kv_filter", "LANES=8"), None);
     }
 }

@@ -255,7 +255,7 @@ fn count(lab: &Lab<'_>, replicas_count: u8, beat_bits: u32) -> Row {
         (stated_mhz(beat_bits), cycles),
     );
     row.latencies(commits.iter().map(|commit| commit.done));
-    let placed = placed_mhz(&format!("quorum_leader, {beat_bits} bits"));
+    let placed = placed_mhz("quorum_leader", &format!("DATA_W={beat_bits}"));
     let mut spread_max = 0;
     for (name, stage) in STAGES {
         let (min, max) = (commits.iter().map(stage).min(), commits.iter().map(stage).max());

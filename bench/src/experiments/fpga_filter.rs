@@ -251,7 +251,7 @@ fn count(lab: &Lab<'_>, percent: f64) -> Row {
     let stays = rows.iter().filter(|row| query.wants(row)).count();
     let gb_per_sec = |mhz: f64| (rows_count * ROW_BYTES) as f64 / cycles as f64 * mhz / 1e3;
     row.put("scan_rate", gb_per_sec(stated_mhz(ROW_BITS)), "GB/s", Better::Higher);
-    if let Some(mhz) = placed_mhz("kv_filter") {
+    if let Some(mhz) = placed_mhz("kv_filter", "DATA_W=512") {
         row.put("placed_scan_rate", gb_per_sec(mhz), "GB/s", Better::Higher);
     }
     row.put(

@@ -253,7 +253,7 @@ fn count(lab: &Lab<'_>, cell: &Cell) -> Row {
     row.put("cycles_per_frame", per_frame, "cycles", Better::Lower);
     row.put("frame_rate", mpps(stated_mhz(cell.beat_bits)), "M/s", Better::Higher);
     row.put("line_rate", line_mpps, "M/s", Better::Neither);
-    if let Some(mhz) = placed_mhz(&format!("quorum_leader, {} bits", cell.beat_bits)) {
+    if let Some(mhz) = placed_mhz("quorum_leader", &format!("DATA_W={}", cell.beat_bits)) {
         row.put("placed_rate", mpps(mhz), "M/s", Better::Higher);
         row.put("placed_clock", mhz, "MHz", Better::Neither);
     }

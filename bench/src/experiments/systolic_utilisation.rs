@@ -228,7 +228,7 @@ fn count(lab: &Lab<'_>, side: usize, batch: usize) -> Row {
     let (side_u64, batch_u64, tiles) = (side as u64, batch as u64, TILES as u64);
     let said = cycles(side_u64, batch_u64, tiles);
     let axis = axis(ARRAY, &[(SIDE.name, side.to_string()), (BATCH.name, batch.to_string())]);
-    let (mhz, whose) = match placed_mhz("systolic_array") {
+    let (mhz, whose) = match placed_mhz("systolic_array", "N=8") {
         Some(mhz) if side == 8 => (mhz, "placed and routed (fpga/syn/TABLE.md)"),
         _ => (ARRAY_MHZ, "stated, not placed here"),
     };
