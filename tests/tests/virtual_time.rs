@@ -254,3 +254,47 @@ fn the_record_says_that_nothing_was_sent() {
         "{place}"
     );
 }
+
+/// The verdicts of a run, and its rows again the same.
+fn counted(args: &[&str]) -> (Vec<Value>, BTreeMap<String, String>) {
+    let args = [args, &["--seed", "7"]].concat();
+    let (rows, verdicts) = measure(&args);
+    assert_eq!(rows, measure(&args).0, "{args:?}");
+    for row in &rows {
+        assert_eq!(row["mode"]["is"], "simulated");
+        let is_formula = row["axis"]["part"] == "tpu";
+        assert_eq!(row["backend"], if is_formula { "formula" } else { "cycle-model" });
+    }
+    (rows, verdicts)
+}
+
+#[test]
+fn pipelines_take_the_same_cycles_every_time() {
+    let narrow = ["--axis", "beat_bits=64", "--seed", "7", "--axis"];
+    let pipeline = ["fpga-consensus", "--axis", "way=pipeline"];
+    let (rows, verdicts) = measure(&[&pipeline[..], &narrow, &["replicas=3,5"]].concat());
+    for claim in ["fpga-consensus", "fpga-commit-cycles", "fpga-acks-in-line"] {
+        assert_eq!(verdicts[claim], "holds", "{claim}");
+    }
+    for claim in ["fpga-tail-beside-software", "fpga-beside-rdma"] {
+        assert_eq!(verdicts[claim], "not_measured", "{claim}");
+    }
+    for row in &rows {
+        assert_eq!(metric(row, "ack_to_commit_cycles"), 13.0);
+        assert!(row["facts"]["guarantee"].is_string() && row["facts"]["caveat"].is_string());
+    }
+    let line_rate = ["fpga-line-rate", "--axis", "stall_percent=0,50"];
+    let (_, verdicts) = measure(&[&line_rate[..], &narrow, &["replicas=3"]].concat());
+    for claim in ["fpga-line-rate", "fpga-back-pressure"] {
+        assert_eq!(verdicts[claim], "holds", "{claim}");
+    }
+    let (_, verdicts) = counted(&["fpga-filter", "--axis", "way=pipeline"]);
+    for claim in ["fpga-filter-rate", "fpga-filter-link"] {
+        assert_eq!(verdicts[claim], "holds", "{claim}");
+    }
+    let (rows, verdicts) = counted(&["systolic-utilisation", "--axis", "part=array,tpu", "--axis", "side=8"]);
+    for claim in ["systolic-cycles", "systolic-utilisation", "tpu-memory-bound"] {
+        assert_eq!(verdicts[claim], "holds", "{claim}");
+    }
+    assert_eq!(rows.iter().filter(|row| row["axis"]["part"] == "tpu").count(), 6);
+}
