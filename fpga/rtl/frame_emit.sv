@@ -68,8 +68,8 @@ module frame_emit #(
   localparam logic [Bytes-1:0] ReplyKeep = Bytes'((65'd1 << (102 - ReplyLast * Bytes)) - 65'd1);
 
   // ------------------------------------------------------------------------------------------------------ the kept beats
-  // The oldest beats are read ahead of any decision, through a (behind the memory) into a queue of two, so that whether to read
-  // depends on registers alone. `pop_q` counts the beats that are gone: between frames it is where the next one begins, and a frame
+  // The oldest beats are read ahead of any decision, through the memory's own register a, and r, into a queue of two, so that
+  // whether to read depends on registers alone; r is there because a memory answers late, and wants a register close by. `pop_q` counts the beats that are gone: between frames it is where the next one begins, and a frame
   // that is dropped moves it, and the reading, to the frame's end.
   // Never read where it is written: a beat is read only once the pointers differ.
   (* no_rw_check *)
@@ -78,19 +78,22 @@ module frame_emit #(
   // One cycle late, and so with room for one beat more.
   assign has_room = used_q < (DEPTH_LOG2+1)'(Depth - 4);
 
-  logic             a_valid_q, one_q, two_q;  // one or two in the queue
+  logic             a_valid_q, r_valid_q;
+  logic             one_q, two_q;        // one or two in the queue
   logic             in_at_q, out_at_q;
-  logic [WordW-1:0] a_q, queue0_q, queue1_q;
+  logic [WordW-1:0] a_q, r_q, queue0_q, queue1_q;
   logic             pop;
   wire flush = load && load_drop;
-  wire push  = a_valid_q && !two_q;
-  wire read  = write_q != read_q && !(a_valid_q && two_q);
+  wire push  = r_valid_q && !two_q;
+  wire r_free = !(r_valid_q && two_q);
+  wire read  = write_q != read_q && (!a_valid_q || r_free);
 
   always_ff @(posedge clk) begin
     if (beat) mem[write_q[DEPTH_LOG2-1:0]] <= {beat_user, beat_last, beat_keep, beat_data};
     if (read) a_q <= mem[read_q[DEPTH_LOG2-1:0]];
-    if (push && !in_at_q) queue0_q <= a_q;
-    if (push && in_at_q)  queue1_q <= a_q;
+    if (r_free) r_q <= a_q;
+    if (push && !in_at_q) queue0_q <= r_q;
+    if (push && in_at_q)  queue1_q <= r_q;
   end
 
   wire              b_valid = one_q || two_q;
@@ -147,7 +150,8 @@ module frame_emit #(
     if (beat) write_q <= write_q + 1'b1;
     if (read) read_q <= read_q + 1'b1;
     if (pop)  pop_q  <= pop_q + 1'b1;
-    a_valid_q <= read || (a_valid_q && two_q);
+    a_valid_q <= read || (a_valid_q && !r_free);
+    if (r_free) r_valid_q <= a_valid_q;
     if (push) in_at_q  <= !in_at_q;
     if (pop)  out_at_q <= !out_at_q;
     if (push != pop) begin
@@ -195,6 +199,7 @@ module frame_emit #(
       read_q    <= pop_q + (DEPTH_LOG2+1)'(load_beats);
       pop_q     <= pop_q + (DEPTH_LOG2+1)'(load_beats);
       a_valid_q <= 1'b0;
+      r_valid_q <= 1'b0;
       one_q     <= 1'b0;
       two_q     <= 1'b0;
       in_at_q   <= out_at_q;
@@ -229,6 +234,7 @@ module frame_emit #(
       pop_q              <= '0;
       used_q             <= '0;
       a_valid_q          <= 1'b0;
+      r_valid_q          <= 1'b0;
       one_q              <= 1'b0;
       two_q              <= 1'b0;
       in_at_q            <= 1'b0;

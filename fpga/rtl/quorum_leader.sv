@@ -29,32 +29,7 @@ module quorum_leader #(
     input  wire logic [63:0]         cfg_data,
     output      logic                cfg_ready,
 
-    input  wire logic [DATA_W-1:0]   s_axis_tdata,
-    input  wire logic [DATA_W/8-1:0] s_axis_tkeep,
-    input  wire logic                s_axis_tvalid,
-    output      logic                s_axis_tready,
-    input  wire logic                s_axis_tlast,
-    input  wire logic                s_axis_tuser,
-
-    output      logic [DATA_W-1:0]   m_axis_tx_tdata,
-    output      logic [DATA_W/8-1:0] m_axis_tx_tkeep,
-    output      logic                m_axis_tx_tlast,
-    output      logic                m_axis_tx_tvalid,
-    input  wire logic                m_axis_tx_tready,
-
-    output      logic [DATA_W-1:0]   m_axis_slow_tdata,
-    output      logic [DATA_W/8-1:0] m_axis_slow_tkeep,
-    output      logic                m_axis_slow_tlast,
-    output      logic                m_axis_slow_tuser,
-    output      logic                m_axis_slow_tvalid,
-    input  wire logic                m_axis_slow_tready,
-
-    output      logic [DATA_W-1:0]   m_axis_log_tdata,
-    output      logic [DATA_W/8-1:0] m_axis_log_tkeep,
-    output      logic                m_axis_log_tlast,
-    output      logic [63:0]         m_axis_log_tuser,
-    output      logic                m_axis_log_tvalid,
-    input  wire logic                m_axis_log_tready,
+`include "node_ports.svh"
 
     output      logic [63:0]         m_axis_commit_tdata,
     output      logic                m_axis_commit_tvalid,
@@ -168,22 +143,9 @@ module quorum_leader #(
   end
 
   // --------------------------------------------------------------------------------------------------------------- parser
-  logic        take, settled, ends_now, is_ours, is_bad, pay_ok, is_bare, is_put;
-  logic [15:0] p_beats, p_payload_len, p_src_port, p_ip_len, p_ip_checksum;
-  logic [7:0]  p_kind;
-  logic [63:0] p_term, p_slot, p_sent, p_client, p_sequence;
-  logic [31:0] p_payload_crc, p_src_ipv4, p_dst_ipv4;
-  logic [47:0] p_src_mac;
-
-  eth_ipv4_udp_parser #(.DATA_W(DATA_W), .LONG_BEATS(LongBeats)) parser (
-      .clk, .rst, .s_axis_tdata, .s_axis_tkeep, .s_axis_tvalid, .s_axis_tready, .s_axis_tlast, .s_axis_tuser,
-      .cfg_local_mac(local_mac_q), .cfg_local_ipv4(local_ipv4_q), .cfg_local_port(local_port_q),
-      .cfg_group_mac(48'd0), .cfg_group_ipv4(32'd0),
-      .take, .frame_end, .settled, .ends_now, .is_ours, .is_bad, .beats(p_beats), .pay_ok,
-      .kind(p_kind), .payload_len(p_payload_len), .term(p_term), .slot(p_slot), .sent_ns(p_sent),
-      .payload_crc(p_payload_crc), .src_mac(p_src_mac), .src_ipv4(p_src_ipv4), .dst_ipv4(p_dst_ipv4),
-      .src_port(p_src_port), .ip_len(p_ip_len), .ip_checksum(p_ip_checksum),
-      .client(p_client), .sequence_no(p_sequence), .is_bare, .is_put);
+  wire [47:0] heard_mac  = '0;   // a leader is sent nothing by its group
+  wire [31:0] heard_ipv4 = '0;
+`include "node_parser.svh"
 
   // Of whom the frame is, while it still arrives.
   logic [NODES-1:0] from_q;

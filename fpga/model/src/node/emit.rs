@@ -38,8 +38,9 @@ pub struct Emit {
     read: u64,
     pop: u64,
     used: u64,
-    /// Beats that were read ahead: `a` behind the memory, older ones in the queue.
+    /// Beats that were read ahead: `a` behind the memory, then `r`, the oldest in the queue.
     a: Option<Beat>,
+    r: Option<Beat>,
     queue: VecDeque<Beat>,
     is_busy: bool,
     loading: Option<Fate>,
@@ -68,6 +69,7 @@ impl Emit {
             pop: 0,
             used: 0,
             a: None,
+            r: None,
             queue: VecDeque::with_capacity(2),
             is_busy: false,
             loading: None,
@@ -111,7 +113,8 @@ impl Emit {
     /// Reads ahead. Whether to read depends on what stood before the edge.
     fn read(&mut self, pops: bool) {
         let is_full = self.queue.len() == 2;
-        let reads = self.write != self.read && !(self.a.is_some() && is_full);
+        let is_r_free = self.r.is_none() || !is_full;
+        let reads = self.write != self.read && (self.a.is_none() || is_r_free);
         let word = self.mem[self.read as usize % self.mem.len()];
         self.used = self.write - self.pop;
         if pops {
@@ -119,7 +122,10 @@ impl Emit {
             self.pop += 1;
         }
         if !is_full {
-            self.queue.extend(self.a.take());
+            self.queue.extend(self.r.take());
+        }
+        if is_r_free {
+            self.r = self.a.take();
         }
         if reads {
             self.a = Some(word);
@@ -166,7 +172,7 @@ impl Emit {
             if fate.drop {
                 self.pop += fate.beats;
                 self.read = self.pop;
-                self.a = None;
+                (self.a, self.r) = (None, None);
                 self.queue.clear();
             } else {
                 self.is_busy = true;
@@ -175,7 +181,7 @@ impl Emit {
         }
         if inputs.rst {
             (self.write, self.read, self.pop, self.used) = (0, 0, 0, 0);
-            self.a = None;
+            (self.a, self.r) = (None, None);
             self.queue.clear();
             (self.is_busy, self.loading, self.fate) = (false, None, None);
             (self.tx, self.slow, self.log) = (None, None, None);

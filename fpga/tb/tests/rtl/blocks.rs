@@ -1,5 +1,4 @@
 //! The small blocks, on every edge what their models say, and altogether what they are for.
-#![cfg(rtl)]
 
 use fpga_model::{
     filter::{Filter, LANES, Query, Row},

@@ -2,7 +2,7 @@
 
 use dataplane_wire::frame::Kind;
 use fpga_model::{
-    node::{Bench, Shape},
+    node::{Bench, Node, Shape},
     stream::Pauses,
 };
 use fpga_tb::{
@@ -19,6 +19,19 @@ const WIDE_COMMIT_CYCLES: u64 = 6;
 /// (IEEE 802.3, 4.2.3 and 4.4.2); at 64 bits in 156.25 MHz, 10.5 cycles each.
 const LINE_RATE_CYCLES: f64 = 156.25e6 / (1e10 / (8.0 * 84.0));
 
+/// Far more than any frame here takes, with all that it waits for.
+const FRAME_CYCLES_MAX: u64 = 1_000;
+
+/// Turns until it is so; a block that stands still does not hold the test.
+#[track_caller]
+fn turn_until(bench: &mut Bench<Box<dyn Node>>, frames_count: usize, is_so: fn(&Bench<Box<dyn Node>>) -> bool) {
+    let end = bench.cycle + frames_count as u64 * FRAME_CYCLES_MAX;
+    while !is_so(bench) {
+        assert!(bench.cycle < end, "cycle {end}: {:?}", bench.node.outputs());
+        bench.turn(None);
+    }
+}
+
 /// Rounds of one put and the acknowledgements of all followers of three nodes, back to back. Says the shortest and the longest way
 /// to a commit, in cycles.
 fn commit_cycles(made: Made, shape: Shape, frames_count: u64) -> (u64, u64) {
@@ -34,16 +47,12 @@ fn commit_cycles(made: Made, shape: Shape, frames_count: u64) -> (u64, u64) {
             bench.send(&frame);
         }
         let begun_count = bench.source.begun_at.len();
-        while bench.commits.is_empty() {
-            bench.turn(None);
-        }
+        turn_until(&mut bench, 1, |bench| !bench.commits.is_empty());
         // The put, then the acknowledgement that completes the quorum of two.
         let (committed, at) = bench.commits.pop_front().expect("it has one");
         assert_eq!((committed, begun_count), (end, 0));
         cycles.push(at - bench.source.begun_at[1]);
-        while !bench.source.is_empty() {
-            bench.turn(None);
-        }
+        turn_until(&mut bench, 3, |bench| bench.source.is_empty());
         bench.source.begun_at.clear();
         bench.tx.frames.clear();
         bench.log.frames.clear();
@@ -86,9 +95,7 @@ fn cycles_each(made: Made, frames: &[Vec<u8>]) -> f64 {
     for frame in frames {
         bench.send(frame);
     }
-    while !bench.source.is_empty() {
-        bench.turn(None);
-    }
+    turn_until(&mut bench, frames.len(), |bench| bench.source.is_empty());
     (bench.cycle - begun) as f64 / frames.len() as f64
 }
 

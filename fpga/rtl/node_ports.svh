@@ -1,0 +1,27 @@
+    // The streams that every node of the quorum has: what comes, answers, what the host must see, and its log.
+    input  wire logic [DATA_W-1:0]   s_axis_tdata,
+    input  wire logic [DATA_W/8-1:0] s_axis_tkeep,
+    input  wire logic                s_axis_tvalid,
+    output      logic                s_axis_tready,
+    input  wire logic                s_axis_tlast,
+    input  wire logic                s_axis_tuser,
+
+    output      logic [DATA_W-1:0]   m_axis_tx_tdata,
+    output      logic [DATA_W/8-1:0] m_axis_tx_tkeep,
+    output      logic                m_axis_tx_tlast,
+    output      logic                m_axis_tx_tvalid,
+    input  wire logic                m_axis_tx_tready,
+
+    output      logic [DATA_W-1:0]   m_axis_slow_tdata,
+    output      logic [DATA_W/8-1:0] m_axis_slow_tkeep,
+    output      logic                m_axis_slow_tlast,
+    output      logic                m_axis_slow_tuser,
+    output      logic                m_axis_slow_tvalid,
+    input  wire logic                m_axis_slow_tready,
+
+    output      logic [DATA_W-1:0]   m_axis_log_tdata,
+    output      logic [DATA_W/8-1:0] m_axis_log_tkeep,
+    output      logic                m_axis_log_tlast,
+    output      logic [63:0]         m_axis_log_tuser,
+    output      logic                m_axis_log_tvalid,
+    input  wire logic                m_axis_log_tready,
