@@ -2,6 +2,8 @@
 
 #[path = "support/memory_wire.rs"]
 mod memory_wire;
+#[path = "support/stranger.rs"]
+mod stranger;
 
 use std::{
     io::{Read, Write},
