@@ -37,6 +37,8 @@ pub mod queueing_discipline;
 pub mod quorum_fanout;
 pub mod quorum_ladder;
 pub mod quorum_messages;
+pub mod rdma_failover;
+pub mod rdma_quorum;
 pub mod real_incast;
 pub mod real_scenario;
 pub mod retry_storm;

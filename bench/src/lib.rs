@@ -29,6 +29,7 @@ pub mod packet_sim;
 pub mod place;
 pub mod record;
 pub mod registry;
+pub mod remote_memory;
 pub mod replicas;
 pub mod report;
 pub mod run;

@@ -474,6 +474,50 @@ fn rows_of(out: &str) -> Vec<serde_json::Value> {
 }
 
 #[test]
+fn commits_by_one_sided_writes_cost_no_follower_anything() {
+    let scratch = Scratch::new();
+    let out = scratch.join("run");
+    let quorum = [
+        "run",
+        "rdma-quorum",
+        "--axis",
+        "work=commit,write",
+        "--budget",
+        "1s",
+        "--seed",
+        "7",
+        "--out",
+        &out,
+    ];
+    let output = run(&quorum);
+    assert!(matches!(output.status.code(), Some(0 | 1 | 3)), "{}", stderr(&output));
+    let rows = rows_of(&out);
+    for provider in ["rdma-shm", "rdma-roce"] {
+        for work in ["commit", "write"] {
+            let of = |row: &&serde_json::Value| row["backend"] == provider && row["axis"]["work"] == work;
+            let row = rows
+                .iter()
+                .find(of)
+                .unwrap_or_else(|| panic!("no {work} over {provider}"));
+            let metric = |name: &str| row["metrics"][name]["value"].as_f64().expect("a number");
+            assert!(metric("operations") > 0.0, "{row}");
+            assert_eq!(metric("followers_cpu"), 0.0, "{row}");
+            assert_eq!(metric("followers_requests"), 0.0, "{row}");
+        }
+    }
+    let wrong = run(&[
+        "run",
+        "rdma-quorum",
+        "--axis",
+        "provider=rdma-verbs",
+        "--out",
+        &scratch.join("no"),
+    ]);
+    assert_ne!(wrong.status.code(), Some(0));
+    assert!(stderr(&wrong).contains("rdma-shm, rdma-roce"), "{}", stderr(&wrong));
+}
+
+#[test]
 fn ways_to_the_disk_are_measured_and_their_files_removed() {
     let scratch = Scratch::new();
     let (out, dir) = (scratch.join("run"), scratch.join("files"));

@@ -1,0 +1,186 @@
+//! Clusters that replicate by writing each other's memory, over real providers of RDMA in software: threads of this process, one for
+//! each role, so that what each role costs is that thread's CPU time.
+//!
+//! ```text
+//!  leader's thread            cards' thread                     a thread for each follower's process
+//!  client, replica, card  ⇄  what NICs would do for followers    replica: polls its memory, or stands still
+//! ```
+//!
+//! A NIC moves bytes without its host's CPU. These providers have no NIC: the *cards' thread* stands for those of the
+//! followers, and what it costs is counted as the cards', not as the followers'.
+
+mod cards;
+mod client;
+mod wires;
+
+use std::sync::Mutex;
+
+use anyhow::Context;
+use dataplane_kv::{Store, StoreOptions};
+use dataplane_quorum::onesided::{Config, Layout, Limits, Planes, Replica, Start, Timing};
+use dataplane_waist::{Clock, Effects, Instant, MonotonicClock, Peer};
+use rdma::{Provider, QpOptions, RdmaWindow, WindowOptions};
+
+pub use self::{
+    cards::{Cards, Service},
+    client::Client,
+    wires::{Wires, open_roce, open_shm},
+};
+
+/// The longest entry: a put of a kilobyte.
+const ENTRY_BYTES_MAX: usize = 1152;
+/// Slots of the log: as many commits pass a follower that stands still.
+pub const SLOTS_COUNT: u64 = 8192;
+
+/// What stands where in the windows.
+pub const LAYOUT: Layout = Layout {
+    slots_count: SLOTS_COUNT,
+    entry_bytes_max: ENTRY_BYTES_MAX,
+    snapshot_bytes_max: 1 << 18,
+};
+
+/// A node's two windows, and its replica.
+pub struct Node<P> {
+    background: RdmaWindow<P>,
+    replication: RdmaWindow<P>,
+    replica: Replica<Store>,
+    out: Effects,
+}
+
+impl<P: Provider> Node<P> {
+    /// Lets the replica look at everything once.
+    pub fn turn(&mut self, now: Instant) {
+        let mut planes = Planes {
+            background: &mut self.background,
+            replication: &mut self.replication,
+        };
+        self.replica.turn(now, &mut planes, &mut self.out);
+    }
+
+    /// What a NIC would do, without the replica.
+    pub fn serve(&mut self) {
+        for window in [&mut self.background, &mut self.replication] {
+            // A device that failed is unusable: the replica's next turn finds its peers unreachable.
+            let _ = window.provider_mut().progress();
+        }
+    }
+
+    /// The replica.
+    pub fn replica(&self) -> &Replica<Store> {
+        &self.replica
+    }
+}
+
+/// A pair of windows beside the cluster's: a write from one to the other is what a commit is compared with.
+pub struct Yardstick<P> {
+    /// The leader's end.
+    pub near: Mutex<RdmaWindow<P>>,
+    /// A follower's.
+    pub far: Mutex<RdmaWindow<P>>,
+}
+
+/// All of it.
+pub struct Cluster<P> {
+    /// By number; the first leads.
+    pub nodes: Vec<Mutex<Node<P>>>,
+    /// Beside it.
+    pub yardstick: Yardstick<P>,
+    clock: MonotonicClock,
+}
+
+/// Devices of one plane, by node.
+pub type Devices<P> = Vec<P>;
+
+impl<P: Provider + Send> Cluster<P> {
+    /// A cluster over the two planes' devices, and a yardstick over two more.
+    ///
+    /// # Errors
+    /// A handshake failed, or a device had no room.
+    pub fn new(planes: [Devices<P>; 2], yardstick: Devices<P>, timing: Timing) -> anyhow::Result<Cluster<P>> {
+        let [background, replication] = planes;
+        let background = connected(background, LAYOUT.background_bytes())?;
+        let replication = connected(replication, LAYOUT.replication_bytes())?;
+        let nodes_count = background.len() as u32;
+        let pairs = background.into_iter().zip(replication);
+        let nodes = (0..nodes_count).zip(pairs).map(|(node, (background, replication))| {
+            anyhow::Ok(Mutex::new(Node {
+                background,
+                replication,
+                replica: replica(node, nodes_count, timing)?,
+                out: Effects::with_capacity(64, 1 << 16),
+            }))
+        });
+        let nodes = nodes.collect::<anyhow::Result<_>>()?;
+        let mut ends = connected(yardstick, LAYOUT.replication_bytes())?;
+        let (far, near) = (ends.pop(), ends.pop());
+        let (near, mut far) = near.zip(far).context("a yardstick has two ends")?;
+        dataplane_waist::Window::open(&mut far)?;
+        Ok(Cluster {
+            nodes,
+            yardstick: Yardstick {
+                near: Mutex::new(near),
+                far: Mutex::new(far),
+            },
+            clock: MonotonicClock::new(),
+        })
+    }
+
+    /// Time, for turns.
+    pub fn now(&self) -> Instant {
+        self.clock.now()
+    }
+}
+
+fn replica(node: u32, nodes_count: u32, timing: Timing) -> anyhow::Result<Replica<Store>> {
+    let store = Store::new(StoreOptions {
+        bytes_max: 1 << 16,
+        value_bytes_max: 1024,
+        range_bytes_max: 4096,
+    })?;
+    let others = (0..nodes_count).filter(|&other| other != node);
+    let config = Config {
+        cluster: 1,
+        node,
+        // In the order in which `connected` joins them.
+        peers: others.zip(0..).map(|(other, index)| (other, Peer(index))).collect(),
+        life: 1,
+        start: Start::First,
+        layout: LAYOUT,
+        timing,
+        limits: Limits {
+            in_flight_slots: 64,
+            queued_max: 64,
+            sessions_max: 64,
+            session_replies: 64,
+            request_bytes_max: LAYOUT.slot_bytes() * 4,
+        },
+        mutation: None,
+    };
+    Ok(Replica::new(config, store)?)
+}
+
+/// A window for each device, each connected to each other one: to the lower numbers first.
+fn connected<P: Provider + Send>(devices: Devices<P>, window_bytes: usize) -> anyhow::Result<Vec<RdmaWindow<P>>> {
+    let options = WindowOptions {
+        window_bytes,
+        request_bytes_max: LAYOUT.slot_bytes() * 4,
+        requests_max: 128,
+        qp: QpOptions {
+            // A slot is one packet.
+            path_mtu: rdma::PathMtu::B2048,
+            ..QpOptions::default()
+        },
+    };
+    let mut windows: Vec<RdmaWindow<P>> = devices
+        .into_iter()
+        .map(|device| RdmaWindow::new(device, options))
+        .collect();
+    for low in 0..windows.len() {
+        for high in low + 1..windows.len() {
+            let (lower, upper) = windows.split_at_mut(high);
+            wires::connect(&mut lower[low], &mut upper[0])
+                .with_context(|| format!("connecting the windows of nodes {low} and {high}"))?;
+        }
+    }
+    Ok(windows)
+}
