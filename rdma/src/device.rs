@@ -88,7 +88,7 @@ impl<W: Wire> Device<W> {
     }
 }
 
-fn check(options: &QpOptions) -> Result<(), ProviderError> {
+pub(crate) fn check(options: &QpOptions) -> Result<(), ProviderError> {
     let bounds = [
         (
             "send_requests_max",

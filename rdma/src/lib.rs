@@ -3,8 +3,9 @@
 //!
 //! ```text
 //!   who asks ─▶ Provider ─▶ Device ─▶ Endpoint ─▶ queue pair: requester, responder      no I/O
-//!                             │          └─ regions: who may do what to which memory    from here on
-//!                             └─▶ Wire: a socket, shared memory, a test
+//!                 │           │          └─ regions: who may do what to which memory    from here on
+//!                 │           └─▶ Wire: a socket, shared memory, a test
+//!                 └───────▶ verbs: a NIC, or the kernel's rdma_rxe
 //! ```
 //!
 //! Read [`wire`] first: what stands in a packet. Then [`Provider`]: what can be asked.
@@ -23,6 +24,7 @@ mod region;
 pub mod roce;
 pub mod shm;
 mod sys;
+pub mod verbs;
 mod window;
 pub mod wire;
 mod work;

@@ -51,6 +51,11 @@ impl Memory {
         }
     }
 
+    /// Where its first byte is, for a device that is told to reach it.
+    pub(crate) fn begin(&self) -> *const AtomicU64 {
+        self.words().as_ptr()
+    }
+
     /// One word, in this machine's order.
     ///
     /// # Panics

@@ -4,7 +4,11 @@
 //! is that peer's own: a key that another peer overheard is refused (ReDMArk, USENIX Security 2021, §5: keys that are easy to
 //! guess, and one protection domain for everybody, are what most attacks there rest on).
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    fmt,
+    sync::Arc,
+};
 
 use crate::memory::Memory;
 
@@ -105,7 +109,7 @@ impl Refusal {
 pub struct Registered {
     /// What opens it.
     pub key: MemoryKey,
-    /// Its first byte's address, as peers name it; drawn at random, a multiple of 4096.
+    /// Its first byte's address, as peers name it; drawn at random, a multiple of 8.
     pub address: u64,
     /// Its length.
     pub len_bytes: u64,
@@ -176,6 +180,23 @@ impl Regions {
             key,
             address,
             len_bytes,
+        }
+    }
+
+    /// Registers under a key and an address that somebody else chose: a device. False: the key is another region's.
+    pub(crate) fn insert(&mut self, pd: Pd, memory: Arc<Memory>, access: Access, at: &Registered) -> bool {
+        let region = Region {
+            pd,
+            memory,
+            address: at.address,
+            access,
+        };
+        match self.by_key.entry(at.key) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert(region);
+                true
+            }
         }
     }
 

@@ -343,7 +343,7 @@ impl<P: Provider> RdmaWindow<P> {
                 Ok(())
             }
             Err(PostError::Full) => Err(WindowError::Full),
-            Err(PostError::Length { .. } | PostError::Local(_)) => Err(WindowError::Range),
+            Err(PostError::Length { .. } | PostError::Local(_) | PostError::Refused { .. }) => Err(WindowError::Range),
             Err(PostError::Broken | PostError::NoQueuePair) => Err(WindowError::Unreachable),
         }
     }

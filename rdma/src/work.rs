@@ -165,6 +165,12 @@ pub enum CompletionError {
     /// This end's memory is not open to this.
     #[error("local memory is not open to this: {0}")]
     LocalProtection(Refusal),
+    /// This end's device could not do it, and the memory is not why.
+    #[error("the local device could not do it (verbs' completion status {status})")]
+    LocalOperation {
+        /// `enum ibv_wc_status`.
+        status: u32,
+    },
     /// An answer that does not belong to the request.
     #[error("the peer's answer does not fit the request")]
     BadResponse,
@@ -190,6 +196,12 @@ pub enum PostError {
     /// The local range is not open to this.
     #[error("local memory is not open to this: {0}")]
     Local(Refusal),
+    /// The device finds that nobody could do this: an atomic at an address that is no multiple of 8, for one.
+    #[error("the device refuses the request (errno {errno})")]
+    Refused {
+        /// errno(3).
+        errno: i32,
+    },
     /// No such queue pair: another device's handle.
     #[error("this device has no such queue pair")]
     NoQueuePair,

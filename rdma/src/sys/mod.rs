@@ -3,3 +3,4 @@
 
 pub(crate) mod mapping;
 pub(crate) mod socket;
+pub(crate) mod verbs;

@@ -15,6 +15,8 @@ pub struct Case<P> {
     pub name: String,
     pub options: QpOptions,
     pub faults: Faults,
+    /// Whether it takes packets that fail on command.
+    pub needs_software: bool,
     pub run: Box<Run<P>>,
 }
 
@@ -24,12 +26,21 @@ impl<P> Case<P> {
             name: name.into(),
             options,
             faults: Faults::default(),
+            needs_software: false,
             run: Box::new(run),
         }
     }
 
     pub fn with(self, faults: Faults) -> Case<P> {
-        Case { faults, ..self }
+        Case {
+            faults,
+            needs_software: true,
+            ..self
+        }
+    }
+
+    pub fn in_software(self) -> Case<P> {
+        self.with(Faults::default())
     }
 }
 

@@ -7,26 +7,47 @@ use std::{
 
 use dataplane_waist::WrId;
 use rdma::{
-    Access, Completion, Data, Device, EndpointCounters, Faults, Faulty, Local, Memory, Operation, Pd, PostError,
-    Provider, Qp, QpOptions, ReceiveRequest, Registered, Remote, Rts, SendRequest, Wire,
+    Access, Completion, CompletionError, Data, Device, EndpointCounters, Faults, Faulty, Local, Memory, Operation, Pd,
+    PostError, Provider, Qp, QpOptions, ReceiveRequest, Registered, Remote, Rts, SendRequest, Wire, verbs::VerbsDevice,
 };
 
-/// A provider whose packets can be made to fail.
+/// A provider in the suite.
 pub trait Testable: Provider {
+    /// Whether this crate moves its packets: then they can be lost, repeated and counted here. Cases that live by it are skipped
+    /// where a device moves them.
+    const IS_SOFTWARE: bool;
+    /// What a peer is told whose access was taken away.
+    const REVOKED: CompletionError;
     fn set_faults(&mut self, faults: Faults);
-    fn counters(&self) -> EndpointCounters;
+    /// `None`: a device's own, which it does not tell.
+    fn counters(&self) -> Option<EndpointCounters>;
     fn lost_count(&self) -> u64;
 }
 
 impl<W: Wire> Testable for Device<Faulty<W>> {
+    const IS_SOFTWARE: bool = true;
+    const REVOKED: CompletionError = CompletionError::RemoteAccess;
     fn set_faults(&mut self, faults: Faults) {
         self.wire_mut().set_faults(faults);
     }
-    fn counters(&self) -> EndpointCounters {
-        *Device::counters(self)
+    fn counters(&self) -> Option<EndpointCounters> {
+        Some(*Device::counters(self))
     }
     fn lost_count(&self) -> u64 {
         self.wire().lost_count()
+    }
+}
+
+impl Testable for VerbsDevice {
+    const IS_SOFTWARE: bool = false;
+    // The queue pair is closed, not the region.
+    const REVOKED: CompletionError = CompletionError::RemoteInvalidRequest;
+    fn set_faults(&mut self, _: Faults) {}
+    fn counters(&self) -> Option<EndpointCounters> {
+        None
+    }
+    fn lost_count(&self) -> u64 {
+        0
     }
 }
 
