@@ -102,14 +102,18 @@ impl<P: Provider + Send> Cluster<P> {
         let replication = connected(replication, LAYOUT.replication_bytes())?;
         let nodes_count = background.len() as u32;
         let pairs = background.into_iter().zip(replication);
-        let nodes = (0..nodes_count).zip(pairs).map(|(node, (background, replication))| {
-            anyhow::Ok(Mutex::new(Node {
-                background,
-                replication,
-                replica: replica(node, nodes_count, timing)?,
-                out: Effects::with_capacity(64, 1 << 16),
-            }))
-        });
+        let nodes = (0..nodes_count)
+            .zip(pairs)
+            .map(|(node, (mut background, replication))| {
+                // A request that comes before its owner's first turn would break the connection, and nothing sets it up again here.
+                dataplane_waist::Window::open(&mut background)?;
+                anyhow::Ok(Mutex::new(Node {
+                    background,
+                    replication,
+                    replica: replica(node, nodes_count, timing)?,
+                    out: Effects::with_capacity(64, 1 << 16),
+                }))
+            });
         let nodes = nodes.collect::<anyhow::Result<_>>()?;
         let mut ends = connected(yardstick, LAYOUT.replication_bytes())?;
         let (far, near) = (ends.pop(), ends.pop());
