@@ -189,11 +189,7 @@ impl Pattern {
         // Without questions the time is all there is; with them it ends with the last one.
         while self.questions.is_none() && Instant::now() < until && !stop.load(Ordering::Relaxed) {
             let next = begin_due(flows)?.min(sampler.next_look());
-            let wait = match self.spins {
-                true => Duration::ZERO,
-                false => next.saturating_duration_since(Instant::now()).min(TURN_MAX),
-            };
-            flows.turn(wait)?;
+            flows.turn(self.rest_until(next))?;
             sampler.look(flows)?;
         }
         done.elapsed = began.elapsed();
@@ -202,6 +198,14 @@ impl Pattern {
         done.long_bytes = now.zip(before).map(|(now, before)| now - before).collect();
         done.samples = sampler.samples;
         Ok(done)
+    }
+
+    /// How long the thread may sleep, if nothing comes before it is `next`.
+    fn rest_until(&self, next: Instant) -> Duration {
+        match self.spins {
+            true => Duration::ZERO,
+            false => next.saturating_duration_since(Instant::now()).min(TURN_MAX),
+        }
     }
 
     fn ask(
@@ -229,9 +233,7 @@ impl Pattern {
             let mut is_answered = flows.is_answered(answering.clone());
             while !is_answered && Instant::now() < given_up && !stop.load(Ordering::Relaxed) {
                 let next = given_up.min(sampler.next_look());
-                flows
-                    .turn(next.saturating_duration_since(Instant::now()).min(TURN_MAX))
-                    .context("waiting for answers")?;
+                flows.turn(self.rest_until(next)).context("waiting for answers")?;
                 is_answered = flows.is_answered(answering.clone());
                 sampler.look(flows)?;
             }
@@ -253,7 +255,7 @@ impl Pattern {
             }
             let next = Instant::now() + questions.pause;
             while Instant::now() < next && !stop.load(Ordering::Relaxed) {
-                flows.turn(next.saturating_duration_since(Instant::now()).min(TURN_MAX))?;
+                flows.turn(self.rest_until(next))?;
                 sampler.look(flows)?;
             }
         }

@@ -189,7 +189,7 @@ impl Ground {
             }),
             time_max: trial,
             sample_every: Some(SAMPLE_EVERY * cell.servers_count as u32),
-            spins: false,
+            spins: self.fabric.switch_has_cpu(),
         };
         let mut trial = Trial::run(lab, &mut self.fabric, &ends, (None, pattern), |_| Ok(()))?;
         // DCTCP's senders hold back before the link is overrun: that is what they are for.
