@@ -12,6 +12,7 @@ use crate::{
     experiment::{Allowed, Experiment},
     order,
     place::Place,
+    rdma_probe,
     registry::{self, EXPERIMENTS},
     report,
     run::{self, Exit},
@@ -77,18 +78,19 @@ pub fn probe(json: bool) -> anyhow::Result<String> {
     let backends = run::probe(&place)?;
     let cards = run::probe_cards(&place)?;
     let switches = switch::probe();
+    let providers = rdma_probe::probe();
     let environment = environment::capture(&[]);
     if json {
         let all = serde_json::json!({
             "place": place.describe(), "backends": backends, "cards": cards, "switches": switches,
-            "environment": environment,
+            "rdma": providers, "environment": environment,
         });
         return Ok(serde_json::to_string_pretty(&all)? + "\n");
     }
     Ok(format!(
         "Packets would go through {}.\n\n{}",
         place.describe(),
-        environment::render_probe(&environment, &backends, &cards, &switches)
+        environment::render_probe(&environment, &backends, &cards, &switches, &providers)
     ))
 }
 

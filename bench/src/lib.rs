@@ -27,6 +27,7 @@ pub mod oracle;
 pub mod order;
 pub mod packet_sim;
 pub mod place;
+pub mod rdma_probe;
 pub mod record;
 pub mod registry;
 pub mod remote_memory;

@@ -27,6 +27,7 @@ pub fn render_probe(
     backends: &[BackEndRecord],
     cards: &[BackEndRecord],
     switches: &[BackEndRecord],
+    rdma: &[BackEndRecord],
 ) -> String {
     let mut out = String::from("Machine\n");
     for (name, title) in SHOWN {
@@ -46,6 +47,10 @@ pub fn render_probe(
     if !switches.is_empty() {
         out.push_str("\nEmulated switches, and what the kernel has to hold them against\n");
         supports(&mut out, switches);
+    }
+    if !rdma.is_empty() {
+        out.push_str("\nProviders of RDMA\n");
+        supports(&mut out, rdma);
     }
     match environment.noise.len() {
         0 => out.push_str("\nNoise\n  none was seen\n"),
@@ -168,7 +173,7 @@ mod tests {
             summary: "driver veth".into(),
             support: SupportRecord::Absent { why: "no card".into() },
         }];
-        let page = render_probe(&environment, &backends, &cards, &[]);
+        let page = render_probe(&environment, &backends, &cards, &[], &[]);
         assert_eq!(
             page,
             "Machine\n  kernel         6.1.0\n\nBack ends\n  udp-blocking  native    kernel UDP, blocking\n  xdp           \
@@ -181,7 +186,7 @@ mod tests {
 
     #[test]
     fn nothing_is_said_plainly() {
-        let page = render_probe(&Environment::default(), &[], &[], &[]);
+        let page = render_probe(&Environment::default(), &[], &[], &[], &[]);
         assert!(
             page.contains("none was asked") && page.contains("none was seen"),
             "{page}"
@@ -214,7 +219,7 @@ mod tests {
         fn no_line_is_wider_than_100_columns(seen in ".{0,400}", name in "[a-z_]{1,60}", why in "(?s).{0,200}") {
             let noise = NoiseSource { name: name.clone(), seen: seen.clone(), why: why.clone(), mend: Some(seen.clone()) };
             let environment = Environment { facts: [("kernel".to_owned(), seen)].into(), noise: vec![noise] };
-            let page = render_probe(&environment, &[backend(&name, SupportRecord::Unknown { why })], &[], &[]);
+            let page = render_probe(&environment, &[backend(&name, SupportRecord::Unknown { why })], &[], &[], &[]);
             for line in page.lines() {
                 prop_assert!(line.chars().count() <= COLUMNS, "{} columns: {line}", line.chars().count());
             }
