@@ -79,6 +79,7 @@ const NODES_MAX: u32 = 100;
 /// some); of many so that a p99 is (369), with no more answers a second than one client takes in beside its nodes.
 const CALLS_OF_FEW: (f64, Duration) = (1_500.0, Duration::from_millis(2_700));
 const CALLS_OF_MANY: (f64, Duration) = (100.0, Duration::from_millis(4_500));
+const ROUNDS_COUNT: u32 = 8;
 
 impl Experiment for FanoutQuorum {
     fn id(&self) -> &'static str {
