@@ -12,10 +12,14 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-/// The `dplab` program, built in the profile of the running test.
+/// Set by whoever has just built the whole workspace with its tests, `dplab` among them: nothing is built again.
+const IS_BUILT: &str = "DPLAB_IS_BUILT";
+
+/// The `dplab` program, built in the profile of the running test. Alone it has fewer features of its libraries than beside everybody's
+/// tests, so that some of them are compiled once more: not if `DPLAB_IS_BUILT` is set.
 ///
 /// # Panics
-/// When it does not build.
+/// When it does not build, or is not where it was said to be.
 pub fn dplab() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own file");
     let profile_folder = test
@@ -23,6 +27,15 @@ pub fn dplab() -> PathBuf {
         .nth(2)
         .expect("target/<profile>/deps/<test>")
         .to_owned();
+    let program = profile_folder.join("dplab");
+    if std::env::var_os(IS_BUILT).is_some() {
+        assert!(
+            program.is_file(),
+            "{IS_BUILT} is set, and {} is not there",
+            program.display()
+        );
+        return program;
+    }
     let mut build = Command::new(env!("CARGO"));
     build.args(["build", "--quiet", "--package", "bench", "--bin", "dplab"]);
     build.args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")]);
@@ -32,7 +45,7 @@ pub fn dplab() -> PathBuf {
     }
     let status = build.status().expect("cargo runs");
     assert!(status.success(), "dplab does not build");
-    profile_folder.join("dplab")
+    program
 }
 
 /// Runs `dplab` with `args` and waits for it.
