@@ -11,7 +11,8 @@
 // DATA_W 64: an acknowledgement has 11 beats; the last arrives in cycle 10, is checked and applied in 11, the commit end is
 // chosen in 12, and m_axis_commit_tvalid stands in 13.
 //
-// Registers of the host (cfg_we, while cfg_ready): fpga/model/src/registers.rs names the addresses.
+// Registers of the host (cfg_we, while cfg_ready): fpga/model/src/registers.rs names the addresses. What is drained is taken in any
+// cycle, ready or not: it only makes room, and must get in when frames come without a gap.
 `default_nettype none
 
 module quorum_leader #(
@@ -90,7 +91,8 @@ module quorum_leader #(
 
   always_ff @(posedge clk) begin
     if (set_wait_q != 3'd0) set_wait_q <= set_wait_q - 3'd1;
-    we_q   <= cfg_we && cfg_ready;
+    we_q   <= cfg_we && cfg_ready && cfg_addr != 8'd11;
+    if (cfg_we && cfg_addr == 8'd11) drained_q <= cfg_data;
     addr_q <= cfg_addr;
     data_q <= cfg_data;
     if (we_q) begin
@@ -104,7 +106,6 @@ module quorum_leader #(
         8'd6:  group_port_q   <= data_q[15:0];
         8'd7:  term_q         <= data_q;
         8'd10: in_flight_q    <= data_q[15:0];
-        8'd11: drained_q      <= data_q;
         8'd12: append_end_q   <= data_q;
         8'd13: entry_bytes_q  <= data_q[15:0];
         8'd14: voters_q       <= data_q[NODES-1:0];

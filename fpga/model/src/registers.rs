@@ -26,7 +26,7 @@ pub const NEXT: u8 = 8;
 pub const COMMIT_END: u8 = 9;
 /// Leader: the most entries that are appended and not committed.
 pub const IN_FLIGHT: u8 = 10;
-/// Every slot before is out of the host's ring.
+/// Every slot before is out of the host's ring. A leader takes it in any cycle, whatever else it does.
 pub const DRAINED_END: u8 = 11;
 /// Nothing is appended here or behind.
 pub const APPEND_END: u8 = 12;

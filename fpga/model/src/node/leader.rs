@@ -279,7 +279,7 @@ impl Leader {
         }
     }
 
-    /// The host's numbers do not come between a frame and its commit.
+    /// The host's numbers do not come between a frame and its commit. What is drained may, at any time.
     fn takes_writes(&self) -> bool {
         self.set_wait == 0 && self.pending.is_none() && self.state == State::Idle && !self.parser.frame_end
     }
@@ -299,7 +299,6 @@ impl Leader {
             registers::NEXT => self.next = value,
             registers::COMMIT_END => self.commit_end = value,
             registers::IN_FLIGHT => host.in_flight = value as u16,
-            registers::DRAINED_END => host.drained_end = value,
             registers::APPEND_END => host.append_end = value,
             registers::ENTRY_BYTES_MAX => host.entry_bytes_max = value as u16,
             registers::VOTERS => host.voters = value & ((1 << nodes_count) - 1),
@@ -506,7 +505,12 @@ impl Node for Leader {
         if let Some((address, value)) = self.pending.take() {
             self.write(address, value);
         }
-        self.pending = inputs.write.filter(|_| takes_writes);
+        self.pending = None;
+        match inputs.write {
+            // It only makes room, and must get in when frames come without a gap.
+            Some((registers::DRAINED_END, end)) => self.host.drained_end = end,
+            write => self.pending = write.filter(|_| takes_writes),
+        }
         if set_wait == 3 {
             self.set(set.1, set.0);
         }
