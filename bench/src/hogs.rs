@@ -25,7 +25,7 @@ pub const SUBCOMMAND: &str = "serve-hog";
 pub enum Wants {
     /// A CPU: this one, or any.
     Cpu(Option<usize>),
-    /// The disk of this file, which it writes over and over, and has synced, in pieces of [`PIECE_BYTES`].
+    /// The disk of this file, which it writes over and over, and has synced, in pieces of 1 MiB.
     Disk(PathBuf),
 }
 
