@@ -3,7 +3,7 @@
 //! Unlike this crate's own providers it moves bytes without anybody's turn: peers reach memory while its owner sleeps, and
 //! [`Provider::progress`] has nothing to do but to tell of a failure. Reliable connections over Ethernet (RoCEv2) alone.
 //!
-//! Read [`find`] for which device and which address, `queue` for how completions find their requests.
+//! Read `find` for which device and which address, `queue` for how completions find their requests.
 
 mod find;
 mod number;
