@@ -60,19 +60,22 @@ pub fn row(
         put("service_took", per_request(nodes.took_ns), "ns", Better::Neither);
     }
     // What nodes really did, those calls included that do not count: a request that was withdrawn in time cost none of them anything.
-    let needed = (schedule.requests_count() * u64::from(needed_per_call)).max(1) as f64;
-    put(
-        "extra_served_ratio",
-        nodes.served_count as f64 / needed - 1.0,
-        "ratio",
-        Better::Lower,
-    );
-    put(
-        "missing_ratio",
-        1.0 - client.answered_count as f64 / (calls * f64::from(needed_per_call)),
-        "ratio",
-        Better::Lower,
-    );
+    // Of a run that was cut short nobody knows what was still to come.
+    if !client.interrupted {
+        let needed = (schedule.requests_count() * u64::from(needed_per_call)).max(1) as f64;
+        put(
+            "extra_served_ratio",
+            nodes.served_count as f64 / needed - 1.0,
+            "ratio",
+            Better::Lower,
+        );
+        put(
+            "missing_ratio",
+            1.0 - client.answered_count as f64 / (calls * f64::from(needed_per_call)),
+            "ratio",
+            Better::Lower,
+        );
+    }
     if nodes.preempted_count > 0 {
         let per_request = nodes.preempted_count as f64 / nodes.served_count.max(1) as f64;
         put("preemptions_per_request", per_request, "count", Better::Neither);
