@@ -36,7 +36,7 @@ pub const TERM: u64 = 3;
 pub const FIRST: u64 = 7;
 /// The client's session.
 pub const SESSION: u64 = 1024 + 5;
-/// The longest entry, bytes.
+/// The longest entry, bytes: short of what a frame can carry, so that some entries are too long.
 const ENTRY_BYTES_MAX: u16 = 300;
 
 const fn at(host: u8) -> Place {

@@ -8,6 +8,7 @@ mod frames;
 mod history;
 mod oracle;
 
-pub use frames::{CLIENT, Place, framed, node_at, put, requested, wrapped};
-pub use history::{Sent, goldens, history, setup};
+pub use fpga_model::frames::{CLIENT, Place, framed, node_at, setup, wrapped};
+pub use frames::{put, requested};
+pub use history::{Sent, goldens, history};
 pub use oracle::{Answer, Oracle, Role};

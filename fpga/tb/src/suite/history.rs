@@ -6,21 +6,16 @@ use dataplane_wire::{
     quorum::{ack::ASKS, request::Command},
     vectors::{ACKS, APPENDS, DATAGRAMS, FRAMES},
 };
-use fpga_model::{node::Setup, rng::Rng};
-
-use super::{
-    frames::{CLIENT, GROUP, Place, framed, node_at, put, requested, wrapped},
-    oracle::{Answer, Oracle, mac_number},
+use fpga_model::{
+    frames::{CLIENT, GROUP, Place, SESSION, TERM, framed, node_at, wrapped},
+    node::Setup,
+    rng::Rng,
 };
 
-/// The leader's term.
-const TERM: u64 = 3;
-/// The first slot of a history.
-const FIRST: u64 = 7;
-/// The client's session.
-const SESSION: u64 = 1024 + 5;
-/// The longest entry, bytes: short of what a frame can carry, so that some entries are too long.
-const ENTRY_BYTES_MAX: u16 = 300;
+use super::{
+    frames::{put, requested},
+    oracle::{Answer, Oracle},
+};
 
 /// A frame and what must come of it.
 #[derive(Clone, Debug)]
@@ -31,31 +26,6 @@ pub struct Sent {
     pub is_bad: bool,
     /// What user space says.
     pub answer: Answer,
-}
-
-/// A cluster's setup for `node`, where node 0 leads.
-pub fn setup(nodes_count: u8, node: u8) -> Setup {
-    let place = |place: Place| (u32::from(place.ipv4), place.port);
-    let local = node_at(node);
-    Setup {
-        local: (mac_number(local.mac), local.ipv4.into(), local.port),
-        group: (mac_number(GROUP.mac), GROUP.ipv4.into(), GROUP.port),
-        term: TERM,
-        next: FIRST,
-        commit_end: FIRST,
-        term_begin: 1,
-        in_flight: 64,
-        drained_end: FIRST,
-        append_end: u64::MAX,
-        entry_bytes_max: ENTRY_BYTES_MAX,
-        voters: (1 << nodes_count) - 1,
-        commit_count: nodes_count / 2 + 1,
-        own: node,
-        leader: 0,
-        places: (0..nodes_count).map(|node| place(node_at(node))).collect(),
-        acked_ends: vec![FIRST; nodes_count.into()],
-        sessions: vec![(SESSION, 0)],
-    }
 }
 
 /// Every golden datagram and, in a datagram from `from` to `to`, every golden frame, one after the other.

@@ -18,7 +18,7 @@ use dataplane_wire::{
 };
 use fpga_model::node::Setup;
 
-use super::frames::Place;
+use fpga_model::frames::Place;
 
 /// Bytes of Ethernet, IPv4 and UDP.
 const OUTER_BYTES: usize = 42;
