@@ -1,4 +1,4 @@
-// Timing shell of eth_ipv4_udp_parser: as quorum_leader_shell.sv.
+// Timing shell: see shell.svh.
 `default_nettype none
 
 module eth_ipv4_udp_parser_shell (
@@ -10,15 +10,7 @@ module eth_ipv4_udp_parser_shell (
   localparam int unsigned InW  = 254;
   localparam int unsigned OutW = 560;
 
-  logic [InW-1:0]  in_q;
-  logic [OutW-1:0] out, out_q;
-
-  fold #(.W(OutW)) fold (.clk, .d(out_q), .q(so));
-
-  always_ff @(posedge clk) begin
-    in_q  <= {in_q[InW-2:0], si};
-    out_q <= out;
-  end
+`include "shell.svh"
 
   eth_ipv4_udp_parser #(.DATA_W(64)) dut (
       .clk, .rst(in_q[0]), .s_axis_tdata(in_q[1 +: 64]), .s_axis_tkeep(in_q[65 +: 8]), .s_axis_tvalid(in_q[73]),

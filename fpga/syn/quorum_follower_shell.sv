@@ -1,4 +1,4 @@
-// Timing shell of quorum_follower: as quorum_leader_shell.sv.
+// Timing shell: see shell.svh.
 `default_nettype none
 
 module quorum_follower_shell (
@@ -10,15 +10,7 @@ module quorum_follower_shell (
   localparam int unsigned InW  = 152;
   localparam int unsigned OutW = 416;
 
-  logic [InW-1:0]  in_q;
-  logic [OutW-1:0] out, out_q;
-
-  fold #(.W(OutW)) fold (.clk, .d(out_q), .q(so));
-
-  always_ff @(posedge clk) begin
-    in_q  <= {in_q[InW-2:0], si};
-    out_q <= out;
-  end
+`include "shell.svh"
 
   quorum_follower #(.DATA_W(64)) dut (
       .clk, .rst(in_q[0]), .cfg_we(in_q[1]), .cfg_addr(in_q[2 +: 8]), .cfg_data(in_q[10 +: 64]),

@@ -1,5 +1,4 @@
-// Timing shell: every input comes from a flip-flop of a scan chain and every output folds into one, so that place and route times
-// the block from register to register and not its pads.
+// Timing shell: see shell.svh.
 `default_nettype none
 
 module quorum_leader_shell #(
@@ -15,15 +14,7 @@ module quorum_leader_shell #(
   localparam int unsigned InW   = 1 + 73 + DATA_W + Bytes + 3 + 4;
   localparam int unsigned OutW  = 266 + 3 * (DATA_W + Bytes);
 
-  logic [InW-1:0]  in_q;
-  logic [OutW-1:0] out, out_q;
-
-  fold #(.W(OutW)) fold (.clk, .d(out_q), .q(so));
-
-  always_ff @(posedge clk) begin
-    in_q  <= {in_q[InW-2:0], si};
-    out_q <= out;
-  end
+`include "shell.svh"
 
   quorum_leader #(.DATA_W(DATA_W), .NODES(NODES)) dut (
       .clk, .rst(in_q[0]), .cfg_we(in_q[1]), .cfg_addr(in_q[2 +: 8]), .cfg_data(in_q[10 +: 64]),

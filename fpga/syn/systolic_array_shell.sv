@@ -1,4 +1,4 @@
-// Timing shell of systolic_array: as quorum_leader_shell.sv.
+// Timing shell: see shell.svh.
 `default_nettype none
 
 module systolic_array_shell #(
@@ -12,15 +12,7 @@ module systolic_array_shell #(
   localparam int unsigned InW  = 4 + 16 * N;
   localparam int unsigned OutW = 1 + 32 * N;
 
-  logic [InW-1:0]  in_q;
-  logic [OutW-1:0] out, out_q;
-
-  fold #(.W(OutW)) fold (.clk, .d(out_q), .q(so));
-
-  always_ff @(posedge clk) begin
-    in_q  <= {in_q[InW-2:0], si};
-    out_q <= out;
-  end
+`include "shell.svh"
 
   systolic_array #(.N(N)) dut (
       .clk, .rst(in_q[0]), .w_shift(in_q[1]), .a_valid(in_q[2]), .a_swap(in_q[3]), .w_i(in_q[4 +: 8*N]),
