@@ -1,7 +1,7 @@
 // The leader's fast path: gives a client's put the next slot and sends it to the followers, counts their acknowledgements, and
 // turns the one that completes a quorum into the client's answer. It obeys FastLeader (dataplane/quorum/src/fast.rs) and the rules of
 // the XDP program quorum_leader, with these bounds: no VLAN tag and no IPv6; a session's newest request alone is taken
-// (session_window 1); no chain; the leader's own vote counts at once (waits_for_disk 0). All else goes out on `slow` as it came.
+// (session_window 0); no chain; the leader's own vote counts at once (waits_for_disk 0). All else goes out on `slow` as it came.
 //
 //   m_axis_tx      appends and answers, to the network
 //   m_axis_slow    frames that the host must see, untouched
@@ -292,7 +292,7 @@ module quorum_leader #(
     if (append) entries[next_q[RING_LOG2-1:0]] <= {d_src_ipv4_q, d_src_port_q, d_src_mac_q, d_sent_q, d_sequence_q, d_client_q,
                                                    term_q, next_end_q};
     entry_ram_q <= entries[entry_at_q];
-    session_we_q     <= append || session_we;
+    session_we_q     <= !rst && (append || session_we);
     session_new_at_q <= append ? session_at : session_id_q[SESSIONS_LOG2-1:0];
     session_new_q    <= append ? {d_client_q, d_sequence_q} : {session_id_q, data_q};
     if (session_we_q) sessions[session_new_at_q] <= session_new_q;
@@ -394,7 +394,6 @@ module quorum_leader #(
       state_q              <= States'(1) << Idle;
       append               <= 1'b0;
       lives_q              <= 1'b0;
-      session_we_q         <= 1'b0;
       live_q               <= '0;
       next_q               <= '0;
       commit_end_q         <= '0;
