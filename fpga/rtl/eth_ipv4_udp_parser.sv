@@ -305,6 +305,9 @@ module eth_ipv4_udp_parser #(
     endfunction
   end
 
+`ifdef FORMAL
+`include "eth_ipv4_udp_parser_fv.svh"
+`endif
 endmodule
 
 `default_nettype wire

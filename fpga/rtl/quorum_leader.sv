@@ -163,11 +163,13 @@ module quorum_leader #(
   // -------------------------------------------------------------------------------------------------------------- votes
   logic        votes_ack, votes_set, commit_valid, commit_take;
   logic [63:0] votes_end;
+  wire [63:0]    votes_value = other_q ? other_value_q : p_slot;
+  wire [NODES:0] votes_node  = other_q ? other_node_q : {1'b0, from_q};
 
   quorum_votes #(.NODES(NODES)) votes (
       .clk, .rst, .voters(voters_q), .commit_count(commit_count_q),
-      .value(other_q ? other_value_q : p_slot), .node(other_q ? other_node_q : {1'b0, from_q}),
-      .apply_ack(votes_ack), .apply_set(votes_set), .hold(state_q[Select]), .commit_valid, .commit_end(votes_end), .commit_take);
+      .value(votes_value), .node(votes_node), .apply_ack(votes_ack), .apply_set(votes_set), .hold(state_q[Select]),
+      .commit_valid, .commit_end(votes_end), .commit_take);
 
   logic ahead, level;                          // the acknowledgement against our next slot
   compare_pipe next_compare (.clk, .a(p_slot), .b(next_q), .gt(ahead), .eq(level));
@@ -419,6 +421,9 @@ module quorum_leader #(
       .m_axis_slow_tready,
       .m_axis_log_tdata, .m_axis_log_tkeep, .m_axis_log_tlast, .m_axis_log_tuser, .m_axis_log_tvalid, .m_axis_log_tready);
 
+`ifdef FORMAL
+`include "quorum_leader_fv.svh"
+`endif
 endmodule
 
 `default_nettype wire

@@ -1,63 +1,18 @@
-  // Formal properties, of any slot: it is committed when `commit_count` distinct voters have said that they have it, and never
-  // before, and once. Acknowledgements of other terms never come here: quorum_leader applies none.
+  // Formal properties: what the contract says. Acknowledgements of other terms never come here: quorum_leader applies none.
   logic f_past = 1'b0;
   always_ff @(posedge clk) f_past <= 1'b1;
   always_comb if (!f_past) assume (rst);
   always_ff @(posedge clk) if (f_past) assume (!rst);
 
-  // What the leader around it does: numbers stand still for two cycles before they are applied; one thing at a time; nothing is
-  // written to the commit end while an acknowledgement is in flight; `hold` begins after an acknowledgement and ends with it.
-  logic [1:0] f_still = '0, f_rest = '0;
-  logic       f_waits = 1'b0;
-  logic [SLOT_W-1:0] f_value;
-  logic [NODES:0]    f_node;
-  wire f_stands = value == f_value && node == f_node;
-  always_ff @(posedge clk) begin
-    f_value <= value;
-    f_node  <= node;
-    f_still <= f_stands ? (f_still == 2'd3 ? 2'd3 : f_still + 2'd1) : 2'd0;
-    f_rest  <= (apply_ack || apply_set || commit_take) ? 2'd0 : (f_rest == 2'd3 ? 2'd3 : f_rest + 2'd1);
-    f_waits <= apply_ack || (f_waits && commit_valid && !commit_take);
-    if (rst) begin
-      f_rest  <= '0;
-      f_waits <= 1'b0;
-    end
-  end
-  (* anyconst *) logic [NODES-1:0] f_voters;
-  (* anyconst *) logic [3:0]       f_quorum;
-  always_comb begin
-    assume (voters == f_voters && commit_count == f_quorum);
-    assume (hold == f_waits);
-    assume (!(apply_ack && apply_set));
-    // Two for the comparison, counted from here on, and the numbers that are compared did not change meanwhile.
-    if (apply_ack || apply_set) assume (f_still >= 2'd1 && f_rest == 2'd3 && !f_waits && f_stands);
-    if (commit_take) assume (f_waits && commit_valid);
-    assume ((node & (node - 1'b1)) == '0 && node != '0);
-    if (apply_ack) assume (!node[NODES]);
-    assume (commit_count >= 4'd1 && commit_count <= 4'(NODES));
-  end
+`define VOTES_ASK assume
+`define VOTES_OWE assert
+`include "quorum_votes_contract.svh"
 
-  // Any slot, and who has said that it has it. The host's word (apply_set) counts as said.
-  (* anyconst *) logic [SLOT_W-1:0] f_slot;
-  logic [NODES-1:0] f_has = '0;
-  logic             f_committed = 1'b0;
+  logic f_committed = 1'b0;
   always_ff @(posedge clk) begin
-    for (int unsigned j = 0; j < NODES; j++)
-      if (node[j]) begin
-        if (apply_set)                   f_has[j] <= value > f_slot;
-        if (apply_ack && value > f_slot) f_has[j] <= 1'b1;
-      end
     if (commit_take && commit_end > f_slot) f_committed <= 1'b1;
     if (apply_set && node[NODES])           f_committed <= value > f_slot;
-    if (rst) begin
-      f_has       <= '0;
-      f_committed <= 1'b0;
-    end
-  end
-  logic [3:0] f_count;
-  always_comb begin
-    f_count = '0;
-    for (int unsigned j = 0; j < NODES; j++) f_count = f_count + 4'(f_has[j] && voters[j]);
+    if (rst) f_committed <= 1'b0;
   end
 
   // What was found out of the others while the value was compared, counted again from what was built: who is high and who is low,
@@ -89,10 +44,6 @@
   end
 
   always_comb if (f_past && !rst) begin
-    if (commit_valid && commit_end > f_slot)                   ap_quorum: assert (f_count >= commit_count);
-    if (commit_valid && commit_end > f_slot)                   ap_beyond: assert (commit_end > acked_q[Floor]);
-    // Once: the commit end only grows, so that a slot is behind it once.
-    if (commit_take)                                           ap_grows:  assert (commit_end > acked_q[Floor]);
     // Live: when nothing is in flight, a quorum's slot that an acknowledgement completed is committed.
     cp_commit:  cover (commit_take && commit_end > f_slot && !f_committed);
     cp_jump:    cover (commit_take && commit_end > acked_q[Floor] + 1'b1);
@@ -123,6 +74,7 @@
       if (f_low == '0)  assert (!low_beyond_q);
       assert (own_beyond_q == (value_q > acked_q[Floor]));
     end
+    assert (f_floor == (take_q ? commit_end : write_q && node_q[Floor] ? value_q : acked_q[Floor]));
     ap_committed: assert (f_committed == ((take_q ? commit_end : acked_q[Floor]) > f_slot) || write_q);
   end
   // A commit waits as it is.
