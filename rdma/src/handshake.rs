@@ -46,8 +46,8 @@ const PURPOSE: &str = "dataplane-lab: handshake of queue pairs, version 1";
 const MAGIC: [u8; 8] = *b"DPLABRDM";
 const NONCE_BYTES: usize = 32;
 const HELLO_BYTES: usize = MAGIC.len() + 2 + NONCE_BYTES;
-/// GID 16, queue pair 4, PSN 4, path MTU 1, reads 1, unused 2; address 8, key 4, length 8.
-const OFFER_BYTES: usize = 48;
+/// An offer's length: GID 16, queue pair 4, PSN 4, path MTU 1, reads 1, unused 2; address 8, key 4, length 8.
+pub const OFFER_BYTES: usize = 48;
 const CODE_BYTES: usize = 32;
 
 /// What one end tells the other.
@@ -96,7 +96,8 @@ pub enum HandshakeError {
 }
 
 impl Offer {
-    fn emit(&self) -> [u8; OFFER_BYTES] {
+    /// As it stands between a greeting and a code.
+    pub fn emit(&self) -> [u8; OFFER_BYTES] {
         let mut bytes = [0; OFFER_BYTES];
         let gid = match self.qp.ip {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
@@ -113,7 +114,8 @@ impl Offer {
         bytes
     }
 
-    fn parse(bytes: &[u8; OFFER_BYTES]) -> Option<Offer> {
+    /// The inverse of [`Offer::emit`]; `None`: a number that a field of the headers has no room for, an unknown path MTU.
+    pub fn parse(bytes: &[u8; OFFER_BYTES]) -> Option<Offer> {
         let part = |at: usize| <[u8; 8]>::try_from(&bytes[at..at + 8]).expect("8 bytes");
         let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
         let gid: [u8; 16] = bytes[..16].try_into().expect("16 bytes");

@@ -28,6 +28,7 @@ use nix::{
 };
 
 use self::sockets::Receiver;
+pub use self::sockets::unpack;
 use crate::{
     device::{Device, Wire},
     endpoint::Transmit,

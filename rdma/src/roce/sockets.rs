@@ -176,8 +176,11 @@ fn raw(local: IpAddr, buffer_bytes: usize) -> io::Result<OwnedFd> {
     Ok(raw)
 }
 
-/// Takes an IPv4 packet's headers off.
-fn unpack(packet: &[u8]) -> Result<(Envelope, &[u8]), Reject> {
+/// Takes the headers off an IPv4 packet as a raw socket gives it: what the ICRC covers of them, and the UDP payload.
+///
+/// # Errors
+/// What [`ipv4::parse`] and [`udp::parse`] refuse; [`Reject::Length`]: IP options.
+pub fn unpack(packet: &[u8]) -> Result<(Envelope, &[u8]), Reject> {
     let ip = ipv4::parse(packet)?;
     // Options are not among what the ICRC's masked header can have here.
     if !ip.options.is_empty() {

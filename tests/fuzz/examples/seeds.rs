@@ -6,7 +6,11 @@ use std::{fs, io, path::Path};
 use dataplane_quorum::majorities;
 use dataplane_waist::{Log, Slot, Snapshot, StateMachine, Tail, Term};
 use dataplane_wal::{Storage, Wal, testing::Disk};
-use dataplane_wire::quorum::request::Command;
+use dataplane_wire::{internet::Addresses, quorum::request::Command};
+use rdma::{
+    MemoryKey, PathMtu, QpAddress, Registered,
+    handshake::{Offer, VERSION},
+};
 use tests_fuzz::{
     replicas::{config, store},
     segments::{MENDED, options, seed},
@@ -52,7 +56,61 @@ fn main() -> io::Result<()> {
         conversation.extend([len, ours, index as u8]);
         conversation.extend(vector.datagram);
     }
-    write("rdma_endpoint", "vectors", &conversation)
+    write("rdma_endpoint", "vectors", &conversation)?;
+    rdma_words(&write)
+}
+
+/// What stands around RDMA's packets: an IP header, a handshake, a ring in shared memory.
+fn rdma_words(write: &impl Fn(&str, &str, &[u8]) -> io::Result<()>) -> io::Result<()> {
+    let vector = &rdma::wire::vectors::VECTORS[0];
+    let Addresses::V4 { src, dst } = vector.envelope.addresses else {
+        unreachable!("the first vector is IPv4's")
+    };
+    let udp_bytes = (8 + vector.datagram.len()) as u16;
+    let mut packet = vec![0, 0, 0x45, 0];
+    packet.extend((20 + udp_bytes).to_be_bytes());
+    packet.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);
+    packet.extend([src.octets(), dst.octets()].as_flattened());
+    let sum: u32 = packet[2..]
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
+        .sum();
+    let folded = !((sum >> 16) + (sum & 0xffff)) as u16;
+    packet[12..14].copy_from_slice(&folded.to_be_bytes());
+    let (src_port, dst_port) = (vector.envelope.src_port, vector.envelope.dst_port);
+    for word in [src_port, dst_port, udp_bytes, 0] {
+        packet.extend(word.to_be_bytes());
+    }
+    packet.extend(vector.datagram);
+    rdma::roce::unpack(&packet[2..]).expect("a seed that is understood");
+    write("rdma_envelope", "vector-0", &packet)?;
+
+    let offer = Offer {
+        qp: QpAddress {
+            ip: src.into(),
+            qp: vector.packet.bth.dest_qp,
+            start_psn: vector.packet.bth.psn,
+            path_mtu: PathMtu::B1024,
+        },
+        responder_reads_max: 16,
+        region: Registered {
+            address: 0x7000,
+            key: MemoryKey(0x1234_5678),
+            len_bytes: 1 << 20,
+        },
+    };
+    write("rdma_offer", "real", &offer.emit())?;
+    let hello = [&b"DPLABRDM"[..], &VERSION.to_be_bytes(), &[7; 32]].concat();
+    for (name, role) in [("server", 0), ("client", 1)] {
+        let words = [&[role][..], &hello, &offer.emit(), &[0; 64]].concat();
+        write("rdma_handshake", name, &words)?;
+    }
+
+    // One packet in slot 0, and the index that says so; as fuzz_targets/rdma_shm.rs takes them apart.
+    let len = vector.datagram.len();
+    let slot = [&[96, 8 + len as u8][..], &(len as u64).to_ne_bytes(), vector.datagram].concat();
+    let produced = [&[0, 8][..], &1u64.to_ne_bytes()].concat();
+    write("rdma_shm", "one", &[slot, produced].concat())
 }
 
 fn snapshot_file() -> io::Result<Vec<u8>> {

@@ -20,8 +20,9 @@ const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
 const START: u32 = 0xff_fff8;
 const OPEN_BYTES: usize = 4096;
 
+/// A wire that says what it is told, to nobody.
 #[derive(Default)]
-struct Mouth {
+pub struct Mouth {
     packets: VecDeque<Vec<u8>>,
     now_ns: u64,
 }
@@ -58,6 +59,20 @@ impl Wire for Mouth {
     }
 }
 
+/// A device without anything, and how its queue pairs are made.
+pub fn device() -> (Device<Mouth>, QpOptions) {
+    let mut state = 0u64;
+    let random = move || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        state ^ state >> 30
+    };
+    let options = QpOptions {
+        start_psn: Some(Psn::new(START)),
+        ..QpOptions::default()
+    };
+    (Device::new(Mouth::default(), Box::new(random)), options)
+}
+
 /// The endpoint.
 pub struct Victim {
     device: Device<Mouth>,
@@ -75,21 +90,11 @@ impl Default for Victim {
 impl Victim {
     /// Connected to nobody, asking for everything.
     pub fn new() -> Victim {
-        let mut state = 0u64;
-        let random = move || {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            state ^ state >> 30
-        };
-        let mut device = Device::new(Mouth::default(), Box::new(random));
+        let (mut device, options) = device();
         let pd = device.create_pd();
         let open = device.register(pd, Memory::new(OPEN_BYTES), Access::ALL);
         let shut = Memory::new(OPEN_BYTES);
         device.register(pd, Arc::clone(&shut), Access::LOCAL);
-        let start_psn = Some(Psn::new(START));
-        let options = QpOptions {
-            start_psn,
-            ..QpOptions::default()
-        };
         let qp = device.create_qp(pd, &options).expect("room for one");
         let qp = device.init(qp);
         let peer = QpAddress {
