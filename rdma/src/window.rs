@@ -209,8 +209,10 @@ impl<P: Provider> RdmaWindow<P> {
             ..options.qp
         };
         let qp = self.provider.create_qp(pd, &qp_options)?;
+        // For the most that it will ever be open to, which a NIC keeps for good, and then closed.
+        let region = self.provider.register(pd, Arc::clone(&self.memory), WRITER);
+        self.provider.set_access(region.key, READERS);
         let qp = self.provider.init(qp);
-        let region = self.provider.register(pd, Arc::clone(&self.memory), READERS);
         let slots_memory = Memory::new(options.request_bytes_max * options.requests_max);
         let slots = self.provider.register(pd, Arc::clone(&slots_memory), Access::LOCAL);
         let address: QpAddress = self.provider.address(&qp).expect("it was made above");
@@ -259,6 +261,7 @@ impl<P: Provider> RdmaWindow<P> {
             slots,
             memory,
         } = connected;
+        // Where it cannot be opened as it should be, it stays open to readers.
         self.provider.set_access(own.key, self.writers.access(peer));
         let requests_max = self.options.requests_max as u32;
         Link {
@@ -279,14 +282,20 @@ impl<P: Provider> RdmaWindow<P> {
         }
     }
 
-    fn admit(&mut self, writers: Writers) {
+    /// # Errors
+    /// [`WindowError::Permission`]: the device did not do it for some peer. What was asked holds for the others.
+    fn admit(&mut self, writers: Writers) -> Result<(), WindowError> {
+        let mut result = Ok(());
         for (index, link) in self.links.iter().enumerate() {
             if let Some(link) = link {
                 let access = writers.access(Peer(index as u32));
-                self.provider.set_access(link.own.key, access);
+                if !self.provider.set_access(link.own.key, access) {
+                    result = Err(WindowError::Permission);
+                }
             }
         }
         self.writers = writers;
+        result
     }
 
     fn post(&mut self, to: Peer, at_bytes: u64, what: What<'_>, wr_id: WrId) -> Result<(), WindowError> {
@@ -367,6 +376,8 @@ fn error_of(error: CompletionError) -> WindowError {
     match error {
         // The range was checked before it was sent.
         CompletionError::RemoteAccess => WindowError::Permission,
+        // A queue pair that was closed to writes, where a NIC keeps the region open: rdma_rxe finds the request invalid.
+        CompletionError::RemoteInvalidRequest => WindowError::Permission,
         _ => WindowError::Unreachable,
     }
 }
@@ -449,13 +460,11 @@ impl<P: Provider> Window for RdmaWindow<P> {
 
     /// Changes what each peer's key opens: what arrives from now on meets it, also the rest of a write that has begun.
     fn grant(&mut self, writer: Option<Peer>) -> Result<(), WindowError> {
-        self.admit(Writers::One(writer));
-        Ok(())
+        self.admit(Writers::One(writer))
     }
 
     fn open(&mut self) -> Result<(), WindowError> {
-        self.admit(Writers::Everybody);
-        Ok(())
+        self.admit(Writers::Everybody)
     }
 }
 
