@@ -14,4 +14,5 @@ pub mod pipeline;
 pub mod rings;
 pub mod stall;
 pub mod thread;
+pub mod verbs;
 pub mod veth;

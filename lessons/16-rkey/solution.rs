@@ -1,0 +1,226 @@
+//! Lesson 16, solved; what a thief can still do, and what he cannot.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use lessons::verbs::{End, MEMORY_BYTES, Stranger, connected, counters, link, remote, roce, shm, until, verbs, write};
+use rdma::{
+    Access, CompletionError, Device, Local, Memory, Operation, Pd, Provider, QpOptions, Randomness, Refusal,
+    Registered, Remote,
+    shm::{ShmDevice, ShmWire},
+    system_randomness,
+    wire::Psn,
+};
+
+// ---- 1. A domain for each -------------------------------------------------------------------------------------------
+
+/// Opens memory for each of `peers_count` peers: in which domain its queue pair shall be, and what it is told.
+fn open_for(server: &mut ShmDevice, peers_count: usize) -> Vec<(Pd, Registered)> {
+    let mut open = || {
+        let pd = server.create_pd();
+        (pd, server.register(pd, Memory::new(4096), Access::ALL))
+    };
+    (0..peers_count).map(|_| open()).collect()
+}
+
+#[test]
+fn a_stolen_key_opens_nothing_through_another_connection() {
+    let link = link();
+    let (thief, mut server) = shm(&link);
+    let opened = open_for(&mut server.device, 2);
+    let [(_, anothers), (thiefs_pd, thiefs)] = opened[..] else {
+        panic!("two peers")
+    };
+    // The thief's connection is in the domain that was made for it.
+    server.pd = thiefs_pd;
+    let (mut thief, mut server) = connected((thief, server), &QpOptions::default());
+    assert_eq!(written(&mut thief, &mut server, &thiefs), Ok(()), "what is open to it");
+    // The key was read from a packet: it is 32 bits in clear.
+    assert_eq!(
+        written(&mut thief, &mut server, &anothers),
+        Err(CompletionError::RemoteAccess),
+        "what is another's"
+    );
+    let counts = counters(&server).qp.refused_counts;
+    assert_eq!(counts[Refusal::WrongPd.index()], 1, "refused by its domain: {counts:?}");
+}
+
+/// What becomes of a write to the beginning of a region.
+fn written<P: Provider>(a: &mut End<P>, b: &mut End<P>, region: &Registered) -> Result<(), CompletionError> {
+    a.done.clear();
+    a.post(1, write(&[0xee; 8], remote(region, 0)), true)
+        .expect("connected");
+    until(a, b, "an answer", |a, _| !a.done.is_empty());
+    a.done[0].result
+}
+
+// ---- 2. No more than is needed --------------------------------------------------------------------------------------
+
+/// What a log's readers may do to it. They are told where it is, and read.
+fn readers() -> Access {
+    Access {
+        remote_read: true,
+        ..Access::default()
+    }
+}
+
+#[test]
+fn who_reads_a_log_cannot_write_it() {
+    // Each attempt breaks its connection, so each has its own.
+    let attempt = |is_read: bool, operation: fn(Remote, Local) -> Operation<'static>| {
+        let link = link();
+        let (reader, mut owner) = connected(shm(&link), &QpOptions::default());
+        let mut reader = reader;
+        let log = Memory::new(4096);
+        log.write(0, b"entry 1;");
+        let opened = owner.device.register(owner.pd, Arc::clone(&log), readers());
+        let into = reader.local(0, 8);
+        reader
+            .post(1, operation(remote(&opened, 0), into), true)
+            .expect("connected");
+        until(&mut reader, &mut owner, "an answer", |reader, _| {
+            !reader.done.is_empty()
+        });
+        let mut entry = [0; 8];
+        log.read(0, &mut entry);
+        assert_eq!(&entry, b"entry 1;", "the log was changed by a reader");
+        let refused = match is_read {
+            true => (Ok(()), 0),
+            false => (Err(CompletionError::RemoteAccess), 1),
+        };
+        let refused_count = counters(&owner).qp.refused_counts[Refusal::Access.index()];
+        assert_eq!((reader.done[0].result, refused_count), refused);
+        assert!(!is_read || reader.bytes(0, 8) == entry, "it was not read");
+    };
+    attempt(true, |from, into| Operation::Read { into, from });
+    attempt(false, |to, _| write(b"entry X;", to));
+    attempt(false, |at, into| Operation::FetchAdd { into, at, add: 1 });
+}
+
+// ---- 3. Numbers that follow each other ------------------------------------------------------------------------------
+
+/// Where a device gets its keys, its addresses and the starts of its sequences from.
+fn numbers() -> Randomness {
+    system_randomness().expect("the system has randomness")
+}
+
+#[test]
+fn the_next_key_cannot_be_told_from_the_last_ones() {
+    let mut device = Device::new(ShmWire::new(1), numbers());
+    let pd = device.create_pd();
+    let mut key = || device.register(pd, Memory::new(4096), Access::ALL).key.0;
+    // A thief with two connections of its own knows two keys.
+    let (first, second) = (key(), key());
+    let told = second.wrapping_add(second.wrapping_sub(first));
+    assert_ne!(
+        key(),
+        told,
+        "the third key is as far from the second as that from the first"
+    );
+}
+
+// ---- And everywhere -------------------------------------------------------------------------------------------------
+
+/// A way to name memory that one has no right to.
+type Theft<P> = fn(&mut End<P>) -> Remote;
+
+/// Each theft over its own connection; the victim is whole after all of them.
+fn stolen<P: Provider>(make: impl Fn() -> Option<(End<P>, End<P>)>, told: impl Fn(&P) -> Option<[u64; 4]>) {
+    let thefts: [(&str, Refusal, Theft<P>); 4] = [
+        ("a key that is none", Refusal::UnknownKey, |b| Remote {
+            rkey: !b.region.key.0,
+            ..b.remote(0)
+        }),
+        ("another connection's key", Refusal::WrongPd, |b| {
+            let pd = b.device.create_pd();
+            remote(&b.device.register(pd, Memory::new(4096), Access::ALL), 0)
+        }),
+        ("memory that is read only", Refusal::Access, |b| {
+            let pd = b.device.create_pd();
+            let readable = Access {
+                remote_read: true,
+                ..Access::default()
+            };
+            b.pd = pd;
+            remote(&b.device.register(pd, Memory::new(4096), readable), 0)
+        }),
+        ("8 bytes behind the end", Refusal::Range, |b| {
+            b.remote(MEMORY_BYTES as u64)
+        }),
+    ];
+    for (what, refusal, theft) in thefts {
+        let Some((a, mut b)) = make() else {
+            return;
+        };
+        let at = theft(&mut b);
+        let (mut a, mut b) = connected(
+            (a, b),
+            &QpOptions {
+                retries_max: 6,
+                ..QpOptions::default()
+            },
+        );
+        a.post(1, write(&[0xee; 8], at), true).expect("connected");
+        until(&mut a, &mut b, "an answer", |a, _| !a.done.is_empty());
+        assert_eq!(a.done[0].result, Err(CompletionError::RemoteAccess), "{what}");
+        assert_eq!(
+            b.bytes(0, MEMORY_BYTES),
+            [0; MEMORY_BYTES],
+            "{what}: it was written all the same"
+        );
+        let counts = told(&b.device);
+        let counted = counts.map_or("the device does not tell".to_owned(), |counts| {
+            assert_eq!((counts[refusal.index()], counts.iter().sum::<u64>()), (1, 1), "{what}");
+            format!("counted as \"{refusal}\"")
+        });
+        println!("{:>8}: {what:<26} refused, {counted}", a.device.name());
+    }
+}
+
+#[test]
+fn refused_by_every_provider() {
+    fn told<W: rdma::Wire>(device: &Device<W>) -> Option<[u64; 4]> {
+        Some(device.counters().qp.refused_counts)
+    }
+    stolen(|| Some(shm(&link())), told);
+    stolen(|| roce(16), told);
+    stolen(verbs, |_| None);
+}
+
+#[test]
+fn a_stolen_key_without_the_number_that_is_due_is_refused_and_counted() {
+    let link = link();
+    let start = Psn::new(0x00ab_cdef);
+    let options = QpOptions {
+        start_psn: Some(start),
+        ..QpOptions::default()
+    };
+    let (mut peer, mut owner) = connected(shm(&link), &options);
+    let qp = owner.qp.as_ref().expect("connected").number();
+    let at = owner.remote(0);
+    let mut thief = Stranger::new(&link);
+    // Everything but the number: queue pair, address, key.
+    for ahead in [1, 2, 1000, 1 << 20, (1 << 23) - 1] {
+        thief.write(qp, start.plus(ahead), at, [0xee; 8]);
+        owner.turn();
+        assert_eq!(owner.bytes(0, 8), [0; 8], "{ahead} ahead: it was done");
+    }
+    println!(
+        "5 packets that were not due: {} counted as gaps, nothing written",
+        counters(&owner).qp.gaps_count
+    );
+    assert_eq!(counters(&owner).qp.gaps_count, 5);
+    // The owner of the connection has noticed nothing.
+    peer.post(1, write(b"the peer", owner.remote(8)), true)
+        .expect("connected");
+    until(&mut peer, &mut owner, "its completion", |peer, _| !peer.done.is_empty());
+    assert_eq!(
+        (peer.done[0].result, owner.bytes(0, 16)),
+        (Ok(()), b"\0\0\0\0\0\0\0\0the peer".to_vec())
+    );
+    // And with the number: 24 bits are all that was between them.
+    thief.write(qp, start.plus(1), at, [0xee; 8]);
+    owner.turn();
+    assert_eq!(owner.bytes(0, 8), [0xee; 8], "who knows everything is the peer");
+    println!("1 packet that was due: written");
+}
