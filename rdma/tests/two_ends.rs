@@ -1,7 +1,12 @@
 //! Two ends that find each other over TCP, and what stands on a connection: a window, a port. Over every provider.
 
+#[path = "support/devices.rs"]
+mod devices;
 #[path = "support/memory_wire.rs"]
 mod memory_wire;
+#[path = "support/place.rs"]
+#[allow(dead_code, reason = "the suite needs hosts and counters, too")]
+mod place;
 #[path = "support/stranger.rs"]
 mod stranger;
 
@@ -13,14 +18,26 @@ use std::{
 };
 
 use dataplane_waist::{Completion, Peer, Port, Window, WindowError, WrId, middleware::ClusterKey};
+use devices::Across;
+use place::Inside;
 use rdma::{
-    Connected, Device, Provider, RdmaPort, RdmaPortOptions, RdmaWindow, WindowOptions,
+    Connected, Device, Provider, QpOptions, RdmaPort, RdmaPortOptions, RdmaWindow, WindowOptions,
     handshake::{HandshakeError, Role, VERSION},
-    roce::{self, RoceOptions},
+    roce::{RoceDevice, RoceOptions, RoceWire},
     shm::{self, ShmLink, Side},
+    system_randomness,
+    verbs::VerbsDevice,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// rdma_rxe takes 7 retries for "for ever", and NICs count no further.
+fn as_nics_count(options: QpOptions) -> QpOptions {
+    QpOptions {
+        retries_max: options.retries_max.min(6),
+        ..options
+    }
+}
 
 fn key(secret: &[u8]) -> ClusterKey {
     ClusterKey::new(secret).expect("long enough")
@@ -48,14 +65,17 @@ fn shake<A: Send, B, R: Send, S>(
     })
 }
 
-fn connect_windows<P: Provider + Send>(a: &mut RdmaWindow<P>, b: &mut RdmaWindow<P>) -> (Connected, Connected) {
-    let connect = |window: &mut RdmaWindow<P>, stream: TcpStream, role| {
+fn connect_windows<A: Provider + Send, B: Provider + Send>(
+    a: &mut RdmaWindow<A>,
+    b: &mut RdmaWindow<B>,
+) -> (Connected, Connected) {
+    fn connect<P: Provider>(window: &mut RdmaWindow<P>, stream: TcpStream, role: Role) -> Connected {
         let prepared = window.prepare().expect("room");
         let key = key(b"a secret of a cluster");
         prepared
             .establish(window.provider_mut(), (&stream, role, &key))
             .expect("the same key")
-    };
+    }
     shake(
         (a, b),
         |a, stream| connect(a, stream, Role::Client),
@@ -64,7 +84,7 @@ fn connect_windows<P: Provider + Send>(a: &mut RdmaWindow<P>, b: &mut RdmaWindow
 }
 
 /// Polls both until `a` has a completion.
-fn completed<P: Provider>(a: &mut RdmaWindow<P>, b: &mut RdmaWindow<P>) -> Completion {
+fn completed<A: Provider, B: Provider>(a: &mut RdmaWindow<A>, b: &mut RdmaWindow<B>) -> Completion {
     let begin = Instant::now();
     loop {
         let mut done = None;
@@ -80,11 +100,12 @@ fn completed<P: Provider>(a: &mut RdmaWindow<P>, b: &mut RdmaWindow<P>) -> Compl
     }
 }
 
-fn windows<P: Provider + Send>(provider_a: P, provider_b: P) {
+fn windows<A: Provider + Send, B: Provider + Send>(provider_a: A, provider_b: B) {
     let options = WindowOptions {
         window_bytes: 1 << 16,
         request_bytes_max: 8192,
         requests_max: 4,
+        qp: as_nics_count(WindowOptions::default().qp),
         ..WindowOptions::default()
     };
     let mut a = RdmaWindow::new(provider_a, options);
@@ -163,8 +184,9 @@ fn windows<P: Provider + Send>(provider_a: P, provider_b: P) {
     assert_eq!(there[0], 9);
 }
 
-fn ports<P: Provider + Send>(provider_a: P, provider_b: P) {
+fn ports<A: Provider + Send, B: Provider + Send>(provider_a: A, provider_b: B) {
     let options = RdmaPortOptions {
+        qp: as_nics_count(RdmaPortOptions::default().qp),
         frames_max: 16,
         frame_bytes_max: 4000,
         spins: true,
@@ -226,21 +248,28 @@ fn ports<P: Provider + Send>(provider_a: P, provider_b: P) {
     assert_eq!((a.stats().tx_dropped_count, b.stats().tx_dropped_count), (0, 0));
 }
 
-/// Two addresses of 127/8 that no other test of these uses.
-fn loopback(test: u8) -> [IpAddr; 2] {
+/// Addresses of 127/8 that no other test of these uses.
+fn loopback<const N: usize>(test: u8) -> [IpAddr; N] {
     let pid = std::process::id();
-    [1, 2].map(|host| [127, 128 | (pid >> 8 & 63) as u8, pid as u8, 10 * test + host].into())
+    std::array::from_fn(|host| [127, 128 | (pid >> 8 & 63) as u8, pid as u8, 10 * test + 1 + host as u8].into())
 }
 
-fn roce_devices(test: u8) -> Option<(roce::RoceDevice, roce::RoceDevice)> {
-    let [a, b] = loopback(test).map(|local| roce::open(&RoceOptions::new(local)));
-    match (a, b) {
-        (Ok(a), Ok(b)) => Some((a, b)),
-        (Err(error), _) | (_, Err(error)) => {
+/// Wires at the addresses with this test's number; `None`, with the reason on the terminal: they cannot be had.
+fn roce_wires<const N: usize>(test: u8) -> Option<[RoceWire; N]> {
+    let wires: [_; N] = loopback(test).map(|local| RoceWire::open(&RoceOptions::new(local)));
+    match wires.into_iter().collect::<Result<Vec<_>, _>>() {
+        Ok(wires) => wires.try_into().ok(),
+        Err(error) => {
             eprintln!("skipped: {error}");
             None
         }
     }
+}
+
+fn roce_devices(test: u8) -> Option<(RoceDevice, RoceDevice)> {
+    let wires: [RoceWire; 2] = roce_wires(test)?;
+    let device = |wire| Device::new(wire, system_randomness().expect("the system has randomness"));
+    Some(wires.map(device).into())
 }
 
 fn shm_devices() -> Option<(shm::ShmDevice, shm::ShmDevice)> {
@@ -266,6 +295,21 @@ fn memory_devices() -> (Device<memory_wire::MemoryWire>, Device<memory_wire::Mem
     )
 }
 
+/// Two devices of libibverbs, where there are any.
+fn verbs_devices() -> Option<(VerbsDevice, VerbsDevice)> {
+    let named = devices::verbs()?;
+    let opened = named.map(|options| VerbsDevice::open(&options).expect("it was there before"));
+    Some(opened.into())
+}
+
+/// Ours and a device of libibverbs.
+fn across() -> Option<(Device<Inside>, VerbsDevice)> {
+    let Across { verbs, place, locals } = devices::across()?;
+    let random = system_randomness().expect("the system has randomness");
+    let ours = Device::new(Inside::open(&place, locals[0]), random);
+    Some((ours, VerbsDevice::open(&verbs).expect("the device that was named")))
+}
+
 #[test]
 fn windows_over_every_provider() {
     let (a, b) = memory_devices();
@@ -275,6 +319,19 @@ fn windows_over_every_provider() {
     }
     if let Some((a, b)) = roce_devices(1) {
         windows(a, b);
+    }
+    if let Some((a, b)) = verbs_devices() {
+        windows(a, b);
+    }
+}
+
+#[test]
+fn windows_across() {
+    if let Some((ours, theirs)) = across() {
+        windows(ours, theirs);
+    }
+    if let Some((ours, theirs)) = across() {
+        windows(theirs, ours);
     }
 }
 
@@ -287,6 +344,19 @@ fn ports_over_every_provider() {
     }
     if let Some((a, b)) = roce_devices(2) {
         ports(a, b);
+    }
+    if let Some((a, b)) = verbs_devices() {
+        ports(a, b);
+    }
+}
+
+#[test]
+fn ports_across() {
+    if let Some((ours, theirs)) = across() {
+        ports(ours, theirs);
+    }
+    if let Some((ours, theirs)) = across() {
+        ports(theirs, ours);
     }
 }
 

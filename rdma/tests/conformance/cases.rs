@@ -10,13 +10,24 @@ use crate::{
 /// What a case does with a fresh pair.
 type Run<P> = dyn Fn(&mut Pair<P>);
 
+/// How many ends must be software whose packets fail on command, and are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Needs {
+    /// None: any device will do.
+    Any,
+    /// One: what it sends is lost, repeated or late.
+    OneEnd,
+    /// Both.
+    BothEnds,
+}
+
 /// One case.
 pub struct Case<P> {
     pub name: String,
     pub options: QpOptions,
     pub faults: Faults,
-    /// Whether it takes packets that fail on command.
-    pub needs_software: bool,
+    /// What of the pair must be this crate's own.
+    pub needs: Needs,
     pub run: Box<Run<P>>,
 }
 
@@ -26,7 +37,7 @@ impl<P> Case<P> {
             name: name.into(),
             options,
             faults: Faults::default(),
-            needs_software: false,
+            needs: Needs::Any,
             run: Box::new(run),
         }
     }
@@ -34,13 +45,16 @@ impl<P> Case<P> {
     pub fn with(self, faults: Faults) -> Case<P> {
         Case {
             faults,
-            needs_software: true,
+            needs: self.needs.max(Needs::OneEnd),
             ..self
         }
     }
 
     pub fn in_software(self) -> Case<P> {
-        self.with(Faults::default())
+        Case {
+            needs: Needs::BothEnds,
+            ..self
+        }
     }
 }
 

@@ -1,24 +1,30 @@
 //! Every provider through the same cases. A new provider is one function that opens two devices, and one test below.
 
+mod across;
 mod cases;
+#[path = "../support/devices.rs"]
+mod devices;
 mod failures;
 #[path = "../support/memory_wire.rs"]
 mod memory_wire;
 mod messages;
 mod namespaces;
 mod pair;
+#[path = "../support/place.rs"]
+mod place;
 
 use std::{panic, time::Duration};
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use cases::Needs;
 use pair::{Pair, Testable};
 use rdma::{
     Device, Faulty, Provider, QpOptions, Wire,
     roce::{ReceiveHow, RoceOptions, RoceWire},
     shm::{ShmLink, ShmWire, Side},
     system_randomness,
-    verbs::{VerbsDevice, VerbsOptions},
+    verbs::VerbsDevice,
 };
 
 /// Fewer would not be a suite.
@@ -29,8 +35,16 @@ fn conform<P: Testable + 'static>(options: QpOptions, open: impl Fn() -> (P, P))
     let cases = cases::all::<P>(options);
     let mut failed = Vec::new();
     let mut skipped_count = 0;
+    let offers = {
+        let (a, b) = open();
+        match (a.is_software(), b.is_software()) {
+            (true, true) => Needs::BothEnds,
+            (false, false) => Needs::Any,
+            _ => Needs::OneEnd,
+        }
+    };
     for case in &cases {
-        if case.needs_software && !P::IS_SOFTWARE {
+        if case.needs > offers {
             eprintln!(
                 "skipped: {}: only packets of this crate's can be made to fail",
                 case.name
@@ -149,39 +163,21 @@ fn shm_conforms() {
     });
 }
 
-/// Over the first devices of libibverbs, or those that DPLAB_VERBS names ("rxe0,rxe1"): `scripts/rxe` runs this on the kernel's
-/// rdma_rxe.
+/// Over the first devices of libibverbs, or those that DPLAB_VERBS names: `scripts/rxe` runs this on the kernel's rdma_rxe.
 #[test]
 fn verbs_conforms() {
-    let named = std::env::var("DPLAB_VERBS").unwrap_or_default();
-    let mut names = named.split(',').filter(|name| !name.is_empty()).map(str::to_owned);
-    let first = VerbsOptions {
-        device: names.next(),
-        local: None,
+    let Some(named) = devices::verbs() else {
+        return;
     };
-    let second = VerbsOptions {
-        device: names.next().or_else(|| first.device.clone()),
-        local: None,
-    };
-    for options in [&first, &second] {
-        match VerbsDevice::open(options) {
-            Ok(device) => eprintln!("{options:?}: {}", device.local()),
-            // Who names a device means it.
-            Err(error) if !named.is_empty() => panic!("{error}"),
-            Err(error) => {
-                eprintln!("skipped: {error}");
-                return;
-            }
-        }
-    }
     let options = QpOptions {
         // rdma_rxe takes 7 for "for ever" (drivers/infiniband/sw/rxe/rxe_comp.c, `COMPST_ERROR_RETRY`).
         retries_max: 6,
         ..real()
     };
     conform(options, || {
-        [&first, &second]
-            .map(|options| VerbsDevice::open(options).expect("as above"))
+        named
+            .each_ref()
+            .map(|options| VerbsDevice::open(options).expect("it was there before"))
             .into()
     });
 }

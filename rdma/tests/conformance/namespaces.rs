@@ -1,67 +1,10 @@
 //! Two hosts with a wire between them: real packets, over IPv4 and IPv6.
 
-use std::{io, net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
 use dataplane_netns::{Host, Network, NetworkOptions, Privilege, Topology, prepare};
-use dataplane_waist::Instant;
-use rdma::{
-    Transmit, Wire,
-    roce::{ReceiveHow, RoceOptions, RoceWire},
-    wire::{Packet, QpNumber},
-};
 
-/// A wire whose sockets are all opened inside its host, though one thread drives both ends.
-struct Inside {
-    host: Host,
-    wire: RoceWire,
-}
-
-impl Inside {
-    fn open(host: &Host, local: IpAddr) -> Inside {
-        let receive = if local.is_ipv4() {
-            ReceiveHow::Raw
-        } else {
-            ReceiveHow::Datagram
-        };
-        let options = RoceOptions {
-            receive,
-            ..RoceOptions::new(local)
-        };
-        let wire = host.run(|| RoceWire::open(&options)).expect("a host of ours");
-        Inside {
-            host: host.clone(),
-            wire: wire.expect("a host of ours has its port free"),
-        }
-    }
-}
-
-impl Wire for Inside {
-    fn name(&self) -> &'static str {
-        self.wire.name()
-    }
-    fn local(&self) -> IpAddr {
-        self.wire.local()
-    }
-    fn now(&self) -> Instant {
-        self.wire.now()
-    }
-    fn connect(&mut self, qp: QpNumber, to: IpAddr) -> io::Result<()> {
-        let wire = &mut self.wire;
-        self.host.run(|| wire.connect(qp, to)).map_err(io::Error::other)?
-    }
-    fn disconnect(&mut self, qp: QpNumber) {
-        self.wire.disconnect(qp);
-    }
-    fn receive(&mut self, packets_max: usize, sink: &mut dyn FnMut(IpAddr, &Packet<'_>)) -> io::Result<usize> {
-        self.wire.receive(packets_max, sink)
-    }
-    fn send(&mut self, transmit: &Transmit, packet: &mut [u8]) -> io::Result<()> {
-        self.wire.send(transmit, packet)
-    }
-    fn wait(&mut self, max: Duration) -> io::Result<()> {
-        self.wire.wait(max)
-    }
-}
+use crate::place::{Inside, Place};
 
 #[test]
 fn roce_between_namespaces_conforms() {
@@ -75,7 +18,7 @@ fn roce_between_namespaces_conforms() {
     };
     let between = |local_a: IpAddr, local_b: IpAddr| {
         crate::conform(crate::real(), || {
-            let device = |host, local| crate::device(Inside::open(host, local));
+            let device = |host: &Host, local| crate::device(Inside::open(&Place::Host(host.clone()), local));
             (device(a, local_a), device(b, local_b))
         });
     };

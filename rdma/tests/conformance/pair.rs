@@ -15,9 +15,9 @@ use rdma::{
 pub trait Testable: Provider {
     /// Whether this crate moves its packets: then they can be lost, repeated and counted here. Cases that live by it are skipped
     /// where a device moves them.
-    const IS_SOFTWARE: bool;
+    fn is_software(&self) -> bool;
     /// What a peer is told whose access was taken away.
-    const REVOKED: CompletionError;
+    fn revoked(&self) -> CompletionError;
     fn set_faults(&mut self, faults: Faults);
     /// `None`: a device's own, which it does not tell.
     fn counters(&self) -> Option<EndpointCounters>;
@@ -25,8 +25,12 @@ pub trait Testable: Provider {
 }
 
 impl<W: Wire> Testable for Device<Faulty<W>> {
-    const IS_SOFTWARE: bool = true;
-    const REVOKED: CompletionError = CompletionError::RemoteAccess;
+    fn is_software(&self) -> bool {
+        true
+    }
+    fn revoked(&self) -> CompletionError {
+        CompletionError::RemoteAccess
+    }
     fn set_faults(&mut self, faults: Faults) {
         self.wire_mut().set_faults(faults);
     }
@@ -39,9 +43,13 @@ impl<W: Wire> Testable for Device<Faulty<W>> {
 }
 
 impl Testable for VerbsDevice {
-    const IS_SOFTWARE: bool = false;
+    fn is_software(&self) -> bool {
+        false
+    }
     // The queue pair is closed, not the region.
-    const REVOKED: CompletionError = CompletionError::RemoteInvalidRequest;
+    fn revoked(&self) -> CompletionError {
+        CompletionError::RemoteInvalidRequest
+    }
     fn set_faults(&mut self, _: Faults) {}
     fn counters(&self) -> Option<EndpointCounters> {
         None
