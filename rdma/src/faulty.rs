@@ -158,6 +158,10 @@ impl<W: Wire> Wire for Faulty<W> {
         self.release(true)
     }
 
+    fn flush(&mut self) -> io::Result<()> {
+        self.wire.flush()
+    }
+
     fn wait(&mut self, max: Duration) -> io::Result<()> {
         self.wire.wait(max)
     }
