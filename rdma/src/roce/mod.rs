@@ -10,6 +10,7 @@
 //!   the identification is 0: true of this crate's own endpoints, and wrong packets are still found.
 //! - **Receiving over IPv6**: a UDP socket. IPv6 has no identification, and the rest is known.
 
+pub mod frame;
 mod sockets;
 
 use std::{
@@ -28,7 +29,6 @@ use nix::{
 };
 
 use self::sockets::Receiver;
-pub use self::sockets::unpack;
 use crate::{
     device::{Device, Wire},
     endpoint::Transmit,
@@ -206,8 +206,8 @@ impl RoceWire {
     }
 }
 
-/// Where a queue pair's source port is looked for first: the same number, the same path through the network.
-fn first_port(qp: QpNumber) -> u16 {
+/// A queue pair's source port, or where a free one is looked for first: the same number, the same path through the network.
+pub fn source_port(qp: QpNumber) -> u16 {
     // Fibonacci hashing (Knuth, TAOCP 3, §6.4).
     let hash = qp.get().wrapping_mul(0x9e37_79b9) >> 16;
     SOURCE_PORT_MIN | hash as u16
@@ -228,8 +228,8 @@ impl Wire for RoceWire {
 
     fn connect(&mut self, qp: QpNumber, to: IpAddr) -> io::Result<()> {
         self.disconnect(qp);
-        let (socket, src_port) = sockets::sender(self.local, first_port(qp))?;
-        let addresses = sockets::addresses(self.local, to).ok_or_else(|| {
+        let (socket, src_port) = sockets::sender(self.local, source_port(qp))?;
+        let addresses = frame::addresses(self.local, to).ok_or_else(|| {
             let why = format!("{to} and this end's {} are not of one family", self.local);
             io::Error::new(io::ErrorKind::InvalidInput, why)
         })?;

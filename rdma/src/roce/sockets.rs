@@ -6,15 +6,10 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
-use dataplane_wire::{
-    Reject,
-    internet::Addresses,
-    ipv4,
-    udp::{self, Verify},
-};
+use dataplane_wire::Reject;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, bind, recv, socket};
 
-use super::{OpenError, ReceiveHow, RoceOptions};
+use super::{OpenError, ReceiveHow, RoceOptions, frame};
 use crate::{
     sys,
     wire::{Envelope, SOURCE_PORT_MIN, UDP_PORT},
@@ -24,15 +19,6 @@ use crate::{
 const IP_BYTES_MAX: usize = 65_535;
 /// How many source ports are tried.
 const PORTS_TRIED_MAX: u16 = 64;
-
-/// Two addresses of one family.
-pub(super) fn addresses(src: IpAddr, dst: IpAddr) -> Option<Addresses> {
-    match (src, dst) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => Some(Addresses::V4 { src, dst }),
-        (IpAddr::V6(src), IpAddr::V6(dst)) => Some(Addresses::V6 { src, dst }),
-        _ => None,
-    }
-}
 
 /// A socket that sends from the first free port at or after `first`.
 pub(super) fn sender(local: IpAddr, first: u16) -> io::Result<(UdpSocket, u16)> {
@@ -135,11 +121,11 @@ impl Receiver {
         match &self.raw {
             Some(raw) => {
                 let len = recv(raw.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT)?;
-                Ok(unpack(&self.buffer[..len]))
+                Ok(frame::unpack_ipv4(&self.buffer[..len]))
             }
             None => {
                 let (len, from) = self.udp.recv_from(&mut self.buffer)?;
-                let Some(addresses) = addresses(from.ip(), self.local) else {
+                let Some(addresses) = frame::addresses(from.ip(), self.local) else {
                     return Ok(Err(Reject::Stranger));
                 };
                 let envelope = Envelope {
@@ -174,30 +160,4 @@ fn raw(local: IpAddr, buffer_bytes: usize) -> io::Result<OwnedFd> {
     bind(raw.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(v4, 0)))?;
     sys::socket::receive_buffer(&raw, buffer_bytes)?;
     Ok(raw)
-}
-
-/// Takes the headers off an IPv4 packet as a raw socket gives it: what the ICRC covers of them, and the UDP payload.
-///
-/// # Errors
-/// What [`ipv4::parse`] and [`udp::parse`] refuse; [`Reject::Length`]: IP options.
-pub fn unpack(packet: &[u8]) -> Result<(Envelope, &[u8]), Reject> {
-    let ip = ipv4::parse(packet)?;
-    // Options are not among what the ICRC's masked header can have here.
-    if !ip.options.is_empty() {
-        return Err(Reject::Length);
-    }
-    let addresses = Addresses::V4 {
-        src: ip.header.src,
-        dst: ip.header.dst,
-    };
-    // The ICRC says more than UDP's checksum, which may be left to a card, or left out.
-    let udp = udp::parse(ip.payload, &addresses, Verify::Nothing)?;
-    let envelope = Envelope {
-        addresses,
-        identification: ip.header.identification,
-        dont_fragment: ip.header.dont_fragment,
-        src_port: udp.header.src_port,
-        dst_port: udp.header.dst_port,
-    };
-    Ok((envelope, udp.payload))
 }

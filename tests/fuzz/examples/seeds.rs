@@ -82,7 +82,7 @@ fn rdma_words(write: &impl Fn(&str, &str, &[u8]) -> io::Result<()>) -> io::Resul
         packet.extend(word.to_be_bytes());
     }
     packet.extend(vector.datagram);
-    rdma::roce::unpack(&packet[2..]).expect("a seed that is understood");
+    rdma::roce::frame::unpack_ipv4(&packet[2..]).expect("a seed that is understood");
     write("rdma_envelope", "vector-0", &packet)?;
 
     let offer = Offer {

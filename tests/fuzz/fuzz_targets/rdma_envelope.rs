@@ -1,10 +1,11 @@
-//! Any bytes as an IPv4 packet from a raw socket, and its ICRC: what came whole passes, one bit more or less of what is covered does
+//! Any bytes as an IPv4 packet from a raw socket and as a whole frame, and its ICRC: what came whole passes, one bit more or less of what is covered does
 //! not, and what a router may change changes nothing.
 #![no_main]
 
+use dataplane_wire::internet::Addresses;
 use libfuzzer_sys::fuzz_target;
 use rdma::{
-    roce::unpack,
+    roce::frame::{unpack, unpack_ipv4},
     wire::{Envelope, ICRC_BYTES, parse},
 };
 
@@ -17,7 +18,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Some((&[high, low], packet)) = bytes.split_first_chunk::<2>() else {
         return;
     };
-    if let Ok((envelope, datagram)) = unpack(packet) {
+    for (envelope, datagram) in [unpack_ipv4(packet), unpack(packet)].into_iter().flatten() {
         let _ = (envelope.is_intact(datagram), parse(datagram));
         covers(&envelope, datagram, usize::from(u16::from_be_bytes([high, low])));
     }
@@ -41,5 +42,6 @@ fn covers(envelope: &Envelope, datagram: &[u8], bit: usize) {
         ..*envelope
     };
     signed[bit / 8] ^= 1 << (bit % 8);
-    assert!(!renamed.is_intact(&signed), "the identification is covered");
+    let is_covered = matches!(envelope.addresses, Addresses::V4 { .. });
+    assert_eq!(renamed.is_intact(&signed), !is_covered, "IPv4's identification is covered");
 }
