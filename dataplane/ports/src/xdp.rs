@@ -31,7 +31,7 @@ pub use dataplane_wire::ethernet::Mac;
 pub use error::OpenError;
 pub use port::XdpPort;
 pub use probe::probe;
-pub use socket::{Completed, Segment, Socket, SocketOptions, TxChecksum, TxRequest, XdpCounters};
+pub use socket::{Completed, Flushed, Segment, Socket, SocketOptions, TxChecksum, TxRequest, XdpCounters};
 pub use stamps::TxStamp;
 
 /// How the thread waits.

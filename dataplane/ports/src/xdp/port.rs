@@ -24,15 +24,12 @@ use nix::{
 
 use super::{
     BusyPoll, Frame, Socket, TxChecksum, TxRequest, TxStamp, Umem, XdpChecksum, XdpCounters, XdpWait,
-    gathered::Gathered, stamps::Stamps,
+    gathered::Gathered, socket::sort_kick, stamps::Stamps,
 };
 use crate::{
     either,
     endpoint::{Endpoint, Heard, PacketView},
 };
-
-/// What the kernel takes in one system call in copy mode (`TX_BATCH_SIZE`, net/xdp/xsk.c).
-const KICK_ENTRIES_MAX: u32 = 32;
 
 /// A UDP endpoint behind an AF_XDP socket. Use it from any one thread at a time.
 pub struct XdpPort {
@@ -345,27 +342,15 @@ impl Port for XdpPort {
         if !self.is_kick_due {
             return Ok(());
         }
-        self.socket.publish_tx();
-        let kicks_max = self.socket.tx_pending_count()?.div_ceil(KICK_ENTRIES_MAX);
-        for _ in 0..kicks_max {
-            if !self.socket.needs_kick() {
-                break;
-            }
-            self.stats.syscalls_count += 1;
-            let Err(error) = self.socket.kick() else { continue };
-            // Some are left behind the 32 that it took: that is what the next round is for.
-            if error.raw_os_error() == Some(libc::EAGAIN) {
-                continue;
-            }
-            self.is_gone |= sort_kick(error)?;
-            break;
-        }
+        let flushed = self.socket.flush_tx()?;
+        self.stats.syscalls_count += flushed.kicks_count;
+        self.is_gone |= flushed.is_gone;
         if self.is_gone {
             return Err(gone());
         }
         // What the kernel or the device has no room for now stays in the ring for the next flush; a ring that never
         // empties refuses new frames, and those are counted.
-        self.is_kick_due = self.socket.tx_pending_count()? > 0;
+        self.is_kick_due = flushed.is_pending;
         self.reap()
     }
 
@@ -407,15 +392,6 @@ fn emitted(checksum: XdpChecksum) -> Checksum {
     match checksum {
         XdpChecksum::Port => Checksum::Full,
         XdpChecksum::Kernel | XdpChecksum::Device => Checksum::Partial,
-    }
-}
-
-/// True: the interface is gone. What passes by itself is no error: no room, a link that is down and may come up again.
-fn sort_kick(error: io::Error) -> io::Result<bool> {
-    match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::EBUSY | libc::ENOBUFS | libc::ENOMEM | libc::ENETDOWN | libc::EINTR) => Ok(false),
-        Some(libc::ENXIO | libc::ENODEV) => Ok(true),
-        _ => Err(error),
     }
 }
 

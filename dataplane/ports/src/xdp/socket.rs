@@ -129,6 +129,20 @@ pub struct Completed {
     pub stamp_tai_ns: Option<u64>,
 }
 
+/// What became of the frames that were queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flushed {
+    /// System calls that it took.
+    pub kicks_count: u64,
+    /// Some are still in the ring: there was no room for them below. The next [`Socket::flush_tx`] tries again.
+    pub is_pending: bool,
+    /// The interface was removed.
+    pub is_gone: bool,
+}
+
+/// What the kernel takes in one system call in copy mode (`TX_BATCH_SIZE`, net/xdp/xsk.c).
+const KICK_ENTRIES_MAX: u32 = 32;
+
 /// The socket. Receives what an XDP program redirects to it through an XSKMAP ([`Socket::as_fd`] is what goes into the map),
 /// and transmits without any program.
 #[derive(Debug)]
@@ -371,6 +385,33 @@ impl Socket {
         self.fill.memory().needs_wakeup()
     }
 
+    /// Publishes all frames given to [`Socket::tx`] and kicks the kernel, where it must be, until it has looked at all.
+    ///
+    /// # Errors
+    /// What is no matter of room, nor of a link that is down and may come up again.
+    pub fn flush_tx(&mut self) -> io::Result<Flushed> {
+        self.publish_tx();
+        let (mut kicks_count, mut is_gone) = (0, false);
+        for _ in 0..self.tx_pending_count()?.div_ceil(KICK_ENTRIES_MAX) {
+            if !self.needs_kick() {
+                break;
+            }
+            kicks_count += 1;
+            let Err(error) = self.kick() else { continue };
+            // Some are left behind the 32 that it took: that is what the next round is for.
+            if error.raw_os_error() == Some(libc::EAGAIN) {
+                continue;
+            }
+            is_gone = sort_kick(error)?;
+            break;
+        }
+        Ok(Flushed {
+            kicks_count,
+            is_pending: self.tx_pending_count()? > 0,
+            is_gone,
+        })
+    }
+
     /// One sendto(2): lets the kernel take up to 32 entries of the transmit ring in copy mode.
     ///
     /// # Errors
@@ -437,6 +478,15 @@ impl Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+/// True: the interface is gone. What passes by itself is no error: no room, a link that is down and may come up again.
+pub(super) fn sort_kick(error: io::Error) -> io::Result<bool> {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::EBUSY | libc::ENOBUFS | libc::ENOMEM | libc::ENETDOWN | libc::EINTR) => Ok(false),
+        Some(libc::ENXIO | libc::ENODEV) => Ok(true),
+        _ => Err(error),
     }
 }
 
