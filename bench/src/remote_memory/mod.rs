@@ -9,8 +9,11 @@
 //! A NIC moves bytes without its host's CPU. These providers have no NIC: the *cards' thread* stands for those of the
 //! followers, and what it costs is counted as the cards', not as the followers'.
 
+pub mod af_xdp;
 mod cards;
 mod client;
+pub mod pair;
+pub mod served;
 mod wires;
 
 use std::sync::Mutex;

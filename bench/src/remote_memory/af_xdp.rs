@@ -1,0 +1,300 @@
+//! RoCEv2 over AF_XDP: a wire for the endpoint of `rdma` whose packets pass no socket and no IP stack. Whole frames, with headers of
+//! our own, between the driver and memory that both have.
+//!
+//! The ICRC needs nothing to be believed here: a frame shows the identification that its sender chose.
+
+use std::{
+    io,
+    net::{IpAddr, UdpSocket},
+    os::fd::AsFd,
+    time::Duration,
+};
+
+use anyhow::Context;
+use dataplane_ports::xdp::{Frame, Mac, Socket, SocketOptions, TxRequest, Umem, UmemOptions};
+use dataplane_waist::{Clock, Instant, MonotonicClock};
+use dataplane_wire::Reject;
+use ebpf_host::{Attachment, Loaded, Mode, Program, Settings};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, ppoll},
+    sys::time::TimeSpec,
+};
+use rdma::{
+    Device, Transmit, Wire,
+    roce::{
+        RoceCounters,
+        frame::{FRAME_AROUND_BYTES_MAX, FramePath, addresses, unpack},
+        source_port,
+    },
+    system_randomness,
+    wire::{Packet, QpNumber, UDP_PORT, parse},
+};
+
+use crate::place::Endpoint;
+
+/// Frames for each way: a window of 128 packets of each of 16 peers.
+const RING_FRAMES: u32 = 2048;
+/// Bytes of a frame's memory, of which the kernel keeps 256 of a received one: path MTUs of up to 2048 fit.
+const FRAME_BYTES: usize = 4096;
+const RX_HEADROOM_BYTES: usize = 256;
+
+/// What to open.
+#[derive(Clone, Debug)]
+pub struct XdpWireOptions {
+    /// This end. Its port is not looked at: RoCEv2 has its own.
+    pub local: Endpoint,
+    /// The other hosts on the link, each with its MAC address or that of the router to it.
+    pub neighbours: Vec<(IpAddr, Mac)>,
+    /// Where the program runs that hands frames over.
+    pub mode: Mode,
+}
+
+/// A queue pair's frames.
+#[derive(Debug)]
+struct Sender {
+    qp: QpNumber,
+    path: FramePath,
+}
+
+/// An AF_XDP socket as a [`Wire`]. It never sleeps while packets come; [`Wire::wait`] does.
+#[derive(Debug)]
+pub struct XdpWire {
+    // Before the socket: no frame comes to a socket that is gone.
+    _program: Attachment,
+    socket: Socket,
+    umem: Umem,
+    free: Vec<Frame>,
+    /// Keeps other endpoints, and the kernel's own, from the address.
+    _port: UdpSocket,
+    local: IpAddr,
+    local_mac: Mac,
+    frame_bytes_max: usize,
+    neighbours: Vec<(IpAddr, Mac)>,
+    senders: Vec<Sender>,
+    clock: MonotonicClock,
+    is_queued: bool,
+    counters: RoceCounters,
+}
+
+/// The provider.
+pub type XdpDevice = Device<XdpWire>;
+
+/// Opens an endpoint in the namespace in which the thread stands.
+///
+/// # Errors
+/// The port or the queue is taken, a privilege is missing, the kernel has no AF_XDP: what was tried, and what to try.
+pub fn open(options: &XdpWireOptions) -> anyhow::Result<XdpDevice> {
+    let random = system_randomness().context("asking the system for randomness")?;
+    Ok(Device::new(XdpWire::open(options)?, random))
+}
+
+impl XdpWire {
+    fn open(options: &XdpWireOptions) -> anyhow::Result<XdpWire> {
+        let Endpoint {
+            addr,
+            interface,
+            mac,
+            mtu_bytes,
+        } = &options.local;
+        let local = addr.ip();
+        let port = UdpSocket::bind((local, UDP_PORT)).with_context(|| {
+            format!(
+                "holding UDP port {UDP_PORT} at {local}: another RoCEv2 endpoint has it, or the kernel's rdma_rxe (`rdma link`)"
+            )
+        })?;
+        let (umem, mut free) = Umem::new(&UmemOptions {
+            frame_bytes: FRAME_BYTES,
+            ..UmemOptions::new(2 * RING_FRAMES as usize)
+        })?;
+        let mut socket = Socket::open(
+            &umem,
+            &SocketOptions {
+                // Places for twice as many frames as go round: see `XdpPort::open`.
+                fill_entries: 2 * RING_FRAMES,
+                tx_entries: 2 * RING_FRAMES,
+                ..SocketOptions::new(interface, RING_FRAMES)
+            },
+        )?;
+        for frame in free.drain(..RING_FRAMES as usize) {
+            socket.fill(frame).expect("a new fill ring has room for as many");
+        }
+        socket.publish_fill();
+        // The hosts' neighbours are known beforehand, so that nobody misses the ARP that this program takes, too.
+        let mut program = Loaded::load_at_mtu(Program::TakeAll, &Settings::default(), *mtu_bytes)?;
+        program.set_socket(0, socket.as_fd())?;
+        let program = program
+            .attach(interface, options.mode)
+            .with_context(|| format!("taking the frames of {interface}"))?;
+        Ok(XdpWire {
+            _program: program,
+            socket,
+            umem,
+            free,
+            _port: port,
+            local,
+            local_mac: Mac(*mac),
+            frame_bytes_max: (*mtu_bytes as usize + ETHERNET_BYTES).min(FRAME_BYTES - RX_HEADROOM_BYTES),
+            neighbours: options.neighbours.clone(),
+            senders: Vec::new(),
+            clock: MonotonicClock::new(),
+            is_queued: false,
+            counters: RoceCounters::default(),
+        })
+    }
+
+    /// Counters since it was opened.
+    pub fn counters(&self) -> &RoceCounters {
+        &self.counters
+    }
+
+    /// Takes back what was sent.
+    fn reap(&mut self) -> io::Result<()> {
+        while let Some(completed) = self.socket.complete()? {
+            self.free.push(completed.frame);
+        }
+        self.socket.release_completions();
+        Ok(())
+    }
+}
+
+const ETHERNET_BYTES: usize = dataplane_wire::ethernet::HEADER_BYTES;
+
+/// The RoCEv2 packet in a frame, if it is to `local` and came as it was sent; and from whom.
+fn heard(bytes: &[u8], local: IpAddr, counters: &mut RoceCounters, sink: &mut dyn FnMut(IpAddr, &Packet<'_>)) {
+    let mut refuse = |reject: Reject| counters.rejected_counts[reject.index()] += 1;
+    let (envelope, datagram) = match unpack(bytes) {
+        Ok(unpacked) => unpacked,
+        Err(reject) => return refuse(reject),
+    };
+    if envelope.addresses.dst() != local || envelope.dst_port != UDP_PORT {
+        return refuse(Reject::Stranger);
+    }
+    match parse(datagram) {
+        Ok(packet) if envelope.is_intact(datagram) => sink(envelope.addresses.src(), &packet),
+        Ok(_) => counters.icrc_count += 1,
+        Err(reject) => refuse(reject),
+    }
+}
+
+impl Wire for XdpWire {
+    fn name(&self) -> &'static str {
+        "roce-af-xdp"
+    }
+
+    fn local(&self) -> IpAddr {
+        self.local
+    }
+
+    fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    fn connect(&mut self, qp: QpNumber, to: IpAddr) -> io::Result<()> {
+        self.disconnect(qp);
+        let unfit = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
+        let ends = addresses(self.local, to)
+            .ok_or_else(|| unfit(format!("{to} and this end's {} are not of one family", self.local)))?;
+        let (_, mac) = self.neighbours.iter().find(|(host, _)| *host == to).ok_or_else(|| {
+            unfit(format!(
+                "the MAC address of {to} is not known: name it, or its router's, among the neighbours"
+            ))
+        })?;
+        self.senders.push(Sender {
+            qp,
+            path: FramePath::new(ends, [self.local_mac, *mac], source_port(qp)),
+        });
+        Ok(())
+    }
+
+    fn disconnect(&mut self, qp: QpNumber) {
+        self.senders.retain(|sender| sender.qp != qp);
+    }
+
+    fn receive(&mut self, packets_max: usize, sink: &mut dyn FnMut(IpAddr, &Packet<'_>)) -> io::Result<usize> {
+        let mut count = 0;
+        while count < packets_max {
+            let Some(segment) = self.socket.receive()? else { break };
+            let bytes = &self.umem.bytes(&segment.frame)[segment.bytes.clone()];
+            heard(bytes, self.local, &mut self.counters, sink);
+            // There are no more frames for this than the ring has entries.
+            self.socket.fill(segment.frame).map_err(|_lost| corrupt())?;
+            count += 1;
+        }
+        if count > 0 {
+            self.socket.release_rx();
+            self.socket.publish_fill();
+        }
+        if self.socket.needs_rx_kick() {
+            self.counters.syscalls_count += 1;
+            self.socket.kick_rx()?;
+        }
+        Ok(count)
+    }
+
+    fn send(&mut self, transmit: &Transmit, packet: &mut [u8]) -> io::Result<()> {
+        let Some(sender) = self.senders.iter_mut().find(|sender| sender.qp == transmit.qp) else {
+            return Ok(());
+        };
+        let frame_bytes = sender.path.frame_bytes(transmit.len_bytes);
+        if frame_bytes > self.frame_bytes_max {
+            let why = format!(
+                "a frame of {frame_bytes} bytes is longer than the {} that the interface's MTU and a frame's memory allow: choose a \
+                 smaller path MTU (headers take up to {FRAME_AROUND_BYTES_MAX} bytes more)",
+                self.frame_bytes_max
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        let Some(mut frame) = self.free.pop() else {
+            // As if the network had lost it.
+            self.counters.tx_lost_count += 1;
+            return Ok(());
+        };
+        let bytes = &mut self.umem.bytes_mut(&mut frame)[..frame_bytes];
+        sender.path.emit(&packet[..transmit.len_bytes], bytes);
+        self.socket
+            .tx(frame, 0..frame_bytes, false, TxRequest::default())
+            .map_err(|_lost| corrupt())?;
+        self.is_queued = true;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if !self.is_queued {
+            return Ok(());
+        }
+        let flushed = self.socket.flush_tx()?;
+        self.counters.syscalls_count += flushed.kicks_count;
+        self.is_queued = flushed.is_pending;
+        if flushed.is_gone {
+            return Err(io::Error::new(
+                io::ErrorKind::NotConnected,
+                format!(
+                    "the interface of {} is gone; open a new endpoint when it is back",
+                    self.local
+                ),
+            ));
+        }
+        self.reap()
+    }
+
+    fn wait(&mut self, max: Duration) -> io::Result<()> {
+        if self.socket.has_received() {
+            return Ok(());
+        }
+        self.counters.syscalls_count += 1;
+        let mut set = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        match ppoll(&mut set, Some(TimeSpec::from_duration(max)), None) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn corrupt() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "a ring of this AF_XDP socket is full although its frames were all given back: the kernel's side is corrupt; open a new \
+         endpoint",
+    )
+}
