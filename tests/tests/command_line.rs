@@ -518,6 +518,97 @@ fn commits_by_one_sided_writes_cost_no_follower_anything() {
 }
 
 #[test]
+fn operations_of_rdma_are_measured_over_every_provider_that_is_here() {
+    let scratch = Scratch::new();
+    let out = scratch.join("run");
+    let ladder = [
+        "run",
+        "rdma-ladder",
+        "--axis",
+        "bytes=64,4096",
+        "--axis",
+        "in_flight=1",
+        "--axis",
+        "provider=udp-spin,rdma-shm,rdma-roce,rdma-roce-af-xdp,rdma-verbs",
+        "--budget",
+        "1s",
+        "--seed",
+        "7",
+        "--out",
+        &out,
+    ];
+    let output = run(&ladder);
+    assert!(matches!(output.status.code(), Some(0 | 1 | 3)), "{}", stderr(&output));
+    let rows = rows_of(&out);
+    for (operation, bytes) in [
+        ("send", "64"),
+        ("write", "4096"),
+        ("write-imm", "4096"),
+        ("read", "4096"),
+        ("cas", "8"),
+        ("faa", "8"),
+    ] {
+        for provider in ["rdma-shm", "rdma-roce", "rdma-roce-af-xdp", "rdma-verbs"] {
+            let of = |row: &&serde_json::Value| {
+                row["backend"] == provider && row["axis"]["operation"] == operation && row["axis"]["bytes"] == bytes
+            };
+            match rows.iter().find(of) {
+                Some(row) => {
+                    let count = row["metrics"]["operations"]["value"].as_f64().expect("a number");
+                    assert!(count > 0.0 && row["latency"].is_object(), "{row}");
+                }
+                // Where it is not here, the run says so.
+                None => assert!(
+                    stderr(&output).contains(&format!("{provider} is not measured here because")),
+                    "no {operation} over {provider}: {}",
+                    stderr(&output)
+                ),
+            }
+        }
+    }
+    assert!(rows.iter().any(|row| row["backend"] == "udp-spin"));
+}
+
+#[test]
+fn many_connections_write_into_one_memory() {
+    let scratch = Scratch::new();
+    let out = scratch.join("run");
+    let incast = [
+        "run",
+        "incast-write",
+        "--axis",
+        "writers=1,5",
+        "--axis",
+        "provider=rdma-shm,rdma-roce",
+        "--budget",
+        "1s",
+        "--seed",
+        "7",
+        "--out",
+        &out,
+    ];
+    let output = run(&incast);
+    assert!(matches!(output.status.code(), Some(0 | 1 | 3)), "{}", stderr(&output));
+    let rows = rows_of(&out);
+    for provider in ["rdma-shm", "rdma-roce"] {
+        for (writers, operation) in [("1", "write"), ("5", "write"), ("5", "write-imm")] {
+            let of = |row: &&serde_json::Value| {
+                row["backend"] == provider && row["axis"]["writers"] == writers && row["axis"]["operation"] == operation
+            };
+            let row = rows
+                .iter()
+                .find(of)
+                .unwrap_or_else(|| panic!("no {writers} over {provider}"));
+            assert!(
+                row["metrics"]["goodput"]["value"].as_f64().expect("a number") > 0.0,
+                "{row}"
+            );
+            assert!(row["metrics"]["resent_packets"]["value"].is_number(), "{row}");
+        }
+    }
+}
+
+#[test]
 fn ways_to_the_disk_are_measured_and_their_files_removed() {
     let scratch = Scratch::new();
     let (out, dir) = (scratch.join("run"), scratch.join("files"));

@@ -4,6 +4,7 @@ use crate::{
     claim::Judgement,
     measure::compare::{self, RatioEstimate},
     record::{Measured, Outcome, Row},
+    remote_memory::pair::Via,
     server::MACHINE,
     table::{Arm, ROUNDS_MIN, Table},
 };
@@ -113,6 +114,12 @@ pub fn all(judgements: Vec<Judgement>) -> Judgement {
         return Judgement::not_measured("there is nothing to judge");
     };
     Judgement { measured, ..worst }
+}
+
+/// Judges each provider in software that was measured; it takes all of them.
+pub fn each_provider(table: &Table, judged: impl Fn(Via) -> Judgement) -> Judgement {
+    let is_here = |via: &Via| table.rows.iter().any(|row| row.backend == via.name());
+    all(Via::SOFTWARE.into_iter().filter(is_here).map(judged).collect())
 }
 
 /// Counts of a binomial distribution lie within as many standard deviations of their mean but for one time in two million.
