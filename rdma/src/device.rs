@@ -279,12 +279,16 @@ impl<W: Wire> Provider for Device<W> {
     }
 
     fn post_send(&mut self, qp: &Qp<Rts>, request: &SendRequest<'_>) -> Result<(), PostError> {
-        let now = self.wire.now();
-        self.endpoint.post_send(qp.number(), request, now)
+        self.endpoint.post_send(qp.number(), request)
     }
 
     fn poll_cq(&mut self, count_max: usize, sink: &mut dyn FnMut(Completion)) -> usize {
         self.endpoint.poll_cq(count_max, sink)
+    }
+
+    fn flush(&mut self) -> io::Result<usize> {
+        let now = self.wire.now();
+        self.transmit(now)
     }
 
     /// What was posted leaves before anything is looked for. A single packet is answered before the next is looked for, since

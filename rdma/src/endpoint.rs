@@ -175,14 +175,10 @@ impl Endpoint {
         qp.post_receive(request)
     }
 
-    pub(crate) fn post_send(
-        &mut self,
-        number: QpNumber,
-        request: &SendRequest<'_>,
-        now: Instant,
-    ) -> Result<(), PostError> {
-        let (qp, around) = self.around(number, now).ok_or(PostError::NoQueuePair)?;
-        qp.post_send(request, around)
+    pub(crate) fn post_send(&mut self, number: QpNumber, request: &SendRequest<'_>) -> Result<(), PostError> {
+        let qp = self.queue_pairs.get_mut(slot_of(number)).and_then(Option::as_mut);
+        let qp = qp.filter(|qp| qp.number == number).ok_or(PostError::NoQueuePair)?;
+        qp.post_send(request, &self.regions)
     }
 
     fn around(&mut self, number: QpNumber, now: Instant) -> Option<(&mut QueuePair, crate::qp::Around<'_>)> {

@@ -196,6 +196,13 @@ pub trait Provider {
     /// Hands finished requests to `sink`, at most `count_max`; says how many.
     fn poll_cq(&mut self, count_max: usize, sink: &mut dyn FnMut(Completion)) -> usize;
 
+    /// Rings the doorbell: sends what can be of what is posted, and looks for nothing. A device that sends by itself needs none.
+    ///
+    /// # Errors
+    /// As [`Provider::progress`].
+    fn flush(&mut self) -> io::Result<usize> {
+        Ok(0)
+    }
     /// Receives and sends what can be, without waiting; says how many packets it moved.
     ///
     /// # Errors

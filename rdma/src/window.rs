@@ -349,6 +349,8 @@ impl<P: Provider> RdmaWindow<P> {
             Ok(()) => {
                 link.free.pop();
                 link.pending[slot as usize] = Pending { wr_id, read_bytes };
+                // Not at the next poll: what is on its way already costs its poster no time.
+                self.failed = self.provider.flush().err();
                 Ok(())
             }
             Err(PostError::Full) => Err(WindowError::Full),

@@ -118,6 +118,16 @@ fn windows<A: Provider + Send, B: Provider + Send>(provider_a: A, provider_b: B)
         result: Ok(()),
     };
 
+    // What is posted is on its way: its poster need not poll for that.
+    a.write(to_b, 0, &[5], WrId(0)).expect("there is room");
+    let (begin, mut first) = (Instant::now(), [0]);
+    while first == [0] {
+        assert!(begin.elapsed() < PATIENCE, "it waits for its poster");
+        b.poll_cq(&mut |completion| panic!("{completion:?} of nothing"));
+        b.load(0, &mut first);
+    }
+    assert_eq!((first, completed(&mut a, &mut b)), ([5], ok(0)));
+
     // The caller's bytes are its own again at once.
     let mut bytes = vec![7; 5000];
     a.write(to_b, 100, &bytes, WrId(1)).expect("there is room");

@@ -98,22 +98,22 @@ impl Requester {
         }
     }
 
-    pub(super) fn post(&mut self, request: &SendRequest<'_>, context: &mut Context<'_>) -> Result<(), PostError> {
-        let Context {
-            pd,
-            options,
-            regions,
-            completions,
-            ..
-        } = context;
-        if self.queue.len() + completions.sends_count() >= options.send_requests_max {
+    /// `unpolled_count` finished ones hold their places, too.
+    pub(super) fn post(
+        &mut self,
+        request: &SendRequest<'_>,
+        options: &QpOptions,
+        (pd, regions): (Pd, &Regions),
+        unpolled_count: usize,
+    ) -> Result<(), PostError> {
+        if self.queue.len() + unpolled_count >= options.send_requests_max {
             return Err(PostError::Full);
         }
         let place = (self.posted_count % options.send_requests_max as u64) as usize;
         let posted = send_queue::accept(
             request,
             options,
-            (*pd, regions),
+            (pd, regions),
             self.posted_end,
             place,
             &mut self.inline,

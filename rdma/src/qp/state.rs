@@ -207,9 +207,12 @@ impl QueuePair {
         }
     }
 
-    pub(crate) fn post_send(&mut self, request: &SendRequest<'_>, around: Around<'_>) -> Result<(), PostError> {
+    pub(crate) fn post_send(&mut self, request: &SendRequest<'_>, regions: &Regions) -> Result<(), PostError> {
         match &mut self.state {
-            State::Rts { requester, .. } => requester.post(request, &mut context!(self, around)),
+            State::Rts { requester, .. } => {
+                let unpolled_count = self.completions.sends_count();
+                requester.post(request, &self.options, (self.pd, regions), unpolled_count)
+            }
             _ => Err(PostError::Broken),
         }
     }
