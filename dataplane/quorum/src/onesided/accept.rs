@@ -1,16 +1,17 @@
 //! Accept: entries are written into followers' memory, and are committed by a majority of completions.
 
 use dataplane_waist::{Effects, Instant, StateMachine, WindowError};
-use dataplane_wire::quorum::entry::NO_OP;
+use dataplane_wire::{checksum::crc32c, quorum::entry::NO_OP};
 
 use super::{
     config::Mutation,
     flights::{Flight, What},
     layout::{self, COMMIT_END_AT, Entry, MIN_PROPOSAL_AT, ROUND_AT},
     leader::{Link, Progress},
-    replica::{Plane, Planes, Replica},
+    replica::{Emitted, Plane, Planes, Replica},
     requests::Waiting,
 };
+use crate::config::NODES_MAX;
 
 /// A follower that has not applied for so many heartbeats what the ring needs room for is left behind, if a majority is not.
 const PATIENCE_HEARTBEATS: u32 = 20;
@@ -75,6 +76,11 @@ impl<S: StateMachine> Replica<S> {
             })
     }
 
+    /// How many followers get what we write, those that do not count yet among them.
+    pub fn followers_count(&self) -> usize {
+        self.confirmed().count()
+    }
+
     /// Everything before this slot may be written over: who reads the log has applied it.
     fn min_head(&self, now: Instant) -> u64 {
         let mut head = self.applied_end;
@@ -101,7 +107,7 @@ impl<S: StateMachine> Replica<S> {
 
     /// Gives slots to what waits for one.
     pub(super) fn propose(&mut self, now: Instant, planes: &mut Planes<'_>) {
-        let head = self.min_head(now);
+        let mut head = None;
         loop {
             let Some(reign) = &mut self.reign else { return };
             let (Some(proposal), Some(own)) = (reign.proposal, &mut reign.log) else {
@@ -113,9 +119,12 @@ impl<S: StateMachine> Replica<S> {
                 return;
             }
             // The last slot that was applied stays, so that whoever reads the log knows its proposal.
+            let head = *head.get_or_insert_with(|| self.min_head(now));
             if slot + 1 >= head + self.config.layout.slots_count {
                 return self.wait_for_room(now, planes);
             }
+            let Some(reign) = &mut self.reign else { return };
+            let Some(own) = &mut reign.log else { return };
             let before = std::mem::replace(&mut own.last, proposal);
             own.end += 1;
             reign.full_since = None;
@@ -130,10 +139,12 @@ impl<S: StateMachine> Replica<S> {
                 payload: queued.as_ref().map_or(&NO_OP[..], |queued| &queued.payload),
             };
             layout::emit_slot(slot, &entry, &mut self.slot_buffer);
+            self.emitted = Some(Emitted { slot, crc: None });
             planes
                 .replication
                 .store(self.config.layout.slot_at(slot), &self.slot_buffer);
             if let Some(queued) = queued {
+                self.spare_payload = queued.payload;
                 self.counters.appended_count += 1;
                 self.waiting.push_back(Waiting {
                     slot,
@@ -147,6 +158,7 @@ impl<S: StateMachine> Replica<S> {
     /// The ring is full: look how far the followers are, and leave the slowest behind if it stays so.
     fn wait_for_room(&mut self, now: Instant, planes: &mut Planes<'_>) {
         self.counters.ring_full_count += 1;
+        self.chores_at = Instant::ZERO;
         let confirmed: Vec<(usize, Progress)> = self.confirmed().collect();
         for &(index, _) in &confirmed {
             self.read_beacon(index, planes);
@@ -199,6 +211,13 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
+    /// What applying the entry takes that was written last, while it is on its way.
+    pub(super) fn sum_up(&mut self) {
+        if let Some(Emitted { slot, crc: crc @ None }) = &mut self.emitted {
+            *crc = layout::parse_slot(*slot, &self.slot_buffer, false).map(|entry| crc32c(entry.payload));
+        }
+    }
+
     pub(super) fn want_round(&mut self) {
         if let Some(reign) = &mut self.reign {
             reign.wants_round = true;
@@ -222,17 +241,26 @@ impl<S: StateMachine> Replica<S> {
 
     /// What a majority has reached, `ours` counted.
     fn by_majority(&self, theirs: impl Iterator<Item = u64>, ours: u64) -> Option<u64> {
-        let mut all: Vec<u64> = theirs.chain([ours]).collect();
-        all.sort_unstable_by(|a, b| b.cmp(a));
+        let mut all = [0; NODES_MAX];
+        let mut len = 0;
+        for (place, reached) in all.iter_mut().zip(theirs.chain([ours])) {
+            *place = reached;
+            len += 1;
+        }
+        all[..len].sort_unstable_by(|a, b| b.cmp(a));
         let count = self.config.majority_count() - usize::from(self.config.makes(Mutation::MinorityCommit));
-        all.get(count - 1).copied()
+        all[..len].get(count - 1).copied()
     }
 
     /// Writes a new round, one at a time: what comes meanwhile shares the next.
     pub(super) fn begin_round(&mut self, planes: &mut Planes<'_>) {
+        let Some(reign) = &self.reign else { return };
+        let waits = reign.wants_round || self.reads.back().is_some_and(|read| read.round > reign.round);
+        if !waits && !reign.must_tell {
+            return;
+        }
         let confirmed = self.confirmed_round();
         let Some(reign) = &mut self.reign else { return };
-        let waits = reign.wants_round || self.reads.back().is_some_and(|read| read.round > reign.round);
         // A link that was lost takes its answer with it: a round that has none by the next heartbeat begins again, as another.
         let begins = match reign.round > confirmed {
             true => reign.must_tell,

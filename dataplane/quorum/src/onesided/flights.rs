@@ -1,6 +1,6 @@
 //! Work requests under way: what each was for, so that its completion finds its way.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 use dataplane_waist::WrId;
 
@@ -44,7 +44,8 @@ pub(super) struct Flight {
 
 #[derive(Debug, Default)]
 pub(super) struct Flights {
-    under_way: BTreeMap<u64, Flight>,
+    /// In the order in which they were posted, which is nearly that in which they finish: what is looked for stands in front.
+    under_way: VecDeque<(u64, Flight)>,
     posted_count: u64,
 }
 
@@ -55,11 +56,12 @@ impl Flights {
 
     /// It was posted under [`Flights::next`].
     pub(super) fn add(&mut self, flight: Flight) {
-        self.under_way.insert(self.posted_count, flight);
+        self.under_way.push_back((self.posted_count, flight));
         self.posted_count += 1;
     }
 
     pub(super) fn take(&mut self, id: WrId) -> Option<Flight> {
-        self.under_way.remove(&id.0)
+        let place = self.under_way.iter().position(|&(number, _)| number == id.0)?;
+        self.under_way.remove(place).map(|(_, flight)| flight)
     }
 }

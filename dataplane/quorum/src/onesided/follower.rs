@@ -42,8 +42,19 @@ impl<S: StateMachine> Replica<S> {
 
     /// Copies a slot of our own log; says whether the entry there is whole and of this slot.
     pub(super) fn load_slot(&mut self, slot: u64, planes: &mut Planes<'_>) -> bool {
+        if self.emitted.is_some_and(|emitted| emitted.slot == slot) {
+            return true;
+        }
+        self.emitted = None;
         let layout = self.config.layout;
-        self.slot_buffer.resize(layout.slot_bytes(), 0);
+        let mut header = [0; layout::SLOT_HEADER_BYTES];
+        planes.replication.load(layout.slot_at(slot), &mut header);
+        let announced = layout::announced_bytes(slot, &header);
+        let Some(len_bytes) = announced.filter(|&len_bytes| len_bytes <= layout.slot_bytes()) else {
+            return false;
+        };
+        // All of it again: who writes meanwhile is found out by what stands in one copy.
+        self.slot_buffer.resize(len_bytes, 0);
         planes.replication.load(layout.slot_at(slot), &mut self.slot_buffer);
         let is_there = layout::parse_slot(slot, &self.slot_buffer, false).is_some();
         let is_whole = layout::parse_slot(slot, &self.slot_buffer, true).is_some();
@@ -59,7 +70,7 @@ impl<S: StateMachine> Replica<S> {
     /// The entry in one of our slots, if it is whole and of our log.
     pub(super) fn entry_in(&mut self, slot: u64, planes: &mut Planes<'_>) -> Option<layout::Entry<'_>> {
         let is_whole = slot >= self.log_begin && self.load_slot(slot, planes);
-        layout::parse_slot(slot, &self.slot_buffer, false).filter(|_| is_whole)
+        is_whole.then(|| layout::parse_slot(slot, &self.slot_buffer, false))?
     }
 
     /// Where our log ends, the last proposal in it, and what its entries say is committed.
@@ -83,11 +94,13 @@ impl<S: StateMachine> Replica<S> {
         while self.applied_end < end {
             let slot = self.applied_end;
             let is_whole = self.load_slot(slot, planes);
+            let crc = self.emitted.and_then(|emitted| emitted.crc);
             let bytes = std::mem::take(&mut self.slot_buffer);
-            let entry = layout::parse_slot(slot, &bytes, false).filter(|_| is_whole);
+            let entry = is_whole.then(|| layout::parse_slot(slot, &bytes, false)).flatten();
             let entry = entry.filter(|entry| self.config.is_behind(entry, self.applied_proposal));
             if let Some(entry) = entry {
-                self.applied.push((slot, entry.proposal, crc32c(entry.payload)));
+                let crc = crc.unwrap_or_else(|| crc32c(entry.payload));
+                self.applied.push((slot, entry.proposal, crc));
                 self.apply_one(slot, entry.payload, out);
                 self.applied_end += 1;
                 self.applied_proposal = entry.proposal;

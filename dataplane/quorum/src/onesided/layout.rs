@@ -165,6 +165,11 @@ pub fn emit_slot(slot: u64, entry: &Entry<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(&canary(slot, entry.proposal).to_ne_bytes());
 }
 
+/// How much of its place an entry of `slot` takes, by the header that stands there; `None` if it is of no such entry.
+pub fn announced_bytes(slot: u64, header: &[u8; SLOT_HEADER_BYTES]) -> Option<usize> {
+    (word(header, 16) != 0 && word(header, 8) == slot).then(|| written_bytes(half(header, 4) as usize))
+}
+
 /// Whether and what entry of `slot` stands in the bytes of its place. `checks` is false where a mistake is made on purpose.
 pub fn parse_slot(slot: u64, bytes: &[u8], checks: bool) -> Option<Entry<'_>> {
     let len = half(bytes, 4) as usize;
@@ -310,6 +315,10 @@ mod tests {
         assert_eq!(bytes.len(), written_bytes(ENTRY.payload.len()));
         assert_eq!(parse_slot(7, &bytes, true), Some(ENTRY));
         assert_eq!(parse_slot(8, &bytes, true), None);
+        let header = bytes.first_chunk().expect("a header");
+        assert_eq!(announced_bytes(7, header), Some(bytes.len()));
+        assert_eq!(announced_bytes(8, header), None);
+        assert_eq!(announced_bytes(0, &[0; SLOT_HEADER_BYTES]), None);
         let mut old = Vec::new();
         let before = Entry {
             proposal: 1,

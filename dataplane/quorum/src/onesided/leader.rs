@@ -153,6 +153,7 @@ impl<S: StateMachine> Replica<S> {
         if self.reign.take().is_none() {
             return;
         }
+        self.emitted = None;
         self.counters.stepped_down_count += 1;
         self.waiting.clear();
         self.writes.clear();
@@ -197,12 +198,23 @@ impl<S: StateMachine> Replica<S> {
         }
         self.choose_proposal(planes);
         self.settle(now, planes);
+        self.write_on(now, planes, out);
+    }
+
+    /// Gives slots to what waits for one, and writes them.
+    pub(super) fn write_entries(&mut self, now: Instant, planes: &mut Planes<'_>) {
+        self.propose(now, planes);
+        self.send_entries(planes);
+        self.sum_up();
+    }
+
+    /// What a leader does in every turn. An answer goes out before the next entry.
+    pub(super) fn write_on(&mut self, now: Instant, planes: &mut Planes<'_>, out: &mut Effects) {
         if self.leads().is_some() {
-            self.propose(now, planes);
-            self.send_entries(planes);
+            self.commit(planes, out);
+            self.write_entries(now, planes);
             self.begin_round(planes);
             self.tell(planes);
-            self.commit(planes, out);
             self.serve_reads(out);
         }
     }

@@ -8,7 +8,7 @@ use super::{
     config::{Config, ConfigError, Start},
     election::Score,
     flights::{Flight, Flights, What},
-    layout::{self, Beacon, Offer},
+    layout::{Beacon, Offer},
     leader::{Link, Reign, RemoteLog},
     requests::{QueuedRead, QueuedWrite, Waiting},
     transfer::Fetch,
@@ -57,6 +57,9 @@ pub struct Counters {
     pub posted_count: u64,
 }
 
+/// How often in a heartbeat a leader whose clients wait looks at what is not theirs: who asks for permission, what others' beacons say.
+const CHORES_PER_HEARTBEAT: u32 = 8;
+
 /// What a replica is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RoleName {
@@ -66,6 +69,14 @@ pub enum RoleName {
     Candidate,
     /// Writes.
     Leader,
+}
+
+/// An entry that we have written in this reign, when nobody else can write our memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Emitted {
+    pub(super) slot: u64,
+    /// CRC-32C of the payload, once it is computed.
+    pub(super) crc: Option<u32>,
 }
 
 /// Another node, as this one sees it.
@@ -102,6 +113,8 @@ pub struct Replica<S> {
     pub(super) is_full: bool,
     pub(super) heartbeat: u64,
     pub(super) tick_at: Instant,
+    /// Until then a leader that has entries under way looks at nothing else.
+    pub(super) chores_at: Instant,
     pub(super) granted: Option<(u32, u64)>,
     pub(super) requests_count: u32,
     pub(super) hold_until: Instant,
@@ -120,10 +133,15 @@ pub struct Replica<S> {
     pub(super) writes: VecDeque<QueuedWrite>,
     pub(super) reads: VecDeque<QueuedRead>,
     pub(super) waiting: VecDeque<Waiting>,
-    pub(super) published: [u8; layout::BEACON_BYTES],
+    pub(super) published: Option<Beacon>,
     is_open: bool,
     pub(super) counters: Counters,
     pub(super) slot_buffer: Vec<u8>,
+    /// The entry that is in there, if it is the one that we have written last.
+    pub(super) emitted: Option<Emitted>,
+    /// Of the entry that was written last: the next request's.
+    pub(super) spare_payload: Vec<u8>,
+    finished: Vec<Completion>,
     /// What was applied in this turn, for whoever watches: slot, proposal, checksum of the entry.
     pub(super) applied: Vec<(u64, u64, u32)>,
     /// What we begin to lead with, in the turn in which we begin: as above, everything behind what was applied by then.
@@ -167,6 +185,7 @@ impl<S: StateMachine> Replica<S> {
             flights: Default::default(),
             heartbeat: 0,
             tick_at: Instant::ZERO,
+            chores_at: Instant::ZERO,
             granted: None,
             requests_count: 0,
             hold_until: Instant::ZERO,
@@ -183,10 +202,13 @@ impl<S: StateMachine> Replica<S> {
             writes: VecDeque::new(),
             reads: VecDeque::new(),
             waiting: VecDeque::new(),
-            published: [0; layout::BEACON_BYTES],
+            published: None,
             is_open: false,
             counters: Counters::default(),
             slot_buffer: Vec::new(),
+            emitted: None,
+            spare_payload: Vec::new(),
+            finished: Vec::new(),
             applied: Vec::new(),
             took_over: None,
         })
@@ -199,7 +221,14 @@ impl<S: StateMachine> Replica<S> {
         }
         self.applied.clear();
         self.took_over = None;
+        if self.is_busy() && now < self.chores_at.min(self.tick_at) {
+            // What waits for a slot goes on its way before it is looked what has come: whoever waits for that waits anyway.
+            self.write_entries(now, planes);
+            self.hear(now, planes, Plane::Replication);
+            return self.write_on(now, planes, out);
+        }
         self.hear(now, planes, Plane::Replication);
+        self.chores_at = now + self.config.timing.heartbeat / CHORES_PER_HEARTBEAT;
         self.hear(now, planes, Plane::Background);
         self.look_at_requests(now, planes);
         if now >= self.tick_at {
@@ -216,11 +245,16 @@ impl<S: StateMachine> Replica<S> {
         self.tick_at
     }
 
+    /// Whether we lead, and clients wait for what we write.
+    fn is_busy(&self) -> bool {
+        self.leads().is_some() && !(self.waiting.is_empty() && self.writes.is_empty())
+    }
+
     fn hear(&mut self, now: Instant, planes: &mut Planes<'_>, plane: Plane) {
-        let mut finished: Vec<Completion> = Vec::new();
+        let mut finished = std::mem::take(&mut self.finished);
         let window = planes.window(plane);
         window.poll_cq(&mut |completion| finished.push(completion));
-        for Completion { wr_id, result } in finished {
+        for Completion { wr_id, result } in finished.drain(..) {
             let mut bytes = Vec::new();
             planes.window(plane).take_read(wr_id, &mut bytes);
             let Some(flight) = self.flights[plane as usize].take(wr_id) else {
@@ -231,6 +265,7 @@ impl<S: StateMachine> Replica<S> {
                 Plane::Replication => self.heard_replication(now, flight, result, &bytes),
             }
         }
+        self.finished = finished;
     }
 
     fn heard_background(&mut self, now: Instant, flight: Flight, result: Result<(), WindowError>, bytes: &[u8]) {
@@ -298,10 +333,9 @@ impl<S: StateMachine> Replica<S> {
             leader: self.leader(),
             log_begin: self.log_begin,
         };
-        let bytes = beacon.emit();
-        if bytes != self.published {
-            planes.background.store(0, &bytes);
-            self.published = bytes;
+        if self.published != Some(beacon) {
+            planes.background.store(0, &beacon.emit());
+            self.published = Some(beacon);
         }
     }
 

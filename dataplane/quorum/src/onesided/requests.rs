@@ -86,7 +86,10 @@ impl<S: StateMachine> Replica<S> {
             let leader = self.leader();
             return refuse(Outcome::NotLeader { leader });
         };
-        let (peer, sent_ns, payload) = (from, frame.header.sent_ns, frame.payload.to_vec());
+        let mut payload = std::mem::take(&mut self.spare_payload);
+        payload.clear();
+        payload.extend_from_slice(frame.payload);
+        let (peer, sent_ns) = (from, frame.header.sent_ns);
         if request.command.reads_only() {
             if self.config.makes(Mutation::UncheckedRead) {
                 return Err(Refusal::Unchecked);
@@ -166,6 +169,9 @@ impl<S: StateMachine> Replica<S> {
 
     /// Answers the reads whose round a majority has taken.
     pub(super) fn serve_reads(&mut self, out: &mut Effects) {
+        if self.reads.is_empty() {
+            return;
+        }
         let confirmed = self.confirmed_round();
         let begin = self
             .reign
