@@ -19,7 +19,7 @@ use crate::{
         gates::{self, Limits},
     },
     record::{Better, Metric, ModeRecord, Row},
-    remote_memory::{Cards, Client, Cluster, Node, Service, Wires, open_roce, open_shm},
+    remote_memory::{Cards, Client, Cluster, Node, Service, Wires, layout_of, open_roce, open_shm},
     table::{Arm, Table},
 };
 
@@ -56,6 +56,8 @@ const HEARTBEAT: &str = "heartbeat";
 /// Scores are at their maximum by then: 15, from 6 (OSDI'20 §5.1).
 const WARM_HEARTBEATS: u32 = 20;
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Of the puts.
+const VALUE_BYTES: usize = 1;
 const NODES_COUNT: u16 = 3;
 
 const CLAIMS: &[Claim] = &[
@@ -219,7 +221,7 @@ fn trial<P: Provider + Send>(planes: [Vec<P>; 2], yardstick: Vec<P>, rung: Rung)
     let timing = Timing {
         heartbeat: rung.heartbeat,
     };
-    let cluster = Cluster::new(planes, yardstick, timing)?;
+    let cluster = Cluster::new(planes, yardstick, (timing, layout_of(VALUE_BYTES)))?;
     let cards = Cards::new(cluster.nodes.len() - 1);
     thread::scope(|scope| {
         let (cluster, cards) = (&cluster, &cards);
@@ -248,7 +250,7 @@ fn fail_over<P: Provider + Send>(cluster: &Cluster<P>, cards: &Cards, heartbeat:
             leader.replica().describe()
         );
     }
-    Client::new(1).open(&mut leader, || cluster.now(), PATIENCE)?;
+    Client::new(VALUE_BYTES).open(&mut leader, || cluster.now(), PATIENCE)?;
     let warm = Instant::now() + heartbeat * WARM_HEARTBEATS;
     while Instant::now() < warm {
         leader.turn(cluster.now());
@@ -275,7 +277,8 @@ fn fail_over<P: Provider + Send>(cluster: &Cluster<P>, cards: &Cards, heartbeat:
         node.turn(cluster.now());
         Ok(node.replica().leads().is_some())
     })?;
-    let mut client = Client::new(1);
+    let mut client = Client::new(VALUE_BYTES);
+    client.prepare();
     client.ask(&mut locked(cluster, 1));
     let answered = until("nobody is answered", &mut |node| {
         node.turn(cluster.now());

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
-use dataplane_quorum::onesided::Timing;
+use dataplane_quorum::onesided::{Timing, layout};
 use dataplane_waist::{Clock, MonotonicClock, Peer, Window, WrId};
 use rdma::Provider;
 
@@ -23,7 +23,7 @@ use crate::{
         gates::{self, Limits, Observation},
     },
     record::{Better, Metric, ModeRecord, Row},
-    remote_memory::{Cards, Client, Cluster, SLOTS_COUNT, Service, Wires, open_roce, open_shm},
+    remote_memory::{Cards, Client, Cluster, SLOTS_COUNT, Service, Wires, layout_of, open_roce, open_shm},
 };
 
 /// See the module.
@@ -75,6 +75,8 @@ const MAIN_BYTES: &str = "64";
 /// CPU time of a commit, of the leader, and of the threads that stand for the followers' NICs.
 const LEADER_CPU: &str = "leader_cpu_per_commit";
 const CARDS_CPU: &str = "cards_cpu_per_commit";
+/// Slots that are written for a commit: one to each follower.
+const WRITES: &str = "writes_per_commit";
 /// CPU time of the followers' processes, all of them, and what they asked of others, in the whole trial.
 const FOLLOWERS_CPU: &str = "followers_cpu";
 const FOLLOWERS_POSTED: &str = "followers_requests";
@@ -114,7 +116,8 @@ impl Experiment for RdmaQuorum {
          is acknowledged. It, its client and its end of the provider are one thread that never rests; another one stands for the \
          followers' NICs, which this machine does not have; each follower's process is a third kind of thread, which stands still, or \
          polls its memory every 200 µs. One put at a time. A bare WRITE of as many bytes goes to one memory, between the same two \
-         threads. Arms take turns in rounds, in an order drawn from the seed; the commit among three is measured twice a round. CPU \
+         threads. A latency counts from when the leader has the request until its answer is ready; the client's own work is in the \
+         throughput alone. Arms take turns in rounds, in an order drawn from the seed; the commit among three is measured twice a round. CPU \
          time is what the kernel charged to each thread."
     }
 
@@ -218,6 +221,8 @@ struct Seen {
     cards_cpu_ns: u64,
     followers_cpu_ns: u64,
     followers_posted_count: u64,
+    /// Slots that were written to followers.
+    written_count: u64,
     elapsed: Duration,
 }
 
@@ -231,7 +236,7 @@ fn measure_over<P: Provider + Send>(
     let at_s = lab.run_started.elapsed().as_secs_f64();
     let started = Instant::now();
     let timing = Timing { heartbeat: HEARTBEAT };
-    let cluster = Cluster::new(planes, yardstick, timing)?;
+    let cluster = Cluster::new(planes, yardstick, (timing, layout_of(rung.value_bytes)))?;
     let cards = Cards::new(cluster.nodes.len() - 1);
     let watch = Watch::begin();
     let seen = thread::scope(|scope| {
@@ -269,6 +274,9 @@ fn measure_over<P: Provider + Send>(
         );
         put(LEADER_CPU, each(seen.leader_cpu_ns), "ns", Better::Lower);
         put(CARDS_CPU, each(seen.cards_cpu_ns), "ns", Better::Lower);
+        if rung.work != WRITE {
+            put(WRITES, each(seen.written_count), "count", Better::Neither);
+        }
         put(FOLLOWERS_CPU, seen.followers_cpu_ns as f64, "ns", Better::Lower);
         put(
             FOLLOWERS_POSTED,
@@ -279,7 +287,10 @@ fn measure_over<P: Provider + Send>(
     }
     let (guarantee, is_commit) = guarantee(&rung.work);
     let mut facts = BTreeMap::from([
-        ("loop".to_owned(), "closed: a latency counts from its call".to_owned()),
+        (
+            "loop".to_owned(),
+            "closed: a latency counts from the request's coming to the leader until the answer is ready".to_owned(),
+        ),
         ("guarantee".to_owned(), guarantee.to_owned()),
         (
             "cards".to_owned(),
@@ -334,29 +345,43 @@ fn trial<P: Provider + Send>(
     duration: Duration,
 ) -> anyhow::Result<Seen> {
     let mut client = Client::new(rung.value_bytes);
-    let bytes = vec![0x5A; client.slot_bytes()];
+    let bytes = client.slot();
     if rung.work == WRITE {
         cards.set(Service::Yardstick);
         let mut near = cluster.yardstick.near.lock().expect("nobody panicked with it");
         let mut id = 0;
-        return sample(lab, (cluster, cards), (duration, u64::MAX), || {
+        let seen = sample(lab, (cluster, cards), (duration, u64::MAX), || {
             id += 1;
+            let begin = Instant::now();
             near.write(Peer(0), 0, &bytes, WrId(id))?;
-            let until = Instant::now() + PATIENCE;
             let mut done = None;
-            while done.is_none() {
+            loop {
                 near.poll_cq(&mut |completion| done = Some(completion.result));
-                anyhow::ensure!(Instant::now() < until, "a write that nobody acknowledges");
+                let took = begin.elapsed();
+                if let Some(result) = done {
+                    result?;
+                    return Ok(took);
+                }
+                anyhow::ensure!(took < PATIENCE, "a write that nobody acknowledges");
             }
-            Ok(done.unwrap_or(Ok(()))?)
-        });
+        })?;
+        let mut written = vec![0; bytes.len()];
+        let far = cluster.yardstick.far.lock().expect("nobody panicked with it");
+        far.load(0, &mut written);
+        anyhow::ensure!(written == bytes, "the peer's memory has other bytes than were written");
+        return Ok(seen);
     }
     let mut leader = cluster.nodes[0].lock().expect("nobody panicked with it");
     let clock = MonotonicClock::new();
     let until = clock.now() + PATIENCE;
-    while leader.replica().leads().is_none() {
+    // With a majority it leads; a commit is written to all.
+    while leader.replica().followers_count() < cluster.nodes.len() - 1 {
         leader.turn(cluster.now());
-        anyhow::ensure!(clock.now() < until, "nobody leads: {}", leader.replica().describe());
+        anyhow::ensure!(
+            clock.now() < until,
+            "nobody leads all others: {}",
+            leader.replica().describe()
+        );
     }
     client.open(&mut leader, || cluster.now(), PATIENCE)?;
     let (service, count_max) = match rung.work.as_str() {
@@ -364,25 +389,56 @@ fn trial<P: Provider + Send>(
         _ => (Service::Polling, u64::MAX),
     };
     cards.set(service);
-    sample(lab, (cluster, cards), (duration, count_max), || {
+    let written_before = leader.replica().counters().written_count;
+    let mut seen = sample(lab, (cluster, cards), (duration, count_max), || {
+        client.prepare();
+        let begin = cluster.now();
         client.ask(&mut leader);
-        let until = Instant::now() + PATIENCE;
+        let mut now = begin;
         loop {
-            leader.turn(cluster.now());
-            if client.is_answered(&mut leader)? {
-                return Ok(());
+            leader.turn(now);
+            now = cluster.now();
+            if leader.has_answers() {
+                break;
             }
-            anyhow::ensure!(Instant::now() < until, "no commit: {}", leader.replica().describe());
+            anyhow::ensure!(now < begin + PATIENCE, "no commit: {}", leader.replica().describe());
         }
-    })
+        anyhow::ensure!(client.is_answered(&mut leader)?, "the leader answers somebody else");
+        Ok(now.saturating_since(begin))
+    })?;
+    seen.written_count = leader.replica().counters().written_count - written_before;
+    drop(leader);
+    check_written(cluster, bytes.len())?;
+    Ok(seen)
 }
 
-/// Operations one after the other, for so long or so many.
+/// Whether the last commit is in the memory of a majority, and is as long as a bare write.
+fn check_written<P: Provider + Send>(cluster: &Cluster<P>, written_bytes: usize) -> anyhow::Result<()> {
+    let node = |index: usize| cluster.nodes[index].lock().expect("nobody panicked with it");
+    let last = node(0).replica().commit_end() - 1;
+    let ours = node(0).slot(last, written_bytes);
+    let entry = layout::parse_slot(last, &ours, true).context("the leader's own memory lacks what it has committed")?;
+    let entry_bytes = layout::written_bytes(entry.payload.len());
+    anyhow::ensure!(
+        entry_bytes == written_bytes,
+        "a commit writes {entry_bytes} bytes, a bare write {written_bytes}: the two cannot be compared"
+    );
+    let have_count = (0..cluster.nodes.len())
+        .filter(|&index| node(index).slot(last, written_bytes) == ours)
+        .count();
+    anyhow::ensure!(
+        have_count > cluster.nodes.len() / 2,
+        "the entry in slot {last} is committed and stands in the memory of {have_count} nodes alone"
+    );
+    Ok(())
+}
+
+/// Operations one after the other, for so long or so many; each says how long it took.
 fn sample<P: Provider + Send>(
     lab: &Lab<'_>,
     (cluster, cards): (&Cluster<P>, &Cards),
     (duration, count_max): (Duration, u64),
-    mut operation: impl FnMut() -> anyhow::Result<()>,
+    mut operation: impl FnMut() -> anyhow::Result<Duration>,
 ) -> anyhow::Result<Seen> {
     let mut latency = Recorder::new();
     let posted_count = || -> u64 {
@@ -400,21 +456,18 @@ fn sample<P: Provider + Send>(
     let posted_before = posted_count();
     let (cards_before, followers_before) = (cards.cards_cpu_ns(), cards.followers_cpu_ns());
     let (begun, cpu_before) = (Instant::now(), thread_cpu_ns());
-    let mut begin = begun;
-    while begin.duration_since(begun) < duration
+    while begun.elapsed() < duration
         && latency.total_count() < count_max
         && !lab.stop.load(std::sync::atomic::Ordering::Relaxed)
     {
-        operation()?;
-        let end = Instant::now();
-        latency.record(end.duration_since(begin).as_nanos() as u64);
-        begin = end;
+        latency.record(operation()?.as_nanos() as u64);
     }
     let (elapsed, leader_cpu_ns) = (begun.elapsed(), thread_cpu_ns() - cpu_before);
     Ok(Seen {
         latency,
         leader_cpu_ns,
         elapsed,
+        written_count: 0,
         cards_cpu_ns: cards.cards_cpu_ns() - cards_before,
         followers_cpu_ns: cards.followers_cpu_ns() - followers_before,
         followers_posted_count: posted_count() - posted_before,

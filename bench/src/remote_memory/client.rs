@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use dataplane_quorum::onesided::layout::{self, Entry};
 use dataplane_waist::Peer;
 use dataplane_wire::{
     frame::{self, Header, Kind},
@@ -38,14 +39,33 @@ impl Client {
         }
     }
 
-    /// How many bytes of a slot an entry of this client's takes: what a bare write is to write.
-    pub fn slot_bytes(&self) -> usize {
-        let put = Request {
+    /// The length of a put as it stands in the log.
+    pub fn put_bytes(&self) -> usize {
+        self.first_put().len_bytes()
+    }
+
+    fn first_put(&self) -> Request<'_> {
+        Request {
             client: 1,
             sequence: 1,
             command: self.put(),
+        }
+    }
+
+    /// What a slot holds with an entry of this client's: what a bare write is to write.
+    pub fn slot(&self) -> Vec<u8> {
+        let put = self.first_put();
+        let mut payload = vec![0; put.len_bytes()];
+        request::emit(&put, &mut payload);
+        let entry = Entry {
+            proposal: 1,
+            before: 1,
+            commit_end: 1,
+            payload: &payload,
         };
-        dataplane_quorum::onesided::layout::written_bytes(put.len_bytes())
+        let mut slot = Vec::new();
+        layout::emit_slot(1, &entry, &mut slot);
+        slot
     }
 
     fn put(&self) -> Command<'_> {
@@ -55,8 +75,8 @@ impl Client {
         }
     }
 
-    /// Asks for a session, or for the next put.
-    pub fn ask<P: Provider>(&mut self, node: &mut Node<P>) {
+    /// Makes the next request: for a session, or a put.
+    pub fn prepare(&mut self) {
         let (client, is_open) = (self.client, self.client != 0);
         self.sequence += 1;
         let mut frame = std::mem::take(&mut self.frame);
@@ -77,8 +97,12 @@ impl Client {
         frame.resize(frame::HEADER_BYTES + request.len_bytes(), 0);
         request::emit(&request, &mut frame[frame::HEADER_BYTES..]);
         frame::emit(&header, &mut frame);
-        node.replica.on_frame(CLIENT, &frame, &mut node.out);
         self.frame = frame;
+    }
+
+    /// Hands the leader the request that was made last.
+    pub fn ask<P: Provider>(&self, node: &mut Node<P>) {
+        node.replica.on_frame(CLIENT, &self.frame, &mut node.out);
     }
 
     /// Whether it was answered.
@@ -115,6 +139,7 @@ impl Client {
         patience: Duration,
     ) -> anyhow::Result<()> {
         let until = now() + patience;
+        self.prepare();
         self.ask(node);
         loop {
             node.turn(now());

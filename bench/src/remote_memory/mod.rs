@@ -21,7 +21,7 @@ use std::sync::Mutex;
 use anyhow::Context;
 use dataplane_kv::{Store, StoreOptions};
 use dataplane_quorum::onesided::{Config, Layout, Limits, Planes, Replica, Start, Timing};
-use dataplane_waist::{Clock, Effects, Instant, MonotonicClock, Peer};
+use dataplane_waist::{Clock, Effects, Instant, MonotonicClock, Peer, Window};
 use rdma::{Provider, QpOptions, RdmaWindow, WindowOptions};
 
 pub use self::{
@@ -30,22 +30,24 @@ pub use self::{
     wires::{Wires, open_roce, open_shm},
 };
 
-/// The longest entry: a put of a kilobyte.
-const ENTRY_BYTES_MAX: usize = 1152;
 /// Slots of the log: as many commits pass a follower that stands still.
 pub const SLOTS_COUNT: u64 = 8192;
 
-/// What stands where in the windows.
-pub const LAYOUT: Layout = Layout {
-    slots_count: SLOTS_COUNT,
-    entry_bytes_max: ENTRY_BYTES_MAX,
-    snapshot_bytes_max: 1 << 18,
-};
+/// What stands where in the windows, where no entry is longer than a put of so many bytes. Slots are no longer than that takes: more
+/// would be memory between them that nobody writes, and every entry would be where no cache has been.
+pub fn layout_of(value_bytes_max: usize) -> Layout {
+    Layout {
+        slots_count: SLOTS_COUNT,
+        entry_bytes_max: Client::new(value_bytes_max).put_bytes(),
+        snapshot_bytes_max: 1 << 18,
+    }
+}
 
 /// A node's two windows, and its replica.
 pub struct Node<P> {
     background: RdmaWindow<P>,
     replication: RdmaWindow<P>,
+    layout: Layout,
     replica: Replica<Store>,
     out: Effects,
 }
@@ -66,6 +68,23 @@ impl<P: Provider> Node<P> {
             // A device that failed is unusable: the replica's next turn finds its peers unreachable.
             let _ = window.provider_mut().progress();
         }
+    }
+
+    /// As [`Node::serve`], for the log alone.
+    pub fn serve_log(&mut self) {
+        let _ = self.replication.provider_mut().progress();
+    }
+
+    /// Whether the last turn has answered somebody.
+    pub fn has_answers(&self) -> bool {
+        self.out.sends_count() > 0
+    }
+
+    /// The first bytes of a slot of the log, as they stand in this node's memory.
+    pub fn slot(&self, slot: u64, len_bytes: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len_bytes];
+        self.replication.load(self.layout.slot_at(slot), &mut bytes);
+        bytes
     }
 
     /// The replica.
@@ -99,29 +118,36 @@ impl<P: Provider + Send> Cluster<P> {
     ///
     /// # Errors
     /// A handshake failed, or a device had no room.
-    pub fn new(planes: [Devices<P>; 2], yardstick: Devices<P>, timing: Timing) -> anyhow::Result<Cluster<P>> {
+    pub fn new(
+        planes: [Devices<P>; 2],
+        yardstick: Devices<P>,
+        (timing, layout): (Timing, Layout),
+    ) -> anyhow::Result<Cluster<P>> {
         let [background, replication] = planes;
-        let background = connected(background, LAYOUT.background_bytes())?;
-        let replication = connected(replication, LAYOUT.replication_bytes())?;
+        let request_bytes_max = layout.slot_bytes() * SLOTS_AT_ONCE;
+        let connected = |devices, window_bytes| connected(devices, window_bytes, request_bytes_max);
+        let background = connected(background, layout.background_bytes())?;
+        let replication = connected(replication, layout.replication_bytes())?;
         let nodes_count = background.len() as u32;
         let pairs = background.into_iter().zip(replication);
         let nodes = (0..nodes_count)
             .zip(pairs)
             .map(|(node, (mut background, replication))| {
                 // A request that comes before its owner's first turn would break the connection, and nothing sets it up again here.
-                dataplane_waist::Window::open(&mut background)?;
+                background.open()?;
                 anyhow::Ok(Mutex::new(Node {
                     background,
                     replication,
-                    replica: replica(node, nodes_count, timing)?,
+                    layout,
+                    replica: replica(node, nodes_count, (timing, layout))?,
                     out: Effects::with_capacity(64, 1 << 16),
                 }))
             });
         let nodes = nodes.collect::<anyhow::Result<_>>()?;
-        let mut ends = connected(yardstick, LAYOUT.replication_bytes())?;
+        let mut ends = connected(yardstick, layout.replication_bytes())?;
         let (far, near) = (ends.pop(), ends.pop());
         let (near, mut far) = near.zip(far).context("a yardstick has two ends")?;
-        dataplane_waist::Window::open(&mut far)?;
+        far.open()?;
         Ok(Cluster {
             nodes,
             yardstick: Yardstick {
@@ -138,7 +164,10 @@ impl<P: Provider + Send> Cluster<P> {
     }
 }
 
-fn replica(node: u32, nodes_count: u32, timing: Timing) -> anyhow::Result<Replica<Store>> {
+/// What a read of somebody's log brings at once.
+const SLOTS_AT_ONCE: usize = 4;
+
+fn replica(node: u32, nodes_count: u32, (timing, layout): (Timing, Layout)) -> anyhow::Result<Replica<Store>> {
     let store = Store::new(StoreOptions {
         bytes_max: 1 << 16,
         value_bytes_max: 1024,
@@ -152,14 +181,14 @@ fn replica(node: u32, nodes_count: u32, timing: Timing) -> anyhow::Result<Replic
         peers: others.zip(0..).map(|(other, index)| (other, Peer(index))).collect(),
         life: 1,
         start: Start::First,
-        layout: LAYOUT,
+        layout,
         timing,
         limits: Limits {
             in_flight_slots: 64,
             queued_max: 64,
             sessions_max: 64,
             session_replies: 64,
-            request_bytes_max: LAYOUT.slot_bytes() * 4,
+            request_bytes_max: layout.slot_bytes() * SLOTS_AT_ONCE,
         },
         mutation: None,
     };
@@ -167,10 +196,14 @@ fn replica(node: u32, nodes_count: u32, timing: Timing) -> anyhow::Result<Replic
 }
 
 /// A window for each device, each connected to each other one: to the lower numbers first.
-fn connected<P: Provider + Send>(devices: Devices<P>, window_bytes: usize) -> anyhow::Result<Vec<RdmaWindow<P>>> {
+fn connected<P: Provider + Send>(
+    devices: Devices<P>,
+    window_bytes: usize,
+    request_bytes_max: usize,
+) -> anyhow::Result<Vec<RdmaWindow<P>>> {
     let options = WindowOptions {
         window_bytes,
-        request_bytes_max: LAYOUT.slot_bytes() * 4,
+        request_bytes_max,
         requests_max: 128,
         qp: QpOptions {
             // A slot is one packet.
