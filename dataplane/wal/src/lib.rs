@@ -41,5 +41,5 @@ pub use repair::{Identity, Repair, identity, repair, repair_storage};
 pub use report::{Finding, FindingKind, Report};
 pub use shared::{SharedStats, SharedWal};
 pub use storage::{Completion, EngineStats, FileId, OpenFor, Storage};
-pub use threaded::{ThreadedStats, ThreadedWal};
+pub use threaded::{OwnHand, ThreadedStats, ThreadedWal};
 pub use wal::Wal;

@@ -10,17 +10,27 @@
 //! There is no delay to tune: a flush takes everything that came while the one before it was on its way to the disk (greedy
 //! group commit). The queue has a bound. Behind a full one the owner's next batch fills, and once that is full, too, the owner
 //! waits for the disk, as it would without the thread; such waits are counted.
+//!
+//! An owner that says so ([`ThreadedWal::with_own_hand`]) writes what is short by itself as long as the disk was quick.
 
 mod batch;
+mod hand;
 mod signal;
 mod writer;
 
-use std::{io, os::fd::AsFd, sync::atomic::Ordering, time::Duration};
+use std::{
+    io,
+    os::fd::AsFd,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use dataplane_waist::{Durable, Log, News, Recovered, Slot, Snapshot, Tail, Term};
 
+pub use self::hand::OwnHand;
 use self::{
     batch::Batch,
+    hand::Hand,
     signal::FAILED,
     writer::{Failure, Writer, ended},
 };
@@ -55,6 +65,9 @@ pub struct ThreadedWal {
     /// The draft was synced and is still here, because the queue was full.
     is_late: bool,
     failure: Option<Failure>,
+    hand: Hand,
+    /// The owner has written by itself and was not told since how far the log is safe.
+    has_news: bool,
     stats: ThreadedStats,
 }
 
@@ -67,14 +80,33 @@ pub struct ThreadedStats {
     pub writes_count: u64,
     /// How often the owner had to wait for the disk because the queue was full: back-pressure.
     pub stalls_count: u64,
+    /// Flushes among them that the owner made by itself.
+    pub own_flushes_count: u64,
 }
 
 impl ThreadedWal {
-    /// Puts a thread before `wal`.
+    /// Puts a thread before `wal`, which writes everything.
     ///
     /// # Errors
     /// As [`Log::durable`].
-    pub fn new(mut wal: Wal) -> io::Result<ThreadedWal> {
+    pub fn new(wal: Wal) -> io::Result<ThreadedWal> {
+        ThreadedWal::open(wal, None)
+    }
+
+    /// Puts a thread before `wal`; the owner writes by itself what `hand` says. The first slow flush stops the owner for as long
+    /// as it takes, and those behind it do not.
+    ///
+    /// An engine that does not block has nothing to gain from that, and its ring would go from thread to thread: there the thread
+    /// writes everything.
+    ///
+    /// # Errors
+    /// As [`Log::durable`].
+    pub fn with_own_hand(wal: Wal, hand: OwnHand) -> io::Result<ThreadedWal> {
+        let blocks = wal.depth() == 1;
+        ThreadedWal::open(wal, blocks.then_some(hand))
+    }
+
+    fn open(mut wal: Wal, hand: Option<OwnHand>) -> io::Result<ThreadedWal> {
         Ok(ThreadedWal {
             durable: wal.wait()?,
             states_count: wal.durable()?.states_count,
@@ -86,6 +118,8 @@ impl ThreadedWal {
             draft: Batch::default(),
             is_late: false,
             failure: None,
+            hand: Hand::new(hand),
+            has_news: false,
             stats: ThreadedStats::default(),
         })
     }
@@ -152,6 +186,48 @@ impl ThreadedWal {
             self.writer = Some(Writer::start(wal)?);
         }
         self.writer.as_mut().ok_or_else(|| ended().into())
+    }
+
+    /// Writes the draft on the owner's thread, if that is for the owner to do: the log's thread has nothing to do, and it is short
+    /// and quick. False: it is not, and nothing was done.
+    fn write_here(&mut self) -> io::Result<bool> {
+        let is_idle = !self.is_late && self.writer.as_ref().is_none_or(|writer| writer.handed.is_empty());
+        if let Some(flush) = self.writer.as_ref().and_then(|writer| writer.shared.last_flush()) {
+            self.hand.took(flush);
+        }
+        if self.draft.is_empty() || !self.hand.takes(self.draft.bytes_count()) || !is_idle {
+            return Ok(false);
+        }
+        // The thread holds the log as long as it writes a batch, and has let go of it before it says that the batch is over.
+        let mut lent = match &self.writer {
+            Some(writer) => match writer.shared.wal.try_lock() {
+                Ok(lent) => Some(lent),
+                Err(_) => return Ok(false),
+            },
+            None => None,
+        };
+        let wal = match &mut lent {
+            Some(lent) => lent.as_mut(),
+            None => self.wal.as_mut(),
+        };
+        let Some(wal) = wal else { return Ok(false) };
+        let begin = Instant::now();
+        match self.draft.write_durably_to(wal) {
+            Ok(writes_count) => self.stats.writes_count += writes_count as u64,
+            Err(error) => {
+                self.failure = Some(Failure::of(&error));
+                return Err(error);
+            }
+        }
+        self.hand.took(begin.elapsed());
+        self.stats.flushes_count += 1;
+        self.stats.own_flushes_count += 1;
+        self.durable = Durable {
+            end: Slot(self.shape.end),
+            states_count: self.states_count,
+        };
+        self.has_news = true;
+        Ok(true)
     }
 
     /// Gives the draft to the thread. False: the queue is full.
@@ -246,7 +322,9 @@ impl ThreadedWal {
         } = writer;
         shared.is_ending.store(true, Ordering::Release);
         thread.thread().unpark();
-        self.wal = thread.join().ok();
+        // A thread that panicked holding the log has not given it back: the lock is poisoned.
+        let _ = thread.join();
+        self.wal = shared.wal.lock().ok().and_then(|mut wal| wal.take());
         self.stats.flushes_count += shared.flushes_count.load(Ordering::Relaxed);
         self.stats.writes_count += shared.writes_count.load(Ordering::Relaxed);
         if shared.signal.over() == FAILED {
@@ -295,16 +373,19 @@ impl Log for ThreadedWal {
         Ok(())
     }
 
-    /// Hands everything to the thread, or leaves it for the next call if the queue is full.
+    /// Writes everything, or hands it to the thread, or leaves it for the next call if the queue is full.
     fn sync(&mut self) -> io::Result<()> {
         self.check()?;
-        self.is_late = !self.hand_over()?;
+        if !self.write_here()? {
+            self.is_late = !self.hand_over()?;
+        }
         Ok(())
     }
 
     fn durable(&mut self) -> io::Result<Durable> {
         self.check()?;
         self.look()?;
+        self.has_news = false;
         if self.is_late {
             self.hand_over()?;
         }
@@ -324,6 +405,9 @@ impl Log for ThreadedWal {
     }
 
     fn news(&mut self) -> News<'_> {
+        if self.has_news {
+            return News::Come;
+        }
         match &mut self.writer {
             // Nothing is under way that could be told.
             None => News::Unannounced,

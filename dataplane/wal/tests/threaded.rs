@@ -17,7 +17,7 @@ use std::{
 
 use dataplane_waist::{Log, News, Slot, Term};
 use dataplane_wal::{
-    Storage, ThreadedWal, Wal,
+    OwnHand, Storage, ThreadedWal, Wal,
     testing::{Disk, Fault, Faulty, Loss, Tear},
 };
 use rand::{RngExt, SeedableRng};
@@ -29,6 +29,18 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 fn threaded(storage: impl Storage + 'static) -> ThreadedWal {
     ThreadedWal::new(open(storage).expect("it can be opened")).expect("nothing is under way")
+}
+
+/// Both hands: every batch up to this many bytes is the owner's, however slow the disk was a moment ago.
+fn by_own_hand(storage: impl Storage + 'static, batch_bytes_max: usize) -> ThreadedWal {
+    let hand = OwnHand {
+        batch_bytes_max,
+        flush_max: Duration::from_secs(3600),
+        batches_after_slow: 0,
+        batches_after_long: 1,
+    };
+    let wal = open(storage).expect("it can be opened");
+    ThreadedWal::with_own_hand(wal, hand).expect("nothing is under way")
 }
 
 fn append(log: &mut ThreadedWal, payload: &[u8]) {
@@ -65,6 +77,16 @@ fn while_held<T>(disk: &Disk, what: impl FnOnce(&mpsc::Sender<()>) -> T) -> T {
 
 #[test]
 fn what_is_durable_survives_a_power_loss_at_that_moment() {
+    what_is_durable_survives(threaded);
+}
+
+/// The workload's steps are shorter and longer than that, so that both write in turns.
+#[test]
+fn what_is_durable_survives_a_power_loss_whoever_wrote_it() {
+    what_is_durable_survives(|disk| by_own_hand(disk, 100));
+}
+
+fn what_is_durable_survives(threaded: impl Fn(Disk) -> ThreadedWal) {
     let mut rng = Pcg64Mcg::seed_from_u64(seed());
     let mut early_count = 0;
     for _ in 0..count("DPLAB_RUNS", 20) {
@@ -98,6 +120,8 @@ fn what_is_durable_survives_a_power_loss_at_that_moment() {
         let durable = log.wait().expect("the disk is well");
         assert_eq!(durable.states_count, states.len() as u64 - 1);
         assert_eq!(durable.end, log.end(), "everything was synced");
+        let stats = log.stats();
+        assert!(stats.own_flushes_count <= stats.flushes_count, "{stats:?}");
         drop(log);
         let found = contents(&mut open(disk.copy()).expect("it can be opened")).expect("it can be read");
         assert_eq!(&found, workload.after.last().expect("there are steps"));
@@ -225,7 +249,82 @@ fn whoever_rests_is_woken_when_there_is_news() {
 }
 
 #[test]
+fn what_is_short_is_durable_at_once_and_what_is_long_is_the_threads() {
+    let disk = Disk::new(1);
+    let mut log = by_own_hand(disk.clone(), 100);
+    for number in 1..=50 {
+        append(&mut log, &[1; 100]);
+        // Told at once, to whoever is about to rest, too, and once.
+        assert!(matches!(log.news(), News::Come));
+        assert_eq!(log.durable().expect("the disk is well").end, Slot(number));
+        assert!(matches!(log.news(), News::Unannounced), "there is no thread yet");
+    }
+    assert_eq!(log.stats().own_flushes_count, 50);
+    // The first is long and the second comes behind it.
+    while_held(&disk, |_| {
+        append(&mut log, &[2; 101]);
+        append(&mut log, &[3; 1]);
+        assert_eq!(log.durable().expect("the disk is well").end, Slot(50));
+    });
+    log.wait().expect("the disk is well");
+    append(&mut log, &[4; 1]);
+    assert_eq!(log.durable().expect("the disk is well").end, Slot(53));
+    let stats = log.stats();
+    assert_eq!((stats.own_flushes_count, stats.writes_count), (51, 53), "{stats:?}");
+    drop(log);
+    let found = contents(&mut open(disk).expect("it can be opened")).expect("it can be read");
+    assert_eq!(found.entries.len(), 53);
+}
+
+#[test]
+fn a_disk_that_was_slow_once_does_not_stop_its_owner_again() {
+    const SLOW: Duration = Duration::from_millis(200);
+    let disk = Disk::new(1);
+    let wal = open(disk.clone()).expect("it can be opened");
+    let hand = OwnHand {
+        batch_bytes_max: 100,
+        flush_max: SLOW / 2,
+        batches_after_slow: 20,
+        batches_after_long: 0,
+    };
+    let mut log = ThreadedWal::with_own_hand(wal, hand).expect("nothing is under way");
+    append(&mut log, b"quick");
+    while_held(&disk, |release| {
+        thread::scope(|scope| {
+            let release = release.clone();
+            scope.spawn(move || {
+                thread::sleep(SLOW);
+                let _ = release.send(());
+            });
+            append(&mut log, b"slow");
+        });
+    });
+    assert_eq!(
+        log.durable().expect("the disk is well").end,
+        Slot(2),
+        "the owner waited"
+    );
+    while_held(&disk, |_| {
+        for _ in 0..20 {
+            append(&mut log, b"behind it");
+            assert_eq!(log.durable().expect("the disk is well").end, Slot(2));
+        }
+    });
+    assert_eq!(log.wait().expect("the disk is well").end, Slot(22));
+    assert_eq!(log.stats().own_flushes_count, 2);
+}
+
+#[test]
 fn a_failure_reaches_the_owner_and_stays() {
+    a_failure_stays(threaded);
+}
+
+#[test]
+fn a_failure_of_the_owners_own_hand_stays() {
+    a_failure_stays(|disk| by_own_hand(disk, 100));
+}
+
+fn a_failure_stays(threaded: impl Fn(Faulty<Disk>) -> ThreadedWal) {
     let fault = Fault {
         at_call: 40,
         errno: libc::EIO,

@@ -62,6 +62,14 @@ impl Batch {
         self.bytes.clear();
         Ok(writes_count)
     }
+
+    /// The same, and waits until it is durable.
+    pub(super) fn write_durably_to(&mut self, wal: &mut Wal) -> io::Result<usize> {
+        let writes_count = self.write_to(wal)?;
+        wal.sync()?;
+        wal.wait()?;
+        Ok(writes_count)
+    }
 }
 
 /// The next `len_bytes` of `rest`.

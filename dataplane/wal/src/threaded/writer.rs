@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use crossbeam::queue::ArrayQueue;
@@ -25,7 +26,7 @@ const QUEUE_BATCHES: usize = 64;
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
-    pub(super) thread: JoinHandle<Wal>,
+    pub(super) thread: JoinHandle<()>,
     /// How far the log is safe after each batch that is under way, oldest first.
     pub(super) handed: VecDeque<Durable>,
     /// How many batches are known to be over.
@@ -37,6 +38,9 @@ pub(super) struct Writer {
 
 #[derive(Debug)]
 pub(super) struct Shared {
+    /// Whose it is for the time of a batch. Nobody ever waits for it: the thread takes it when something is handed over, the owner
+    /// only when all that was handed over is over.
+    pub(super) wal: Mutex<Option<Wal>>,
     pub(super) full: ArrayQueue<Batch>,
     pub(super) empty: ArrayQueue<Batch>,
     pub(super) signal: Signal,
@@ -45,6 +49,8 @@ pub(super) struct Shared {
     failure: Mutex<Option<Failure>>,
     pub(super) flushes_count: AtomicU64,
     pub(super) writes_count: AtomicU64,
+    /// How long the thread's last flush took, until the owner has asked; 0 for none.
+    flush_ns: AtomicU64,
 }
 
 /// An error that is told more than once.
@@ -52,6 +58,15 @@ pub(super) struct Shared {
 pub(super) struct Failure {
     kind: io::ErrorKind,
     message: String,
+}
+
+impl Failure {
+    pub(super) fn of(error: &io::Error) -> Failure {
+        Failure {
+            kind: error.kind(),
+            message: error.to_string(),
+        }
+    }
 }
 
 impl From<Failure> for io::Error {
@@ -71,6 +86,7 @@ pub(super) fn ended() -> Failure {
 impl Writer {
     pub(super) fn start(wal: Wal) -> io::Result<Writer> {
         let shared = Arc::new(Shared {
+            wal: Mutex::new(Some(wal)),
             full: ArrayQueue::new(QUEUE_BATCHES),
             empty: ArrayQueue::new(QUEUE_BATCHES),
             signal: Signal::new(),
@@ -79,11 +95,12 @@ impl Writer {
             failure: Mutex::new(None),
             flushes_count: AtomicU64::new(0),
             writes_count: AtomicU64::new(0),
+            flush_ns: AtomicU64::new(0),
         });
         let of_thread = shared.clone();
         let thread = thread::Builder::new()
             .name("dplab-wal".to_owned())
-            .spawn(move || of_thread.run(wal))?;
+            .spawn(move || of_thread.run())?;
         Ok(Writer {
             shared,
             thread,
@@ -118,43 +135,34 @@ impl Shared {
         self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    /// How long the thread's last flush took, if there was one since the last call.
+    pub(super) fn last_flush(&self) -> Option<Duration> {
+        match self.flush_ns.swap(0, Ordering::Relaxed) {
+            0 => None,
+            flush_ns => Some(Duration::from_nanos(flush_ns)),
+        }
+    }
+
     /// The thread.
-    fn run(&self, mut wal: Wal) -> Wal {
+    fn run(&self) {
         let mut ending = Ending {
             shared: self,
             is_orderly: false,
         };
-        if let Err(error) = self.write_all(&mut wal) {
-            *self.lock() = Some(Failure {
-                kind: error.kind(),
-                message: error.to_string(),
-            });
-        } else {
-            ending.is_orderly = true;
+        match self.write_all() {
+            Ok(()) => ending.is_orderly = true,
+            Err(error) => *self.lock() = Some(Failure::of(&error)),
         }
-        wal.leave();
-        wal
+        if let Ok(Some(wal)) = self.wal.lock().as_deref_mut() {
+            wal.leave();
+        }
     }
 
-    fn write_all(&self, wal: &mut Wal) -> io::Result<()> {
+    fn write_all(&self) -> io::Result<()> {
         let mut over_count = 0;
         loop {
-            let mut writes_count = 0;
-            let mut batches_count = 0;
-            while batches_count < QUEUE_BATCHES as u64
-                && let Some(mut batch) = self.full.pop()
-            {
-                batches_count += 1;
-                writes_count += batch.write_to(wal)?;
-                // There are never more batches than this has room for, but for the owner's own.
-                let _ = self.empty.push(batch);
-            }
-            if batches_count > 0 {
-                wal.sync()?;
-                wal.wait()?;
-                over_count += batches_count;
-                self.flushes_count.fetch_add(1, Ordering::Relaxed);
-                self.writes_count.fetch_add(writes_count as u64, Ordering::Relaxed);
+            if !self.full.is_empty() {
+                over_count += self.write_waiting()?;
                 if self.signal.finish(over_count) {
                     self.bell.ring();
                 }
@@ -165,6 +173,29 @@ impl Shared {
                 return Ok(());
             }
         }
+    }
+
+    /// Writes all that waits and flushes it once. Says how many batches it was.
+    fn write_waiting(&self) -> io::Result<u64> {
+        let mut lent = self.wal.lock().map_err(|_| ended())?;
+        let wal = lent.as_mut().ok_or_else(ended)?;
+        let (mut batches_count, mut writes_count) = (0, 0);
+        while batches_count < QUEUE_BATCHES as u64
+            && let Some(mut batch) = self.full.pop()
+        {
+            batches_count += 1;
+            writes_count += batch.write_to(wal)?;
+            // There are never more batches than this has room for, but for the owner's own.
+            let _ = self.empty.push(batch);
+        }
+        let begin = Instant::now();
+        wal.sync()?;
+        wal.wait()?;
+        let flush_ns = begin.elapsed().as_nanos() as u64;
+        self.flush_ns.fetch_max(flush_ns.max(1), Ordering::Relaxed);
+        self.flushes_count.fetch_add(1, Ordering::Relaxed);
+        self.writes_count.fetch_add(writes_count as u64, Ordering::Relaxed);
+        Ok(batches_count)
     }
 }
 
