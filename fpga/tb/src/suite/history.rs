@@ -14,7 +14,7 @@ use fpga_model::{
 
 use super::{
     frames::{put, requested},
-    oracle::{Answer, Oracle},
+    oracle::{Answer, Oracle, Plane},
 };
 
 /// A frame and what must come of it.
@@ -42,9 +42,9 @@ pub fn goldens(from: Place, to: Place) -> Vec<Vec<u8>> {
 }
 
 /// What a leader, or a follower, is sent, and what it must do.
-pub fn history(setup: &Setup, leads: bool, ring_log2: u32, seed: u64, frames_count: usize) -> Vec<Sent> {
+pub fn history(plane: Plane, setup: &Setup, leads: bool, ring_log2: u32, seed: u64, frames_count: usize) -> Vec<Sent> {
     let mut rng = Rng::new(seed);
-    let mut oracle = Oracle::new(setup, leads, ring_log2);
+    let mut oracle = Oracle::new(plane, setup, leads, ring_log2);
     let mut newest = 0;
     let mut sent = Vec::new();
     while sent.len() < frames_count {

@@ -1,13 +1,15 @@
-//! What user space says becomes of a frame.
+//! What user space says becomes of a frame, within the bounds that a plane states.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use dataplane_quorum::{FastFollower, FastLeader};
 use dataplane_waist::{Slot, Term};
 use dataplane_wire::{
+    Reject,
+    checksum::crc32c,
     datagram::{self, Datagram},
     ethernet::Mac,
-    frame::{self, Frame, HEADER_BYTES, Kind},
+    frame::{self, Frame, HEADER_BYTES, Kind, field},
     internet::Addresses,
     quorum::{
         ack, append,
@@ -22,6 +24,18 @@ use fpga_model::frames::Place;
 
 /// Bytes of Ethernet, IPv4 and UDP.
 const OUTER_BYTES: usize = 42;
+
+/// What answers in user space's place. Each keeps to the same rules, and leaves other frames to the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plane {
+    /// The blocks of `fpga/rtl`, and their models.
+    Pipeline,
+    /// The XDP programs, told to keep nothing that comes too early (`hold_slots` 0) and to leave every request that comes once
+    /// more to the host (`session_window` 0). Beside what a pipeline does they take a datagram that has bytes behind it, which
+    /// are nobody's; send an entry again to a follower that asks for it; acknowledge once more what is in the log already before they
+    /// look at its payload; and take what comes from one of the seven ports behind the leader's for the leader's, as in a chain.
+    Xdp,
+}
 
 /// What becomes of a frame.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,11 +76,13 @@ struct Asked {
     sequence: u64,
     sent_ns: u64,
     from: Place,
+    entry: Vec<u8>,
 }
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Oracle {
+    plane: Plane,
     setup: Setup,
     ring_slots: u64,
     role: Role,
@@ -80,7 +96,7 @@ pub struct Oracle {
 
 impl Oracle {
     /// With what a host would write.
-    pub fn new(setup: &Setup, leads: bool, ring_log2: u32) -> Oracle {
+    pub fn new(plane: Plane, setup: &Setup, leads: bool, ring_log2: u32) -> Oracle {
         let mut acked_end = [Slot(0); dataplane_quorum::NODES_MAX];
         for (to, &from) in acked_end.iter_mut().zip(&setup.acked_ends) {
             *to = Slot(from);
@@ -100,6 +116,7 @@ impl Oracle {
             }),
         };
         Oracle {
+            plane,
             setup: setup.clone(),
             ring_slots: 1 << ring_log2,
             role,
@@ -123,8 +140,15 @@ impl Oracle {
         let Some(datagram) = self.found(bytes) else {
             return Answer::slow();
         };
-        let Ok(frame) = frame::parse(&bytes[datagram.payload.clone()]) else {
-            return Answer::slow();
+        let ours = &bytes[datagram.payload.clone()];
+        let mended;
+        let (frame, is_damaged) = match frame::parse(ours) {
+            Ok(frame) => (frame, false),
+            Err(Reject::PayloadChecksum) if self.plane == Plane::Xdp => {
+                mended = with_checksums(ours);
+                (frame::parse(&mended).expect("all but the payload was right"), true)
+            }
+            Err(_) => return Answer::slow(),
         };
         let Addresses::V4 { src, .. } = datagram.header.addresses else {
             return Answer::slow();
@@ -135,9 +159,10 @@ impl Oracle {
             mac: datagram.header.src_mac,
         };
         let answer = match &self.role {
+            Role::Leader(_) if is_damaged => None,
             Role::Leader(_) if frame.header.kind == Kind::QuorumRequest => self.asked(bytes, &frame, from),
             Role::Leader(_) if frame.header.kind == Kind::Ack => self.acked(bytes, &frame, from),
-            Role::Follower(_) if frame.header.kind == Kind::Append => self.append(bytes, &frame, from),
+            Role::Follower(_) if frame.header.kind == Kind::Append => self.append(bytes, &frame, is_damaged, from),
             _ => None,
         };
         answer.unwrap_or_else(Answer::slow)
@@ -163,8 +188,8 @@ impl Oracle {
             return None;
         };
         let dst = u32::from(dst);
-        let is_plain =
-            header.vlan.is_none() && datagram.payload.start == OUTER_BYTES && datagram.payload.end == bytes.len();
+        let has_nothing_behind = datagram.payload.end == bytes.len() || self.plane == Plane::Xdp;
+        let is_plain = header.vlan.is_none() && datagram.payload.start == OUTER_BYTES && has_nothing_behind;
         let is_to_us = (dst_mac == mac || (group_mac != 0 && dst_mac == group_mac))
             && dst != 0
             && (dst == ipv4 || dst == group_ipv4)
@@ -192,24 +217,41 @@ impl Oracle {
             sequence: request.sequence,
             sent_ns: frame.header.sent_ns,
             from,
+            entry: frame.payload.to_vec(),
         };
         self.asked.insert(slot % self.ring_slots, asked);
         if let Role::Leader(leader) = &mut self.role {
             leader.acked_end[usize::from(self.setup.own)] = Slot(self.next);
         }
+        let (mac, ipv4, port) = self.setup.group;
+        Some(Answer {
+            tx: Some(self.rewritten(bytes, (mac, ipv4.into(), port), &self.append_of(slot, frame.payload))),
+            log: Some(slot),
+            ..Answer::default()
+        })
+    }
+
+    /// The frame that brings an entry to a follower.
+    fn append_of(&self, slot: u64, entry: &[u8]) -> Vec<u8> {
         let append = append::Append {
             term: self.setup.term,
             slot,
             commit_end: self.commit_end,
-            entry: frame.payload,
-            entry_crc: frame.payload_crc,
+            entry,
+            entry_crc: crc32c(entry),
         };
         let mut ours = vec![0; HEADER_BYTES + append.payload_bytes()];
         append.emit(&mut ours);
-        let (mac, ipv4, port) = self.setup.group;
-        Some(Answer {
-            tx: Some(self.rewritten(bytes, (mac, ipv4.into(), port), &ours)),
-            log: Some(slot),
+        ours
+    }
+
+    /// The entry that a follower asks for, where programs send it.
+    fn again(&self, bytes: &[u8], slot: u64, from: Place) -> Option<Answer> {
+        let is_kept = slot >= self.setup.next && self.next - slot <= self.ring_slots;
+        let asked = self.asked.get(&(slot % self.ring_slots)).filter(|_| is_kept)?;
+        let to = (mac_number(from.mac), from.ipv4, from.port);
+        (self.plane == Plane::Xdp).then(|| Answer {
+            tx: Some(self.rewritten(bytes, to, &self.append_of(slot, &asked.entry))),
             ..Answer::default()
         })
     }
@@ -227,7 +269,7 @@ impl Oracle {
         };
         let Some(Slot(end)) = leader.acked(node as u32, Slot(ack.end)) else {
             return match ack.asks() && ack.end < self.next {
-                true => None,
+                true => self.again(bytes, ack.end, from),
                 false => Some(Answer::default()),
             };
         };
@@ -266,10 +308,19 @@ impl Oracle {
         })
     }
 
-    fn append(&mut self, bytes: &[u8], frame: &Frame<'_>, from: Place) -> Option<Answer> {
+    fn append(&mut self, bytes: &[u8], frame: &Frame<'_>, is_damaged: bool, from: Place) -> Option<Answer> {
         let append = append::parse(frame).ok()?;
         let Role::Follower(follower) = &mut self.role else {
             return None;
+        };
+        // `ebpf/programs/src/chain.rs`: the port says how far along a chain a frame has come.
+        let hop = from.port.wrapping_sub(self.setup.local.2);
+        let from = match self.plane {
+            Plane::Xdp if (1..8).contains(&hop) => Place {
+                port: self.setup.local.2,
+                ..from
+            },
+            _ => from,
         };
         if (u32::from(from.ipv4), from.port) != self.setup.places[usize::from(self.setup.leader)] {
             return None;
@@ -279,7 +330,7 @@ impl Oracle {
             let has_room = self.next.wrapping_sub(self.setup.drained_end) < self.ring_slots
                 && self.next < self.setup.append_end
                 && append.entry.len() <= self.setup.entry_bytes_max.into();
-            if !has_room {
+            if !has_room || is_damaged {
                 return None;
             }
             self.next += 1;
@@ -324,6 +375,16 @@ impl Oracle {
         bytes[24..26].copy_from_slice(&(checksum as u16).to_be_bytes());
         bytes
     }
+}
+
+/// A frame of ours whose header is right, with the checksums of the payload that it has.
+fn with_checksums(ours: &[u8]) -> Vec<u8> {
+    let mut bytes = ours.to_vec();
+    let payload_crc = crc32c(&bytes[HEADER_BYTES..]);
+    bytes[field::PAYLOAD_CRC].copy_from_slice(&payload_crc.to_be_bytes());
+    let header_crc = crc32c(&bytes[..field::HEADER_CRC.start]);
+    bytes[field::HEADER_CRC].copy_from_slice(&header_crc.to_be_bytes());
+    bytes
 }
 
 /// The ones' complement sum of 16-bit words.

@@ -7,7 +7,7 @@ use fpga_model::{
 use fpga_tb::{
     has_rtl,
     nodes::Made,
-    suite::{Sent, history, setup},
+    suite::{Plane, Sent, history, setup},
 };
 
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=16;
@@ -17,7 +17,7 @@ const FRAMES_COUNT: usize = 120;
 fn holds(made: Made, shape: Shape, leads: bool, seed: u64, pauses: Pauses, frames_count: usize) {
     let nodes_count = [3, 5, 7][seed as usize % 3];
     let setup = setup(nodes_count, if leads { 0 } else { 1 });
-    let sent = history(&setup, leads, shape.ring_log2, seed, frames_count);
+    let sent = history(Plane::Pipeline, &setup, leads, shape.ring_log2, seed, frames_count);
     let node = if leads {
         made.leader(shape)
     } else {
