@@ -4,6 +4,7 @@
 use std::{
     env,
     ffi::{CString, c_char, c_void},
+    fs,
     path::Path,
     process,
     sync::atomic::{AtomicU32, Ordering},
@@ -31,6 +32,12 @@ impl Model {
     fn new(name: &str, seed: u32, functions: Functions) -> Model {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let folder = env::var_os("FPGA_TRACE").unwrap_or_default();
+        // A model says nothing of a file that it cannot write.
+        if !folder.is_empty()
+            && let Err(error) = fs::create_dir_all(&folder)
+        {
+            panic!("FPGA_TRACE: the folder {folder:?} for waves cannot be made: {error}");
+        }
         let file = format!("{name}-{}-{}.vcd", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = Path::new(&folder).join(file);
         let path = CString::new(path.into_os_string().into_encoded_bytes()).expect("a path has no zero byte");
