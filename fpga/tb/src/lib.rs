@@ -15,11 +15,3 @@ pub mod suite;
     reason = "what is generated has one form for ports of every width"
 )]
 pub mod sys;
-
-/// Is the RTL here? If not, says which test is skipped.
-pub fn has_rtl(test: &str) -> bool {
-    if !cfg!(rtl) {
-        println!("{test}: skipped: Verilator was not here when this was built (apt-get install verilator)");
-    }
-    cfg!(rtl)
-}
