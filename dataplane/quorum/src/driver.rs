@@ -42,7 +42,10 @@ use std::time::Duration;
 use dataplane_waist::{Effects, Input, Instant, Protocol, Slot, StateMachine, Term};
 use dataplane_wire::{
     frame::{self, Frame, Kind},
-    quorum::{entries, entry, request},
+    quorum::{
+        entries::{self, Entries},
+        entry, request,
+    },
 };
 
 pub use self::contract::{Driver, Grant, Part, Seen, Taken};
@@ -246,14 +249,22 @@ impl<S: StateMachine, D: Driver> Driven<S, D> {
         }
         match (&self.replica.role, frame.header.kind) {
             (Role::Leader(_), Kind::Ack | Kind::Report) => true,
-            (Role::Follower(_), Kind::Entries) => {
-                entries::parse(&frame).is_ok_and(|entries| entries.list.iter().next().is_none())
-            }
+            (Role::Follower(_), Kind::Entries) => entries::parse(&frame).is_ok_and(|entries| self.has_all(&entries)),
             (Role::Follower(_), Kind::Ack | Kind::Report) => true,
             // What the program has appended and left to the disk, or what came again.
             (Role::Follower(_), Kind::Append) => Slot(frame.header.slot) < self.replica.window.end(),
             _ => false,
         }
+    }
+
+    /// Whether the log has all of these entries already, if there are any. A leader that heard nothing of a follower for a while sends
+    /// again what its acknowledgements under way are about.
+    fn has_all(&self, entries: &Entries<'_>) -> bool {
+        let window = &self.replica.window;
+        entries.iter().all(|(slot, term, _)| {
+            let (slot, term) = (Slot(slot), Term(term));
+            slot < window.begin() || window.term_at(slot) == Some(term)
+        })
     }
 
     fn appends_nothing(&self, frame: &Frame<'_>) -> bool {

@@ -1,12 +1,14 @@
 //! The hand-over between a replica and programs that are stand-ins.
 
-use dataplane_waist::{MemoryLog, Peer, SurePuts};
+use dataplane_waist::{Kept, MemoryLog, Peer, SurePuts};
 use dataplane_wire::{
     Reject,
     checksum::crc32c,
     quorum::{
+        entries::EntriesWriter,
         reply::Outcome,
         request::{Command, Request},
+        sender::Sender,
     },
 };
 
@@ -478,4 +480,59 @@ fn what_was_appended_between_the_last_look_and_the_revocation_is_in_the_log() {
     // What is cut from the log later is not missing.
     driven.replica.window.truncate(Slot(0));
     assert!(driven.is_whole());
+}
+
+/// A leader repeats itself when acknowledgements are late, and what it repeats comes while the program has the grant.
+#[test]
+fn entries_that_the_log_has_leave_a_followers_grant_alone_and_new_ones_do_not() {
+    let mut replica = Replica::recover(config(), DOES_ALL, &mut MemoryLog::new()).expect("an empty log");
+    let mut out = replica.effects(32);
+    let now = Instant::from_ns(1_000_000);
+    replica.handle(now, Input::Tick, &mut out);
+    let sent = |begin: u64, entries: &[&[u8]]| {
+        let mut buffer = [0; 256];
+        let mut writer = EntriesWriter::new(&mut buffer);
+        for entry in entries {
+            writer.push(3, entry).expect("there is room");
+        }
+        let entries = Entries {
+            term: 3,
+            slot: begin,
+            commit_end: 0,
+            sender: Sender { cluster: 1, node: 1 },
+            prev_term: if begin == 0 { 0 } else { 3 },
+            leader_end: 3,
+            round: 1,
+            list: writer.finish(),
+        };
+        let mut bytes = vec![0; frame::HEADER_BYTES + entries.payload_bytes()];
+        entries.emit(&mut bytes);
+        bytes
+    };
+    let mut driven = Driven::new(replica, Taking::default());
+    let (mut log, mut kept) = (MemoryLog::new(), Kept::default());
+    // Says whether the program had the grant yet when the frame had been taken in.
+    let mut hear = |driven: &mut Driven<_, Taking>, bytes: &[u8]| {
+        let from = Peer(0);
+        driven.handle(now, Input::Frame { from, bytes }, &mut out);
+        let had_grant = driven.has_grant();
+        driven.handle(now, Input::Tick, &mut out);
+        kept.write(&mut out, &mut log).expect("memory");
+        if let Some(durable) = kept.news(&mut log).expect("memory") {
+            driven.handle(now, Input::Durable(durable), &mut out);
+            driven.handle(now, Input::Tick, &mut out);
+        }
+        out.clear();
+        had_grant
+    };
+    hear(&mut driven, &sent(0, &[b"one", b"two"]));
+    assert_eq!(driven.replica().window().end(), Slot(2));
+    assert!(driven.has_grant(), "it has everything");
+    for again in [sent(0, &[b"one", b"two"]), sent(1, &[b"two"]), sent(2, &[])] {
+        assert!(hear(&mut driven, &again), "nothing is new in it");
+    }
+    assert_eq!(driven.replica().window().end(), Slot(2));
+    assert!(!hear(&mut driven, &sent(1, &[b"two", b"three"])), "the third is new");
+    assert_eq!(driven.replica().window().end(), Slot(3));
+    assert!(driven.has_grant());
 }
