@@ -12,12 +12,13 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
 use dataplane_quorum::guarantees::Keeps;
 use dataplane_waist::{Log, MemoryLog};
-use dataplane_wal::{Engine, FolderStorage, ThreadedWal, Wal, WalOptions};
+use dataplane_wal::{Engine, FolderStorage, OwnHand, ThreadedWal, Wal, WalOptions};
 
 use super::file::Cluster;
 
@@ -31,6 +32,16 @@ const NAME: &str = "REPLICA";
 /// not, one is free. Without them they are made in the first seconds, by all replicas at the same time, and each flush
 /// waits for what is being made.
 const SPARE_COUNT: u32 = 2;
+
+/// What a replica's own thread writes, because two wake-ups would take as long as half of a fast disk's flush: a few dozen short
+/// entries, on a disk that flushes within a twentieth of a heartbeat's interval ([`dataplane_quorum::Timing::LOCAL`]). A disk that
+/// was slower once does not stop heartbeats again for as long as it takes to write a thousand batches.
+const OWN_HAND: OwnHand = OwnHand {
+    batch_bytes_max: 4 << 10,
+    flush_max: Duration::from_millis(1),
+    batches_after_slow: 1024,
+    batches_after_long: 16,
+};
 
 /// Which replica's folder it is to be.
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +113,7 @@ pub fn open(folder: &Path, owner: Owner<'_>, engine: Engine) -> anyhow::Result<O
             };
             let wal = Wal::open(Box::new(storage), options)?;
             let writer = match engine.blocks() {
-                true => ", written by a thread of its own",
+                true => ", written by a thread of its own but for what is short",
                 false => "",
             };
             let name = wal.way();
@@ -110,7 +121,7 @@ pub fn open(folder: &Path, owner: Owner<'_>, engine: Engine) -> anyhow::Result<O
             let report = wal.report().to_string();
             facts.extend(report.lines().map(|line| format!("found there: {line}")));
             match engine.blocks() {
-                true => (Box::new(ThreadedWal::new(wal)?), facts),
+                true => (Box::new(ThreadedWal::with_own_hand(wal, OWN_HAND)?), facts),
                 false => (Box::new(wal), facts),
             }
         }
