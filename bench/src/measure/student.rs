@@ -36,6 +36,36 @@ pub fn t_bound(freedom: usize, confidence: f64) -> f64 {
     high
 }
 
+/// Whether the means of two samples of independent values are further apart than `margin`, by Welch's test, which lets the two scatter differently:
+/// how often chance alone would show as much if they were exactly that far apart, at most. 1 where they are not, or where either has fewer than two
+/// values; 0 where neither scatters at all.
+///
+/// The degrees of freedom are rounded down (Welch 1947; Satterthwaite 1946, equation 17).
+pub fn apart_p_value(a: &[f64], b: &[f64], margin: f64) -> f64 {
+    let mean_and_square = |values: &[f64]| {
+        let count = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / count;
+        let squares = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
+        // Of the mean's error.
+        (mean, squares / (count - 1.0) / count)
+    };
+    if a.len().min(b.len()) < 2 {
+        return 1.0;
+    }
+    let ((a_mean, a_square), (b_mean, b_square)) = (mean_and_square(a), mean_and_square(b));
+    let beyond = (a_mean - b_mean).abs() - margin;
+    if beyond.is_nan() || beyond <= 0.0 {
+        return 1.0;
+    }
+    let square = a_square + b_square;
+    if square == 0.0 {
+        return 0.0;
+    }
+    let spread = a_square.powi(2) / (a.len() - 1) as f64 + b_square.powi(2) / (b.len() - 1) as f64;
+    let freedom = (square.powi(2) / spread).floor().max(1.0) as usize;
+    1.0 - share_within(freedom, beyond / square.sqrt())
+}
+
 /// P(|t| ≤ bound), by the closed sums for whole degrees of freedom (Abramowitz & Stegun 26.7.3 and 26.7.4).
 fn share_within(freedom: usize, bound: f64) -> f64 {
     let angle = (bound / (freedom as f64).sqrt()).atan();
@@ -87,5 +117,19 @@ mod tests {
             "{half}"
         );
         assert_eq!(mean_interval(&[1.0], 0.95).1, f64::INFINITY);
+    }
+
+    /// Two samples of five and six: means 3 and 10, squared errors of the means 0.5 and 16/30, so that t is 6.886 with 8.94 degrees of freedom.
+    #[test]
+    fn two_means_are_apart_or_not() {
+        let (a, b) = ([1.0, 2.0, 3.0, 4.0, 5.0], [8.0, 9.0, 9.0, 10.0, 11.0, 13.0]);
+        let (t, p) = (7.0 / (0.5 + 16.0 / 30.0_f64).sqrt(), apart_p_value(&a, &b, 0.0));
+        assert!((p - (1.0 - share_within(8, t))).abs() < 1e-12, "{p}");
+        assert!((t_bound(8, 1.0 - p) - t).abs() < 1e-6);
+        assert_eq!(apart_p_value(&a, &b, 0.0), apart_p_value(&b, &a, 0.0));
+        assert!(apart_p_value(&a, &b, 5.0) > apart_p_value(&a, &b, 1.0));
+        assert_eq!(apart_p_value(&a, &b, 7.5), 1.0, "they are not that far apart");
+        assert_eq!(apart_p_value(&a, &b[..1], 0.0), 1.0);
+        assert_eq!(apart_p_value(&[1.0; 3], &[2.0; 3], 0.5), 0.0);
     }
 }
