@@ -119,8 +119,15 @@ pub enum Observation {
         /// Of how many that were answered.
         answered_count: u64,
     },
-    /// How late an emulated switch handed frames over.
+    /// How late an emulated switch handed frames to the receiver, for whose port they queue.
     Released {
+        /// p99 of actual minus due time, in nanoseconds.
+        late_p99_ns: u64,
+        /// How long a full frame takes on the slowest link, in nanoseconds.
+        packet_ns: u64,
+    },
+    /// How late an emulated switch handed requests and acknowledgements to senders.
+    ReleasedToSenders {
         /// p99 of actual minus due time, in nanoseconds.
         late_p99_ns: u64,
         /// How long a full frame takes on the slowest link, in nanoseconds.

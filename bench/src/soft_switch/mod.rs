@@ -7,7 +7,8 @@
 //! ```
 //!
 //! One thread does all of it and never sleeps: whoever sleeps releases frames late. How late it was is measured for each
-//! frame, because a link whose frames are late is not the link that was asked for ([`Lateness`]).
+//! frame, because a link whose frames are late is not the link that was asked for ([`Lateness`]). Where frames for several hosts are due at
+//! once, those of the last port go first: it is the receiver's, and the others' frames queue for it.
 
 mod lap;
 mod memory;
@@ -55,6 +56,10 @@ pub struct SoftSwitch {
 pub struct Lateness {
     /// From when a frame was due at its host to when the kernel had been told to hand it over, in nanoseconds, frame by frame.
     pub release_ns: Recorder,
+    /// Of these, those of the last port.
+    pub last_port_ns: Recorder,
+    /// And those of the others.
+    pub other_ports_ns: Recorder,
     /// From one look at the ports to the next, in nanoseconds: a frame that came in between is taken to have come at its end.
     pub look_ns: Recorder,
 }
@@ -87,7 +92,18 @@ impl Lateness {
     pub(crate) fn new() -> Lateness {
         Lateness {
             release_ns: Recorder::new(),
+            last_port_ns: Recorder::new(),
+            other_ports_ns: Recorder::new(),
             look_ns: Recorder::new(),
+        }
+    }
+
+    #[inline]
+    fn record(&mut self, is_last_port: bool, late_ns: u64) {
+        self.release_ns.record(late_ns);
+        match is_last_port {
+            true => self.last_port_ns.record(late_ns),
+            false => self.other_ports_ns.record(late_ns),
         }
     }
 }

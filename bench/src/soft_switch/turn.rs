@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    io,
+    io, iter,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -11,7 +11,12 @@ use std::{
 use dataplane_queue::SimTime;
 use dataplane_softswitch::Switch;
 
-use super::{Lateness, Report, lap::Counter, memory::Held, ports::Ports};
+use super::{
+    Lateness, Report,
+    lap::Counter,
+    memory::Held,
+    ports::{Port, Ports},
+};
 use crate::{
     host::thread_run_time,
     load::{
@@ -45,6 +50,7 @@ pub(super) fn work(
     let run_time_before = run_time();
     let mut lateness = Lateness::new();
     let mut due_ns = vec![VecDeque::new(); ports.len()];
+    let last_index = ports.len() - 1;
     let (mut last_look_ns, mut busy_ns, mut has_worked) = (now_ns(), 0, false);
     let (mut warm_at_ns, mut warm_index) = (0, 0);
     let mut is_last = false;
@@ -90,15 +96,19 @@ pub(super) fn work(
             ports[due.port].send(due.frame);
             has_worked = true;
         }
-        for (port, due_ns) in ports.iter_mut().zip(&mut due_ns) {
-            if port.has_due() {
-                has_worked = true;
-                port.flush()?;
-                let released_ns = now_ns();
-                for due_ns in due_ns.drain(..due_ns.len() - port.untaken_count()) {
-                    lateness.release_ns.record(released_ns.saturating_sub(due_ns));
-                }
-            }
+        // To hand a frame over is its host's whole way up, and often an answer's way down: several microseconds, in which nobody looks what
+        // comes. So there is a look after each host of many, and the last port's, which others' frames queue for, is never behind them.
+        let others = match longest_waiting(&ports[..last_index], &due_ns) {
+            // What is not handed over now never will be.
+            _ if is_last => 0..last_index,
+            Some(index) => index..index + 1,
+            None => 0..0,
+        };
+        for index in iter::once(last_index).chain(others) {
+            let late = |late_ns| lateness.record(index == last_index, late_ns);
+            has_worked |= hand_over(&mut ports[index], &mut due_ns[index], now_ns, late)?;
+        }
+        for port in &mut ports {
             port.recycle(&mut frames.free)?;
         }
         if !has_worked && look_ns >= warm_at_ns {
@@ -121,6 +131,32 @@ pub(super) fn work(
             .map(|(after, before)| after.since(before).waited),
         settings,
     })
+}
+
+/// Gives a port's host what is due, as far as its kernel takes it. Whether there was something.
+fn hand_over(
+    port: &mut Port,
+    due_ns: &mut VecDeque<u64>,
+    now_ns: impl Fn() -> u64,
+    mut late: impl FnMut(u64),
+) -> io::Result<bool> {
+    if !port.has_due() {
+        return Ok(false);
+    }
+    port.flush()?;
+    let released_ns = now_ns();
+    for due_ns in due_ns.drain(..due_ns.len() - port.untaken_count()) {
+        late(released_ns.saturating_sub(due_ns));
+    }
+    Ok(true)
+}
+
+/// The port whose host has waited longest for what is due.
+fn longest_waiting(ports: &[Port], due_ns: &[VecDeque<u64>]) -> Option<usize> {
+    let due = ports.iter().zip(due_ns).enumerate();
+    due.filter(|(_, (port, _))| port.has_due())
+        .min_by_key(|(_, (_, due_ns))| due_ns.front().copied())
+        .map(|(index, _)| index)
 }
 
 /// Of the thread itself: real-time where it has a CPU of its own. Others would starve on one that they share with it.

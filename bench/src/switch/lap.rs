@@ -17,6 +17,8 @@ const BUSY_FRAMES_MIN: u64 = 200;
 /// Facts of a record that one kind of switch measures and the other does not.
 pub(super) const QUEUE_BYTES_MAX: &str = "switch_queue_bytes_max";
 pub(super) const LATENESS: &str = "switch_lateness";
+const LATENESS_TO_RECEIVER: &str = "switch_lateness_to_receiver";
+const LATENESS_TO_SENDERS: &str = "switch_lateness_to_senders";
 
 /// Between two moments, all of a switch.
 #[derive(Debug)]
@@ -104,11 +106,13 @@ impl Lap {
         lap.observations.push(Observation::Unexplained {
             frames_count: after.unexplained_count(),
         });
-        if let Some(late_p99_ns) = lap.late_p99_ns_at_least() {
-            lap.observations.push(Observation::Released {
-                late_p99_ns,
-                packet_ns: shape.built_packet_ns(),
-            });
+        let packet_ns = shape.built_packet_ns();
+        if let Some(late_p99_ns) = lap.late_p99_ns_at_least(|lateness| &lateness.last_port_ns) {
+            lap.observations.push(Observation::Released { late_p99_ns, packet_ns });
+        }
+        if let Some(late_p99_ns) = lap.late_p99_ns_at_least(|lateness| &lateness.other_ports_ns) {
+            lap.observations
+                .push(Observation::ReleasedToSenders { late_p99_ns, packet_ns });
         }
         lap
     }
@@ -161,8 +165,8 @@ impl Lap {
 
     /// What p99 of the lateness is at least, with 97.5 % confidence, in nanoseconds. A flow that loses much sends a hundred frames in a trial, and
     /// of a hundred the p99 is the latest one, whatever the others are; of many frames this is the p99.
-    fn late_p99_ns_at_least(&self) -> Option<u64> {
-        match self.lateness.as_ref()?.release_ns.quantile_record(0.99).low {
+    fn late_p99_ns_at_least(&self, of: fn(&Lateness) -> &Recorder) -> Option<u64> {
+        match of(self.lateness.as_ref()?).quantile_record(0.99).low {
             QuantileValue::Ns(ns) => Some(ns),
             QuantileValue::Lost | QuantileValue::Unsupported => None,
         }
@@ -183,10 +187,16 @@ impl Lap {
         if let Some(ratio) = port.overrun_ratio {
             facts.insert("switch_overrun_ratio".to_owned(), format!("{ratio:.2}"));
         }
-        if let Some(release_ns) = self.lateness.as_ref().map(|lateness| &lateness.release_ns) {
-            let ns = |q| quantile(release_ns, q);
-            let text = format!("p50 {}, p99 {}, p99.9 {}", ns(0.5), ns(0.99), ns(0.999));
-            facts.insert(LATENESS.to_owned(), text);
+        if let Some(lateness) = &self.lateness {
+            for (name, recorder) in [
+                (LATENESS, &lateness.release_ns),
+                (LATENESS_TO_RECEIVER, &lateness.last_port_ns),
+                (LATENESS_TO_SENDERS, &lateness.other_ports_ns),
+            ] {
+                let ns = |q| quantile(recorder, q);
+                let text = format!("p50 {}, p99 {}, p99.9 {}", ns(0.5), ns(0.99), ns(0.999));
+                facts.insert(name.to_owned(), text);
+            }
         }
         facts.extend(self.notes.clone());
         facts

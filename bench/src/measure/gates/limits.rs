@@ -40,9 +40,13 @@ pub struct Limits {
     /// What is known of a stall's beginning and end. Half of what an open loop may be off from the truth (5 ms): beyond it
     /// the truth itself is in doubt.
     pub stall_uncertainty_max: Duration,
-    /// How late a switch may hand frames over, of the time that a full frame takes on the wire. From one on, frames would leave in
+    /// How late a switch may hand the receiver its frames, of the time that a full frame takes on the wire. From one on, frames would leave in
     /// other bursts than a wire's.
     pub late_packets_max: f64,
+    /// The same of frames for senders, whose ports are idle: a request or an acknowledgement that is late is a host that takes longer before it deals with it.
+    /// Hosts do: their cards wait for more before they interrupt, and their CPUs have other work. What such a host sends is late, and leaves in no
+    /// other bursts. So it may be as long as the simulator's hosts take at most (`host.processing`), which is a packet's time.
+    pub late_to_senders_packets_max: f64,
     /// By how much senders have to overrun a link that they share, where their own links allow it. A link that is hardly
     /// overrun has no incast, and a sender that is too slow for it makes every transport look good.
     pub overrun_ratio_min: f64,
@@ -72,6 +76,7 @@ impl Default for Limits {
             slew_ratio_max: 500e-6,
             stall_uncertainty_max: Duration::from_micros(2_500),
             late_packets_max: 0.5,
+            late_to_senders_packets_max: 1.0,
             overrun_ratio_min: 2.0,
             overrun_share_min: 0.9,
             sender_burst_ratio_min: 1.0,

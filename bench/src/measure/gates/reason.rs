@@ -162,11 +162,24 @@ pub fn reason(observation: &Observation, limits: &Limits) -> Option<String> {
             packet_ns,
         } => (late_p99_ns as f64 > limits.late_packets_max * packet_ns as f64).then(|| {
             format!(
-                "the switch handed frames over late: p99 is {:.1} µs, above {} of the {:.1} µs that a full frame takes on the \
+                "the switch handed the receiver frames late: p99 is {:.1} µs, above {} of the {:.1} µs that a full frame takes on the \
                  wire; frames left in bursts that no link makes; give its thread a CPU of its own, or build the network slower \
                  (a larger time dilation)",
                 us(late_p99_ns),
                 limits.late_packets_max,
+                us(packet_ns)
+            )
+        }),
+        Observation::ReleasedToSenders {
+            late_p99_ns,
+            packet_ns,
+        } => (late_p99_ns as f64 > limits.late_to_senders_packets_max * packet_ns as f64).then(|| {
+            format!(
+                "the switch handed senders requests and acknowledgements late: p99 is {:.1} µs, above {} of the {:.1} µs that a full frame takes \
+                 on the wire; what they send follows the switch's thread and not the network; let fewer of them be asked at once, give the \
+                 switch's thread a CPU of its own, or build the network slower (a larger time dilation)",
+                us(late_p99_ns),
+                limits.late_to_senders_packets_max,
                 us(packet_ns)
             )
         }),

@@ -196,6 +196,12 @@ fn a_switch_is_punctual_within_half_a_packet() {
     };
     passed(released(61_520));
     missed(released(61_521), "61.5 µs, above 0.5 of the 123.0 µs");
+    let to_senders = |late_p99_ns| Observation::ReleasedToSenders {
+        late_p99_ns,
+        packet_ns: 123_040,
+    };
+    passed(to_senders(123_040));
+    missed(to_senders(123_041), "123.0 µs, above 1 of the 123.0 µs");
 }
 
 #[test]
