@@ -35,7 +35,7 @@ pub struct Pattern {
     pub spins: bool,
 }
 
-/// Questions to all senders at once (a barrier): the next one follows when the last answer to the one before is complete.
+/// Questions to all senders, one right after the other (a barrier): the next one follows when the last answer to the one before is complete.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Questions {
     /// Bytes of each sender's answer.
@@ -44,6 +44,8 @@ pub struct Questions {
     pub count: u32,
     /// Asked before those that count, and as often answered: the first windows of a connection are another matter.
     pub unmeasured_count: u32,
+    /// From asking one sender to asking the next.
+    pub apart: Duration,
     /// From one answer to the next question.
     pub pause: Duration,
     /// An answer that takes longer is lost, and ends the load.
@@ -226,7 +228,11 @@ impl Pattern {
             }
             flows.take_answer_spread();
             let asked = Instant::now();
-            for flow in answering.clone() {
+            for (number, flow) in answering.clone().enumerate() {
+                let due = asked + questions.apart * number as u32;
+                while Instant::now() < due {
+                    flows.turn(Duration::ZERO)?;
+                }
                 flows.ask(flow, questions.answer_bytes).context("asking a question")?;
             }
             let given_up = asked + questions.answer_max;

@@ -28,6 +28,7 @@ fn questions(answer_bytes: u64, count: u32) -> Pattern {
             answer_bytes,
             count,
             unmeasured_count: 1,
+            apart: Duration::ZERO,
             pause: Duration::ZERO,
             answer_max: Duration::from_secs(20),
         }),
@@ -59,6 +60,16 @@ fn every_byte_that_is_asked_for_comes_once() {
         );
     }
     assert!(done.goodput_bits_per_sec().is_some_and(|rate| rate > 0.0));
+    // The last of four is asked three times as long after the first.
+    let apart = Duration::from_millis(5);
+    let mut one_by_one = questions(1, 3);
+    one_by_one.questions = one_by_one.questions.map(|questions| Questions { apart, ..questions });
+    let done = one_by_one
+        .run(&mut flows, &AtomicBool::new(false))
+        .expect("nobody closes");
+    assert_eq!(done.completion_ns.len(), 3);
+    let took_ns = done.completion_ns.iter().min();
+    assert!(took_ns >= Some(&(3 * apart.as_nanos() as u64)), "{done:?}");
 }
 
 #[test]

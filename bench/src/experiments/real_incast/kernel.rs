@@ -26,10 +26,17 @@ const TRIAL_MAX: Duration = Duration::from_secs(12);
 const SHARE_MAX: f64 = 1.25;
 /// What a row takes beside its questions: settings and connections of up to 64 hosts, and the last question's end.
 const OVERHEAD: Duration = Duration::from_millis(200);
+/// From asking one server to asking the next: a quarter of a packet's time on the lines, and so 2 ms for 64 servers, while the port holds what the client's line
+/// carries in 2.6. Faster, the switch cannot hand the questions over when they are due.
+const ASKED_APART: Duration = Duration::from_micros(30);
 /// Connections begin with a window that no later question meets.
 const UNMEASURED_COUNT: u32 = 1;
-/// Of one row: two hundred in the rounds without which nothing is compared.
-const QUESTIONS_MAX: u32 = 200_u32.div_ceil(ROUNDS_MIN as u32);
+/// Of an arm in all its rounds together.
+const QUESTIONS_COUNT: u32 = 200;
+/// Six rounds bound a ratio by the least and the greatest that was seen. As many questions in twice as many rounds bound it by about half as much,
+/// so that is how a budget is spent that has a second for each of these rows.
+const ROUNDS_GOOD: usize = 12;
+const ROW_GOOD: Duration = Duration::from_secs(1);
 /// A timeout doubles a few times before anybody gives up.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// The kernels are asked so often what their connections do, of one connection; of several as much more seldom.
@@ -116,8 +123,9 @@ impl Ground {
         // `verify` wants to know whether it works.
         let (rounds_count, rounds_max) = match lab.choice.depth {
             Depth::Smallest => (1, 1),
-            Depth::Tour | Depth::Full => (ROUNDS_MIN, ROUNDS_MAX),
+            Depth::Tour | Depth::Full => (rounds_planned(arms.len(), lab.budget), ROUNDS_MAX),
         };
+        let questions_max = QUESTIONS_COUNT.div_ceil(rounds_count.max(ROUNDS_MIN) as u32);
         let mut rows_left = arms.len() * rounds_count;
         lab.in_rounds(&arms, rounds_max, |lab, turn| {
             let trial = trial_time(lab, rows_left.max(1));
@@ -129,7 +137,7 @@ impl Ground {
                 cell.servers_count,
                 turn.round + 1
             ));
-            lab.record_until_valid(|lab| self.measure(lab, file, cell, sender, turn.round, trial))
+            lab.record_until_valid(|lab| self.measure(lab, file, cell, sender, turn.round, (trial, questions_max)))
         })?;
         for _ in 0..MAKE_UPS_MAX {
             let axes: Vec<_> = arms.iter().map(|(cell, _)| cell.axis(LEVEL_KERNEL)).collect();
@@ -146,7 +154,7 @@ impl Ground {
                     round + 1
                 ));
                 let trial = trial_time(lab, lost.len() - number);
-                let row = self.measure(lab, file, cell, sender, *round, trial)?;
+                let row = self.measure(lab, file, cell, sender, *round, (trial, questions_max))?;
                 lab.record(row)?;
             }
         }
@@ -164,7 +172,7 @@ impl Ground {
         cell: &Cell,
         sender: &Sender,
         round: u32,
-        trial: Duration,
+        (trial, questions_max): (Duration, u32),
     ) -> anyhow::Result<Row> {
         let controller = self
             .controllers
@@ -182,8 +190,9 @@ impl Ground {
             stagger: Duration::ZERO,
             questions: Some(Questions {
                 answer_bytes: self.bytes_total / cell.servers_count as u64,
-                count: QUESTIONS_MAX,
+                count: questions_max,
                 unmeasured_count: UNMEASURED_COUNT,
+                apart: ASKED_APART,
                 pause: Duration::ZERO,
                 answer_max: ANSWER_MAX,
             }),
@@ -226,6 +235,14 @@ impl Ground {
     }
 }
 
+/// How many rounds the budget is divided into.
+fn rounds_planned(arms_count: usize, budget: Duration) -> usize {
+    match budget >= ROW_GOOD * (arms_count * ROUNDS_GOOD) as u32 {
+        true => ROUNDS_GOOD,
+        false => ROUNDS_MIN,
+    }
+}
+
 /// A row's share of the time that is left.
 fn trial_time(lab: &Lab<'_>, rows_left: usize) -> Duration {
     let time_left = lab.budget.saturating_sub(lab.started.elapsed());
@@ -234,4 +251,16 @@ fn trial_time(lab: &Lab<'_>, rows_left: usize) -> Duration {
         .mul_f64(SHARE_MAX)
         .saturating_sub(OVERHEAD)
         .clamp(TRIAL_MIN, TRIAL_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_arms_have_more_rounds_and_a_ladder_the_least() {
+        assert_eq!(rounds_planned(9, Duration::from_secs(140)), ROUNDS_GOOD);
+        assert_eq!(rounds_planned(9, Duration::from_secs(60)), ROUNDS_MIN);
+        assert_eq!(rounds_planned(7 * 16, Duration::from_secs(900)), ROUNDS_MIN);
+    }
 }

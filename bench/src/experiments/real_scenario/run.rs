@@ -225,6 +225,7 @@ fn measure(
             answer_bytes,
             count: scenario.questions_max,
             unmeasured_count: 1,
+            apart: Duration::ZERO,
             pause: Duration::ZERO,
             answer_max: ANSWER_MAX,
         }),
