@@ -278,7 +278,7 @@ pub fn agreement(runs: &[Vec<Order>]) -> Agreement {
 
 #[cfg(test)]
 mod tests {
-    use rand::{Rng, SeedableRng};
+    use rand::{RngExt, SeedableRng};
     use rand_pcg::Pcg64Mcg;
 
     use super::*;
@@ -381,7 +381,7 @@ mod tests {
             };
             let runs = [run(), run(), run()];
             for pair in runs[0].keys() {
-                let has = |ordering| runs.iter().filter(|run| run[pair] == ordering).count();
+                let has = |ordering: Ordering| runs.iter().filter(|run| run[pair] == ordering).count();
                 let (above, below) = (has(Ordering::Greater), has(Ordering::Less));
                 counts.0 += above + below;
                 counts.1 += usize::from(above > 0 && below > 0);
