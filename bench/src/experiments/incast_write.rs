@@ -75,7 +75,7 @@ const MANY_COUNT: f64 = 16.0;
 const MAIN_BYTES: &str = "65536";
 const GOODPUT: &str = "goodput";
 
-const TRIAL_MIN: Duration = Duration::from_millis(200);
+const TRIAL_MIN: Duration = Duration::from_millis(100);
 const WARM_UP: Duration = Duration::from_millis(15);
 /// No write takes so long.
 const PATIENCE: Duration = Duration::from_secs(20);

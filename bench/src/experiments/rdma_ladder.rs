@@ -45,7 +45,7 @@ const OPERATION: Axis = Axis {
 const BYTES: Axis = Axis {
     name: "bytes",
     meaning: "payload; of cas and faa always 8, of echo 64 and more: its frame with header",
-    full: &["8", MAIN_BYTES, "1024", "4096", "65536", "1048576"],
+    full: &["8", MAIN_BYTES, "1024", "65536"],
     tour: &[MAIN_BYTES],
     smallest: MAIN_BYTES,
     allowed: Allowed::Number(1.0, 1_048_576.0),
@@ -280,8 +280,8 @@ fn rungs(experiment: &RdmaLadder, lab: &Lab<'_>) -> Vec<Rung> {
     rungs
 }
 
-/// The rungs of an operation. What says nothing new is left out unless it was asked for: several under way with all sizes and all
-/// operations, inline data with more than one under way.
+/// The rungs of an operation. What says nothing new is left out unless it was asked for: several under way, and inline data, with
+/// other operations than writes, and several under way with other sizes than the main one.
 fn of_verb(lab: &Lab<'_>, via: Via, verb: Verb, sizes: &[usize]) -> Vec<Rung> {
     let is_chosen = |axis: &Axis| lab.choice.axes.contains_key(axis.name);
     let in_flights = lab.numbers(&IN_FLIGHT).into_iter().map(|number| number as u64);
@@ -297,6 +297,9 @@ fn of_verb(lab: &Lab<'_>, via: Via, verb: Verb, sizes: &[usize]) -> Vec<Rung> {
             for data in lab.values(&DATA) {
                 let is_inline = data == INLINE;
                 if is_inline && (!verb.has_data() || bytes > QpOptions::default().inline_bytes_max) {
+                    continue;
+                }
+                if is_inline && verb != Verb::Write && !is_chosen(&DATA) {
                     continue;
                 }
                 let is_main = verb == Verb::Write && bytes.to_string() == MAIN_BYTES && !is_inline;
