@@ -97,19 +97,20 @@ impl<W: Wire> Device<W> {
         &mut self.wire
     }
 
-    /// Sends what there is to say, one batch at most; says how many packets.
-    fn transmit(&mut self, now: Instant) -> io::Result<usize> {
-        for count in 0..BATCH_PACKETS_MAX {
+    /// Sends what there is to say, at most so many packets; says how many.
+    fn transmit(&mut self, packets_max: usize, now: Instant) -> io::Result<usize> {
+        let mut count = 0;
+        while count < packets_max {
             let Some(transmit) = self.endpoint.poll_transmit(&mut self.packet, now) else {
-                if count > 0 {
-                    self.wire.flush()?;
-                }
-                return Ok(count);
+                break;
             };
             self.wire.send(&transmit, &mut self.packet)?;
+            count += 1;
         }
-        self.wire.flush()?;
-        Ok(BATCH_PACKETS_MAX)
+        if count > 0 {
+            self.wire.flush()?;
+        }
+        Ok(count)
     }
 }
 
@@ -292,22 +293,19 @@ impl<W: Wire> Provider for Device<W> {
     }
 
     /// What was posted leaves before anything is looked for. A single packet is answered before the next is looked for, since
-    /// looking costs a system call on some wires; while packets come one behind the other, twice as many are taken in each
-    /// time, so that one answer does for many.
+    /// looking costs a system call on some wires; while packets come one behind the other a batch is taken in each time, so that
+    /// one answer does for many. No more leave than can come in, or what waits on the wire would only grow.
     fn progress(&mut self) -> io::Result<usize> {
         let now = self.wire.now();
-        let posted_count = self.transmit(now)?;
+        let posted_count = self.transmit(BATCH_PACKETS_MAX, now)?;
         let endpoint = &mut self.endpoint;
         let received_count = self.wire.receive(self.receive_packets_max, &mut |from, packet| {
             endpoint.handle(from, packet, now);
         })?;
-        self.receive_packets_max = match received_count >= self.receive_packets_max {
-            true => (2 * self.receive_packets_max).min(BATCH_PACKETS_MAX),
-            false => 1,
-        };
+        self.receive_packets_max = if received_count == 0 { 1 } else { BATCH_PACKETS_MAX };
         let answered_count = match received_count {
             0 => 0,
-            _ => self.transmit(now)?,
+            _ => self.transmit(BATCH_PACKETS_MAX - posted_count, now)?,
         };
         Ok(posted_count + received_count + answered_count)
     }
