@@ -1,11 +1,11 @@
-//! Three races that a drawn history hardly ever comes to, step by step: who takes a turn when, and what happens to a connection in
+//! Four races that a drawn history hardly ever comes to, step by step: who takes a turn when, and what happens to a connection in
 //! between.
 
 use dataplane_kv::{Store, StoreOptions};
 use dataplane_quorum::onesided::{
     Config, Layout, Limits, Mutation, Planes, Replica, RoleName, Start, Timing,
     check::{Observer, Violation},
-    layout::{self, MIN_PROPOSAL_AT, SNAPSHOT_AT, WORD_BYTES},
+    layout::{self, COMMIT_END_AT, MIN_PROPOSAL_AT, SNAPSHOT_AT, WORD_BYTES},
 };
 use dataplane_sim::{Fabric, FabricOptions, HostId, SimTime, SimWindow};
 use dataplane_waist::{Effects, Instant, Peer, Window};
@@ -230,9 +230,9 @@ fn a_log_counts_only_with_the_promise_that_is_read_behind_it() {
     cluster.run(&[0, 1, 2], is_well).expect("it goes on");
 }
 
-/// Node 4 has an entry that nobody else has, from a leader that is cut off with it. The next leader's entry for that slot is lost with a
-/// connection, and the one behind it, which says that it is committed, comes over the next connection.
-fn loses_an_entry_and_not_the_next(mutation: Option<Mutation>) -> Result<Cluster, Violation> {
+/// Node 4 has an entry that nobody else has, from a leader that is cut off with it; the next leader's entry for that slot, which is
+/// committed, is lost with a connection, and another one stands. That leader, node 1, has not heard of it.
+fn loses_an_entry(mutation: Option<Mutation>) -> Result<Cluster, Violation> {
     let mut cluster = Cluster::new(5, mutation);
     cluster.run(&[0, 1, 2, 3, 4], |it| it.applied(&[0, 1, 2, 3, 4], 1))?;
     for other in 1..4 {
@@ -253,6 +253,13 @@ fn loses_an_entry_and_not_the_next(mutation: Option<Mutation>) -> Result<Cluster
     })?;
     assert_eq!(cluster.proposal_in(4, 1), stale, "it is on its way");
     cluster.fabrics[1].reconnect(HostId(1), HostId(4));
+    Ok(cluster)
+}
+
+/// The entry behind it, which says that it is committed, comes over the next connection.
+fn loses_an_entry_and_not_the_next(mutation: Option<Mutation>) -> Result<Cluster, Violation> {
+    let mut cluster = loses_an_entry(mutation)?;
+    let stale = cluster.proposal_in(4, 1);
     cluster.ask(1);
     cluster.turn(1)?;
     cluster.run(&[1, 2, 3, 4], |it| it.proposal_in(4, 2).is_some())?;
@@ -278,6 +285,36 @@ fn an_entry_counts_only_behind_the_one_that_it_names() {
         cluster.cut(0, other, false);
     }
     cluster.run(&all, |it| it.applied(&all, 3)).expect("it goes on");
+}
+
+/// What comes over the next connection is how far the log is committed: it is time for node 1 to say so, and it is slow to hear.
+fn loses_an_entry_and_is_told(mutation: Option<Mutation>) -> Result<Cluster, Violation> {
+    let mut cluster = loses_an_entry(mutation)?;
+    let stale = cluster.proposal_in(4, 1);
+    cluster.now += SimTime::from_us(Timing::LOCAL.heartbeat.as_micros() as u64);
+    cluster.turn(1)?;
+    for _ in 0..100 {
+        cluster.pass(STEP);
+        cluster.turn(4)?;
+    }
+    assert_eq!(cluster.proposal_in(4, 1), stale, "it was lost");
+    Ok(cluster)
+}
+
+#[test]
+fn committed_is_said_of_what_is_acknowledged() {
+    let found = loses_an_entry_and_is_told(Some(Mutation::CommitAhead)).err();
+    assert!(
+        matches!(found, Some(Violation::Applied { slot: 1, node: 4, .. })),
+        "{found:?}"
+    );
+    let mut cluster = loses_an_entry_and_is_told(None).expect("it holds");
+    assert!(cluster.word(4, COMMIT_END_AT) == 1, "node 1 has said what it knows");
+    let all = [0, 1, 2, 3, 4];
+    for other in 1..5 {
+        cluster.cut(0, other, false);
+    }
+    cluster.run(&all, |it| it.applied(&all, 2)).expect("it goes on");
 }
 
 /// Node 1 needs a snapshot before it can lead. The one that it is offered is written over before it has fetched it, as if it had been
