@@ -66,8 +66,7 @@ fn who_reads_a_log_cannot_write_it() {
     // Each attempt breaks its connection, so each has its own.
     let attempt = |is_read: bool, operation: fn(Remote, Local) -> Operation<'static>| {
         let link = link();
-        let (reader, mut owner) = connected(shm(&link), &QpOptions::default());
-        let mut reader = reader;
+        let (mut reader, mut owner) = connected(shm(&link), &QpOptions::default());
         let log = Memory::new(4096);
         log.write(0, b"entry 1;");
         let opened = owner.device.register(owner.pd, Arc::clone(&log), readers());

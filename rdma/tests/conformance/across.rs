@@ -17,6 +17,7 @@ use crate::{
 };
 
 /// Either end.
+#[allow(clippy::large_enum_variant, reason = "there are two of them at a time")]
 enum Either {
     Ours(Ours),
     Verbs(VerbsDevice),

@@ -282,17 +282,13 @@ fn follow(numbers: [u32; 3]) -> bool {
 /// Keys, addresses and starts of three regions and queue pairs of one device.
 fn drawn<P: Provider>(mut device: P) -> [[u32; 3]; 3] {
     let pd = device.create_pd();
-    let mut keys = [0; 3];
-    let mut places = [0; 3];
-    let mut starts = [0; 3];
-    for index in 0..3 {
+    let of_one = [(); 3].map(|()| {
         let region = device.register(pd, Memory::new(4096), Access::ALL);
         let qp = device.create_qp(pd, &QpOptions::default()).expect("room");
-        keys[index] = region.key.0;
-        places[index] = (region.address >> 12) as u32;
-        starts[index] = device.address(&qp).expect("it was made").start_psn.get();
-    }
-    [keys, places, starts]
+        let start_psn = device.address(&qp).expect("it was made").start_psn;
+        [region.key.0, (region.address >> 12) as u32, start_psn.get()]
+    });
+    [0, 1, 2].map(|what| of_one.map(|numbers| numbers[what]))
 }
 
 #[test]
