@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use cases::Needs;
 use pair::{Pair, Testable};
 use rdma::{
-    Device, Faulty, Provider, QpOptions, Wire,
+    Device, Faulty, QpOptions, Wire,
     roce::{ReceiveHow, RoceOptions, RoceWire},
     shm::{ShmLink, ShmWire, Side},
     system_randomness,
