@@ -289,7 +289,7 @@ impl<W: Wire> Provider for Device<W> {
 
     fn flush(&mut self) -> io::Result<usize> {
         let now = self.wire.now();
-        self.transmit(now)
+        self.transmit(BATCH_PACKETS_MAX, now)
     }
 
     /// What was posted leaves before anything is looked for. A single packet is answered before the next is looked for, since
