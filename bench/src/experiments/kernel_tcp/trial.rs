@@ -43,6 +43,7 @@ pub struct Trial {
     pub observed: Vec<Observation>,
     client: Counters,
     senders: Counters,
+    senders_count: usize,
     dilation: Dilation,
     at_s: f64,
 }
@@ -168,6 +169,7 @@ impl Trial {
         Ok(Trial {
             client: client.since(&client_before),
             senders: senders.since(&senders_before),
+            senders_count: used.len(),
             dilation: fabric.shape().dilation,
             done,
             lap,
@@ -317,7 +319,7 @@ impl Trial {
             schedule_lag: None,
             metrics: self.metrics(),
             series: Vec::new(),
-            validity: gates::judge(&self.observed, &Limits::default()),
+            validity: gates::judge(&self.observed, &Limits::for_senders(self.senders_count)),
             facts: self.facts,
         }
     }

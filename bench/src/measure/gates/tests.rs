@@ -202,6 +202,10 @@ fn a_switch_is_punctual_within_half_a_packet() {
     };
     passed(to_senders(123_040));
     missed(to_senders(123_041), "123.0 µs, above 1 of the 123.0 µs");
+    let among = |senders_count, late_p99_ns| judge(&[to_senders(late_p99_ns)], &Limits::for_senders(senders_count));
+    assert_eq!(among(16, 123_041), among(1, 123_041), "the limit of few");
+    assert_eq!(among(17, 4 * 123_040), Validity::Valid);
+    assert_ne!(among(64, 4 * 123_040 + 1), Validity::Valid);
 }
 
 #[test]
