@@ -106,7 +106,6 @@ fn windows<A: Provider + Send, B: Provider + Send>(provider_a: A, provider_b: B)
         request_bytes_max: 8192,
         requests_max: 4,
         qp: as_nics_count(WindowOptions::default().qp),
-        ..WindowOptions::default()
     };
     let mut a = RdmaWindow::new(provider_a, options);
     let mut b = RdmaWindow::new(provider_b, options);
