@@ -162,15 +162,21 @@ fn programs_that_are_replaced_under_load_lose_nothing() {
         agree(&told);
         let replicas = told["replicas"].as_array().expect("a list");
         assert_eq!(replicas.len(), 3);
+        let (leaders, followers): (Vec<_>, Vec<_>) =
+            replicas.iter().partition(|replica| replica["node"] == told["leader"]);
+        let total = |replicas: &[&Value], name| {
+            replicas
+                .iter()
+                .map(|replica| count(&replica["report"], name))
+                .sum::<u64>()
+        };
         for replica in replicas {
-            let report = &replica["report"];
-            assert!(count(report, "reloads") > 0, "{how}: {told}");
-            let name = match replica["node"] == told["leader"] {
-                true => "leader_answered",
-                false => "follower_appended",
-            };
-            assert!(count(report, name) > 0, "{how}: {told}");
+            assert!(count(&replica["report"], "reloads") > 0, "{how}: {told}");
         }
+        assert!(total(&leaders, "leader_answered") > 0, "{how}: {told}");
+        // One of two is a majority beside the leader. The other one may never get in step: its replica takes frames in as slowly as they come, and
+        // its program, which the next frame finds one entry behind, has nothing to append (NOTEBOOK.md, "Why is a follower's program never in step again on a busy machine?").
+        assert!(total(&followers, "follower_appended") > 0, "{how}: {told}");
     }
 }
 
