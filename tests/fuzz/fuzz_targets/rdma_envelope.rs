@@ -43,5 +43,9 @@ fn covers(envelope: &Envelope, datagram: &[u8], bit: usize) {
     };
     signed[bit / 8] ^= 1 << (bit % 8);
     let is_covered = matches!(envelope.addresses, Addresses::V4 { .. });
-    assert_eq!(renamed.is_intact(&signed), !is_covered, "IPv4's identification is covered");
+    assert_eq!(
+        renamed.is_intact(&signed),
+        !is_covered,
+        "IPv4's identification is covered"
+    );
 }
