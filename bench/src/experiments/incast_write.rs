@@ -14,14 +14,11 @@ use super::judge::{self, Bound};
 use crate::{
     claim::{Claim, Judgement, Source},
     experiment::{Allowed, Axis, Experiment, Lab},
-    measure::{
-        QUANTILES, Recorder, Watch,
-        gates::{self, Observation},
-    },
-    record::{Better, Metric, ModeRecord, Row},
+    measure::Recorder,
+    record::{Better, Metric, Row},
     remote_memory::{
-        pair::{Counting, Shape, Side, Via, WithEnds, connect},
-        served::{Served, limits, serve_while},
+        asked::{Asking, Done, providers},
+        pair::{Counting, Side, Via, WithEnds},
     },
     table::{Arm, Table, latency_ns},
     trial::Position,
@@ -180,16 +177,8 @@ impl Experiment for IncastWrite {
 }
 
 fn rungs(lab: &Lab<'_>) -> Vec<Rung> {
-    let wanted = lab.values(&PROVIDER);
     let mut rungs = Vec::new();
-    for via in Via::ALL
-        .into_iter()
-        .filter(|via| wanted.iter().any(|name| name == via.name()))
-    {
-        if let Some(why) = via.absence(lab.place) {
-            lab.say(&format!("{} is not measured here because {why}", via.name()));
-            continue;
-        }
+    for via in providers(lab, &lab.values(&PROVIDER)) {
         for operation in lab.values(&OPERATION) {
             for bytes in lab.numbers(&BYTES) {
                 rungs.extend(lab.numbers(&WRITERS).into_iter().map(|writers_count| Rung {
@@ -221,13 +210,6 @@ struct Measured<'a> {
     duration: Duration,
 }
 
-/// What the writers came to.
-struct Written {
-    latency: Recorder,
-    count: u64,
-    elapsed: Duration,
-}
-
 impl WithEnds for Measured<'_> {
     type Out = Row;
 
@@ -238,62 +220,27 @@ impl WithEnds for Measured<'_> {
             position,
             duration,
         } = self;
-        let at_s = lab.run_started.elapsed().as_secs_f64();
-        let started = Instant::now();
-        let shape = Shape {
-            connections_count: rung.writers_count,
+        let asking = Asking {
+            lab,
+            via: rung.via,
+            position,
             // Each has a place of its own, at both ends.
-            memory_bytes: (rung.bytes as usize).next_multiple_of(64) * rung.writers_count,
+            connections_count: rung.writers_count,
+            len_bytes: rung.bytes,
             qp: QpOptions {
                 path_mtu: PathMtu::B1024,
                 ..QpOptions::default()
             },
         };
-        let [mut near, mut far] = connect(lab.place, ends, &shape)?;
-        let watch = Watch::begin();
-        let served = serve_while(lab, &mut near, &mut far, rung.bytes, |near| {
-            write(near, &rung, duration, lab.stop)
-        })?;
-        let mut observed = watch.end();
-        observed.push(Observation::Samples {
-            q: 0.5,
-            total_count: served.asked.count,
-        });
-        observed.extend(served.contention.iter().cloned());
-        let counters = [near.provider.endpoint_counters(), far.provider.endpoint_counters()];
-        let mut facts = served.facts.clone();
-        facts.insert("moved_by".to_owned(), rung.via.moved_by().to_owned());
-        let latency = &served.asked.latency;
-        Ok(Row {
-            experiment: position.experiment.to_owned(),
-            backend: rung.via.name().to_owned(),
-            mode: ModeRecord::Emulated {
-                by: "software: no NIC".to_owned(),
-            },
-            axis: position.axis,
-            round: position.round,
-            twin: position.twin,
-            seed: position.seed,
-            at_s,
-            elapsed_s: started.elapsed().as_secs_f64(),
-            latency: (latency.total_count() > 0).then(|| latency.distribution(&QUANTILES)),
-            service: None,
-            schedule_lag: None,
-            metrics: metrics(&served, rung.bytes, &counters),
-            series: Vec::new(),
-            facts,
-            validity: gates::judge(&observed, &limits()),
+        let ask = |near: &mut Side<P>| write(near, &rung, duration, lab.stop);
+        asking.measure(ends, ask, |served, counters| {
+            metrics(&served.asked, rung.bytes, counters)
         })
     }
 }
 
 /// A write of each connection under way until the time is over; then until all are done.
-fn write<P: Counting>(
-    near: &mut Side<P>,
-    rung: &Rung,
-    duration: Duration,
-    stop: &AtomicBool,
-) -> anyhow::Result<Written> {
+fn write<P: Counting>(near: &mut Side<P>, rung: &Rung, duration: Duration, stop: &AtomicBool) -> anyhow::Result<Done> {
     let mut latency = Recorder::new();
     let begun = Instant::now();
     let warm = begun + WARM_UP;
@@ -343,20 +290,20 @@ fn write<P: Counting>(
             }
         }
     }
-    Ok(Written {
+    Ok(Done {
         latency,
         count,
         elapsed: last.duration_since(warm),
     })
 }
 
-fn metrics(served: &Served<Written>, bytes: u32, counters: &[Option<EndpointCounters>]) -> BTreeMap<String, Metric> {
+fn metrics(done: &Done, bytes: u32, counters: &[Option<EndpointCounters>]) -> BTreeMap<String, Metric> {
     let mut metrics = BTreeMap::new();
     let mut put = |name: &str, value: f64, unit: &str, better: Better| {
         let unit = unit.to_owned();
         metrics.insert(name.to_owned(), Metric { value, unit, better });
     };
-    let Written { count, elapsed, .. } = &served.asked;
+    let Done { count, elapsed, .. } = done;
     put("operations", *count as f64, "count", Better::Neither);
     if *count > 0 && !elapsed.is_zero() {
         let goodput = *count as f64 * f64::from(bytes) * 8.0 / elapsed.as_secs_f64();

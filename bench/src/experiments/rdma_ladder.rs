@@ -3,27 +3,21 @@
 mod claims;
 mod work;
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context;
 use rdma::{PathMtu, QpOptions};
 
-use self::work::{Done, Verb, Work};
+use self::work::{Verb, Work};
 use crate::{
     backends::{self, Room},
     claim::Claim,
     experiment::{Allowed, Axis, Depth, Experiment, Lab},
-    measure::{
-        QUANTILES, Watch,
-        gates::{self, Observation},
-    },
-    record::{Better, Metric, ModeRecord, Row},
+    record::{Better, Metric, Row},
     remote_memory::{
-        pair::{Counting, Shape, Via, WithEnds, connect},
-        served::{Served, limits, serve_while},
+        asked::{Asking, Done, providers},
+        pair::{Counting, Side, Via, WithEnds},
+        served::Served,
     },
     trial::{self, Cpus, Load, Position, Trial},
 };
@@ -248,13 +242,13 @@ impl Rung {
 }
 
 fn rungs(experiment: &RdmaLadder, lab: &Lab<'_>) -> Vec<Rung> {
-    let (providers, operations) = (lab.values(&PROVIDER), lab.values(&OPERATION));
+    let (wanted, operations) = (lab.values(&PROVIDER), lab.values(&OPERATION));
     let sizes: Vec<usize> = lab.numbers(&BYTES).into_iter().map(|bytes| bytes as usize).collect();
     let mut rungs = Vec::new();
     if operations.iter().any(|name| name == ECHO) {
         let frame_bytes_max = lab.place.frame_bytes_max().unwrap_or(usize::MAX);
         for backend in lab.backends(experiment) {
-            let is_wanted = providers.iter().any(|name| name == backend.name);
+            let is_wanted = wanted.iter().any(|name| name == backend.name);
             let fit = |bytes: &&usize| is_wanted && (ECHO_BYTES_MIN..=frame_bytes_max).contains(*bytes);
             rungs.extend(sizes.iter().filter(fit).map(|&bytes| Rung::Floor {
                 backend: backend.name,
@@ -263,14 +257,7 @@ fn rungs(experiment: &RdmaLadder, lab: &Lab<'_>) -> Vec<Rung> {
             }));
         }
     }
-    for via in Via::ALL {
-        if !providers.iter().any(|name| name == via.name()) {
-            continue;
-        }
-        if let Some(why) = via.absence(lab.place) {
-            lab.say(&format!("{} is not measured here because {why}", via.name()));
-            continue;
-        }
+    for via in providers(lab, &wanted) {
         for verb in Verb::ALL {
             if operations.iter().any(|name| name == verb.name()) {
                 rungs.extend(of_verb(lab, via, verb, &sizes));
@@ -394,11 +381,12 @@ impl WithEnds for Measured<'_> {
             work,
             position,
         } = self;
-        let at_s = lab.run_started.elapsed().as_secs_f64();
-        let started = Instant::now();
-        let shape = Shape {
+        let asking = Asking {
+            lab,
+            via,
+            position,
             connections_count: 1,
-            memory_bytes: (work.len_bytes as usize).next_multiple_of(64),
+            len_bytes: work.len_bytes,
             qp: QpOptions {
                 path_mtu: PATH_MTU,
                 send_requests_max: 128,
@@ -406,42 +394,14 @@ impl WithEnds for Measured<'_> {
                 ..QpOptions::default()
             },
         };
-        let [mut near, mut far] = connect(lab.place, ends, &shape)?;
-        let watch = Watch::begin();
-        let served = serve_while(lab, &mut near, &mut far, work.len_bytes, |near| work::ask(near, &work))?;
-        let mut observed = watch.end();
-        let counters = [near.provider.endpoint_counters(), far.provider.endpoint_counters()];
-        let resent_count: u64 = counters.iter().flatten().map(|end| end.qp.resent_count).sum();
-        let Served { asked, .. } = &served;
-        observed.push(Observation::Samples {
-            q: 0.5,
-            total_count: asked.count,
-        });
-        observed.extend(served.contention.iter().cloned());
-        let mut facts = served.facts.clone();
-        facts.insert("moved_by".to_owned(), via.moved_by().to_owned());
-        facts.insert("loop".to_owned(), "closed: a latency counts from its call".to_owned());
-        let latency = (asked.latency.total_count() > 0).then(|| asked.latency.distribution(&QUANTILES));
-        Ok(Row {
-            experiment: position.experiment.to_owned(),
-            backend: via.name().to_owned(),
-            mode: ModeRecord::Emulated {
-                by: "software: no NIC".to_owned(),
-            },
-            axis: position.axis,
-            round: position.round,
-            twin: position.twin,
-            seed: position.seed,
-            at_s,
-            elapsed_s: started.elapsed().as_secs_f64(),
-            latency,
-            service: None,
-            schedule_lag: None,
-            metrics: metrics(&served, work.len_bytes, resent_count),
-            series: Vec::new(),
-            facts,
-            validity: gates::judge(&observed, &limits()),
-        })
+        let ask = |near: &mut Side<P>| work::ask(near, &work);
+        let mut row = asking.measure(ends, ask, |served, counters| {
+            let resent_count = counters.iter().flatten().map(|end| end.qp.resent_count).sum();
+            metrics(served, work.len_bytes, resent_count)
+        })?;
+        row.facts
+            .insert("loop".to_owned(), "closed: a latency counts from its call".to_owned());
+        Ok(row)
     }
 }
 

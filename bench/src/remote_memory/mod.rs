@@ -10,6 +10,7 @@
 //! followers, and what it costs is counted as the cards', not as the followers'.
 
 pub mod af_xdp;
+pub mod asked;
 mod cards;
 mod client;
 pub mod pair;

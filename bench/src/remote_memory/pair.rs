@@ -17,7 +17,10 @@ use super::{
     af_xdp::{self, XdpWireOptions},
     wires::{open_roce, open_shm},
 };
-use crate::place::{End, Place};
+use crate::{
+    place::{End, Place},
+    record::ModeRecord,
+};
 
 /// A provider of RDMA, and what moves its packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +61,21 @@ impl Via {
             Via::RoceAfXdp => "AF_XDP sockets in copy mode, fed by a program in the driver; headers of our own",
             Via::Verbs => "a device of libibverbs",
         }
+    }
+
+    /// How its numbers come to be: libibverbs says of its devices whether they are software.
+    pub fn mode(self) -> ModeRecord {
+        let by = match self {
+            Via::Shm | Via::RoceUdp | Via::RoceAfXdp => "software: no NIC".to_owned(),
+            Via::Verbs => match verbs::probe() {
+                Ok(Support::Native) => return ModeRecord::Native,
+                Ok(Support::Emulated { by }) => by,
+                // It was here when it was opened; nothing is called native that does not say so.
+                Ok(Support::Absent { why }) => format!("not known any more: {why}"),
+                Err(error) => format!("not known: {error}"),
+            },
+        };
+        ModeRecord::Emulated { by }
     }
 
     /// Why it cannot be measured between the ends of `place`, if it cannot.

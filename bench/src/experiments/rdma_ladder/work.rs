@@ -9,7 +9,10 @@ use anyhow::{bail, ensure};
 use dataplane_waist::WrId;
 use rdma::{Data, Local, Operation, PostError, Provider, Remote, SendRequest};
 
-use crate::{measure::Recorder, remote_memory::pair::Side};
+use crate::{
+    measure::Recorder,
+    remote_memory::{asked::Done, pair::Side},
+};
 
 /// An operation, as on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,14 +115,6 @@ const WARM_UP: Duration = Duration::from_millis(15);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Looks between two at the clock, where nothing is timed one by one.
 const LOOKS_PER_CLOCK: u32 = 16;
-
-/// What came of it.
-pub(super) struct Done {
-    /// One by one; empty where several were under way.
-    pub latency: Recorder,
-    pub count: u64,
-    pub elapsed: Duration,
-}
 
 /// Asks.
 ///
