@@ -7,18 +7,23 @@ use dataplane_waist::Instant;
 use crate::{
     device::{PACKET_BYTES_MAX, Wire},
     endpoint::Transmit,
-    wire::{Packet, QpNumber},
+    wire::{Opcode, Packet, QpNumber},
 };
 
 /// What goes wrong with packets that leave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// Every so many packets one is lost; 0: none.
+    /// Every so many packets one is lost; 0: none. By count, what was lost passes when it comes again: a requester that asks for everything from its gap on,
+    /// and is sent a multiple of as many packets for it, would lose the same one each time, which is a property of counting and of no network.
     pub lose_every: u64,
     /// Every so many one is sent twice; 0: none.
     pub repeat_every: u64,
     /// Every so many one is held back until two others have left; 0: none.
     pub delay_every: u64,
+    /// No acknowledgement is held back. A late one is nothing new to a requester, but rdma_rxe, which is waiting for the middle of a read's answer, takes it for
+    /// the answer's end, and the packet that comes next ends the connection, with a read that is called done (Linux 6.12,
+    /// drivers/infiniband/sw/rxe/rxe_comp.c, `check_psn` and `COMPST_UPDATE_COMP`).
+    pub acks_are_punctual: bool,
     /// Not 0: which ones is drawn from this seed, with "every" as the mean, instead of counted.
     pub seed: u64,
     /// From the packet with this number on everything is lost; 0: never.
@@ -32,9 +37,22 @@ pub struct Faulty<W> {
     faults: Faults,
     sent_count: u64,
     lost_count: u64,
+    /// Lost by count, and not sent since.
+    owed: VecDeque<Identity>,
     state: u64,
     held: VecDeque<Held>,
 }
+
+/// What a packet has in common with itself when it is sent again: its queue pair and its PSN (IBA §9.2). The rest of a read begins with another opcode
+/// than it had within the whole.
+type Identity = (QpNumber, [u8; 3]);
+
+fn identity(transmit: &Transmit, packet: &[u8]) -> Identity {
+    (transmit.qp, [packet[9], packet[10], packet[11]])
+}
+
+/// More than are under way at a time.
+const OWED_MAX: usize = 1024;
 
 #[derive(Debug)]
 struct Held {
@@ -52,6 +70,7 @@ impl<W: Wire> Faulty<W> {
             faults,
             sent_count: 0,
             lost_count: 0,
+            owed: VecDeque::new(),
             state: faults.seed,
             held: VecDeque::new(),
         }
@@ -62,6 +81,7 @@ impl<W: Wire> Faulty<W> {
         self.faults = faults;
         self.state = faults.seed;
         self.sent_count = 0;
+        self.owed.clear();
     }
 
     /// Packets lost so far.
@@ -87,6 +107,22 @@ impl<W: Wire> Faulty<W> {
         mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         (mixed ^ mixed >> 31).is_multiple_of(every)
+    }
+
+    /// Whether this one is lost, which is due.
+    fn is_lost(&mut self, identity: Identity) -> bool {
+        if self.faults.seed != 0 {
+            return true;
+        }
+        if let Some(place) = self.owed.iter().position(|owed| *owed == identity) {
+            self.owed.remove(place);
+            return false;
+        }
+        if self.owed.len() == OWED_MAX {
+            self.owed.pop_front();
+        }
+        self.owed.push_back(identity);
+        true
     }
 
     /// Sends what was held back long enough.
@@ -134,14 +170,17 @@ impl<W: Wire> Wire for Faulty<W> {
             lose_every,
             repeat_every,
             delay_every,
+            acks_are_punctual,
             dead_after,
             ..
         } = self.faults;
-        if dead_after > 0 && self.sent_count >= dead_after || self.is_due(lose_every) {
+        let is_dead = dead_after > 0 && self.sent_count >= dead_after;
+        if is_dead || self.is_due(lose_every) && self.is_lost(identity(transmit, packet)) {
             self.lost_count += 1;
             return Ok(());
         }
-        if self.is_due(delay_every) {
+        let may_be_late = !(acks_are_punctual && packet[0] == Opcode::Acknowledge as u8);
+        if self.is_due(delay_every) && may_be_late {
             let mut held = vec![0; PACKET_BYTES_MAX].into_boxed_slice();
             held[..transmit.len_bytes].copy_from_slice(&packet[..transmit.len_bytes]);
             self.held.push_back(Held {

@@ -115,7 +115,7 @@ fn faults() -> impl Strategy<Value = Faults> {
         repeat_every,
         delay_every,
         seed,
-        dead_after: 0,
+        ..Faults::default()
     })
 }
 

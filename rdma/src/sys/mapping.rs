@@ -33,7 +33,8 @@ impl SharedWords {
                 std::ptr::null_mut(),
                 len_bytes,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
+                // With its pages: a device pins what is registered, so nothing waits for one later.
+                libc::MAP_SHARED | libc::MAP_POPULATE,
                 file.as_fd().as_raw_fd(),
                 0,
             )

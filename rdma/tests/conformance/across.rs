@@ -27,6 +27,8 @@ enum Either {
 struct Ours {
     device: Device<Faulty<Inside>>,
     seen: Rc<Seen>,
+    /// Its peer is a requester that mistakes a late acknowledgement ([`Faults::acks_are_punctual`]).
+    acks_are_punctual: bool,
 }
 
 /// What our ends saw in all cases together.
@@ -136,7 +138,13 @@ impl Testable for Either {
         of!(self, device => device.revoked())
     }
     fn set_faults(&mut self, faults: Faults) {
-        of!(self, device => device.set_faults(faults));
+        match self {
+            Either::Ours(ours) => ours.device.set_faults(Faults {
+                acks_are_punctual: ours.acks_are_punctual,
+                ..faults
+            }),
+            Either::Verbs(device) => device.set_faults(faults),
+        }
     }
     fn counters(&self) -> Option<EndpointCounters> {
         of!(self, device => Testable::counters(device))
@@ -164,6 +172,7 @@ fn roce_and_verbs_conform() {
             let ours = Either::Ours(Ours {
                 device: crate::device(Inside::open(&place, locals[0])),
                 seen: Rc::clone(&seen),
+                acks_are_punctual: !is_requester,
             });
             let theirs = Either::Verbs(VerbsDevice::open(&verbs).expect("the device that was named"));
             match is_requester {

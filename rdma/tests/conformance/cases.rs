@@ -94,8 +94,7 @@ fn faults<P: Testable + 'static>(options: QpOptions, cases: &mut Vec<Case<P>>) {
     let mut push = |name: String, faults: Faults| {
         cases.push(Case::new(name, options, |pair| messages::everything(pair, 4)).with(faults));
     };
-    // Not 4: that is in step with answers of 4 packets, whose first would be lost for ever.
-    for lose_every in [3, 5, 7, 17, 50] {
+    for lose_every in [3, 4, 5, 7, 17, 50] {
         let faults = Faults {
             lose_every,
             ..Faults::default()
@@ -122,7 +121,7 @@ fn faults<P: Testable + 'static>(options: QpOptions, cases: &mut Vec<Case<P>>) {
             repeat_every: 10,
             delay_every: 10,
             seed,
-            dead_after: 0,
+            ..Faults::default()
         };
         push(format!("lost, twice and late by seed {seed}"), faults);
     }
