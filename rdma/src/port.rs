@@ -271,16 +271,20 @@ impl<P: Provider + Send> Port for RdmaPort<P> {
             operation: Operation::Send { data, imm: None },
             signalled: true,
         };
-        // Packets are made of the memory when they leave, so it may be filled behind the post.
-        if self.provider.post_send(&link.qp, &request).is_err() {
-            // Full, or broken: to a broken connection frames are lost.
+        // Whoever fills it is not asked in vain: what is posted to a connection that is broken is lost.
+        if self.provider.is_broken(&link.qp) {
             self.stats.tx_dropped_count += 1;
             return Err(TxError::Full);
         }
-        link.free.pop();
+        // Before it is posted: a device reads it as soon as it knows of it.
         self.frame.resize(len_bytes, 0);
         fill(&mut self.frame);
         link.memory.write(at, &self.frame);
+        match self.provider.post_send(&link.qp, &request) {
+            Ok(()) => drop(link.free.pop()),
+            // There is room for as many as there are places: it has broken just now, and the frame is lost with the others.
+            Err(_) => self.stats.tx_dropped_count += 1,
+        }
         self.stats.tx_frames_count += 1;
         Ok(())
     }
