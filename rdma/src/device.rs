@@ -112,6 +112,21 @@ impl<W: Wire> Device<W> {
         }
         Ok(count)
     }
+
+    /// Takes in at most so many packets; says how many.
+    fn receive(&mut self, packets_max: usize, now: Instant) -> io::Result<usize> {
+        let endpoint = &mut self.endpoint;
+        self.wire
+            .receive(packets_max, &mut |from, packet| endpoint.handle(from, packet, now))
+    }
+
+    /// Whoever did not look for a while has no right to call a peer silent: an answer that came meanwhile moves the timer.
+    fn hear_before_timers(&mut self, now: Instant) -> io::Result<()> {
+        if self.endpoint.wake_at().is_some_and(|at| at <= now) {
+            self.receive(BATCH_PACKETS_MAX, now)?;
+        }
+        Ok(())
+    }
 }
 
 pub(crate) fn check(options: &QpOptions) -> Result<(), ProviderError> {
@@ -289,6 +304,7 @@ impl<W: Wire> Provider for Device<W> {
 
     fn flush(&mut self) -> io::Result<usize> {
         let now = self.wire.now();
+        self.hear_before_timers(now)?;
         self.transmit(BATCH_PACKETS_MAX, now)
     }
 
@@ -297,11 +313,9 @@ impl<W: Wire> Provider for Device<W> {
     /// one answer does for many. No more leave than can come in, or what waits on the wire would only grow.
     fn progress(&mut self) -> io::Result<usize> {
         let now = self.wire.now();
+        self.hear_before_timers(now)?;
         let posted_count = self.transmit(BATCH_PACKETS_MAX, now)?;
-        let endpoint = &mut self.endpoint;
-        let received_count = self.wire.receive(self.receive_packets_max, &mut |from, packet| {
-            endpoint.handle(from, packet, now);
-        })?;
+        let received_count = self.receive(self.receive_packets_max, now)?;
         self.receive_packets_max = if received_count == 0 { 1 } else { BATCH_PACKETS_MAX };
         let answered_count = match received_count {
             0 => 0,

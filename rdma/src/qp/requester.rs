@@ -341,6 +341,10 @@ impl Requester {
                 if !self.went_back {
                     self.retry(context)?;
                     self.went_back = true;
+                } else if self.deadline.is_some() {
+                    // The peer still answers what was asked before, and what was asked again stands behind it: that is no silence. Linux 6.1's
+                    // rdma_rxe ends an answer before it begins the next.
+                    self.deadline = Some(context.now + context.options.timeout);
                 }
                 return Ok(false);
             }
