@@ -146,15 +146,15 @@ fn output(command: &mut Command) -> Result<String, String> {
     }
 }
 
-/// Compiles one C++ file to an object beside it.
-fn compile(source: &Path, include: &Path, dir: &Path, has_trace: bool) -> Result<PathBuf, String> {
+/// Compiles one C++ file to an object beside it, optimised at that level.
+fn compile(source: &Path, include: &Path, dir: &Path, level: &str, has_trace: bool) -> Result<PathBuf, String> {
     let object = dir.join(source.file_stem().expect("a file")).with_extension("o");
     let trace = if has_trace { "1" } else { "0" };
     output(
         Command::new("g++")
             .args([
                 "-std=gnu++17",
-                "-O1",
+                level,
                 "-w",
                 "-fPIC",
                 "-DVM_COVERAGE=0",
@@ -190,7 +190,8 @@ fn runtime(include: &Path, out: &Path, has_trace: bool) -> Result<(), String> {
     }
     let mut objects = Vec::new();
     for name in names {
-        objects.push(compile(&include.join(name), include, out, has_trace)?);
+        // What runs in every cycle stands in its headers.
+        objects.push(compile(&include.join(name), include, out, "-O0", has_trace)?);
     }
     archive("verilated_runtime", &objects, out)
 }
@@ -263,7 +264,7 @@ fn verilate(verilator: &str, top: &Top, include: &Path, out: &Path, has_trace: b
     sources.sort();
     let shim = dir.join("shim.cpp");
     fs::write(&shim, shim_of(name, &ports, &sources, has_trace)).map_err(|error| error.to_string())?;
-    let object = compile(&shim, include, &dir, has_trace)?;
+    let object = compile(&shim, include, &dir, "-O1", has_trace)?;
     archive(name, &[object], out)?;
     Ok(wrapper_of(name, &ports))
 }
