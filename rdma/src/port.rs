@@ -13,7 +13,7 @@ use crate::{
     provider::{Provider, ProviderError, Qp, Rts},
     qp::QpOptions,
     region::{Access, Local, MemoryKey, Registered},
-    work::{Data, Operation, ReceiveRequest, SendRequest},
+    work::{Data, Operation, PostError, ReceiveRequest, SendRequest},
 };
 
 /// How large frames are, and how many wait.
@@ -51,6 +51,8 @@ struct Link {
     key: MemoryKey,
     /// Places of frames out that are free.
     free: Vec<u32>,
+    /// A post was refused: it is broken. The device knows earlier, and asking it may be a system call.
+    is_refused: bool,
 }
 
 /// A port whose peers are connected one by one.
@@ -121,6 +123,7 @@ impl<P: Provider> RdmaPort<P> {
             memory,
             key: region.key,
             free: (0..frames_max as u32).rev().collect(),
+            is_refused: false,
         });
         Ok(Peer(self.links.len() as u32 - 1))
     }
@@ -271,8 +274,8 @@ impl<P: Provider + Send> Port for RdmaPort<P> {
             operation: Operation::Send { data, imm: None },
             signalled: true,
         };
-        // Whoever fills it is not asked in vain: what is posted to a connection that is broken is lost.
-        if self.provider.is_broken(&link.qp) {
+        // To a connection that is broken frames are lost.
+        if link.is_refused {
             self.stats.tx_dropped_count += 1;
             return Err(TxError::Full);
         }
@@ -280,11 +283,13 @@ impl<P: Provider + Send> Port for RdmaPort<P> {
         self.frame.resize(len_bytes, 0);
         fill(&mut self.frame);
         link.memory.write(at, &self.frame);
-        match self.provider.post_send(&link.qp, &request) {
-            Ok(()) => drop(link.free.pop()),
-            // There is room for as many as there are places: it has broken just now, and the frame is lost with the others.
-            Err(_) => self.stats.tx_dropped_count += 1,
+        if let Err(error) = self.provider.post_send(&link.qp, &request) {
+            // There is room for as many as there are places: it has broken, and this frame is the first that is lost.
+            link.is_refused = error != PostError::Full;
+            self.stats.tx_dropped_count += 1;
+            return Ok(());
         }
+        link.free.pop();
         self.stats.tx_frames_count += 1;
         Ok(())
     }
