@@ -242,6 +242,9 @@ fn verilate(verilator: &str, top: &Top, include: &Path, out: &Path, has_trace: b
             "unique",
             "--x-initial",
             "unique",
+            // A loop that is not unrolled goes bit by bit in every cycle: the longest has a turn for each byte of a head.
+            "--unroll-count",
+            "256",
         ])
         .args(WARNINGS)
         .args(["--top-module", top.module, "--prefix", name, "--Mdir"])

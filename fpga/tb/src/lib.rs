@@ -4,6 +4,9 @@
 //! Needs Verilator when it is built; without it the tests of the RTL are skipped, by name.
 #![deny(unsafe_code)]
 
+/// Whether Verilator was here when this was built: without it there are models alone.
+pub const HAS_RTL: bool = cfg!(rtl);
+
 pub mod lockstep;
 pub mod nodes;
 pub mod suite;
@@ -15,3 +18,4 @@ pub mod suite;
     reason = "what is generated has one form for ports of every width"
 )]
 pub mod sys;
+pub mod timing;
