@@ -2,7 +2,7 @@
 
 use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
-use dataplane_waist::Instant;
+use dataplane_waist::{Clock, Instant};
 
 use crate::{
     endpoint::{Endpoint, EndpointCounters, QUEUE_PAIRS_MAX, Randomness, Transmit},
@@ -16,12 +16,14 @@ use crate::{
 
 /// What moves packets between devices: sockets, shared memory, a test. Loss is ordinary.
 pub trait Wire {
+    /// See [`Wire::clock`].
+    type Clock: Clock + std::fmt::Debug;
     /// The provider's name over this wire.
     fn name(&self) -> &'static str;
     /// This end's address.
     fn local(&self) -> IpAddr;
-    /// The clock that retransmission goes by.
-    fn now(&self) -> Instant;
+    /// The clock that retransmission goes by: whatever is handed out says the same.
+    fn clock(&self) -> Self::Clock;
     /// Prepares for packets of a queue pair to a peer.
     ///
     /// # Errors
@@ -61,14 +63,21 @@ pub const PACKET_BYTES_MAX: usize = HEADERS_BYTES_MAX + 4096 + ICRC_BYTES;
 /// starves the other.
 const BATCH_PACKETS_MAX: usize = 64;
 
+/// A timer runs for milliseconds, and who waits looks several times in a microsecond. Reading a clock takes as long as a look, so that is
+/// done at every so many.
+const LOOKS_PER_CLOCK: u32 = 8;
+
 /// A device in software, over `W`.
 #[derive(Debug)]
-pub struct Device<W> {
+pub struct Device<W: Wire> {
     endpoint: Endpoint,
     wire: W,
+    clock: W::Clock,
     packet: Box<[u8]>,
     /// Packets to take in before the next answer.
     receive_packets_max: usize,
+    /// Looks since the clock was read.
+    looks_count: u32,
 }
 
 impl<W: Wire> Device<W> {
@@ -76,9 +85,11 @@ impl<W: Wire> Device<W> {
     pub fn new(wire: W, random: Randomness) -> Device<W> {
         Device {
             endpoint: Endpoint::new(random),
+            clock: wire.clock(),
             wire,
             packet: vec![0; PACKET_BYTES_MAX].into(),
             receive_packets_max: 1,
+            looks_count: 0,
         }
     }
 
@@ -98,10 +109,10 @@ impl<W: Wire> Device<W> {
     }
 
     /// Sends what there is to say, at most so many packets; says how many.
-    fn transmit(&mut self, packets_max: usize, now: Instant) -> io::Result<usize> {
+    fn transmit(&mut self, packets_max: usize) -> io::Result<usize> {
         let mut count = 0;
         while count < packets_max {
-            let Some(transmit) = self.endpoint.poll_transmit(&mut self.packet, now) else {
+            let Some(transmit) = self.endpoint.poll_transmit(&mut self.packet) else {
                 break;
             };
             self.wire.send(&transmit, &mut self.packet)?;
@@ -114,18 +125,36 @@ impl<W: Wire> Device<W> {
     }
 
     /// Takes in at most so many packets; says how many.
-    fn receive(&mut self, packets_max: usize, now: Instant) -> io::Result<usize> {
+    fn receive(&mut self, packets_max: usize) -> io::Result<usize> {
         let endpoint = &mut self.endpoint;
         self.wire
-            .receive(packets_max, &mut |from, packet| endpoint.handle(from, packet, now))
+            .receive(packets_max, &mut |from, packet| endpoint.handle(from, packet))
     }
 
-    /// Whoever did not look for a while has no right to call a peer silent: an answer that came meanwhile moves the timer.
-    fn hear_before_timers(&mut self, now: Instant) -> io::Result<()> {
-        if self.endpoint.wake_at().is_some_and(|at| at <= now) {
-            self.receive(BATCH_PACKETS_MAX, now)?;
+    /// Says what there is to say, and again what was not answered in time; how many packets that were.
+    fn speak(&mut self) -> io::Result<usize> {
+        let mut due = self.endpoint.due();
+        self.looks_count = self.looks_count.saturating_add(1);
+        if due.is_timed && self.looks_count >= LOOKS_PER_CLOCK {
+            self.look_at_clock()?;
+            due = self.endpoint.due();
         }
-        Ok(())
+        match due.now {
+            true => self.transmit(BATCH_PACKETS_MAX),
+            false => Ok(0),
+        }
+    }
+
+    /// Lets time pass; says which it is.
+    fn look_at_clock(&mut self) -> io::Result<Instant> {
+        self.looks_count = 0;
+        let now = self.clock.now();
+        if self.endpoint.due().at.is_some_and(|at| at <= now) {
+            // Whoever did not look for a while has no right to call a peer silent: an answer that came meanwhile moves the timer.
+            self.receive(BATCH_PACKETS_MAX)?;
+        }
+        self.endpoint.tick(now);
+        Ok(now)
     }
 }
 
@@ -194,7 +223,7 @@ impl<W: Wire> Provider for Device<W> {
     }
 
     fn now(&self) -> Instant {
-        self.wire.now()
+        self.clock.now()
     }
 
     fn create_pd(&mut self) -> Pd {
@@ -303,30 +332,35 @@ impl<W: Wire> Provider for Device<W> {
     }
 
     fn flush(&mut self) -> io::Result<usize> {
-        let now = self.wire.now();
-        self.hear_before_timers(now)?;
-        self.transmit(BATCH_PACKETS_MAX, now)
+        self.speak()
     }
 
     /// What was posted leaves before anything is looked for. A single packet is answered before the next is looked for, since
     /// looking costs a system call on some wires; while packets come one behind the other a batch is taken in each time, so that
     /// one answer does for many. No more leave than can come in, or what waits on the wire would only grow.
     fn progress(&mut self) -> io::Result<usize> {
-        let now = self.wire.now();
-        self.hear_before_timers(now)?;
-        let posted_count = self.transmit(BATCH_PACKETS_MAX, now)?;
-        let received_count = self.receive(self.receive_packets_max, now)?;
+        let posted_count = self.speak()?;
+        let received_count = self.receive(self.receive_packets_max)?;
         self.receive_packets_max = if received_count == 0 { 1 } else { BATCH_PACKETS_MAX };
         let answered_count = match received_count {
             0 => 0,
-            _ => self.transmit(BATCH_PACKETS_MAX - posted_count, now)?,
+            _ => self.transmit(BATCH_PACKETS_MAX - posted_count)?,
         };
         Ok(posted_count + received_count + answered_count)
     }
 
     fn wait(&mut self, max: Duration) -> io::Result<()> {
-        let now = self.wire.now();
-        let until_timer = self.endpoint.wake_at().map(|at| at.saturating_since(now));
+        let mut until_timer = None;
+        if self.endpoint.due().is_timed {
+            let now = self.look_at_clock()?;
+            let due = self.endpoint.due();
+            if due.now {
+                return Ok(());
+            }
+            until_timer = due.at.map(|at| at.saturating_since(now));
+        }
+        // Time passes: the next look is at the clock.
+        self.looks_count = LOOKS_PER_CLOCK;
         self.wire.wait(until_timer.map_or(max, |until| until.min(max)))
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::{
     memory::Memory,
-    qp::{Path, QpCounters, QpOptions, QueuePair},
+    qp::{Due, Path, QpCounters, QpOptions, QueuePair},
     region::{Access, MemoryKey, Need, Pd, Regions, Registered},
     wire::{PKEY_DEFAULT, Packet, Psn, QpNumber},
     work::{Completion, PostError, ReceiveRequest, SendRequest},
@@ -181,10 +181,9 @@ impl Endpoint {
         qp.post_send(request, &self.regions)
     }
 
-    fn around(&mut self, number: QpNumber, now: Instant) -> Option<(&mut QueuePair, crate::qp::Around<'_>)> {
+    fn around(&mut self, number: QpNumber) -> Option<(&mut QueuePair, crate::qp::Around<'_>)> {
         let qp = self.queue_pairs.get_mut(slot_of(number))?.as_mut()?;
         let around = crate::qp::Around {
-            now,
             regions: &self.regions,
             counters: &mut self.counters.qp,
         };
@@ -192,12 +191,12 @@ impl Endpoint {
     }
 
     /// A packet has come, with its ICRC checked.
-    pub fn handle(&mut self, from: IpAddr, packet: &Packet<'_>, now: Instant) {
+    pub fn handle(&mut self, from: IpAddr, packet: &Packet<'_>) {
         if packet.bth.pkey & 0x7fff != PKEY_DEFAULT & 0x7fff {
             self.counters.wrong_partition_count += 1;
             return;
         }
-        let Some((qp, around)) = self.around(packet.bth.dest_qp, now) else {
+        let Some((qp, around)) = self.around(packet.bth.dest_qp) else {
             self.counters.no_qp_count += 1;
             return;
         };
@@ -209,7 +208,7 @@ impl Endpoint {
     }
 
     /// Writes the next packet, without ICRC, into `into`. Every queue pair gets its turn.
-    pub fn poll_transmit(&mut self, into: &mut [u8], now: Instant) -> Option<Transmit> {
+    pub fn poll_transmit(&mut self, into: &mut [u8]) -> Option<Transmit> {
         let count = self.queue_pairs.len();
         for step in 0..count {
             let slot = (self.turn + step) % count;
@@ -217,7 +216,6 @@ impl Endpoint {
                 continue;
             };
             let around = crate::qp::Around {
-                now,
                 regions: &self.regions,
                 counters: &mut self.counters.qp,
             };
@@ -235,9 +233,27 @@ impl Endpoint {
         None
     }
 
-    /// When [`Endpoint::poll_transmit`] has something to do though no packet came.
-    pub fn wake_at(&self) -> Option<Instant> {
-        self.queue_pairs.iter().flatten().filter_map(QueuePair::wake_at).min()
+    /// When [`Endpoint::poll_transmit`] has something to do.
+    pub fn due(&self) -> Due {
+        let mut all = Due::default();
+        for Due { now, is_timed, at } in self.queue_pairs.iter().flatten().map(QueuePair::due) {
+            all.now |= now;
+            all.is_timed |= is_timed;
+            all.at = all.at.into_iter().chain(at).min();
+        }
+        all
+    }
+
+    /// Time has passed. Timers that were asked for since the last time begin, and those that have run out take effect. Only this needs a
+    /// clock; between two calls may be as much time as a timer may be late.
+    pub fn tick(&mut self, now: Instant) {
+        for qp in self.queue_pairs.iter_mut().flatten() {
+            let around = crate::qp::Around {
+                regions: &self.regions,
+                counters: &mut self.counters.qp,
+            };
+            qp.tick(now, around);
+        }
     }
 
     /// Hands finished requests to `sink`, at most `count_max`; says how many. Those of one queue pair come in order.

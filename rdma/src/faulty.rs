@@ -2,8 +2,6 @@
 
 use std::{collections::VecDeque, io, net::IpAddr, time::Duration};
 
-use dataplane_waist::Instant;
-
 use crate::{
     device::{PACKET_BYTES_MAX, Wire},
     endpoint::Transmit,
@@ -140,6 +138,8 @@ impl<W: Wire> Faulty<W> {
 }
 
 impl<W: Wire> Wire for Faulty<W> {
+    type Clock = W::Clock;
+
     fn name(&self) -> &'static str {
         self.wire.name()
     }
@@ -148,8 +148,8 @@ impl<W: Wire> Wire for Faulty<W> {
         self.wire.local()
     }
 
-    fn now(&self) -> Instant {
-        self.wire.now()
+    fn clock(&self) -> W::Clock {
+        self.wire.clock()
     }
 
     fn connect(&mut self, qp: QpNumber, to: IpAddr) -> io::Result<()> {

@@ -35,7 +35,9 @@ pub use faulty::{Faults, Faulty};
 pub use memory::{Memory, WORD_BYTES};
 pub use port::{RdmaPort, RdmaPortOptions};
 pub use provider::{Error, Init, Provider, ProviderError, Qp, QpAddress, Reset, Rtr, Rts, TakesReceives};
-pub use qp::{MESSAGE_BYTES_MAX, MESSAGE_PACKETS_MAX, PathMtu, QpCounters, QpOptions, RNR_RETRY_FOREVER, rnr_delay};
+pub use qp::{
+    Due, MESSAGE_BYTES_MAX, MESSAGE_PACKETS_MAX, PathMtu, QpCounters, QpOptions, RNR_RETRY_FOREVER, rnr_delay,
+};
 pub use random::system_randomness;
 pub use region::{Access, Local, MemoryKey, Pd, Refusal, Registered};
 pub use window::{Connected, Prepared, RdmaWindow, WindowOptions};

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::Context;
 use dataplane_ports::xdp::{Frame, Mac, Socket, SocketOptions, TxRequest, Umem, UmemOptions};
-use dataplane_waist::{Clock, Instant, MonotonicClock};
+use dataplane_waist::MonotonicClock;
 use dataplane_wire::Reject;
 use ebpf_host::{Attachment, Loaded, Mode, Program, Settings};
 use nix::{
@@ -120,12 +120,23 @@ impl XdpWire {
             socket.fill(frame).expect("a new fill ring has room for as many");
         }
         socket.publish_fill();
-        // The hosts' neighbours are known beforehand, so that nobody misses the ARP that this program takes, too.
-        let mut program = Loaded::load_at_mtu(Program::TakeAll, &Settings::default(), *mtu_bytes)?;
+        // Datagrams to this port of this host alone: what else comes, ARP among it, is the stack's.
+        let (local_ipv4, local_ipv6) = match local {
+            IpAddr::V4(address) => (Some(address), None),
+            IpAddr::V6(address) => (None, Some(address)),
+        };
+        let settings = Settings {
+            local_mac: Mac(*mac),
+            local_ipv4,
+            local_ipv6,
+            local_port: UDP_PORT,
+            ..Settings::default()
+        };
+        let mut program = Loaded::load_at_mtu(Program::SteerPort, &settings, *mtu_bytes)?;
         program.set_socket(0, socket.as_fd())?;
         let program = program
             .attach(interface, options.mode)
-            .with_context(|| format!("taking the frames of {interface}"))?;
+            .with_context(|| format!("taking the datagrams to port {UDP_PORT} from {interface}"))?;
         Ok(XdpWire {
             _program: program,
             socket,
@@ -178,6 +189,8 @@ fn heard(bytes: &[u8], local: IpAddr, counters: &mut RoceCounters, sink: &mut dy
 }
 
 impl Wire for XdpWire {
+    type Clock = MonotonicClock;
+
     fn name(&self) -> &'static str {
         "roce-af-xdp"
     }
@@ -186,8 +199,8 @@ impl Wire for XdpWire {
         self.local
     }
 
-    fn now(&self) -> Instant {
-        self.clock.now()
+    fn clock(&self) -> MonotonicClock {
+        self.clock
     }
 
     fn connect(&mut self, qp: QpNumber, to: IpAddr) -> io::Result<()> {

@@ -135,7 +135,7 @@ impl Via {
 
 fn probe_af_xdp(interface: &str) -> Result<Support, ProbeError> {
     match dataplane_ports::xdp::probe(interface, XdpCopy::Copy)? {
-        Support::Native => ebpf_host::probe(Program::TakeAll, Some(interface), Mode::Native),
+        Support::Native => ebpf_host::probe(Program::SteerPort, Some(interface), Mode::Native),
         other => Ok(other),
     }
 }

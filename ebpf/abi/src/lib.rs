@@ -3,7 +3,7 @@
 //!
 //! Every program takes from the wire only frames of the lab: whole UDP datagrams to this host's own addresses and to
 //! [`setting::LOCAL_PORT`], whose payload begins with the magic and the version of `dataplane_wire::frame` and has one of
-//! [`setting::KINDS`]. Everything else is passed up the stack untouched and counted by reason, so a program on an
+//! [`setting::KINDS`]; `steer_port` takes such datagrams whatever is in them. Everything else is passed up the stack untouched and counted by reason, so a program on an
 //! interface that carries somebody's SSH session disturbs nothing. A program checks lengths and not checksums: those are
 //! for whoever reads the frame in the end.
 #![no_std]
@@ -25,6 +25,8 @@ pub enum Program {
     Echo,
     /// Hands our frames to the AF_XDP socket of their receive queue ([`map::SOCKETS`]).
     Steer,
+    /// As [`Program::Steer`], whatever the datagrams to our port have in them: for a protocol that is not the lab's (RoCEv2).
+    SteerPort,
     /// Writes when the driver saw a frame into its trailer (`dataplane_wire::trace`) and passes it.
     Stamp,
     /// Gives requests a slot, counts acknowledgements and answers ([`quorum`]); see there.
@@ -41,11 +43,12 @@ pub enum Program {
 
 impl Program {
     /// All of them.
-    pub const ALL: [Program; 10] = [
+    pub const ALL: [Program; 11] = [
         Program::Pass,
         Program::CountDrop,
         Program::Echo,
         Program::Steer,
+        Program::SteerPort,
         Program::Stamp,
         Program::QuorumLeader,
         Program::QuorumFollower,
@@ -61,6 +64,7 @@ impl Program {
             Program::CountDrop => "count_drop",
             Program::Echo => "echo",
             Program::Steer => "steer",
+            Program::SteerPort => "steer_port",
             Program::Stamp => "stamp",
             Program::QuorumLeader => "quorum_leader",
             Program::QuorumFollower => "quorum_follower",
@@ -77,6 +81,7 @@ impl Program {
             Program::CountDrop => "count_drop_frags",
             Program::Echo => "echo_frags",
             Program::Steer => "steer_frags",
+            Program::SteerPort => "steer_port_frags",
             Program::Stamp => "stamp_frags",
             Program::QuorumLeader => "quorum_leader_frags",
             Program::QuorumFollower => "quorum_follower_frags",
@@ -88,7 +93,7 @@ impl Program {
 }
 
 /// Read-only globals of a program, set before it is loaded; the verifier then knows their values. `pass` and `take_all` have none, `lossy` its own,
-/// and `hub` [`setting::GROUP_MAC`] alone.
+/// `hub` [`setting::GROUP_MAC`] alone, and `steer_port` all but [`setting::KINDS`] of those that every other has.
 pub mod setting {
     /// `[u8; 8]`: the interface's own MAC address and two zeros; frames to another are a stranger's, also where a switch floods them.
     pub const LOCAL_MAC: &str = "LOCAL_MAC";
@@ -119,7 +124,7 @@ pub mod setting {
 pub mod map {
     /// A per-CPU array of `u64`, one for each [`super::Count`]. Every program has it but `pass` and `lossy`.
     pub const COUNTS: &str = "COUNTS";
-    /// An XSKMAP from receive queue to AF_XDP socket; `steer` and `take_all` only.
+    /// An XSKMAP from receive queue to AF_XDP socket; `steer`, `steer_port` and `take_all` only.
     pub const SOCKETS: &str = "SOCKETS";
     /// An array of one [`super::quorum::Control`], to be mapped; the programs of the quorum only, as the next three.
     pub const CONTROL: &str = "CONTROL";
@@ -192,7 +197,7 @@ pub enum Count {
     OtherKind = 7,
     /// Passed: the lengths of IP, UDP and our header disagree with each other, or more is announced than came.
     Length = 8,
-    /// Passed: `steer` found no socket on this receive queue.
+    /// Passed: there is no socket for this receive queue.
     NoSocket = 9,
     /// Passed: the checksum looks as if it were left to a device, and is over more than a program may sum up ([`summed`]); or `stamp` found no trailer in the first buffer.
     Unfit = 10,

@@ -193,7 +193,8 @@ impl Loaded {
                 .override_global(setting::LOCAL_PORT, &settings.local_port, true)
                 .override_global(setting::GROUP_MAC, &group_mac, true)
                 .override_global(setting::GROUP_IPV4, &group_ipv4, true)
-                .override_global(setting::KINDS, &settings.kinds, true);
+                // Of what `steer_port` takes there are no kinds.
+                .override_global(setting::KINDS, &settings.kinds, program != Program::SteerPort);
         }
         if program == Program::QuorumLeader {
             loader.override_global(setting::SESSION_COUNT, &settings.session_count, true);
@@ -325,13 +326,13 @@ impl Loaded {
     /// long as somebody holds its file.
     ///
     /// # Errors
-    /// [`HostError::TakesNoSocket`] for any program but `steer` and `take_all`; [`HostError::Queue`]; what the kernel says about the
+    /// [`HostError::TakesNoSocket`] for any program but `steer`, `steer_port` and `take_all`; [`HostError::Queue`]; what the kernel says about the
     /// socket: EOPNOTSUPP if it is none of AF_XDP.
     pub fn set_socket(&mut self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), HostError> {
         let set = self.sockets(queue)?.set(queue, socket.as_raw_fd(), 0);
         set.map_err(|error| {
             HostError::kernel(
-                format!("giving steer the socket of receive queue {queue}"),
+                format!("giving {} the socket of receive queue {queue}", self.program.name()),
                 io_error(&error),
             )
         })
@@ -349,7 +350,10 @@ impl Loaded {
         match errno(&error) {
             Some(Errno::ENOENT) => Ok(()),
             _ => Err(HostError::kernel(
-                format!("taking the socket of receive queue {queue} from steer"),
+                format!(
+                    "taking the socket of receive queue {queue} from {}",
+                    self.program.name()
+                ),
                 error,
             )),
         }

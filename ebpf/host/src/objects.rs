@@ -13,6 +13,7 @@ pub(crate) fn object(program: Program) -> &'static [u8] {
         Program::CountDrop => include_bytes_aligned!("../../objects/count_drop.o"),
         Program::Echo => include_bytes_aligned!("../../objects/echo.o"),
         Program::Steer => include_bytes_aligned!("../../objects/steer.o"),
+        Program::SteerPort => include_bytes_aligned!("../../objects/steer_port.o"),
         Program::Stamp => include_bytes_aligned!("../../objects/stamp.o"),
         Program::QuorumLeader => include_bytes_aligned!("../../objects/quorum_leader.o"),
         Program::QuorumFollower => include_bytes_aligned!("../../objects/quorum_follower.o"),

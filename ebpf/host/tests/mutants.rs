@@ -82,7 +82,7 @@ fn mutants_get_their_verdicts(program: Program, frags: bool) {
     assert!(
         matches!(
             program,
-            Program::Pass | Program::Steer | Program::Hub | Program::TakeAll
+            Program::Pass | Program::Steer | Program::SteerPort | Program::Hub | Program::TakeAll
         ) || taken_count > 0,
         "no mutant came through, so nothing was tested"
     );
@@ -106,6 +106,11 @@ fn mutants_get_their_verdicts_from_echo() {
 #[test]
 fn mutants_get_their_verdicts_from_steer() {
     mutants_get_their_verdicts(Program::Steer, false);
+}
+
+#[test]
+fn mutants_get_their_verdicts_from_steer_port() {
+    mutants_get_their_verdicts(Program::SteerPort, false);
 }
 
 #[test]

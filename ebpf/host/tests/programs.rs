@@ -380,6 +380,7 @@ fn frames_of_several_buffers_get_their_verdicts() {
         (Program::CountDrop, Verdict::Drop, Some(Count::Taken)),
         (Program::Echo, Verdict::Tx, Some(Count::Taken)),
         (Program::Steer, Verdict::Pass, Some(Count::NoSocket)),
+        (Program::SteerPort, Verdict::Pass, Some(Count::NoSocket)),
         (Program::Stamp, Verdict::Pass, Some(Count::Unfit)),
     ] {
         let Some(mut judge) = Judge::new("several buffers", program, settings) else {
@@ -432,16 +433,40 @@ fn a_stamp_is_the_time_of_the_run_and_mends_every_checksum() {
 
 #[test]
 fn steer_redirects_to_the_socket_of_its_queue_and_of_no_other() {
-    let Some(mut judge) = Judge::new("steer", Program::Steer, SETTINGS) else {
+    redirects_to_the_socket_of_its_queue(Program::Steer);
+}
+
+#[test]
+fn steer_port_does_too_and_asks_for_the_port_alone() {
+    let Some(mut judge) = redirects_to_the_socket_of_its_queue(Program::SteerPort) else {
         return;
     };
+    let header = header("v4");
+    let not_ours = wrapped(&header, b"no header of ours, nor so many bytes");
+    let expected = judge.holds("another protocol", &not_ours).0;
+    assert_eq!(expected.count, Some(Count::NoSocket));
+    let empty = wrapped(&header, b"");
+    assert_eq!(judge.holds("nothing", &empty).0.count, Some(Count::NoSocket));
+    for cut in 42..not_ours.len() {
+        assert_eq!(judge.holds("cut", &not_ours[..cut]).0.count, Some(Count::Length));
+    }
+    let mut fragment = not_ours.clone();
+    fragment[20] |= 0x20;
+    assert_eq!(judge.holds("a fragment", &fragment).0.count, Some(Count::Fragment));
+    let mut elsewhere = not_ours;
+    elsewhere[33] ^= 1;
+    assert_eq!(judge.holds("another host", &elsewhere).0.count, Some(Count::Stranger));
+}
+
+fn redirects_to_the_socket_of_its_queue(program: Program) -> Option<Judge> {
+    let mut judge = Judge::new(program.name(), program, SETTINGS)?;
     /// Source: include/linux/socket.h.
     const AF_XDP: i32 = 44;
     let socket = match socket2::Socket::new(AF_XDP.into(), socket2::Type::RAW, None) {
         Ok(socket) => socket,
         Err(error) => {
-            println!("steer: not run: no AF_XDP socket ({error})");
-            return;
+            println!("{}: not run: no AF_XDP socket ({error})", program.name());
+            return None;
         }
     };
     let ours = wrapped(&header("v4"), &request(64));
@@ -461,6 +486,7 @@ fn steer_redirects_to_the_socket_of_its_queue_and_of_no_other() {
     let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let error = judge.loaded.set_socket(0, udp.as_fd()).unwrap_err();
     assert!(matches!(error, HostError::Kernel { .. }), "{error}");
+    Some(judge)
 }
 
 #[test]

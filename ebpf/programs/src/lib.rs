@@ -80,6 +80,8 @@ pub trait Act {
     fn act(ctx: &XdpContext, ours: Ours) -> Result<u32, Count>;
     /// May a packet have several buffers? The program is then in a section `xdp.frags`.
     const FRAGS: bool;
+    /// Is any datagram to our port one of ours? Otherwise its payload must begin with our header.
+    const ANY_PAYLOAD: bool = false;
 }
 
 /// Finds a frame of ours and lets `A` act on it.
@@ -178,6 +180,16 @@ fn in_udp<A: Act>(ctx: &XdpContext, ours: Ours, is_my_ip: bool) -> Result<u32, C
     if !is_my_ip || !is_my_mac(ctx) {
         return Err(Count::Stranger);
     }
+    let udp_bytes = udp.be16(udp::field::LEN.start) as usize;
+    if A::ANY_PAYLOAD {
+        let is_whole = udp_bytes == ours.udp_bytes
+            && udp_bytes >= udp::HEADER_BYTES
+            && ours.udp_at + udp_bytes <= packet_bytes::<A>(ctx);
+        return match is_whole {
+            true => A::act(ctx, ours),
+            false => Err(Count::Length),
+        };
+    }
     let head = bytes_at::<{ frame::HEADER_BYTES }>(ctx, ours.frame_at).ok_or(Count::NotOurs)?;
     let magic: u32 = head.get(frame::field::MAGIC.start);
     if magic != u32::from_ne_bytes(frame::MAGIC) || head.get::<u8>(frame::field::VERSION.start) != frame::VERSION {
@@ -189,7 +201,7 @@ fn in_udp<A: Act>(ctx: &XdpContext, ours: Ours, is_my_ip: bool) -> Result<u32, C
     }
     let payload_bytes = head.be16(frame::field::PAYLOAD_LEN.start) as usize;
     let announced = udp::HEADER_BYTES + frame::HEADER_BYTES + payload_bytes;
-    if udp.be16(udp::field::LEN.start) as usize != announced || ours.udp_bytes != announced {
+    if udp_bytes != announced || ours.udp_bytes != announced {
         return Err(Count::Length);
     }
     if ours.udp_at + announced > packet_bytes::<A>(ctx) {

@@ -10,6 +10,8 @@
 //! Each state is a type that has what it needs and no more: before RTR there is nobody to ask. Nothing is allocated per
 //! packet: queues are made with the queue pair.
 
+use dataplane_waist::Instant;
+
 mod completions;
 mod options;
 mod receives;
@@ -18,10 +20,22 @@ mod responder;
 mod send_queue;
 mod sequence;
 mod state;
+mod timer;
 
 pub(crate) use completions::Completions;
 pub use options::{MESSAGE_BYTES_MAX, MESSAGE_PACKETS_MAX, PathMtu, QpOptions, RNR_RETRY_FOREVER, rnr_delay};
 pub(crate) use state::{Around, Path, QueuePair};
+
+/// When there is something to send though no packet comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Due {
+    /// At once.
+    pub now: bool,
+    /// When a timer ends: silence becomes loss, or a pause that the peer asked for is over.
+    pub is_timed: bool,
+    /// When the first of those ends that have begun.
+    pub at: Option<Instant>,
+}
 
 /// What a queue pair has done and seen. Counted over all queue pairs of a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -14,10 +14,11 @@ use std::collections::VecDeque;
 use dataplane_waist::Instant;
 
 use super::{
-    Completions, QpCounters, QpOptions,
+    Completions, Due, QpCounters, QpOptions,
     options::{RNR_RETRY_FOREVER, rnr_delay},
     send_queue::{self, Posted, Task},
     sequence::Sequence,
+    timer::Timer,
 };
 use crate::{
     region::{Need, Pd, Regions},
@@ -30,7 +31,6 @@ const ACK_EVERY_PACKETS: u64 = 16;
 
 /// What is around a half of a queue pair while it works.
 pub(super) struct Context<'a> {
-    pub now: Instant,
     pub pd: Pd,
     pub options: &'a QpOptions,
     pub regions: &'a Regions,
@@ -64,10 +64,10 @@ pub(super) struct Requester {
     reads_count: usize,
     retries_left: u8,
     rnr_retries_left: u8,
-    /// When silence becomes loss.
-    deadline: Option<Instant>,
-    /// The peer had no receive posted: nothing before this.
-    resume_at: Option<Instant>,
+    /// Silence becomes loss.
+    loss: Timer,
+    /// The peer had no receive posted: nothing while this runs.
+    pause: Timer,
     /// How many packets may be under way for now: after a loss one, and with every answer twice as many, so that a network that is
     /// full is not filled again at once (as TCP's slow start, RFC 5681 §3.1).
     window_packets: u64,
@@ -91,8 +91,8 @@ impl Requester {
             reads_count: 0,
             retries_left: options.retries_max,
             rnr_retries_left: options.rnr_retries_max,
-            deadline: None,
-            resume_at: None,
+            loss: Timer::Off,
+            pause: Timer::Off,
             window_packets: options.window_packets,
             went_back: false,
         }
@@ -124,17 +124,29 @@ impl Requester {
         Ok(())
     }
 
-    /// When [`Requester::tick`] or [`Requester::poll_transmit`] has something to do by itself.
-    pub(super) fn wake_at(&self) -> Option<Instant> {
-        self.resume_at.or(self.deadline)
+    /// When [`Requester::tick`] or [`Requester::poll_transmit`] has something to do.
+    pub(super) fn due(&self, options: &QpOptions) -> Due {
+        Due {
+            now: self.may_send(options),
+            is_timed: self.loss.is_on() || self.pause.is_on(),
+            at: self.pause.ends_at().or(self.loss.ends_at()),
+        }
+    }
+
+    fn may_send(&self, options: &QpOptions) -> bool {
+        let is_held = self.pause.is_on() || self.next - self.acked >= self.window_packets;
+        let reads_max = options.initiator_reads_max.max(1);
+        !is_held
+            && self
+                .queue
+                .get(self.next_request)
+                .is_some_and(|posted| !posted.task.is_read() || self.reads_count < reads_max)
     }
 
     /// Time has passed.
-    pub(super) fn tick(&mut self, context: &mut Context<'_>) -> Result<(), Broken> {
-        if self.resume_at.is_some_and(|at| at <= context.now) {
-            self.resume_at = None;
-        }
-        if self.deadline.is_none_or(|at| at > context.now) {
+    pub(super) fn tick(&mut self, now: Instant, context: &mut Context<'_>) -> Result<(), Broken> {
+        self.pause.has_run_out(now);
+        if !self.loss.has_run_out(now) {
             return Ok(());
         }
         context.counters.timeouts_count += 1;
@@ -156,7 +168,7 @@ impl Requester {
         self.next = self.acked;
         self.next_request = 0;
         self.reads_count = 0;
-        self.deadline = None;
+        self.loss = Timer::Off;
         self.window_packets = 1;
     }
 
@@ -181,13 +193,10 @@ impl Requester {
         context: &mut Context<'_>,
     ) -> Result<Option<usize>, Broken> {
         let options = context.options;
-        if self.resume_at.is_some() || self.next == self.posted_end || self.next - self.acked >= self.window_packets {
+        if !self.may_send(options) {
             return Ok(None);
         }
         let posted = self.queue[self.next_request];
-        if posted.task.is_read() && self.reads_count == options.initiator_reads_max.max(1) {
-            return Ok(None);
-        }
         let mtu = options.path_mtu.bytes() as u64;
         let part = self.next - posted.first;
         let skip_bytes = part * mtu;
@@ -245,8 +254,8 @@ impl Requester {
         self.next_request += usize::from(is_read || is_last);
         self.reads_count += usize::from(is_read);
         self.sent_end = self.sent_end.max(self.next);
-        if self.deadline.is_none() {
-            self.deadline = Some(context.now + options.timeout);
+        if !self.loss.is_on() {
+            self.loss = Timer::Asked(options.timeout);
         }
         Ok(Some(len_bytes))
     }
@@ -297,7 +306,7 @@ impl Requester {
             }
             Syndrome::ReceiverNotReady { timer } => {
                 context.counters.rnr_naks_count += 1;
-                if !self.advance(index, context)? || self.resume_at.is_some() {
+                if !self.advance(index, context)? || self.pause.is_on() {
                     return Ok(());
                 }
                 if context.options.rnr_retries_max != RNR_RETRY_FOREVER {
@@ -309,7 +318,7 @@ impl Requester {
                 self.go_back();
                 // The peer is there: silence is counted from now.
                 self.retries_left = context.options.retries_max;
-                self.resume_at = Some(context.now + rnr_delay(timer));
+                self.pause = Timer::Asked(rnr_delay(timer));
                 Ok(())
             }
             Syndrome::Nak(NakCode::PsnSequence) => {
@@ -341,10 +350,10 @@ impl Requester {
                 if !self.went_back {
                     self.retry(context)?;
                     self.went_back = true;
-                } else if self.deadline.is_some() {
+                } else if self.loss.is_on() {
                     // The peer still answers what was asked before, and what was asked again stands behind it: that is no silence. Linux 6.1's
                     // rdma_rxe ends an answer before it begins the next.
-                    self.deadline = Some(context.now + context.options.timeout);
+                    self.loss = Timer::Asked(context.options.timeout);
                 }
                 return Ok(false);
             }
@@ -379,7 +388,10 @@ impl Requester {
         self.went_back = false;
         self.window_packets = (2 * self.window_packets).min(context.options.window_packets);
         let is_waiting = self.next > self.acked;
-        self.deadline = is_waiting.then(|| context.now + context.options.timeout);
+        self.loss = match is_waiting {
+            true => Timer::Asked(context.options.timeout),
+            false => Timer::Off,
+        };
     }
 
     fn read_answered(&mut self, index: u64, packet: &Packet<'_>, context: &mut Context<'_>) -> Result<(), Broken> {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use dataplane_waist::Instant;
 
 use super::{
-    Completions, QpCounters, QpOptions,
+    Completions, Due, QpCounters, QpOptions,
     receives::Receives,
     requester::{Context, Requester},
     responder::Responder,
@@ -65,7 +65,6 @@ pub(crate) struct QueuePair {
 
 /// What is around a queue pair.
 pub(crate) struct Around<'a> {
-    pub now: Instant,
     pub regions: &'a Regions,
     pub counters: &'a mut QpCounters,
 }
@@ -73,7 +72,6 @@ pub(crate) struct Around<'a> {
 macro_rules! context {
     ($self:ident, $around:ident) => {
         Context {
-            now: $around.now,
             pd: $self.pd,
             options: &$self.options,
             regions: $around.regions,
@@ -236,11 +234,35 @@ impl QueuePair {
         true
     }
 
-    /// When [`QueuePair::poll_transmit`] has something to do by itself.
-    pub(crate) fn wake_at(&self) -> Option<Instant> {
+    /// When [`QueuePair::poll_transmit`] has something to do.
+    pub(crate) fn due(&self) -> Due {
         match &self.state {
-            State::Rts { requester, .. } => requester.wake_at(),
-            _ => None,
+            State::Rts {
+                responder, requester, ..
+            } => {
+                let asks = requester.due(&self.options);
+                Due {
+                    now: asks.now || responder.has_replies(),
+                    ..asks
+                }
+            }
+            State::Rtr { responder, .. }
+            | State::Error {
+                last_words: Some((_, responder)),
+            } => Due {
+                now: responder.has_replies(),
+                ..Due::default()
+            },
+            State::Reset | State::Init { .. } | State::Error { last_words: None } => Due::default(),
+        }
+    }
+
+    /// Time has passed: timers begin and end.
+    pub(crate) fn tick(&mut self, now: Instant, around: Around<'_>) {
+        if let State::Rts { requester, .. } = &mut self.state
+            && requester.tick(now, &mut context!(self, around)).is_err()
+        {
+            self.break_off();
         }
     }
 
@@ -259,10 +281,7 @@ impl QueuePair {
                     let mut context = context!(self, around);
                     match responder.has_replies() {
                         true => responder.poll_transmit(into, &mut context),
-                        false => match requester.tick(&mut context) {
-                            Ok(()) => requester.poll_transmit(into, &mut context),
-                            Err(broken) => Err(broken),
-                        },
+                        false => requester.poll_transmit(into, &mut context),
                     }
                 }
                 State::Error {

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use dataplane_waist::{Clock, Instant, MonotonicClock, ProbeError, Support};
+use dataplane_waist::{MonotonicClock, ProbeError, Support};
 use dataplane_wire::Reject;
 use nix::{
     errno::Errno,
@@ -214,6 +214,8 @@ pub fn source_port(qp: QpNumber) -> u16 {
 }
 
 impl Wire for RoceWire {
+    type Clock = MonotonicClock;
+
     fn name(&self) -> &'static str {
         "roce"
     }
@@ -222,8 +224,8 @@ impl Wire for RoceWire {
         self.local
     }
 
-    fn now(&self) -> Instant {
-        self.clock.now()
+    fn clock(&self) -> MonotonicClock {
+        self.clock
     }
 
     fn connect(&mut self, qp: QpNumber, to: IpAddr) -> io::Result<()> {

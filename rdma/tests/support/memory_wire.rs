@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use dataplane_waist::Instant;
+use dataplane_waist::{Clock, Instant};
 use dataplane_wire::internet::Addresses;
 use rdma::{
     PACKET_BYTES_MAX, Randomness, Transmit, Wire,
@@ -28,6 +28,16 @@ struct Queue {
     free: Vec<Box<[u8]>>,
 }
 
+/// Virtual time: it passes when somebody looks.
+#[derive(Clone, Debug)]
+pub struct LookClock(Arc<AtomicU64>);
+
+impl Clock for LookClock {
+    fn now(&self) -> Instant {
+        Instant::from_ns(self.0.load(Ordering::Relaxed))
+    }
+}
+
 /// One end.
 #[derive(Debug)]
 pub struct MemoryWire {
@@ -35,20 +45,20 @@ pub struct MemoryWire {
     peer: Ipv4Addr,
     out: Arc<Mutex<Queue>>,
     incoming: Arc<Mutex<Queue>>,
-    clock: Arc<AtomicU64>,
+    clock: LookClock,
 }
 
 /// Both ends.
 pub fn pair() -> (MemoryWire, MemoryWire) {
     let (there, back) = (Arc::default(), Arc::default());
-    let clock = Arc::new(AtomicU64::new(1));
+    let clock = LookClock(Arc::new(AtomicU64::new(1)));
     let [a, b] = [1, 2].map(|host| Ipv4Addr::new(10, 0, 0, host));
     let end = |local, peer, out: &Arc<Mutex<Queue>>, incoming: &Arc<Mutex<Queue>>| MemoryWire {
         local,
         peer,
         out: Arc::clone(out),
         incoming: Arc::clone(incoming),
-        clock: Arc::clone(&clock),
+        clock: clock.clone(),
     };
     (end(a, b, &there, &back), end(b, a, &back, &there))
 }
@@ -75,6 +85,8 @@ fn envelope(src: Ipv4Addr, dst: Ipv4Addr) -> Envelope {
 }
 
 impl Wire for MemoryWire {
+    type Clock = LookClock;
+
     fn name(&self) -> &'static str {
         "memory"
     }
@@ -83,8 +95,8 @@ impl Wire for MemoryWire {
         self.local.into()
     }
 
-    fn now(&self) -> Instant {
-        Instant::from_ns(self.clock.load(Ordering::Relaxed))
+    fn clock(&self) -> LookClock {
+        self.clock.clone()
     }
 
     fn connect(&mut self, _qp: QpNumber, to: IpAddr) -> io::Result<()> {
@@ -97,7 +109,7 @@ impl Wire for MemoryWire {
     fn disconnect(&mut self, _qp: QpNumber) {}
 
     fn receive(&mut self, packets_max: usize, sink: &mut dyn FnMut(IpAddr, &Packet<'_>)) -> io::Result<usize> {
-        self.clock.fetch_add(LOOK_NS, Ordering::Relaxed);
+        self.clock.0.fetch_add(LOOK_NS, Ordering::Relaxed);
         for count in 0..packets_max {
             let Some((len, bytes)) = self.incoming.lock().expect("no panic").packets.pop_front() else {
                 return Ok(count);
@@ -125,7 +137,7 @@ impl Wire for MemoryWire {
     }
 
     fn wait(&mut self, max: Duration) -> io::Result<()> {
-        self.clock.fetch_add(max.as_nanos() as u64, Ordering::Relaxed);
+        self.clock.0.fetch_add(max.as_nanos() as u64, Ordering::Relaxed);
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::{fs::File, io, net::IpAddr, path::PathBuf, thread, time::Duration};
 
 use dataplane_netns::Host;
-use dataplane_waist::Instant;
+use dataplane_waist::MonotonicClock;
 use nix::sched::{CloneFlags, setns};
 use rdma::{
     Transmit, Wire,
@@ -67,14 +67,16 @@ impl Inside {
 }
 
 impl Wire for Inside {
+    type Clock = MonotonicClock;
+
     fn name(&self) -> &'static str {
         self.wire.name()
     }
     fn local(&self) -> IpAddr {
         self.wire.local()
     }
-    fn now(&self) -> Instant {
-        self.wire.now()
+    fn clock(&self) -> MonotonicClock {
+        self.wire.clock()
     }
     fn connect(&mut self, qp: QpNumber, to: IpAddr) -> io::Result<()> {
         let wire = &mut self.wire;

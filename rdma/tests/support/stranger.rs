@@ -54,7 +54,7 @@ impl Tells for VerbsDevice {
 }
 
 /// An owner of memory, the peer to whom it is open, and a stranger who can send to the owner.
-struct Scene<O, W> {
+struct Scene<O, W: Wire> {
     owner: O,
     peer: Device<W>,
     /// The stranger's own wire, from another address.

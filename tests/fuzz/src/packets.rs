@@ -1,8 +1,17 @@
 //! An endpoint that is sent a fuzzer's packets.
 
-use std::{collections::VecDeque, io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    io,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use dataplane_waist::{Instant, WrId};
+use dataplane_waist::{Clock, Instant, WrId};
 use rdma::{
     Access, Data, Device, Local, Memory, Operation, Provider, Qp, QpAddress, QpOptions, ReceiveRequest, Registered,
     Remote, Rts, SendRequest, Transmit, Wire,
@@ -20,22 +29,34 @@ const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
 const START: u32 = 0xff_fff8;
 const OPEN_BYTES: usize = 4096;
 
+/// Time that passes when it is told to.
+#[derive(Clone, Debug, Default)]
+pub struct HandClock(Arc<AtomicU64>);
+
+impl Clock for HandClock {
+    fn now(&self) -> Instant {
+        Instant::from_ns(self.0.load(Ordering::Relaxed))
+    }
+}
+
 /// A wire that says what it is told, to nobody.
 #[derive(Default)]
 pub struct Mouth {
     packets: VecDeque<Vec<u8>>,
-    now_ns: u64,
+    clock: HandClock,
 }
 
 impl Wire for Mouth {
+    type Clock = HandClock;
+
     fn name(&self) -> &'static str {
         "fuzz"
     }
     fn local(&self) -> IpAddr {
         [10, 0, 0, 1].into()
     }
-    fn now(&self) -> Instant {
-        Instant::from_ns(self.now_ns)
+    fn clock(&self) -> HandClock {
+        self.clock.clone()
     }
     fn connect(&mut self, _qp: QpNumber, _to: IpAddr) -> io::Result<()> {
         Ok(())
@@ -163,7 +184,7 @@ impl Victim {
             packet[20..24].copy_from_slice(&self.open.key.0.to_be_bytes());
         }
         if flags & TURN != 0 {
-            self.device.wire_mut().now_ns += 50_000_000;
+            self.device.wire_mut().clock.0.fetch_add(50_000_000, Ordering::Relaxed);
             self.device.progress().expect("memory works");
         }
         self.device.wire_mut().packets.push_back(packet);

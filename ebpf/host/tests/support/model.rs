@@ -17,7 +17,7 @@ pub struct Expected {
 
 /// What the model has to be told beside the frame.
 pub struct Situation {
-    /// Whether `steer` has a socket for the queue.
+    /// Whether the program has a socket for the queue.
     pub has_socket: bool,
     /// Bytes in the frame's first buffer.
     pub linear_bytes: usize,
@@ -80,7 +80,7 @@ pub fn expect(program: Program, settings: &Settings, situation: &Situation, fram
             data,
         };
     }
-    let outcome = find(settings, frame).and_then(|ours| act(program, settings, situation, &ours, &mut data));
+    let outcome = find(program, settings, frame).and_then(|ours| act(program, settings, situation, &ours, &mut data));
     match outcome {
         Ok(verdict) => Expected {
             verdict,
@@ -95,7 +95,7 @@ pub fn expect(program: Program, settings: &Settings, situation: &Situation, fram
     }
 }
 
-fn find(settings: &Settings, frame: &[u8]) -> Result<Ours, Count> {
+fn find(program: Program, settings: &Settings, frame: &[u8]) -> Result<Ours, Count> {
     const TAGS: [u16; 2] = [0x8100, 0x88a8];
     let mut type_at = 12;
     let mut ether_type = be16(frame, type_at).ok_or(Count::NotIp)?;
@@ -158,6 +158,11 @@ fn find(settings: &Settings, frame: &[u8]) -> Result<Ours, Count> {
     if !is_my_ip || frame[..6] != settings.local_mac.0 {
         return Err(Count::Stranger);
     }
+    let udp_len = usize::from(be16(udp, 4).expect("8 bytes"));
+    if program == Program::SteerPort {
+        let is_whole = udp_len == ours.udp_bytes && udp_len >= 8 && ours.end() <= frame.len();
+        return if is_whole { Ok(ours) } else { Err(Count::Length) };
+    }
     let head = frame.get(ours.frame_at()..ours.frame_at() + 40).ok_or(Count::NotOurs)?;
     if head[..4] != *b"DPL1" || head[4] != 1 {
         return Err(Count::NotOurs);
@@ -166,7 +171,6 @@ fn find(settings: &Settings, frame: &[u8]) -> Result<Ours, Count> {
         return Err(Count::OtherKind);
     }
     let announced = 8 + 40 + usize::from(be16(head, 6).expect("40 bytes"));
-    let udp_len = usize::from(be16(udp, 4).expect("8 bytes"));
     if udp_len != announced || ours.udp_bytes != announced || ours.end() > frame.len() {
         return Err(Count::Length);
     }
@@ -183,8 +187,8 @@ fn act(
     match program {
         Program::Pass | Program::Lossy | Program::Hub | Program::TakeAll => unreachable!("it looks into no frame"),
         Program::CountDrop => Ok(Verdict::Drop),
-        Program::Steer if situation.has_socket => Ok(Verdict::Redirect),
-        Program::Steer => Err(Count::NoSocket),
+        Program::Steer | Program::SteerPort if situation.has_socket => Ok(Verdict::Redirect),
+        Program::Steer | Program::SteerPort => Err(Count::NoSocket),
         Program::Echo => echo(settings, ours, data),
         Program::Stamp => stamp(settings, situation, ours, data),
         Program::QuorumLeader | Program::QuorumFollower => Err(without_grant(program, ours, data)),
@@ -249,7 +253,7 @@ fn stamp(settings: &Settings, situation: &Situation, ours: &Ours, data: &mut [u8
 
 /// What `stamp` wrote into `answer`, its version of `frame`; 0 if it wrote nothing.
 pub fn stamp_ns(settings: &Settings, frame: &[u8], answer: &[u8]) -> u64 {
-    let stamp = find(settings, frame).ok().and_then(|ours| {
+    let stamp = find(Program::Stamp, settings, frame).ok().and_then(|ours| {
         let at = stamp_at(settings, ours.end());
         answer.get(at..at + 8)
     });
