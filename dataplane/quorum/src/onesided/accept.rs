@@ -7,7 +7,7 @@ use super::{
     config::Mutation,
     flights::{Flight, What},
     layout::{self, COMMIT_END_AT, Entry, MIN_PROPOSAL_AT, ROUND_AT},
-    leader::{Link, Progress},
+    leader::{Link, Progress, Reign},
     replica::{Emitted, Plane, Planes, Replica},
     requests::Waiting,
 };
@@ -139,10 +139,17 @@ impl<S: StateMachine> Replica<S> {
                 payload: queued.as_ref().map_or(&NO_OP[..], |queued| &queued.payload),
             };
             layout::emit_slot(slot, &entry, &mut self.slot_buffer);
-            self.emitted = Some(Emitted { slot, crc: None });
-            planes
-                .replication
-                .store(self.config.layout.slot_at(slot), &self.slot_buffer);
+            self.emitted = Some(Emitted {
+                slot,
+                crc: None,
+                is_kept: false,
+            });
+            // The last entry goes to its followers first, if all they lack is in the buffer: what is written to our own memory before would
+            // have to get there before.
+            let is_last = self.writes.is_empty() && self.confirmed().all(|(_, progress)| progress.next == slot);
+            if !is_last {
+                self.keep_entry(planes);
+            }
             if let Some(queued) = queued {
                 self.spare_payload = queued.payload;
                 self.counters.appended_count += 1;
@@ -211,9 +218,22 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
+    /// Writes the entry that was made last into our own memory, before our own vote for it counts.
+    pub(super) fn keep_entry(&mut self, planes: &mut Planes<'_>) {
+        if let Some(Emitted { slot, is_kept, .. }) = &mut self.emitted
+            && !std::mem::replace(is_kept, true)
+        {
+            let at = self.config.layout.slot_at(*slot);
+            planes.replication.store(at, &self.slot_buffer);
+        }
+    }
+
     /// What applying the entry takes that was written last, while it is on its way.
     pub(super) fn sum_up(&mut self) {
-        if let Some(Emitted { slot, crc: crc @ None }) = &mut self.emitted {
+        if let Some(Emitted {
+            slot, crc: crc @ None, ..
+        }) = &mut self.emitted
+        {
             *crc = layout::parse_slot(*slot, &self.slot_buffer, false).map(|entry| crc32c(entry.payload));
         }
     }
@@ -250,6 +270,12 @@ impl<S: StateMachine> Replica<S> {
         all[..len].sort_unstable_by(|a, b| b.cmp(a));
         let count = self.config.majority_count() - usize::from(self.config.makes(Mutation::MinorityCommit));
         all[..len].get(count - 1).copied()
+    }
+
+    /// Whether somebody waits for a round, or is to be told something.
+    pub(super) fn has_round_to_begin(&self) -> bool {
+        let is_waited_for = |reign: &Reign| reign.wants_round || reign.must_tell;
+        !self.reads.is_empty() || self.reign.as_ref().is_some_and(is_waited_for)
     }
 
     /// Writes a new round, one at a time: what comes meanwhile shares the next.

@@ -205,6 +205,7 @@ impl<S: StateMachine> Replica<S> {
     pub(super) fn write_entries(&mut self, now: Instant, planes: &mut Planes<'_>) {
         self.propose(now, planes);
         self.send_entries(planes);
+        self.keep_entry(planes);
         self.sum_up();
     }
 

@@ -77,6 +77,8 @@ pub(super) struct Emitted {
     pub(super) slot: u64,
     /// CRC-32C of the payload, once it is computed.
     pub(super) crc: Option<u32>,
+    /// Whether it stands in our memory.
+    pub(super) is_kept: bool,
 }
 
 /// Another node, as this one sees it.
@@ -224,8 +226,12 @@ impl<S: StateMachine> Replica<S> {
         if self.is_busy() && now < self.chores_at.min(self.tick_at) {
             // What waits for a slot goes on its way before it is looked what has come: whoever waits for that waits anyway.
             self.write_entries(now, planes);
-            self.hear(now, planes, Plane::Replication);
-            return self.write_on(now, planes, out);
+            let heard_count = self.hear(now, planes, Plane::Replication);
+            // Whoever waits for one answer looks many times: a look that finds nothing is short.
+            if heard_count > 0 || self.has_round_to_begin() {
+                self.write_on(now, planes, out);
+            }
+            return;
         }
         self.hear(now, planes, Plane::Replication);
         self.chores_at = now + self.config.timing.heartbeat / CHORES_PER_HEARTBEAT;
@@ -250,10 +256,11 @@ impl<S: StateMachine> Replica<S> {
         self.leads().is_some() && !(self.waiting.is_empty() && self.writes.is_empty())
     }
 
-    fn hear(&mut self, now: Instant, planes: &mut Planes<'_>, plane: Plane) {
+    /// Takes in what is finished; says how much that was.
+    fn hear(&mut self, now: Instant, planes: &mut Planes<'_>, plane: Plane) -> usize {
         let mut finished = std::mem::take(&mut self.finished);
         let window = planes.window(plane);
-        window.poll_cq(&mut |completion| finished.push(completion));
+        let finished_count = window.poll_cq(&mut |completion| finished.push(completion));
         for Completion { wr_id, result } in finished.drain(..) {
             let mut bytes = Vec::new();
             planes.window(plane).take_read(wr_id, &mut bytes);
@@ -266,6 +273,7 @@ impl<S: StateMachine> Replica<S> {
             }
         }
         self.finished = finished;
+        finished_count
     }
 
     fn heard_background(&mut self, now: Instant, flight: Flight, result: Result<(), WindowError>, bytes: &[u8]) {
