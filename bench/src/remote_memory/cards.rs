@@ -53,9 +53,10 @@ struct Follower {
 /// Between two looks of a follower that polls.
 const LOOK_EVERY: Duration = Duration::from_micros(200);
 
-/// A NIC hears of a packet whatever queue it is for, and does not look for one where none is. The thread looks where one is hardly ever
-/// so much more seldom.
-const BACKGROUND_EVERY_LOOKS: u64 = 32;
+/// A card has no lock between itself and its host's memory. Where the hosts' processes stand still nobody else wants it, and the thread
+/// takes it for so many looks at once. In as many it looks once for what hardly ever comes: a NIC hears of a packet whatever queue it is
+/// for, and does not look for one where none is.
+const LOOKS_PER_LOCK: u64 = 32;
 
 /// A thread that sleeps is charged nothing for so long.
 const SETTLES_IN: Duration = Duration::from_millis(1);
@@ -121,25 +122,35 @@ impl Cards {
     /// The cards' thread.
     pub fn serve<P: Provider>(&self, cluster: &Cluster<P>) {
         let begun_ns = thread_cpu_ns();
-        let mut looks_count = 0u64;
+        let followers = &cluster.nodes[1..];
+        let mut turns_count = 0u64;
         loop {
             match self.now.load(Ordering::Acquire) {
                 over if over == Service::Over as u8 => return,
                 yardstick if yardstick == Service::Yardstick as u8 => {
                     let mut far = cluster.yardstick.far.lock().expect("nobody panicked with it");
-                    let _ = far.provider_mut().progress();
+                    for _ in 0..LOOKS_PER_LOCK {
+                        let _ = far.provider_mut().progress();
+                    }
+                }
+                still if still == Service::Still as u8 => {
+                    let mut nodes: Vec<_> = followers.iter().map(locked).collect();
+                    nodes.iter_mut().for_each(|node| node.serve());
+                    for _ in 1..LOOKS_PER_LOCK {
+                        nodes.iter_mut().for_each(|node| node.serve_log());
+                    }
                 }
                 takeover if takeover == Service::Takeover as u8 => {
                     cluster.nodes.iter().for_each(|node| locked(node).serve());
                 }
-                _ if looks_count.is_multiple_of(BACKGROUND_EVERY_LOOKS) => {
-                    cluster.nodes[1..].iter().for_each(|node| locked(node).serve());
+                _ if turns_count.is_multiple_of(LOOKS_PER_LOCK) => {
+                    followers.iter().for_each(|node| locked(node).serve());
                 }
-                _ => cluster.nodes[1..].iter().for_each(|node| locked(node).serve_log()),
+                _ => followers.iter().for_each(|node| locked(node).serve_log()),
             }
-            looks_count += 1;
-            // The clock is a system call: not at every look.
-            if looks_count.is_multiple_of(256) {
+            turns_count += 1;
+            // The clock is a system call: not at every turn.
+            if turns_count.is_multiple_of(64) {
                 self.cards_cpu_ns.store(thread_cpu_ns() - begun_ns, Ordering::Release);
             }
         }
