@@ -295,6 +295,8 @@ pub struct ShmWire {
     neighbours: Vec<Neighbour>,
     /// By queue pair: which neighbour.
     paths: Vec<(QpNumber, usize)>,
+    /// At which of them the next look begins.
+    turn: usize,
     packet: Box<[u8]>,
     clock: MonotonicClock,
     counters: ShmCounters,
@@ -343,6 +345,7 @@ impl ShmWire {
             local: address_of(node),
             neighbours: Vec::new(),
             paths: Vec::new(),
+            turn: 0,
             packet: vec![0; PACKET_BYTES_MAX].into(),
             clock: MonotonicClock::new(),
             counters: ShmCounters::default(),
@@ -403,11 +406,14 @@ impl Wire for ShmWire {
     }
 
     fn receive(&mut self, packets_max: usize, sink: &mut dyn FnMut(IpAddr, &Packet<'_>)) -> io::Result<usize> {
+        let neighbours_count = self.neighbours.len();
+        let share_packets = packets_max.div_ceil(neighbours_count.max(1));
         let mut count = 0;
-        let share_packets = packets_max.div_ceil(self.neighbours.len().max(1));
-        for neighbour in &mut self.neighbours {
+        for step in 0..neighbours_count {
+            let neighbour = &mut self.neighbours[(self.turn + step) % neighbours_count];
             // Each gets its share, so that a busy one does not starve the others.
-            for _ in 0..share_packets {
+            let share_end = packets_max.min(count + share_packets);
+            while count < share_end {
                 let Some(len) = neighbour.incoming.pop(&mut self.packet) else {
                     break;
                 };
@@ -416,6 +422,11 @@ impl Wire for ShmWire {
                     Err(reject) => self.counters.rejected_counts[reject.index()] += 1,
                 }
                 count += 1;
+            }
+            if count == packets_max {
+                // What comes from the others is for later: a look at it may have to wait for its line.
+                self.turn = (self.turn + step + 1) % neighbours_count;
+                break;
             }
         }
         if count == 0 {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context;
-use dataplane_ports::xdp::{Frame, Mac, Socket, SocketOptions, TxRequest, Umem, UmemOptions};
+use dataplane_ports::xdp::{Frame, Mac, OpenError, Socket, SocketOptions, TxRequest, Umem, UmemOptions};
 use dataplane_waist::MonotonicClock;
 use dataplane_wire::Reject;
 use ebpf_host::{Attachment, Loaded, Mode, Program, Settings};
@@ -35,9 +35,11 @@ use crate::place::Endpoint;
 
 /// Frames for each way: a window of 128 packets of each of 16 peers.
 const RING_FRAMES: u32 = 2048;
-/// Bytes of a frame's memory, of which the kernel keeps 256 of a received one: path MTUs of up to 2048 fit.
+/// Bytes of a frame's memory, of which the kernel keeps 256 of a received one: path MTUs of up to 2048 fit. What is longer takes several
+/// (Linux 6.6).
 const FRAME_BYTES: usize = 4096;
 const RX_HEADROOM_BYTES: usize = 256;
+const SEGMENT_BYTES: usize = FRAME_BYTES - RX_HEADROOM_BYTES;
 
 /// What to open.
 #[derive(Clone, Debug)]
@@ -65,6 +67,9 @@ pub struct XdpWire {
     socket: Socket,
     umem: Umem,
     free: Vec<Frame>,
+    /// A packet of several frames, as it comes in, or before it goes out.
+    coming: Vec<u8>,
+    going: Box<[u8]>,
     /// Keeps other endpoints, and the kernel's own, from the address.
     _port: UdpSocket,
     local: IpAddr,
@@ -90,7 +95,11 @@ pub fn open(options: &XdpWireOptions) -> anyhow::Result<XdpDevice> {
 }
 
 impl XdpWire {
-    fn open(options: &XdpWireOptions) -> anyhow::Result<XdpWire> {
+    /// Opens the socket, and lets the program hand over what is for it.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub fn open(options: &XdpWireOptions) -> anyhow::Result<XdpWire> {
         let Endpoint {
             addr,
             interface,
@@ -107,15 +116,25 @@ impl XdpWire {
             frame_bytes: FRAME_BYTES,
             ..UmemOptions::new(2 * RING_FRAMES as usize)
         })?;
-        let mut socket = Socket::open(
-            &umem,
-            &SocketOptions {
-                // Places for twice as many frames as go round: see `XdpPort::open`.
-                fill_entries: 2 * RING_FRAMES,
-                tx_entries: 2 * RING_FRAMES,
-                ..SocketOptions::new(interface, RING_FRAMES)
-            },
-        )?;
+        let link_bytes_max = *mtu_bytes as usize + ETHERNET_BYTES;
+        let open = |multi_buffer| {
+            Socket::open(
+                &umem,
+                &SocketOptions {
+                    // Places for twice as many frames as go round: see `XdpPort::open`.
+                    fill_entries: 2 * RING_FRAMES,
+                    tx_entries: 2 * RING_FRAMES,
+                    multi_buffer,
+                    ..SocketOptions::new(interface, RING_FRAMES)
+                },
+            )
+        };
+        let (mut socket, frame_bytes_max) = match open(link_bytes_max > SEGMENT_BYTES) {
+            Ok(socket) => (socket, link_bytes_max),
+            // An older kernel: without them, shorter path MTUs are left.
+            Err(OpenError::NotSupported { .. }) if link_bytes_max > SEGMENT_BYTES => (open(false)?, SEGMENT_BYTES),
+            Err(error) => return Err(error.into()),
+        };
         for frame in free.drain(..RING_FRAMES as usize) {
             socket.fill(frame).expect("a new fill ring has room for as many");
         }
@@ -145,7 +164,9 @@ impl XdpWire {
             _port: port,
             local,
             local_mac: Mac(*mac),
-            frame_bytes_max: (*mtu_bytes as usize + ETHERNET_BYTES).min(FRAME_BYTES - RX_HEADROOM_BYTES),
+            frame_bytes_max,
+            coming: Vec::with_capacity(frame_bytes_max),
+            going: vec![0; frame_bytes_max].into(),
             neighbours: options.neighbours.clone(),
             senders: Vec::new(),
             clock: MonotonicClock::new(),
@@ -229,10 +250,18 @@ impl Wire for XdpWire {
         while count < packets_max {
             let Some(segment) = self.socket.receive()? else { break };
             let bytes = &self.umem.bytes(&segment.frame)[segment.bytes.clone()];
-            heard(bytes, self.local, &mut self.counters, sink);
+            if !segment.is_continued && self.coming.is_empty() {
+                heard(bytes, self.local, &mut self.counters, sink);
+            } else {
+                self.coming.extend_from_slice(bytes);
+                if !segment.is_continued {
+                    heard(&self.coming, self.local, &mut self.counters, sink);
+                    self.coming.clear();
+                }
+            }
             // There are no more frames for this than the ring has entries.
             self.socket.fill(segment.frame).map_err(|_lost| corrupt())?;
-            count += 1;
+            count += usize::from(!segment.is_continued);
         }
         if count > 0 {
             self.socket.release_rx();
@@ -252,23 +281,38 @@ impl Wire for XdpWire {
         let frame_bytes = sender.path.frame_bytes(transmit.len_bytes);
         if frame_bytes > self.frame_bytes_max {
             let why = format!(
-                "a frame of {frame_bytes} bytes is longer than the {} that the interface's MTU and a frame's memory allow: choose a \
-                 smaller path MTU (headers take up to {FRAME_AROUND_BYTES_MAX} bytes more)",
+                "a frame of {frame_bytes} bytes is longer than the {} that the interface's MTU and, before Linux 6.6, a frame's memory \
+                 allow: choose a smaller path MTU (headers take up to {FRAME_AROUND_BYTES_MAX} bytes more)",
                 self.frame_bytes_max
             );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
-        let Some(mut frame) = self.free.pop() else {
+        if self.free.len() < frame_bytes.div_ceil(SEGMENT_BYTES) {
             // As if the network had lost it.
             self.counters.tx_lost_count += 1;
             return Ok(());
-        };
-        let bytes = &mut self.umem.bytes_mut(&mut frame)[..frame_bytes];
-        sender.path.emit(&packet[..transmit.len_bytes], bytes);
-        self.socket
-            .tx(frame, 0..frame_bytes, false, TxRequest::default())
-            .map_err(|_lost| corrupt())?;
+        }
         self.is_queued = true;
+        let mut queue = |mut frame: Frame, len: usize, is_continued, fill: &mut dyn FnMut(&mut [u8])| {
+            fill(&mut self.umem.bytes_mut(&mut frame)[..len]);
+            let queued = self.socket.tx(frame, 0..len, is_continued, TxRequest::default());
+            queued.map_err(|_lost| corrupt())
+        };
+        let packet = &packet[..transmit.len_bytes];
+        if frame_bytes <= SEGMENT_BYTES {
+            let frame = self.free.pop().expect("looked for above");
+            return queue(frame, frame_bytes, false, &mut |bytes| sender.path.emit(packet, bytes));
+        }
+        let whole = &mut self.going[..frame_bytes];
+        sender.path.emit(packet, whole);
+        let segments_count = frame_bytes.div_ceil(SEGMENT_BYTES);
+        for (index, segment) in whole.chunks(SEGMENT_BYTES).enumerate() {
+            let frame = self.free.pop().expect("looked for above");
+            let is_continued = index + 1 < segments_count;
+            queue(frame, segment.len(), is_continued, &mut |bytes| {
+                bytes.copy_from_slice(segment)
+            })?;
+        }
         Ok(())
     }
 

@@ -12,67 +12,20 @@ mod namespaces;
 mod pair;
 #[path = "../support/place.rs"]
 mod place;
+mod suite;
 
-use std::{panic, time::Duration};
-
-use std::sync::atomic::{AtomicU32, Ordering};
-
-use cases::Needs;
-use pair::{Pair, Testable};
-use rdma::{
-    Device, Faulty, QpOptions, Wire,
-    roce::{ReceiveHow, RoceOptions, RoceWire},
-    shm::{ShmLink, ShmWire, Side},
-    system_randomness,
-    verbs::VerbsDevice,
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
-/// Fewer would not be a suite.
-const CASES_COUNT_MIN: usize = 60;
-
-/// Runs every case between two new devices; tells all that failed, not only the first.
-fn conform<P: Testable + 'static>(options: QpOptions, open: impl Fn() -> (P, P)) {
-    let cases = cases::all::<P>(options);
-    let mut failed = Vec::new();
-    let mut skipped_count = 0;
-    let offers = {
-        let (a, b) = open();
-        match (a.is_software(), b.is_software()) {
-            (true, true) => Needs::BothEnds,
-            (false, false) => Needs::Any,
-            _ => Needs::OneEnd,
-        }
-    };
-    for case in &cases {
-        if case.needs > offers {
-            eprintln!(
-                "skipped: {}: only packets of this crate's can be made to fail",
-                case.name
-            );
-            skipped_count += 1;
-            continue;
-        }
-        // One case alone, to look at: a part of its name.
-        if std::env::var("DPLAB_CASE").is_ok_and(|part| !case.name.contains(&part)) {
-            continue;
-        }
-        let run = || {
-            let mut pair = Pair::new(open(), case.options);
-            for end in [&mut pair.a, &mut pair.b] {
-                end.device.set_faults(case.faults);
-            }
-            (case.run)(&mut pair);
-        };
-        if panic::catch_unwind(panic::AssertUnwindSafe(run)).is_err() {
-            eprintln!("failed: {}", case.name);
-            failed.push(case.name.as_str());
-        }
-    }
-    let run_count = cases.len() - skipped_count;
-    assert!(run_count >= CASES_COUNT_MIN, "only {run_count} cases");
-    eprintln!("{run_count} cases, {skipped_count} skipped, {} failed", failed.len());
-    assert!(failed.is_empty(), "failed: {failed:#?}");
-}
+use rdma::{
+    Device, Faulty, QpOptions,
+    roce::{ReceiveHow, RoceOptions, RoceWire},
+    shm::{ShmLink, ShmWire, Side},
+    verbs::VerbsDevice,
+};
+use suite::{conform, device, real};
 
 #[test]
 fn memory_conforms() {
@@ -89,22 +42,6 @@ fn memory_conforms() {
             Device::new(Faulty::new(b, Default::default()), memory_wire::random(2)),
         )
     });
-}
-
-/// Over the system's clock. Two ends in one thread answer each other at once, however late the thread gets its turn, so a
-/// timeout this short is seldom one of a busy machine.
-fn real() -> QpOptions {
-    QpOptions {
-        timeout: Duration::from_millis(5),
-        retries_max: 20,
-        rnr_timer: 1,
-        ..QpOptions::default()
-    }
-}
-
-fn device<W: Wire>(wire: W) -> Device<Faulty<W>> {
-    let random = system_randomness().expect("the system has randomness");
-    Device::new(Faulty::new(wire, Default::default()), random)
 }
 
 /// Two addresses of 127/8 that no other process of these tests uses: each has its port 4791.
