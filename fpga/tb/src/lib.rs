@@ -7,6 +7,7 @@
 /// Whether Verilator was here when this was built: without it there are models alone.
 pub const HAS_RTL: bool = cfg!(rtl);
 
+pub mod conformance;
 pub mod lockstep;
 pub mod nodes;
 pub mod suite;

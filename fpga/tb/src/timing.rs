@@ -1,4 +1,4 @@
-//! How many cycles a leader takes to a commit, for the tests here and the long one of `tests/tests/rtl_timing.rs`.
+//! How many cycles a leader takes to a commit, for the tests here and the long one of `tests/tests/rtl_long.rs`.
 
 use dataplane_wire::frame::Kind;
 use fpga_model::{

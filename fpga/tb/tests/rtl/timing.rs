@@ -26,7 +26,7 @@ fn models_commit_in_a_fixed_number_of_cycles() {
     }
 }
 
-/// Here a short while of each beginning: `tests/tests/rtl_timing.rs` has the long one.
+/// Here a short while of each beginning: `tests/tests/rtl_long.rs` has the long one.
 #[test]
 #[cfg_attr(
     not(rtl),
@@ -36,7 +36,7 @@ fn the_rtl_commits_in_a_fixed_number_of_cycles() {
     for seed in 1..=16 {
         let made = Made::Rtl { seed };
         for (shape, expected) in [(Shape::NARROW, NARROW_COMMIT_CYCLES), (Shape::WIDE, WIDE_COMMIT_CYCLES)] {
-            let cycles = commit_cycles(made, shape, 300);
+            let cycles = commit_cycles(made, shape, 150);
             assert_eq!(cycles, (expected, expected), "{shape:?}, seed {seed}");
         }
     }
@@ -56,7 +56,7 @@ fn cycles_each(made: Made, frames: &[Vec<u8>]) -> f64 {
 }
 
 fn keeps_up(made: Made) {
-    let count = 4_000;
+    let count = 1_500;
     // Frames of 64 bytes, of which the MAC keeps four: none is ours, all go to the host.
     let smallest = vec![wrapped(CLIENT, node_at(0), &[0x5a; 18]); count];
     let each = cycles_each(made, &smallest);
