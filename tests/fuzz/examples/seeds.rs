@@ -106,11 +106,11 @@ fn rdma_words(write: &impl Fn(&str, &str, &[u8]) -> io::Result<()>) -> io::Resul
         write("rdma_handshake", name, &words)?;
     }
 
-    // One packet in slot 0, and the index that says so; as fuzz_targets/rdma_shm.rs takes them apart.
+    // The ring's first packet, which is in its second place; as fuzz_targets/rdma_shm.rs takes them apart.
     let len = vector.datagram.len();
-    let slot = [&[96, 8 + len as u8][..], &(len as u64).to_ne_bytes(), vector.datagram].concat();
-    let produced = [&[0, 8][..], &1u64.to_ne_bytes()].concat();
-    write("rdma_shm", "one", &[slot, produced].concat())
+    let stamp = 1 << 16 | len as u64;
+    let head = [&[65, 8 + len as u8][..], &stamp.to_ne_bytes(), vector.datagram].concat();
+    write("rdma_shm", "one", &head)
 }
 
 fn snapshot_file() -> io::Result<Vec<u8>> {
