@@ -197,7 +197,7 @@ fn a_stolen_key_without_the_number_that_is_due_is_refused_and_counted() {
     let (mut peer, mut owner) = connected(shm(&link), &options);
     let qp = owner.qp.as_ref().expect("connected").number();
     let at = owner.remote(0);
-    let mut thief = Stranger::new(&link);
+    let mut thief = Stranger::new(&mut owner);
     // Everything but the number: queue pair, address, key.
     for ahead in [1, 2, 1000, 1 << 20, (1 << 23) - 1] {
         thief.write(qp, start.plus(ahead), at, [0xee; 8]);

@@ -240,17 +240,19 @@ pub fn counters<W: Wire>(end: &End<Device<W>>) -> &EndpointCounters {
     end.device.counters()
 }
 
-/// Somebody else on the wire of the connection's first end, who can say anything in its name.
+/// Somebody else on the wire, who can say anything in the name of the connection's first end.
 #[derive(Debug)]
 pub struct Stranger {
     wire: ShmWire,
 }
 
 impl Stranger {
-    /// On the same link.
-    pub fn new(link: &ShmLink) -> Stranger {
+    /// On a link of its own to the second end, which takes what comes there for the first end's: an address is not looked into.
+    pub fn new(second: &mut End<ShmDevice>) -> Stranger {
+        let link = link();
+        second.device.wire_mut().attach(1, &link, Side::B);
         let mut wire = ShmWire::new(1);
-        wire.attach(2, link, Side::A);
+        wire.attach(2, &link, Side::A);
         Stranger { wire }
     }
 
@@ -271,7 +273,7 @@ impl Stranger {
         });
         let to = shm::address_of(2);
         let transmit = Transmit { to, qp, len_bytes };
-        self.wire.connect(qp, to).expect("the same link");
+        self.wire.connect(qp, to).expect("its own link");
         self.wire.send(&transmit, &mut packet).expect("the link is sound");
     }
 }
