@@ -108,7 +108,7 @@ const MISTAKES: &[(Mutation, u64, FindingKind)] = &[
     (Mutation::PermissionKept, 1020, FindingKind::Invariant),
     (Mutation::CanaryUnchecked, 1081, FindingKind::Invariant),
     (Mutation::PrepareSkipped, 1000, FindingKind::Invariant),
-    (Mutation::MinorityCommit, 1079, FindingKind::Invariant),
+    (Mutation::MinorityCommit, 1120, FindingKind::Invariant),
     (Mutation::RecycledEarly, 1048, FindingKind::Recovery),
     (Mutation::AmnesiaIgnored, 1060, FindingKind::Invariant),
     (Mutation::UncheckedRead, 1166, FindingKind::Linearizability),
