@@ -78,7 +78,7 @@ pub fn probe(json: bool) -> anyhow::Result<String> {
     let backends = run::probe(&place)?;
     let cards = run::probe_cards(&place)?;
     let switches = switch::probe();
-    let providers = rdma_probe::probe();
+    let providers = rdma_probe::probe(&place);
     let environment = environment::capture(&[]);
     if json {
         let all = serde_json::json!({
