@@ -18,10 +18,10 @@ use std::{
 
 use bench::{
     place::Endpoint,
-    remote_memory::af_xdp::{XdpWire, XdpWireOptions},
+    remote_memory::af_xdp::{self, XdpWire, XdpWireOptions},
 };
 use dataplane_netns::{Host, Network, NetworkOptions, Privilege, Topology, prepare};
-use dataplane_ports::xdp::{Mac, XdpCopy};
+use dataplane_ports::xdp::Mac;
 use dataplane_waist::Support;
 use ebpf_host::Mode;
 
@@ -44,7 +44,7 @@ fn roce_over_af_xdp_conforms() {
     let [a, b] = network.hosts() else {
         unreachable!("a pair has two hosts")
     };
-    let probed = a.run(|| dataplane_ports::xdp::probe(&a.interface().name, XdpCopy::Copy));
+    let probed = a.run(|| af_xdp::probe(&a.interface().name));
     match probed.expect("a host of our own") {
         Ok(Support::Native) => {}
         other => {

@@ -11,8 +11,8 @@ use std::{
 };
 
 use anyhow::Context;
-use dataplane_ports::xdp::{Frame, Mac, OpenError, Socket, SocketOptions, TxRequest, Umem, UmemOptions};
-use dataplane_waist::MonotonicClock;
+use dataplane_ports::xdp::{Frame, Mac, OpenError, Socket, SocketOptions, TxRequest, Umem, UmemOptions, XdpCopy};
+use dataplane_waist::{MonotonicClock, ProbeError, Support};
 use dataplane_wire::Reject;
 use ebpf_host::{Attachment, Loaded, Mode, Program, Settings};
 use nix::{
@@ -92,6 +92,17 @@ pub type XdpDevice = Device<XdpWire>;
 pub fn open(options: &XdpWireOptions) -> anyhow::Result<XdpDevice> {
     let random = system_randomness().context("asking the system for randomness")?;
     Ok(Device::new(XdpWire::open(options)?, random))
+}
+
+/// Asks whether an endpoint could be opened on `interface`, in the namespace in which the thread stands.
+///
+/// # Errors
+/// The kernel could not be asked.
+pub fn probe(interface: &str) -> Result<Support, ProbeError> {
+    match dataplane_ports::xdp::probe(interface, XdpCopy::Copy)? {
+        Support::Native => ebpf_host::probe(Program::SteerPort, Some(interface), Mode::Native),
+        other => Ok(other),
+    }
 }
 
 impl XdpWire {
@@ -246,9 +257,10 @@ impl Wire for XdpWire {
     }
 
     fn receive(&mut self, packets_max: usize, sink: &mut dyn FnMut(IpAddr, &Packet<'_>)) -> io::Result<usize> {
-        let mut count = 0;
+        let (mut count, mut has_taken) = (0, false);
         while count < packets_max {
             let Some(segment) = self.socket.receive()? else { break };
+            has_taken = true;
             let bytes = &self.umem.bytes(&segment.frame)[segment.bytes.clone()];
             if !segment.is_continued && self.coming.is_empty() {
                 heard(bytes, self.local, &mut self.counters, sink);
@@ -263,7 +275,7 @@ impl Wire for XdpWire {
             self.socket.fill(segment.frame).map_err(|_lost| corrupt())?;
             count += usize::from(!segment.is_continued);
         }
-        if count > 0 {
+        if has_taken {
             self.socket.release_rx();
             self.socket.publish_fill();
         }

@@ -2,9 +2,9 @@
 //! driven by one thread.
 
 use anyhow::Context;
-use dataplane_ports::xdp::{Mac, XdpCopy};
-use dataplane_waist::{ProbeError, Support, WrId};
-use ebpf_host::{Mode, Program};
+use dataplane_ports::xdp::Mac;
+use dataplane_waist::{Support, WrId};
+use ebpf_host::Mode;
 use rdma::{
     Access, Device, EndpointCounters, Init, Local, Memory, Provider, Qp, QpOptions, ReceiveRequest, Registered, Remote,
     Rts, Wire,
@@ -88,7 +88,7 @@ impl Via {
             }
             Via::RoceAfXdp => {
                 let interface = place.endpoint(End::Client).interface;
-                let asked = place.inside(End::Client, || probe_af_xdp(&interface));
+                let asked = place.inside(End::Client, || af_xdp::probe(&interface));
                 match asked {
                     Ok(support) => support,
                     Err(error) => return Some(format!("{error:#}")),
@@ -130,13 +130,6 @@ impl Via {
                 then.run([open(End::Client)?, open(End::Server)?])
             }
         }
-    }
-}
-
-fn probe_af_xdp(interface: &str) -> Result<Support, ProbeError> {
-    match dataplane_ports::xdp::probe(interface, XdpCopy::Copy)? {
-        Support::Native => ebpf_host::probe(Program::SteerPort, Some(interface), Mode::Native),
-        other => Ok(other),
     }
 }
 
