@@ -455,7 +455,7 @@ impl Wire for ShmWire {
     fn wait(&mut self, max: Duration) -> io::Result<()> {
         let until = self.clock.now() + max;
         loop {
-            for neighbour in &mut self.neighbours {
+            for neighbour in &self.neighbours {
                 if neighbour.incoming.waiting().is_some() {
                     return Ok(());
                 }
