@@ -43,7 +43,8 @@ pub enum ReceiveHow {
     Best,
     /// By a raw socket: any peer. IPv4 alone; needs CAP_NET_RAW.
     Raw,
-    /// By a UDP socket: over IPv4 only peers that send the identification 0, as this crate's do.
+    /// By a UDP socket: over IPv4 only peers of this crate. Neither end knows the identification of the other's packets, and the ICRC is
+    /// that of 0, which a NIC or rdma_rxe does not take.
     Datagram,
 }
 
@@ -118,8 +119,9 @@ pub struct RoceCounters {
 struct Sender {
     qp: QpNumber,
     socket: UdpSocket,
+    /// Nothing: it is connected.
+    to: Option<SocketAddr>,
     envelope: Envelope,
-    to: SocketAddr,
 }
 
 /// UDP sockets as a [`Wire`].
@@ -213,6 +215,18 @@ pub fn source_port(qp: QpNumber) -> u16 {
     SOURCE_PORT_MIN | hash as u16
 }
 
+/// Whether the ICRC is that of the packet as it came, or of one whose identification its sender did not know and took for 0: an endpoint
+/// that hears by [`ReceiveHow::Datagram`] is such a sender.
+fn is_intact(envelope: &Envelope, datagram: &[u8]) -> bool {
+    envelope.is_intact(datagram)
+        || envelope.identification != 0
+            && Envelope {
+                identification: 0,
+                ..*envelope
+            }
+            .is_intact(datagram)
+}
+
 impl Wire for RoceWire {
     type Clock = MonotonicClock;
 
@@ -231,13 +245,21 @@ impl Wire for RoceWire {
     fn connect(&mut self, qp: QpNumber, to: IpAddr) -> io::Result<()> {
         self.disconnect(qp);
         let (socket, src_port) = sockets::sender(self.local, source_port(qp))?;
-        let addresses = frame::addresses(self.local, to).ok_or_else(|| {
-            let why = format!("{to} and this end's {} are not of one family", self.local);
+        let to = SocketAddr::new(to, UDP_PORT);
+        // The kernel looks for the way of a connected socket once, and not for every packet; but then it counts IPv4's identifications
+        // (`ip_select_ident_segs`, include/net/ip.h), which the ICRC covers. Who hears no identification does not ask for it either.
+        let is_connected = to.is_ipv6() || self.receiver.how() == ReceiveHow::Datagram;
+        if is_connected {
+            socket.connect(to)?;
+        }
+        let addresses = frame::addresses(self.local, to.ip()).ok_or_else(|| {
+            let why = format!("{} and this end's {} are not of one family", to.ip(), self.local);
             io::Error::new(io::ErrorKind::InvalidInput, why)
         })?;
         self.senders.push(Sender {
             qp,
             socket,
+            to: (!is_connected).then_some(to),
             envelope: Envelope {
                 addresses,
                 identification: 0,
@@ -245,7 +267,6 @@ impl Wire for RoceWire {
                 src_port,
                 dst_port: UDP_PORT,
             },
-            to: SocketAddr::new(to, UDP_PORT),
         });
         Ok(())
     }
@@ -270,7 +291,7 @@ impl Wire for RoceWire {
                 }
             };
             match parse(datagram) {
-                Ok(packet) if envelope.is_intact(datagram) => sink(envelope.addresses.src(), &packet),
+                Ok(packet) if is_intact(&envelope, datagram) => sink(envelope.addresses.src(), &packet),
                 Ok(_) => self.counters.icrc_count += 1,
                 Err(reject) => self.counters.rejected_counts[reject.index()] += 1,
             }
@@ -286,7 +307,12 @@ impl Wire for RoceWire {
         let icrc = sender.envelope.icrc(&packet[..len]);
         packet[len..len + ICRC_BYTES].copy_from_slice(&icrc);
         self.counters.syscalls_count += 1;
-        match sender.socket.send_to(&packet[..len + ICRC_BYTES], sender.to) {
+        let packet = &packet[..len + ICRC_BYTES];
+        let sent = match sender.to {
+            Some(to) => sender.socket.send_to(packet, to),
+            None => sender.socket.send(packet),
+        };
+        match sent {
             Ok(_) => Ok(()),
             Err(error) => match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
                 // No room, or nobody there at the moment: as if the network had lost it.
