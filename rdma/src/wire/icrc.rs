@@ -34,12 +34,29 @@ const IPV4_BYTES: usize = 20;
 const IPV6_BYTES: usize = 40;
 /// Stands for the InfiniBand header that is not there.
 const ABSENT_BYTES: usize = 8;
+const HEAD_BYTES_MAX: usize = ABSENT_BYTES + IPV6_BYTES + UDP_BYTES + BTH_BYTES;
+/// So much is copied sooner than the CRC taken up again.
+const SHORT_BYTES_MAX: usize = 128;
+
+fn crc32(head: &[u8], rest: &[u8]) -> u32 {
+    let mut whole = [0; HEAD_BYTES_MAX + SHORT_BYTES_MAX];
+    if rest.len() <= SHORT_BYTES_MAX {
+        let len = head.len() + rest.len();
+        whole[..head.len()].copy_from_slice(head);
+        whole[head.len()..len].copy_from_slice(rest);
+        return crc32fast::hash(&whole[..len]);
+    }
+    let mut crc = Hasher::new();
+    crc.update(head);
+    crc.update(rest);
+    crc.finalize()
+}
 
 impl Envelope {
     /// The ICRC, as it stands on the wire, of a packet whose bytes from the BTH to its padding are `packet`.
     ///
-    /// The masked headers are put together first, so that the CRC goes over them and the BTH in one piece: piece by piece it
-    /// costs more than the packet itself.
+    /// The masked headers are put together first, and of a short packet the rest behind them, so that the CRC goes over one piece: piece by
+    /// piece it costs more than the packet itself.
     ///
     /// # Panics
     /// If `packet` is shorter than a BTH or longer than a UDP datagram can be.
@@ -49,8 +66,7 @@ impl Envelope {
         let (bth, rest) = packet
             .split_first_chunk::<BTH_BYTES>()
             .expect("a packet begins with a BTH");
-        let mut crc = Hasher::new();
-        match self.addresses {
+        let crc = match self.addresses {
             Addresses::V4 { src, dst } => {
                 let mut head = [0xff; ABSENT_BYTES + IPV4_BYTES + UDP_BYTES + BTH_BYTES];
                 let (ip, behind) = head[ABSENT_BYTES..].split_at_mut(IPV4_BYTES);
@@ -67,7 +83,7 @@ impl Envelope {
                 ip[12..16].copy_from_slice(&src.octets());
                 ip[16..].copy_from_slice(&dst.octets());
                 self.mask_behind(udp_bytes, bth, behind);
-                crc.update(&head);
+                crc32(&head, rest)
             }
             Addresses::V6 { src, dst } => {
                 let mut head = [0xff; ABSENT_BYTES + IPV6_BYTES + UDP_BYTES + BTH_BYTES];
@@ -79,11 +95,10 @@ impl Envelope {
                 ip[8..24].copy_from_slice(&src.octets());
                 ip[24..].copy_from_slice(&dst.octets());
                 self.mask_behind(udp_bytes, bth, behind);
-                crc.update(&head);
+                crc32(&head, rest)
             }
-        }
-        crc.update(rest);
-        crc.finalize().to_le_bytes()
+        };
+        crc.to_le_bytes()
     }
 
     /// UDP's header, its checksum masked, and the BTH, into bytes that are ones.
