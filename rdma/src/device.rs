@@ -133,15 +133,16 @@ impl<W: Wire> Device<W> {
 
     /// Says what there is to say, and again what was not answered in time; how many packets that were.
     fn speak(&mut self) -> io::Result<usize> {
-        let mut due = self.endpoint.due();
-        self.looks_count = self.looks_count.saturating_add(1);
-        if due.is_timed && self.looks_count >= LOOKS_PER_CLOCK {
-            self.look_at_clock()?;
-            due = self.endpoint.due();
+        self.looks_count += 1;
+        if self.looks_count >= LOOKS_PER_CLOCK {
+            self.looks_count = 0;
+            if self.endpoint.due().is_timed {
+                self.look_at_clock()?;
+            }
         }
-        match due.now {
-            true => self.transmit(BATCH_PACKETS_MAX),
-            false => Ok(0),
+        match self.endpoint.is_quiet() {
+            true => Ok(0),
+            false => self.transmit(BATCH_PACKETS_MAX),
         }
     }
 
@@ -332,7 +333,7 @@ impl<W: Wire> Provider for Device<W> {
     }
 
     fn flush(&mut self) -> io::Result<usize> {
-        self.speak()
+        self.transmit(BATCH_PACKETS_MAX)
     }
 
     /// What was posted leaves before anything is looked for. A single packet is answered before the next is looked for, since

@@ -59,6 +59,10 @@ pub struct Endpoint {
     turn: usize,
     /// The same for completions.
     poll_turn: usize,
+    /// Nobody had anything to send, and nothing has happened since.
+    is_quiet: bool,
+    /// The same for completions.
+    is_polled: bool,
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -80,6 +84,8 @@ impl Endpoint {
             counters: EndpointCounters::default(),
             turn: 0,
             poll_turn: 0,
+            is_quiet: false,
+            is_polled: false,
         }
     }
 
@@ -157,6 +163,7 @@ impl Endpoint {
     }
 
     pub(crate) fn qp_mut(&mut self, number: QpNumber) -> Option<&mut QueuePair> {
+        self.happens();
         let qp = self.queue_pairs.get_mut(slot_of(number))?.as_mut()?;
         (qp.number == number).then_some(qp)
     }
@@ -176,12 +183,20 @@ impl Endpoint {
     }
 
     pub(crate) fn post_send(&mut self, number: QpNumber, request: &SendRequest<'_>) -> Result<(), PostError> {
+        self.happens();
         let qp = self.queue_pairs.get_mut(slot_of(number)).and_then(Option::as_mut);
         let qp = qp.filter(|qp| qp.number == number).ok_or(PostError::NoQueuePair)?;
         qp.post_send(request, &self.regions)
     }
 
+    /// A queue pair may have something to send or to complete from now on.
+    fn happens(&mut self) {
+        self.is_quiet = false;
+        self.is_polled = false;
+    }
+
     fn around(&mut self, number: QpNumber) -> Option<(&mut QueuePair, crate::qp::Around<'_>)> {
+        self.happens();
         let qp = self.queue_pairs.get_mut(slot_of(number))?.as_mut()?;
         let around = crate::qp::Around {
             regions: &self.regions,
@@ -209,9 +224,10 @@ impl Endpoint {
 
     /// Writes the next packet, without ICRC, into `into`. Every queue pair gets its turn.
     pub fn poll_transmit(&mut self, into: &mut [u8]) -> Option<Transmit> {
+        // What cannot be sent is completed with an error.
+        self.is_polled = false;
         let count = self.queue_pairs.len();
-        for step in 0..count {
-            let slot = (self.turn + step) % count;
+        for slot in (self.turn..count).chain(0..self.turn) {
             let Some(qp) = &mut self.queue_pairs[slot] else {
                 continue;
             };
@@ -222,7 +238,7 @@ impl Endpoint {
             let Some(len_bytes) = qp.poll_transmit(into, around) else {
                 continue;
             };
-            self.turn = (slot + 1) % count;
+            self.turn = next(slot, count);
             let to = qp.path().expect("whoever has something to say has a peer").address;
             return Some(Transmit {
                 to,
@@ -230,7 +246,13 @@ impl Endpoint {
                 len_bytes,
             });
         }
+        self.is_quiet = true;
         None
+    }
+
+    /// Whether [`Endpoint::poll_transmit`] has found nothing, and nothing has happened since: it will find nothing again.
+    pub fn is_quiet(&self) -> bool {
+        self.is_quiet
     }
 
     /// When [`Endpoint::poll_transmit`] has something to do.
@@ -247,6 +269,7 @@ impl Endpoint {
     /// Time has passed. Timers that were asked for since the last time begin, and those that have run out take effect. Only this needs a
     /// clock; between two calls may be as much time as a timer may be late.
     pub fn tick(&mut self, now: Instant) {
+        self.happens();
         for qp in self.queue_pairs.iter_mut().flatten() {
             let around = crate::qp::Around {
                 regions: &self.regions,
@@ -258,10 +281,12 @@ impl Endpoint {
 
     /// Hands finished requests to `sink`, at most `count_max`; says how many. Those of one queue pair come in order.
     pub(crate) fn poll_cq(&mut self, count_max: usize, sink: &mut dyn FnMut(Completion)) -> usize {
+        if self.is_polled {
+            return 0;
+        }
         let mut polled_count = 0;
         let count = self.queue_pairs.len();
-        for step in 0..count {
-            let slot = (self.poll_turn + step) % count;
+        for slot in (self.poll_turn..count).chain(0..self.poll_turn) {
             let Some(qp) = &mut self.queue_pairs[slot] else {
                 continue;
             };
@@ -273,8 +298,17 @@ impl Endpoint {
                 sink(completion);
             }
         }
-        self.poll_turn = (self.poll_turn + 1) % count.max(1);
+        self.poll_turn = next(self.poll_turn, count);
+        self.is_polled = polled_count < count_max;
         polled_count
+    }
+}
+
+/// The place behind `slot`, of so many, around.
+fn next(slot: usize, count: usize) -> usize {
+    match slot + 1 < count {
+        true => slot + 1,
+        false => 0,
     }
 }
 
