@@ -7,7 +7,7 @@ use super::{
     config::Mutation,
     flights::{Flight, What},
     layout::{self, COMMIT_END_AT, Entry, MIN_PROPOSAL_AT, ROUND_AT},
-    leader::{Link, Progress, Reign},
+    leader::{Link, OwnLog, Progress, Reign},
     replica::{Emitted, Plane, Planes, Replica},
     requests::Waiting,
 };
@@ -79,6 +79,25 @@ impl<S: StateMachine> Replica<S> {
     /// How many followers get what we write, those that do not count yet among them.
     pub fn followers_count(&self) -> usize {
         self.confirmed().count()
+    }
+
+    /// Whether we lead, and every follower that gets our entries has acknowledged all of them.
+    pub fn is_at_rest(&self) -> bool {
+        let log = self.reign.as_ref().and_then(|reign| reign.log);
+        log.is_some_and(|log| self.confirmed().all(|(_, progress)| progress.acked_end == log.end))
+    }
+
+    /// Whether everything is written, and on its way, to whoever gets our entries.
+    pub(super) fn has_sent_all(&self) -> bool {
+        let log = self.reign.as_ref().and_then(|reign| reign.log);
+        log.is_some_and(|log| self.writes.is_empty() && self.confirmed().all(|(_, progress)| progress.next == log.end))
+    }
+
+    /// So many slots can be written before followers have to apply more: 0 for who does not lead.
+    pub fn room_slots(&self, now: Instant) -> u64 {
+        let log = self.reign.as_ref().and_then(|reign| reign.log);
+        let room = |log: OwnLog| (self.min_head(now) + self.config.layout.slots_count).saturating_sub(log.end + 1);
+        log.map_or(0, room)
     }
 
     /// Everything before this slot may be written over: who reads the log has applied it.

@@ -207,6 +207,7 @@ impl<S: StateMachine> Replica<S> {
         self.send_entries(planes);
         self.keep_entry(planes);
         self.sum_up();
+        self.may_write = !self.has_sent_all();
     }
 
     /// What a leader does in every turn. An answer goes out before the next entry.

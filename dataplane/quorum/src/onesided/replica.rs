@@ -135,6 +135,8 @@ pub struct Replica<S> {
     pub(super) writes: VecDeque<QueuedWrite>,
     pub(super) reads: VecDeque<QueuedRead>,
     pub(super) waiting: VecDeque<Waiting>,
+    /// Some follower may lack an entry that could be written to it.
+    pub(super) may_write: bool,
     pub(super) published: Option<Beacon>,
     is_open: bool,
     pub(super) counters: Counters,
@@ -204,6 +206,7 @@ impl<S: StateMachine> Replica<S> {
             writes: VecDeque::new(),
             reads: VecDeque::new(),
             waiting: VecDeque::new(),
+            may_write: true,
             published: None,
             is_open: false,
             counters: Counters::default(),
@@ -225,7 +228,9 @@ impl<S: StateMachine> Replica<S> {
         self.took_over = None;
         if self.is_busy() && now < self.chores_at.min(self.tick_at) {
             // What waits for a slot goes on its way before it is looked what has come: whoever waits for that waits anyway.
-            self.write_entries(now, planes);
+            if self.may_write || !self.writes.is_empty() {
+                self.write_entries(now, planes);
+            }
             let heard_count = self.hear(now, planes, Plane::Replication);
             // Whoever waits for one answer looks many times: a look that finds nothing is short.
             if heard_count > 0 || self.has_round_to_begin() {
@@ -233,6 +238,7 @@ impl<S: StateMachine> Replica<S> {
             }
             return;
         }
+        self.may_write = true;
         self.hear(now, planes, Plane::Replication);
         self.chores_at = now + self.config.timing.heartbeat / CHORES_PER_HEARTBEAT;
         self.hear(now, planes, Plane::Background);
