@@ -5,13 +5,14 @@ mod claims;
 
 use std::{
     collections::BTreeMap,
+    sync::atomic::Ordering,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use dataplane_quorum::onesided::{Timing, layout};
-use dataplane_waist::{Clock, MonotonicClock, Peer, Window, WrId};
+use dataplane_waist::{Peer, Window, WrId};
 use rdma::Provider;
 
 use crate::{
@@ -22,8 +23,8 @@ use crate::{
         QUANTILES, Recorder, Watch,
         gates::{self, Limits, Observation},
     },
-    record::{Better, Metric, ModeRecord, Row},
-    remote_memory::{Cards, Client, Cluster, SLOTS_COUNT, Service, Wires, layout_of, open_roce, open_shm},
+    record::{Better, Metric, ModeRecord, QuantileValue, Row},
+    remote_memory::{Cards, Client, Cluster, Node, SLOTS_COUNT, Service, Wires, layout_of, open_roce, open_shm},
 };
 
 /// See the module.
@@ -32,9 +33,10 @@ pub struct RdmaQuorum;
 
 const WORK: Axis = Axis {
     name: "work",
-    meaning: "commit: a put, until a majority has it, while the followers' processes stand still; commit-polling: while they poll \
-              and apply; write: one bare WRITE of as many bytes to one of them",
-    full: &[COMMIT, COMMIT_POLLING, WRITE],
+    meaning: "commit: a put, until a majority has it, while the followers' processes stand still, the next when all followers have \
+              acknowledged the last; commit-polling: while they poll and apply; commit-at-once: the next as soon as the last is \
+              answered; write: one bare WRITE of as many bytes to one of them",
+    full: &[COMMIT, COMMIT_POLLING, COMMIT_AT_ONCE, WRITE],
     tour: &[COMMIT, WRITE],
     smallest: COMMIT,
     allowed: Allowed::Words,
@@ -69,9 +71,12 @@ const PROVIDER: Axis = Axis {
 
 const COMMIT: &str = "commit";
 const COMMIT_POLLING: &str = "commit-polling";
+const COMMIT_AT_ONCE: &str = "commit-at-once";
 const WRITE: &str = "write";
 const MAIN_NODES: &str = "3";
 const MAIN_BYTES: &str = "64";
+/// The median from when the leader has a request until its answer is ready: the request is read, its entry applied, its answer made.
+const ANSWER: &str = "answer_p50";
 /// CPU time of a commit, of the leader, and of the threads that stand for the followers' NICs.
 const LEADER_CPU: &str = "leader_cpu_per_commit";
 const CARDS_CPU: &str = "cards_cpu_per_commit";
@@ -84,6 +89,8 @@ const FOLLOWERS_POSTED: &str = "followers_requests";
 /// So many commits fit behind what a follower that stands still has applied; some room is left for the leader's own.
 const STILL_COMMITS_MAX: u64 = SLOTS_COUNT / 2;
 const TRIAL_MIN: Duration = Duration::from_millis(100);
+/// Turns, or looks for a completion, between two looks at the clock: a look takes less time than the clock does.
+const LOOKS_PER_CLOCK: u64 = 8;
 /// No operation takes so long, not on a machine with one CPU either.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Rare enough that what the leader reads of the others every so often is not in the median.
@@ -115,9 +122,10 @@ impl Experiment for RdmaQuorum {
         "A leader, after Mu (OSDI'20), writes each entry into its followers' memory and answers when a majority of the writes \
          is acknowledged. It, its client and its end of the provider are one thread that never rests; another one stands for the \
          followers' NICs, which this machine does not have; each follower's process is a third kind of thread, which stands still, or \
-         polls its memory every 200 µs. One put at a time. A bare WRITE of as many bytes goes to one memory, between the same two \
-         threads. A latency counts from when the leader has the request until its answer is ready; the client's own work is in the \
-         throughput alone. Arms take turns in rounds, in an order drawn from the seed; the commit among three is measured twice a round. CPU \
+         polls its memory every 200 µs. One put at a time, which finds the leader at rest; the log has gone around once before. A bare \
+         WRITE of as many bytes goes to one memory, between the same two threads. A latency is Mu's: from when the leader has taken an \
+         entry from its client until it knows that a majority has it. What a client waits for besides, that its request is read, its \
+         entry applied and its answer made, is in answer_p50. Arms take turns in rounds, in an order drawn from the seed; the commit among three is measured twice a round. CPU \
          time is what the kernel charged to each thread."
     }
 
@@ -217,6 +225,8 @@ fn measure(lab: &Lab<'_>, rung: &Rung, round: u32, duration: Duration) -> anyhow
 /// What a trial came to.
 struct Seen {
     latency: Recorder,
+    /// From when the leader has the request until its answer is ready; of commits alone.
+    answer: Recorder,
     leader_cpu_ns: u64,
     cards_cpu_ns: u64,
     followers_cpu_ns: u64,
@@ -224,6 +234,21 @@ struct Seen {
     /// Slots that were written to followers.
     written_count: u64,
     elapsed: Duration,
+}
+
+impl Seen {
+    fn nothing() -> Seen {
+        Seen {
+            latency: Recorder::new(),
+            answer: Recorder::new(),
+            leader_cpu_ns: 0,
+            cards_cpu_ns: 0,
+            followers_cpu_ns: 0,
+            followers_posted_count: 0,
+            written_count: 0,
+            elapsed: Duration::ZERO,
+        }
+    }
 }
 
 fn measure_over<P: Provider + Send>(
@@ -275,6 +300,9 @@ fn measure_over<P: Provider + Send>(
         put(LEADER_CPU, each(seen.leader_cpu_ns), "ns", Better::Lower);
         put(CARDS_CPU, each(seen.cards_cpu_ns), "ns", Better::Lower);
         if rung.work != WRITE {
+            if let QuantileValue::Ns(ns) = seen.answer.quantile(0.5) {
+                put(ANSWER, ns as f64, "ns", Better::Lower);
+            }
             put(WRITES, each(seen.written_count), "count", Better::Neither);
         }
         put(FOLLOWERS_CPU, seen.followers_cpu_ns as f64, "ns", Better::Lower);
@@ -289,7 +317,8 @@ fn measure_over<P: Provider + Send>(
     let mut facts = BTreeMap::from([
         (
             "loop".to_owned(),
-            "closed: a latency counts from the request's coming to the leader until the answer is ready".to_owned(),
+            "closed: a latency counts from the leader's having the entry until it knows that it is committed"
+                .to_owned(),
         ),
         ("guarantee".to_owned(), guarantee.to_owned()),
         (
@@ -344,26 +373,28 @@ fn trial<P: Provider + Send>(
     rung: &Rung,
     duration: Duration,
 ) -> anyhow::Result<Seen> {
+    let mut seen = Seen::nothing();
     let mut client = Client::new(rung.value_bytes);
     let bytes = client.slot();
     if rung.work == WRITE {
         cards.set(Service::Yardstick);
         let mut near = cluster.yardstick.near.lock().expect("nobody panicked with it");
         let mut id = 0;
-        let seen = sample(lab, (cluster, cards), (duration, u64::MAX), || {
+        sample(lab, (cluster, cards), (duration, u64::MAX), &mut seen, |seen| {
             id += 1;
             let begin = Instant::now();
             near.write(Peer(0), 0, &bytes, WrId(id))?;
             let mut done = None;
-            loop {
+            for look in 0u64.. {
                 near.poll_cq(&mut |completion| done = Some(completion.result));
-                let took = begin.elapsed();
-                if let Some(result) = done {
-                    result?;
-                    return Ok(took);
+                if done.is_some() {
+                    break;
                 }
-                anyhow::ensure!(took < PATIENCE, "a write that nobody acknowledges");
+                let is_late = look % LOOKS_PER_CLOCK == LOOKS_PER_CLOCK - 1 && begin.elapsed() > PATIENCE;
+                anyhow::ensure!(!is_late, "a write that nobody acknowledges");
             }
+            seen.latency.record(begin.elapsed().as_nanos() as u64);
+            Ok(done.transpose().map(|_| ())?)
         })?;
         let mut written = vec![0; bytes.len()];
         let far = cluster.yardstick.far.lock().expect("nobody panicked with it");
@@ -372,44 +403,109 @@ fn trial<P: Provider + Send>(
         return Ok(seen);
     }
     let mut leader = cluster.nodes[0].lock().expect("nobody panicked with it");
-    let clock = MonotonicClock::new();
-    let until = clock.now() + PATIENCE;
+    let until = cluster.now() + PATIENCE;
     // With a majority it leads; a commit is written to all.
     while leader.replica().followers_count() < cluster.nodes.len() - 1 {
         leader.turn(cluster.now());
         anyhow::ensure!(
-            clock.now() < until,
+            cluster.now() < until,
             "nobody leads all others: {}",
             leader.replica().describe()
         );
     }
     client.open(&mut leader, || cluster.now(), PATIENCE)?;
-    let (service, count_max) = match rung.work.as_str() {
-        COMMIT => (Service::Still, STILL_COMMITS_MAX),
-        _ => (Service::Polling, u64::MAX),
-    };
-    cards.set(service);
-    let written_before = leader.replica().counters().written_count;
-    let mut seen = sample(lab, (cluster, cards), (duration, count_max), || {
-        client.prepare();
-        let begin = cluster.now();
-        client.ask(&mut leader);
-        let mut now = begin;
-        loop {
-            leader.turn(now);
-            now = cluster.now();
-            if leader.has_answers() {
-                break;
+    // A log is young once: from its second time around on, each slot is where another entry was.
+    for _ in 0..SLOTS_COUNT {
+        put(cluster, &mut leader, &mut client)?;
+    }
+    let begun = Instant::now();
+    while begun.elapsed() < duration && !lab.stop.load(Ordering::Relaxed) {
+        let left = duration - begun.elapsed();
+        let bounds = match rung.work.as_str() {
+            COMMIT | COMMIT_AT_ONCE => {
+                followers_apply(cluster, &mut leader)?;
+                cards.set(Service::Still);
+                (left, STILL_COMMITS_MAX)
             }
-            anyhow::ensure!(now < begin + PATIENCE, "no commit: {}", leader.replica().describe());
-        }
-        anyhow::ensure!(client.is_answered(&mut leader)?, "the leader answers somebody else");
-        Ok(now.saturating_since(begin))
-    })?;
-    seen.written_count = leader.replica().counters().written_count - written_before;
+            _ => (left, u64::MAX),
+        };
+        let written_before = leader.replica().counters().written_count;
+        sample(lab, (cluster, cards), bounds, &mut seen, |seen| {
+            if rung.work != COMMIT_AT_ONCE {
+                come_to_rest(cluster, &mut leader)?;
+            }
+            let (commit, answer) = put(cluster, &mut leader, &mut client)?;
+            seen.latency.record(commit.as_nanos() as u64);
+            seen.answer.record(answer.as_nanos() as u64);
+            Ok(())
+        })?;
+        seen.written_count += leader.replica().counters().written_count - written_before;
+        cards.set(Service::Polling);
+    }
     drop(leader);
     check_written(cluster, bytes.len())?;
     Ok(seen)
+}
+
+/// One put. How long the leader took to commit it, from having taken it from the client until it knew that it is committed; and how long the
+/// client's request was with it, from its coming until its answer was ready.
+fn put<P: Provider + Send>(
+    cluster: &Cluster<P>,
+    leader: &mut Node<P>,
+    client: &mut Client,
+) -> anyhow::Result<(Duration, Duration)> {
+    client.prepare();
+    let asked = cluster.now();
+    client.ask(leader);
+    let begin = cluster.now();
+    let mut now = begin;
+    for look in 0u64.. {
+        leader.turn(now);
+        if leader.has_answers() {
+            break;
+        }
+        if look % LOOKS_PER_CLOCK == LOOKS_PER_CLOCK - 1 {
+            now = cluster.now();
+            anyhow::ensure!(now < begin + PATIENCE, "no commit: {}", leader.replica().describe());
+        }
+    }
+    let answered = cluster.now();
+    anyhow::ensure!(client.is_answered(leader)?, "the leader answers somebody else");
+    let committed = leader.committed_at().context("an answer to what was not committed")?;
+    Ok((committed.saturating_since(begin), answered.saturating_since(asked)))
+}
+
+/// Lets every follower acknowledge what is under way to it.
+fn come_to_rest<P: Provider + Send>(cluster: &Cluster<P>, leader: &mut Node<P>) -> anyhow::Result<()> {
+    let begun = cluster.now();
+    let mut now = begun;
+    while !leader.replica().is_at_rest() {
+        leader.turn(now);
+        now = cluster.now();
+        anyhow::ensure!(
+            now < begun + PATIENCE,
+            "a follower that does not acknowledge: {}",
+            leader.replica().describe()
+        );
+    }
+    Ok(())
+}
+
+/// Waits until the followers, which poll, have applied everything, and the leader knows that.
+fn followers_apply<P: Provider + Send>(cluster: &Cluster<P>, leader: &mut Node<P>) -> anyhow::Result<()> {
+    let until = cluster.now() + PATIENCE;
+    loop {
+        let now = cluster.now();
+        leader.turn(now);
+        if leader.replica().room_slots(now) > STILL_COMMITS_MAX {
+            return Ok(());
+        }
+        anyhow::ensure!(
+            now < until,
+            "followers that do not apply: {}",
+            leader.replica().describe()
+        );
+    }
 }
 
 /// Whether the last commit is in the memory of a majority, and is as long as a bare write.
@@ -433,14 +529,14 @@ fn check_written<P: Provider + Send>(cluster: &Cluster<P>, written_bytes: usize)
     Ok(())
 }
 
-/// Operations one after the other, for so long or so many; each says how long it took.
+/// Operations one after the other, for so long or so many; each notes how long it took. What they cost is added to `seen`.
 fn sample<P: Provider + Send>(
     lab: &Lab<'_>,
     (cluster, cards): (&Cluster<P>, &Cards),
     (duration, count_max): (Duration, u64),
-    mut operation: impl FnMut() -> anyhow::Result<Duration>,
-) -> anyhow::Result<Seen> {
-    let mut latency = Recorder::new();
+    seen: &mut Seen,
+    mut operation: impl FnMut(&mut Seen) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let posted_count = || -> u64 {
         let followers = cluster.nodes[1..].iter();
         followers
@@ -456,20 +552,15 @@ fn sample<P: Provider + Send>(
     let posted_before = posted_count();
     let (cards_before, followers_before) = (cards.cards_cpu_ns(), cards.followers_cpu_ns());
     let (begun, cpu_before) = (Instant::now(), thread_cpu_ns());
-    while begun.elapsed() < duration
-        && latency.total_count() < count_max
-        && !lab.stop.load(std::sync::atomic::Ordering::Relaxed)
-    {
-        latency.record(operation()?.as_nanos() as u64);
+    let mut count = 0;
+    while begun.elapsed() < duration && count < count_max && !lab.stop.load(Ordering::Relaxed) {
+        operation(seen)?;
+        count += 1;
     }
-    let (elapsed, leader_cpu_ns) = (begun.elapsed(), thread_cpu_ns() - cpu_before);
-    Ok(Seen {
-        latency,
-        leader_cpu_ns,
-        elapsed,
-        written_count: 0,
-        cards_cpu_ns: cards.cards_cpu_ns() - cards_before,
-        followers_cpu_ns: cards.followers_cpu_ns() - followers_before,
-        followers_posted_count: posted_count() - posted_before,
-    })
+    seen.elapsed += begun.elapsed();
+    seen.leader_cpu_ns += thread_cpu_ns() - cpu_before;
+    seen.cards_cpu_ns += cards.cards_cpu_ns() - cards_before;
+    seen.followers_cpu_ns += cards.followers_cpu_ns() - followers_before;
+    seen.followers_posted_count += posted_count() - posted_before;
+    Ok(())
 }

@@ -15,6 +15,7 @@ mod cards;
 mod client;
 pub mod pair;
 pub mod served;
+mod told;
 mod wires;
 
 use std::sync::Mutex;
@@ -28,6 +29,7 @@ use rdma::{Provider, QpOptions, RdmaWindow, WindowOptions};
 pub use self::{
     cards::{Cards, Service},
     client::Client,
+    told::Told,
     wires::{Wires, open_roce, open_shm},
 };
 
@@ -49,7 +51,7 @@ pub struct Node<P> {
     background: RdmaWindow<P>,
     replication: RdmaWindow<P>,
     layout: Layout,
-    replica: Replica<Store>,
+    replica: Replica<Told<Store>>,
     out: Effects,
 }
 
@@ -89,8 +91,13 @@ impl<P: Provider> Node<P> {
     }
 
     /// The replica.
-    pub fn replica(&self) -> &Replica<Store> {
+    pub fn replica(&self) -> &Replica<Told<Store>> {
         &self.replica
+    }
+
+    /// When the replica knew last that an entry is committed: it gave it to its machine. By the cluster's clock.
+    pub fn committed_at(&self) -> Option<Instant> {
+        self.replica.machine().told_at()
     }
 }
 
@@ -124,6 +131,7 @@ impl<P: Provider + Send> Cluster<P> {
         yardstick: Devices<P>,
         (timing, layout): (Timing, Layout),
     ) -> anyhow::Result<Cluster<P>> {
+        let clock = MonotonicClock::new();
         let [background, replication] = planes;
         let request_bytes_max = layout.slot_bytes() * SLOTS_AT_ONCE;
         let connected = |devices, window_bytes| connected(devices, window_bytes, request_bytes_max);
@@ -140,7 +148,7 @@ impl<P: Provider + Send> Cluster<P> {
                     background,
                     replication,
                     layout,
-                    replica: replica(node, nodes_count, (timing, layout))?,
+                    replica: replica(node, nodes_count, (timing, layout), clock)?,
                     out: Effects::with_capacity(64, 1 << 16),
                 }))
             });
@@ -155,7 +163,7 @@ impl<P: Provider + Send> Cluster<P> {
                 near: Mutex::new(near),
                 far: Mutex::new(far),
             },
-            clock: MonotonicClock::new(),
+            clock,
         })
     }
 
@@ -168,7 +176,12 @@ impl<P: Provider + Send> Cluster<P> {
 /// What a read of somebody's log brings at once.
 const SLOTS_AT_ONCE: usize = 4;
 
-fn replica(node: u32, nodes_count: u32, (timing, layout): (Timing, Layout)) -> anyhow::Result<Replica<Store>> {
+fn replica(
+    node: u32,
+    nodes_count: u32,
+    (timing, layout): (Timing, Layout),
+    clock: MonotonicClock,
+) -> anyhow::Result<Replica<Told<Store>>> {
     let store = Store::new(StoreOptions {
         bytes_max: 1 << 16,
         value_bytes_max: 1024,
@@ -193,7 +206,7 @@ fn replica(node: u32, nodes_count: u32, (timing, layout): (Timing, Layout)) -> a
         },
         mutation: None,
     };
-    Ok(Replica::new(config, store)?)
+    Ok(Replica::new(config, Told::new(store, clock))?)
 }
 
 /// A window for each device, each connected to each other one: to the lower numbers first.

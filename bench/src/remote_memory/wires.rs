@@ -9,7 +9,7 @@ use dataplane_waist::middleware::ClusterKey;
 use rdma::{
     Provider, RdmaWindow,
     handshake::Role,
-    roce::{self, RoceDevice, RoceOptions},
+    roce::{self, ReceiveHow, RoceDevice, RoceOptions},
     shm::{self, ShmDevice, ShmLink, Side},
 };
 
@@ -61,7 +61,11 @@ pub fn open_roce(plane: u8, count: u16) -> anyhow::Result<Vec<RoceDevice>> {
         .map(|node| {
             let host = plane << 4 | node as u8;
             let local = Ipv4Addr::new(127, 64 | (pid >> 8 & 63) as u8, pid as u8, host);
-            Ok(roce::open(&RoceOptions::new(local.into()))?)
+            Ok(roce::open(&RoceOptions {
+                // Nobody else is spoken to.
+                receive: ReceiveHow::Datagram,
+                ..RoceOptions::new(local.into())
+            })?)
         })
         .collect()
 }
