@@ -11,6 +11,7 @@
 //! Read [`wire`] first: what stands in a packet. Then [`Provider`]: what can be asked.
 #![deny(unsafe_code)]
 
+pub mod card;
 mod device;
 mod endpoint;
 mod faulty;

@@ -74,6 +74,19 @@ pub enum Operation<'a> {
     },
 }
 
+impl Operation<'_> {
+    /// What its completion calls it.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Operation::Send { .. } => Kind::Send,
+            Operation::Write { .. } => Kind::Write,
+            Operation::Read { .. } => Kind::Read,
+            Operation::CompareSwap { .. } => Kind::CompareSwap,
+            Operation::FetchAdd { .. } => Kind::FetchAdd,
+        }
+    }
+}
+
 /// A work request for the send queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SendRequest<'a> {
