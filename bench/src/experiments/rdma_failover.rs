@@ -165,10 +165,14 @@ fn measure(lab: &Lab<'_>, rung: Rung, round: u32) -> anyhow::Result<Row> {
     let started = Instant::now();
     let watch = Watch::begin();
     let times = match rung.wires {
-        Wires::Shm => trial([open_shm(NODES_COUNT)?, open_shm(NODES_COUNT)?], open_shm(2)?, rung)?,
+        Wires::Shm => trial(
+            [open_shm(NODES_COUNT)?, open_shm(NODES_COUNT)?],
+            open_shm(NODES_COUNT)?,
+            rung,
+        )?,
         Wires::Roce => {
             let planes = [open_roce(1, NODES_COUNT)?, open_roce(2, NODES_COUNT)?];
-            trial(planes, open_roce(3, 2)?, rung)?
+            trial(planes, open_roce(3, NODES_COUNT)?, rung)?
         }
     };
     let metric = |(name, time): (&str, Duration)| {

@@ -77,7 +77,7 @@ const MAIN_NODES: &str = "3";
 const MAIN_BYTES: &str = "64";
 /// The median from when the leader has a request until its answer is ready: the request is read, its entry applied, its answer made.
 const ANSWER: &str = "answer_p50";
-/// CPU time of a commit, of the leader, and of the threads that stand for the followers' NICs.
+/// CPU time of a commit, of the leader, and of the thread that stands for the NICs.
 const LEADER_CPU: &str = "leader_cpu_per_commit";
 const CARDS_CPU: &str = "cards_cpu_per_commit";
 /// Slots that are written for a commit: one to each follower.
@@ -120,13 +120,13 @@ impl Experiment for RdmaQuorum {
 
     fn how(&self) -> &'static str {
         "A leader, after Mu (OSDI'20), writes each entry into its followers' memory and answers when a majority of the writes \
-         is acknowledged. It, its client and its end of the provider are one thread that never rests; another one stands for the \
-         followers' NICs, which this machine does not have; each follower's process is a third kind of thread, which stands still, or \
-         polls its memory every 200 µs. One put at a time, which finds the leader at rest; the log has gone around once before. A bare \
-         WRITE of as many bytes goes to one memory, between the same two threads. A latency is Mu's: from when the leader has taken an \
-         entry from its client until it knows that a majority has it. What a client waits for besides, that its request is read, its \
-         entry applied and its answer made, is in answer_p50. Arms take turns in rounds, in an order drawn from the seed; the commit among three is measured twice a round. CPU \
-         time is what the kernel charged to each thread."
+         is acknowledged. It and its client are one thread that never rests; another one stands for all nodes' NICs, which this \
+         machine does not have; each follower's process is a third kind of thread, which stands still, or polls its memory every \
+         200 µs. One put at a time, which finds the leader at rest; the log has gone around once before. A bare WRITE of as many \
+         bytes goes to one memory, between the same two threads, which have as many NICs to stand for. A latency is Mu's: from when \
+         the leader has taken an entry from its client until it knows that a majority has it. What a client waits for besides, that \
+         its request is read, its entry applied and its answer made, is in answer_p50. Arms take turns in rounds, in an order drawn \
+         from the seed; the commit among three is measured twice a round. CPU time is what the kernel charged to each thread."
     }
 
     fn axes(&self) -> &'static [Axis] {
@@ -210,13 +210,13 @@ fn measure(lab: &Lab<'_>, rung: &Rung, round: u32, duration: Duration) -> anyhow
     match rung.wires {
         Wires::Shm => measure_over(
             lab,
-            ([open_shm(count)?, open_shm(count)?], open_shm(2)?),
+            ([open_shm(count)?, open_shm(count)?], open_shm(count)?),
             rung,
             round,
             duration,
         ),
         Wires::Roce => {
-            let devices = ([open_roce(1, count)?, open_roce(2, count)?], open_roce(3, 2)?);
+            let devices = ([open_roce(1, count)?, open_roce(2, count)?], open_roce(3, count)?);
             measure_over(lab, devices, rung, round, duration)
         }
     }
@@ -323,7 +323,7 @@ fn measure_over<P: Provider + Send>(
         ("guarantee".to_owned(), guarantee.to_owned()),
         (
             "cards".to_owned(),
-            "a thread of this process stands for the followers' NICs; its CPU time is counted apart".to_owned(),
+            "a thread of this process stands for all nodes' NICs; its CPU time is counted apart".to_owned(),
         ),
     ]);
     if !is_commit {

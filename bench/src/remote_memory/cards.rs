@@ -1,4 +1,4 @@
-//! The threads beside the leader's: one that stands for the followers' NICs, and one for each follower's process.
+//! The threads beside the leader's: one that stands for the NICs, and one for each follower's process.
 
 use std::{
     sync::{
@@ -10,7 +10,7 @@ use std::{
 };
 
 use nix::unistd::gettid;
-use rdma::Provider;
+use rdma::{Provider, card::Card};
 
 use super::{Cluster, Node};
 use crate::host::thread_cpu_ns;
@@ -23,9 +23,9 @@ pub enum Service {
     Still = 0,
     /// The cards serve, and the followers' processes poll.
     Polling = 1,
-    /// The yardstick's far end alone is served.
+    /// The yardstick's cards alone serve.
     Yardstick = 2,
-    /// The first node's process has stopped: its card is served with the others, whose processes poll. Answers to clients are kept.
+    /// The first node's process has stopped, its cards have not, and the others' processes poll. Answers to clients are kept.
     Takeover = 3,
     /// Everybody goes home.
     Over = 4,
@@ -53,10 +53,11 @@ struct Follower {
 /// Between two looks of a follower that polls.
 const LOOK_EVERY: Duration = Duration::from_micros(200);
 
-/// A card has no lock between itself and its host's memory. Where the hosts' processes stand still nobody else wants it, and the thread
-/// takes it for so many looks at once. In as many it looks once for what hardly ever comes: a NIC hears of a packet whatever queue it is
-/// for, and does not look for one where none is.
-const LOOKS_PER_LOCK: u64 = 32;
+/// So many looks at what a commit or a write passes through come before one at the background's cards: a NIC hears of a packet whatever
+/// queue it is for, and does not look for one where hardly ever one is.
+const LOOKS_AT_ONCE: u64 = 32;
+/// Between two readings of the thread's CPU time, which is a system call.
+const ROUNDS_PER_CPU_READING: u64 = 64;
 
 /// A thread that sleeps is charged nothing for so long.
 const SETTLES_IN: Duration = Duration::from_millis(1);
@@ -122,35 +123,18 @@ impl Cards {
     /// The cards' thread.
     pub fn serve<P: Provider>(&self, cluster: &Cluster<P>) {
         let begun_ns = thread_cpu_ns();
-        let followers = &cluster.nodes[1..];
-        let mut turns_count = 0u64;
+        let mut rounds_count = 0u64;
         loop {
-            match self.now.load(Ordering::Acquire) {
+            let cards = &cluster.cards;
+            let (often, seldom) = match self.now.load(Ordering::Acquire) {
                 over if over == Service::Over as u8 => return,
-                yardstick if yardstick == Service::Yardstick as u8 => {
-                    let mut far = cluster.yardstick.far.lock().expect("nobody panicked with it");
-                    for _ in 0..LOOKS_PER_LOCK {
-                        let _ = far.provider_mut().progress();
-                    }
-                }
-                still if still == Service::Still as u8 => {
-                    let mut nodes: Vec<_> = followers.iter().map(locked).collect();
-                    nodes.iter_mut().for_each(|node| node.serve());
-                    for _ in 1..LOOKS_PER_LOCK {
-                        nodes.iter_mut().for_each(|node| node.serve_log());
-                    }
-                }
-                takeover if takeover == Service::Takeover as u8 => {
-                    cluster.nodes.iter().for_each(|node| locked(node).serve());
-                }
-                _ if turns_count.is_multiple_of(LOOKS_PER_LOCK) => {
-                    followers.iter().for_each(|node| locked(node).serve());
-                }
-                _ => followers.iter().for_each(|node| locked(node).serve_log()),
-            }
-            turns_count += 1;
-            // The clock is a system call: not at every turn.
-            if turns_count.is_multiple_of(64) {
+                yardstick if yardstick == Service::Yardstick as u8 => (&cards.yardstick, [].as_slice()),
+                _ => (&cards.replication, cards.background.as_slice()),
+            };
+            look(seldom, 1);
+            look(often, LOOKS_AT_ONCE);
+            rounds_count += 1;
+            if rounds_count.is_multiple_of(ROUNDS_PER_CPU_READING) {
                 self.cards_cpu_ns.store(thread_cpu_ns() - begun_ns, Ordering::Release);
             }
         }
@@ -180,5 +164,13 @@ impl Cards {
             drop(node);
             thread::sleep(LOOK_EVERY);
         }
+    }
+}
+
+/// Each card looks so many times, in turn.
+fn look<P: Provider>(cards: &[Card<P>], looks_count: u64) {
+    let mut running: Vec<_> = cards.iter().map(Card::run).collect();
+    for _ in 0..looks_count {
+        running.iter_mut().for_each(|card| card.look());
     }
 }

@@ -2,12 +2,12 @@
 //! each role, so that what each role costs is that thread's CPU time.
 //!
 //! ```text
-//!  leader's thread            cards' thread                     a thread for each follower's process
-//!  client, replica, card  ⇄  what NICs would do for followers    replica: polls its memory, or stands still
+//!  leader's thread        cards' thread                         a thread for each follower's process
+//!  client, replica    ⇄   what NICs would do, for all of them   replica: polls its memory, or stands still
 //! ```
 //!
-//! A NIC moves bytes without its host's CPU. These providers have no NIC: the *cards' thread* stands for those of the
-//! followers, and what it costs is counted as the cards', not as the followers'.
+//! A NIC moves bytes without its host's CPU. These providers have no NIC: the *cards' thread* stands for those of all nodes
+//! ([`rdma::card`]), and what it costs is counted as the cards', not as the leader's or the followers'.
 
 pub mod af_xdp;
 pub mod asked;
@@ -24,7 +24,10 @@ use anyhow::Context;
 use dataplane_kv::{Store, StoreOptions};
 use dataplane_quorum::onesided::{Config, Layout, Limits, Planes, Replica, Start, Timing};
 use dataplane_waist::{Clock, Effects, Instant, MonotonicClock, Peer, Window};
-use rdma::{Provider, QpOptions, RdmaWindow, WindowOptions};
+use rdma::{
+    Provider, QpOptions, RdmaWindow, WindowOptions,
+    card::{self, Card, Host},
+};
 
 pub use self::{
     cards::{Cards, Service},
@@ -48,8 +51,8 @@ pub fn layout_of(value_bytes_max: usize) -> Layout {
 
 /// A node's two windows, and its replica.
 pub struct Node<P> {
-    background: RdmaWindow<P>,
-    replication: RdmaWindow<P>,
+    background: RdmaWindow<Host<P>>,
+    replication: RdmaWindow<Host<P>>,
     layout: Layout,
     replica: Replica<Told<Store>>,
     out: Effects,
@@ -63,19 +66,6 @@ impl<P: Provider> Node<P> {
             replication: &mut self.replication,
         };
         self.replica.turn(now, &mut planes, &mut self.out);
-    }
-
-    /// What a NIC would do, without the replica.
-    pub fn serve(&mut self) {
-        for window in [&mut self.background, &mut self.replication] {
-            // A device that failed is unusable: the replica's next turn finds its peers unreachable.
-            let _ = window.provider_mut().progress();
-        }
-    }
-
-    /// As [`Node::serve`], for the log alone.
-    pub fn serve_log(&mut self) {
-        let _ = self.replication.provider_mut().progress();
     }
 
     /// Whether the last turn has answered somebody.
@@ -101,12 +91,21 @@ impl<P: Provider> Node<P> {
     }
 }
 
-/// A pair of windows beside the cluster's: a write from one to the other is what a commit is compared with.
+/// Windows beside the cluster's, as many, connected in the same way: a write from one to another is what a commit is compared with.
 pub struct Yardstick<P> {
-    /// The leader's end.
-    pub near: Mutex<RdmaWindow<P>>,
-    /// A follower's.
-    pub far: Mutex<RdmaWindow<P>>,
+    /// As the leader's: the far one is its first peer.
+    pub near: Mutex<RdmaWindow<Host<P>>>,
+    /// As a follower's.
+    pub far: Mutex<RdmaWindow<Host<P>>>,
+    /// As the other followers': nothing is written there. A thread looks at their cards, too.
+    _others: Vec<RdmaWindow<Host<P>>>,
+}
+
+/// Every node's cards, by plane, and the yardstick's.
+struct Planned<P> {
+    background: Vec<Card<P>>,
+    replication: Vec<Card<P>>,
+    yardstick: Vec<Card<P>>,
 }
 
 /// All of it.
@@ -115,6 +114,7 @@ pub struct Cluster<P> {
     pub nodes: Vec<Mutex<Node<P>>>,
     /// Beside it.
     pub yardstick: Yardstick<P>,
+    cards: Planned<P>,
     clock: MonotonicClock,
 }
 
@@ -122,7 +122,7 @@ pub struct Cluster<P> {
 pub type Devices<P> = Vec<P>;
 
 impl<P: Provider + Send> Cluster<P> {
-    /// A cluster over the two planes' devices, and a yardstick over two more.
+    /// A cluster over the two planes' devices, and a yardstick over as many more: two or more.
     ///
     /// # Errors
     /// A handshake failed, or a device had no room.
@@ -134,9 +134,12 @@ impl<P: Provider + Send> Cluster<P> {
         let clock = MonotonicClock::new();
         let [background, replication] = planes;
         let request_bytes_max = layout.slot_bytes() * SLOTS_AT_ONCE;
-        let connected = |devices, window_bytes| connected(devices, window_bytes, request_bytes_max);
-        let background = connected(background, layout.background_bytes())?;
-        let replication = connected(replication, layout.replication_bytes())?;
+        let connected = |devices: Vec<P>, window_bytes| -> anyhow::Result<_> {
+            let (hosts, cards): (Vec<_>, Vec<_>) = devices.into_iter().map(card::split).unzip();
+            Ok((connected(hosts, window_bytes, request_bytes_max)?, cards))
+        };
+        let (background, background_cards) = connected(background, layout.background_bytes())?;
+        let (replication, replication_cards) = connected(replication, layout.replication_bytes())?;
         let nodes_count = background.len() as u32;
         let pairs = background.into_iter().zip(replication);
         let nodes = (0..nodes_count)
@@ -153,15 +156,23 @@ impl<P: Provider + Send> Cluster<P> {
                 }))
             });
         let nodes = nodes.collect::<anyhow::Result<_>>()?;
-        let mut ends = connected(yardstick, layout.replication_bytes())?;
+        let (mut ends, yardstick_cards) = connected(yardstick, layout.replication_bytes())?;
+        anyhow::ensure!(ends.len() >= 2, "a yardstick has two ends, and here are {}", ends.len());
+        let others = ends.split_off(2);
         let (far, near) = (ends.pop(), ends.pop());
-        let (near, mut far) = near.zip(far).context("a yardstick has two ends")?;
+        let (near, mut far) = near.zip(far).context("two are left")?;
         far.open()?;
         Ok(Cluster {
             nodes,
             yardstick: Yardstick {
                 near: Mutex::new(near),
                 far: Mutex::new(far),
+                _others: others,
+            },
+            cards: Planned {
+                background: background_cards,
+                replication: replication_cards,
+                yardstick: yardstick_cards,
             },
             clock,
         })
