@@ -123,10 +123,11 @@ impl Experiment for RdmaQuorum {
          is acknowledged. It and its client are one thread that never rests; another one stands for all nodes' NICs, which this \
          machine does not have; each follower's process is a third kind of thread, which stands still, or polls its memory every \
          200 µs. One put at a time, which finds the leader at rest; the log has gone around once before. A bare WRITE of as many \
-         bytes goes to one memory, between the same two threads, which have as many NICs to stand for. A latency is Mu's: from when \
-         the leader has taken an entry from its client until it knows that a majority has it. What a client waits for besides, that \
-         its request is read, its entry applied and its answer made, is in answer_p50. Arms take turns in rounds, in an order drawn \
-         from the seed; the commit among three is measured twice a round. CPU time is what the kernel charged to each thread."
+         bytes goes where an entry would go, into one other memory, between the same two threads, which have as many NICs to stand \
+         for. A latency is Mu's: from when the leader has taken an entry from its client until it knows that a majority has it. \
+         What a client waits for besides, that its request is read, its entry applied and its answer made, is in answer_p50. Arms \
+         take turns in rounds, in an order drawn from the seed; the commit among three is measured twice a round. CPU time is what \
+         the kernel charged to each thread."
     }
 
     fn axes(&self) -> &'static [Axis] {
@@ -379,11 +380,14 @@ fn trial<P: Provider + Send>(
     if rung.work == WRITE {
         cards.set(Service::Yardstick);
         let mut near = cluster.yardstick.near.lock().expect("nobody panicked with it");
+        // Where an entry would go, in a log as long.
+        let layout = layout_of(rung.value_bytes);
+        let at = |id: u64| layout.slot_at(id % SLOTS_COUNT);
         let mut id = 0;
         sample(lab, (cluster, cards), (duration, u64::MAX), &mut seen, |seen| {
             id += 1;
             let begin = Instant::now();
-            near.write(Peer(0), 0, &bytes, WrId(id))?;
+            near.write(Peer(0), at(id), &bytes, WrId(id))?;
             let mut done = None;
             for look in 0u64.. {
                 near.poll_cq(&mut |completion| done = Some(completion.result));
@@ -398,7 +402,7 @@ fn trial<P: Provider + Send>(
         })?;
         let mut written = vec![0; bytes.len()];
         let far = cluster.yardstick.far.lock().expect("nobody panicked with it");
-        far.load(0, &mut written);
+        far.load(at(id), &mut written);
         anyhow::ensure!(written == bytes, "the peer's memory has other bytes than were written");
         return Ok(seen);
     }

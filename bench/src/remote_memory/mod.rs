@@ -85,7 +85,7 @@ impl<P: Provider> Node<P> {
         &self.replica
     }
 
-    /// When the replica knew last that an entry is committed: it gave it to its machine. By the cluster's clock.
+    /// When the replica, as the leader, knew last that an entry is committed. By the cluster's clock.
     pub fn committed_at(&self) -> Option<Instant> {
         self.replica.machine().told_at()
     }

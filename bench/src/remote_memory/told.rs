@@ -1,13 +1,13 @@
 //! When a replica knew that an entry is committed.
 
-use dataplane_waist::{Clock, Instant, MonotonicClock, StateMachine, SurePuts};
+use dataplane_waist::{Clock, Instant, MonotonicClock, Slot, StateMachine, SurePuts};
 use dataplane_wire::{
     Reject,
     quorum::{reply::Outcome, request::Command},
 };
 
-/// A machine that remembers when it was given a command last. A replica gives its machine what is committed at once, so that is when it
-/// knew; it has no clock of its own to say so.
+/// A machine that remembers when its replica, as the leader, has told it last that something is committed: a replica has no clock of its own
+/// to say so.
 #[derive(Debug)]
 pub struct Told<M> {
     machine: M,
@@ -25,7 +25,7 @@ impl<M> Told<M> {
         }
     }
 
-    /// When the last command came, before it was done.
+    /// When that was.
     pub fn told_at(&self) -> Option<Instant> {
         self.at
     }
@@ -33,8 +33,12 @@ impl<M> Told<M> {
 
 impl<M: StateMachine> StateMachine for Told<M> {
     fn apply(&mut self, command: &Command<'_>, answer: &mut dyn FnMut(Outcome<'_>)) {
-        self.at = Some(self.clock.now());
         self.machine.apply(command, answer);
+    }
+
+    fn note_committed(&mut self, end: Slot) {
+        self.at = Some(self.clock.now());
+        self.machine.note_committed(end);
     }
 
     fn read(&self, command: &Command<'_>, answer: &mut dyn FnMut(Outcome<'_>)) {

@@ -265,6 +265,7 @@ impl<S: StateMachine> Replica<S> {
 
     pub(crate) fn commit(&mut self, now: Instant, end: Slot, out: &mut Effects) {
         self.commit_end = end;
+        self.machine.note_committed(end);
         self.apply(out);
         let Role::Leader(leader) = &mut self.role else { return };
         if leader.change.is_some_and(|slot| slot <= end) {

@@ -5,6 +5,8 @@ use dataplane_wire::{
     quorum::{reply::Outcome, request::Command},
 };
 
+use crate::Slot;
+
 /// A state that changes by commands alone: the same commands in the same order give the same state and the same answers
 /// on every replica (Schneider, "Implementing fault-tolerant services using the state machine approach", 1990, §2).
 ///
@@ -12,6 +14,9 @@ use dataplane_wire::{
 pub trait StateMachine: Send {
     /// Does what a command that changes something says; calls `answer` once.
     fn apply(&mut self, command: &Command<'_>, answer: &mut dyn FnMut(Outcome<'_>));
+    /// A leader knows from now on that everything before `end` is committed; what of it was not applied comes next. For whoever times
+    /// replicas, which have no clock.
+    fn note_committed(&mut self, _end: Slot) {}
     /// Answers a command that only reads; calls `answer` once.
     fn read(&self, command: &Command<'_>, answer: &mut dyn FnMut(Outcome<'_>));
     /// Appends the whole state to `out`: equal states give equal bytes.

@@ -1,6 +1,6 @@
 //! Accept: entries are written into followers' memory, and are committed by a majority of completions.
 
-use dataplane_waist::{Effects, Instant, StateMachine, WindowError};
+use dataplane_waist::{Effects, Instant, Slot, StateMachine, WindowError};
 use dataplane_wire::{checksum::crc32c, quorum::entry::NO_OP};
 
 use super::{
@@ -354,6 +354,7 @@ impl<S: StateMachine> Replica<S> {
         // Older entries are committed with the first of our own.
         if let Some(end) = end.filter(|&end| end > self.commit_end && end > own.begin) {
             self.commit_end = end;
+            self.machine.note_committed(Slot(end));
             self.failures_count = 0;
         }
         self.apply_to(self.commit_end, planes, out);
