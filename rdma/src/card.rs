@@ -135,33 +135,40 @@ impl<P: Provider> Running<'_, P> {
     /// Takes in and answers what has come, tells the host what is finished, and sends one of the requests that it has posted. What has come
     /// is first: it may be all that somebody waits for.
     pub fn look(&mut self) {
-        let Driven {
-            provider,
-            kept,
-            failure,
-        } = &mut *self.device;
-        let Shared {
-            posted,
-            finished,
-            has_failed,
-            ..
-        } = &*self.card.shared;
-        let mut told = provider.progress();
+        let shared = &*self.card.shared;
+        let moved = self.device.provider.progress();
+        self.device.tell(&shared.finished);
+        let sent = self.device.send_next(shared);
+        if let Err(error) = moved.and(sent) {
+            self.device.failure = Some(error);
+            shared.has_failed.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl<P: Provider> Driven<P> {
+    /// Tells the host what is finished, as much as there is room for.
+    fn tell(&mut self, finished: &ArrayQueue<Completion>) {
         let room_count = finished.capacity() - finished.len();
-        provider.poll_cq(room_count, &mut |completion| {
+        self.provider.poll_cq(room_count, &mut |completion| {
             finished.push(completion).expect("there was room for as many");
         });
-        if let Some(next) = kept.take().or_else(|| posted.pop()) {
-            match provider.post_send(&Qp::new(next.qp), &next.request) {
-                Ok(()) => told = told.and(provider.flush()),
-                Err(PostError::Full) => *kept = Some(next),
-                Err(error) => *kept = refuse(finished, next, error),
+    }
+
+    /// Sends the next of what the host has posted; says how many that were.
+    fn send_next(&mut self, shared: &Shared<P>) -> io::Result<usize> {
+        let Some(next) = self.kept.take().or_else(|| shared.posted.pop()) else {
+            return Ok(0);
+        };
+        match self.provider.post_send(&Qp::new(next.qp), &next.request) {
+            Ok(()) => {
+                self.provider.flush()?;
+                return Ok(1);
             }
+            Err(PostError::Full) => self.kept = Some(next),
+            Err(error) => self.kept = refuse(&shared.finished, next, error),
         }
-        if let Err(error) = told {
-            *failure = Some(error);
-            has_failed.store(true, Ordering::Release);
-        }
+        Ok(0)
     }
 }
 
