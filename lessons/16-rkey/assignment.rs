@@ -120,3 +120,50 @@ fn the_next_key_cannot_be_told_from_the_last_ones() {
         "the third key is as far from the second as that from the first"
     );
 }
+
+// ---- 4. A window for each -------------------------------------------------------------------------------------------
+
+/// Opens a log to the reader at the other end of `server`'s queue pair: what that reader is told. All connections stand in one domain.
+fn open_to(server: &mut End<ShmDevice>, log: &Arc<Memory>) -> Registered {
+    // A key for each reader: so one can be taken back.
+    server.device.register(server.pd, Arc::clone(log), readers())
+}
+
+#[test]
+#[ignore = "your turn: delete this line"]
+fn a_stolen_key_opens_nothing_on_another_connection_of_the_same_domain() {
+    let link = link();
+    let (mut reader, mut server) = connected(shm(&link), &QpOptions::default());
+    let log = Memory::new(4096);
+    log.write(0, b"entry 1;");
+    let readers_key = open_to(&mut server, &log);
+    // The thief has a connection of its own, to the same server, in the same domain.
+    let readers_qps = (reader.qp.take(), server.qp.take());
+    let (mut thief, mut server) = connected((reader, server), &QpOptions::default());
+    let thiefs_key = open_to(&mut server, &log);
+    assert_eq!(read(&mut thief, &mut server, &thiefs_key), Ok(()), "what is open to it");
+    assert_eq!(
+        read(&mut thief, &mut server, &readers_key),
+        Err(CompletionError::RemoteAccess),
+        "what is open to another"
+    );
+    let counts = counters(&server).qp.refused_counts;
+    assert_eq!(
+        counts[Refusal::WrongQp.index()],
+        1,
+        "refused by its queue pair: {counts:?}"
+    );
+    // Whose key was stolen has lost nothing.
+    (thief.qp, server.qp) = readers_qps;
+    assert_eq!(read(&mut thief, &mut server, &readers_key), Ok(()));
+}
+
+/// What becomes of a read of a region's beginning.
+fn read<P: Provider>(a: &mut End<P>, b: &mut End<P>, region: &Registered) -> Result<(), CompletionError> {
+    a.done.clear();
+    let into = a.local(0, 8);
+    let from = remote(region, 0);
+    a.post(1, Operation::Read { into, from }, true).expect("connected");
+    until(a, b, "an answer", |a, _| !a.done.is_empty());
+    a.done[0].result
+}

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use lessons::verbs::{End, MEMORY_BYTES, Stranger, connected, counters, link, remote, roce, shm, until, verbs, write};
 use rdma::{
-    Access, CompletionError, Device, Local, Memory, Operation, Pd, Provider, QpOptions, Randomness, Refusal,
-    Registered, Remote,
+    Access, Bind, CompletionError, Device, Local, Memory, Operation, Pd, Provider, ProviderError, QpOptions,
+    Randomness, Refusal, Registered, Remote,
     shm::{ShmDevice, ShmWire},
     system_randomness,
     wire::Psn,
@@ -118,13 +118,80 @@ fn the_next_key_cannot_be_told_from_the_last_ones() {
     );
 }
 
+// ---- 4. A window for each -------------------------------------------------------------------------------------------
+
+/// Opens a log to the reader at the other end of `server`'s queue pair: what that reader is told.
+fn open_to(server: &mut End<ShmDevice>, log: &Arc<Memory>) -> Registered {
+    // The region's own key opens nothing to anybody but its owner.
+    let region = server.device.register(server.pd, Arc::clone(log), Access::WINDOWS);
+    let window = server
+        .device
+        .allocate_window(server.pd)
+        .expect("this device offers them");
+    let bind = Bind {
+        window,
+        key_part: window.first_part(),
+        region: region.key,
+        at_bytes: 0,
+        len_bytes: region.len_bytes,
+        access: readers(),
+    };
+    server.post(9, Operation::Bind(bind), true).expect("connected");
+    while server.done.is_empty() {
+        server.turn();
+    }
+    assert_eq!(server.done.remove(0).result, Ok(()));
+    bind.opens(&region)
+}
+
+#[test]
+fn a_stolen_key_opens_nothing_on_another_connection_of_the_same_domain() {
+    let link = link();
+    let (mut reader, mut server) = connected(shm(&link), &QpOptions::default());
+    let log = Memory::new(4096);
+    log.write(0, b"entry 1;");
+    let readers_key = open_to(&mut server, &log);
+    // The thief has a connection of its own, to the same server, in the same domain.
+    let readers_qps = (reader.qp.take(), server.qp.take());
+    let (mut thief, mut server) = connected((reader, server), &QpOptions::default());
+    let thiefs_key = open_to(&mut server, &log);
+    assert_eq!(read(&mut thief, &mut server, &thiefs_key), Ok(()), "what is open to it");
+    assert_eq!(
+        read(&mut thief, &mut server, &readers_key),
+        Err(CompletionError::RemoteAccess),
+        "what is open to another"
+    );
+    let counts = counters(&server).qp.refused_counts;
+    assert_eq!(
+        counts[Refusal::WrongQp.index()],
+        1,
+        "refused by its queue pair: {counts:?}"
+    );
+    // Whose key was stolen has lost nothing.
+    (thief.qp, server.qp) = readers_qps;
+    assert_eq!(read(&mut thief, &mut server, &readers_key), Ok(()));
+}
+
+/// What becomes of a read of a region's beginning.
+fn read<P: Provider>(a: &mut End<P>, b: &mut End<P>, region: &Registered) -> Result<(), CompletionError> {
+    a.done.clear();
+    let into = a.local(0, 8);
+    let from = remote(region, 0);
+    a.post(1, Operation::Read { into, from }, true).expect("connected");
+    until(a, b, "an answer", |a, _| !a.done.is_empty());
+    a.done[0].result
+}
+
 // ---- And everywhere -------------------------------------------------------------------------------------------------
+
+/// What was refused, by the reason's index.
+type Counts = [u64; Refusal::ALL.len()];
 
 /// A way to name memory that one has no right to.
 type Theft<P> = fn(&mut End<P>) -> Remote;
 
 /// Each theft over its own connection; the victim is whole after all of them.
-fn stolen<P: Provider>(make: impl Fn() -> Option<(End<P>, End<P>)>, told: impl Fn(&P) -> Option<[u64; 4]>) {
+fn stolen<P: Provider>(make: impl Fn() -> Option<(End<P>, End<P>)>, told: impl Fn(&P) -> Option<Counts>) {
     let thefts: [(&str, Refusal, Theft<P>); 4] = [
         ("a key that is none", Refusal::UnknownKey, |b| Remote {
             rkey: !b.region.key.0,
@@ -167,18 +234,66 @@ fn stolen<P: Provider>(make: impl Fn() -> Option<(End<P>, End<P>)>, told: impl F
             [0; MEMORY_BYTES],
             "{what}: it was written all the same"
         );
-        let counts = told(&b.device);
-        let counted = counts.map_or("the device does not tell".to_owned(), |counts| {
-            assert_eq!((counts[refusal.index()], counts.iter().sum::<u64>()), (1, 1), "{what}");
-            format!("counted as \"{refusal}\"")
-        });
-        println!("{:>8}: {what:<26} refused, {counted}", a.device.name());
+        tell(a.device.name(), what, refusal, told(&b.device));
     }
+    if let Some(pair) = make() {
+        stolen_window(pair, told);
+    }
+}
+
+fn tell(provider: &str, what: &str, refusal: Refusal, counts: Option<Counts>) {
+    let counted = counts.map_or("the device does not tell".to_owned(), |counts| {
+        assert_eq!((counts[refusal.index()], counts.iter().sum::<u64>()), (1, 1), "{what}");
+        format!("counted as \"{refusal}\"")
+    });
+    println!("{provider:>8}: {what:<26} refused, {counted}");
+}
+
+/// The key of a memory window that was bound to another connection, in the same domain.
+fn stolen_window<P: Provider>((a, mut b): (End<P>, End<P>), told: impl Fn(&P) -> Option<Counts>) {
+    let options = QpOptions {
+        retries_max: 6,
+        ..QpOptions::default()
+    };
+    let what = "another connection's window";
+    let window = match b.device.allocate_window(b.pd) {
+        Ok(window) => window,
+        Err(error @ ProviderError::NotOffered { .. }) => {
+            println!("{:>8}: {what}: {error}", a.device.name());
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let region = b.device.register(b.pd, Memory::new(4096), Access::WINDOWS);
+    let bind = Bind {
+        window,
+        key_part: window.first_part(),
+        region: region.key,
+        at_bytes: 0,
+        len_bytes: 4096,
+        access: Access::ALL,
+    };
+    let (mut a, mut b) = connected((a, b), &options);
+    b.post(1, Operation::Bind(bind), true).expect("connected");
+    until(&mut a, &mut b, "a window", |_, b| !b.done.is_empty());
+    assert_eq!(b.done[0].result, Ok(()));
+    let owners = (a.qp.take(), b.qp.take());
+    let (mut a, mut b) = connected((a, b), &options);
+    let at = remote(&bind.opens(&region), 0);
+    a.post(2, write(&[0xee; 8], at), true).expect("connected");
+    until(&mut a, &mut b, "an answer", |a, _| !a.done.is_empty());
+    assert_eq!(a.done[0].result, Err(CompletionError::RemoteAccess), "{what}");
+    tell(a.device.name(), what, Refusal::WrongQp, told(&b.device));
+    (a.qp, b.qp) = owners;
+    a.done.clear();
+    a.post(3, write(&[0xee; 8], at), true).expect("connected");
+    until(&mut a, &mut b, "an answer", |a, _| !a.done.is_empty());
+    assert_eq!(a.done[0].result, Ok(()), "{what}: its own connection");
 }
 
 #[test]
 fn refused_by_every_provider() {
-    fn told<W: rdma::Wire>(device: &Device<W>) -> Option<[u64; 4]> {
+    fn told<W: rdma::Wire>(device: &Device<W>) -> Option<Counts> {
         Some(device.counters().qp.refused_counts)
     }
     stolen(|| Some(shm(&link())), told);

@@ -9,7 +9,7 @@ use crate::{
     memory::Memory,
     provider::{Error, Init, Provider, ProviderError, Qp, QpAddress, Reset, Rtr, Rts, TakesReceives},
     qp::{Path, QpOptions},
-    region::{Access, MemoryKey, Pd, Registered},
+    region::{Access, MemoryKey, MemoryWindow, Pd, Registered},
     wire::{HEADERS_BYTES_MAX, ICRC_BYTES, Packet, QpNumber},
     work::{Completion, PostError, ReceiveRequest, SendRequest},
 };
@@ -243,6 +243,14 @@ impl<W: Wire> Provider for Device<W> {
         self.endpoint.set_access(key, access)
     }
 
+    fn allocate_window(&mut self, pd: Pd) -> Result<MemoryWindow, ProviderError> {
+        Ok(self.endpoint.allocate_window(pd))
+    }
+
+    fn free_window(&mut self, window: MemoryWindow) -> bool {
+        self.endpoint.free_window(window)
+    }
+
     fn create_qp(&mut self, pd: Pd, options: &QpOptions) -> Result<Qp<Reset>, ProviderError> {
         check(options)?;
         let number = self.endpoint.create_qp(pd, *options);
@@ -330,6 +338,10 @@ impl<W: Wire> Provider for Device<W> {
 
     fn poll_cq(&mut self, count_max: usize, sink: &mut dyn FnMut(Completion)) -> usize {
         self.endpoint.poll_cq(count_max, sink)
+    }
+
+    fn poll_qp<S>(&mut self, qp: &Qp<S>, count_max: usize, sink: &mut dyn FnMut(Completion)) -> usize {
+        self.endpoint.poll_qp(qp.number(), count_max, sink)
     }
 
     fn flush(&mut self) -> io::Result<usize> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::{
     memory::Memory,
     qp::{Due, Path, QpCounters, QpOptions, QueuePair},
-    region::{Access, MemoryKey, Need, Pd, Regions, Registered},
+    region::{Access, HomeWork, MemoryKey, MemoryWindow, Need, Pd, Regions, Registered},
     wire::{PKEY_DEFAULT, Packet, Psn, QpNumber},
     work::{Completion, PostError, ReceiveRequest, SendRequest},
 };
@@ -111,6 +111,20 @@ impl Endpoint {
         self.regions.set_access(key, access)
     }
 
+    pub(crate) fn allocate_window(&mut self, pd: Pd) -> MemoryWindow {
+        self.regions.allocate_window(pd, &mut self.random)
+    }
+
+    pub(crate) fn free_window(&mut self, window: MemoryWindow) -> bool {
+        self.regions.free_window(window)
+    }
+
+    fn free_windows_through(&mut self, number: QpNumber) {
+        for window in self.regions.windows_through(number) {
+            self.regions.free_window(window);
+        }
+    }
+
     /// A queue pair in RESET; `None` if there are too many.
     pub(crate) fn create_qp(&mut self, pd: Pd, options: QpOptions) -> Option<QpNumber> {
         let free = self.queue_pairs.iter().position(Option::is_none);
@@ -142,6 +156,7 @@ impl Endpoint {
 
     pub(crate) fn destroy_qp(&mut self, number: QpNumber) {
         if self.qp(number).is_some() {
+            self.free_windows_through(number);
             self.queue_pairs[slot_of(number)] = None;
         }
     }
@@ -152,6 +167,7 @@ impl Endpoint {
             return;
         };
         let start_psn = self.start_psn(&options);
+        self.free_windows_through(number);
         if let Some(qp) = self.qp_mut(number) {
             qp.reset(start_psn);
         }
@@ -186,7 +202,14 @@ impl Endpoint {
         self.happens();
         let qp = self.queue_pairs.get_mut(slot_of(number)).and_then(Option::as_mut);
         let qp = qp.filter(|qp| qp.number == number).ok_or(PostError::NoQueuePair)?;
-        qp.post_send(request, &self.regions)
+        let Some(work) = HomeWork::of(&request.operation) else {
+            return qp.post_send(request, &self.regions);
+        };
+        let checked = self.regions.check_work((qp.pd, number), &work);
+        checked.map_err(PostError::Bind)?;
+        qp.post_send(request, &self.regions)?;
+        self.regions.promise(number, &work);
+        Ok(())
     }
 
     /// A queue pair may have something to send or to complete from now on.
@@ -231,6 +254,7 @@ impl Endpoint {
             let Some(qp) = &mut self.queue_pairs[slot] else {
                 continue;
             };
+            qp.work_at_home(&mut self.regions, &mut self.counters.qp);
             let around = crate::qp::Around {
                 regions: &self.regions,
                 counters: &mut self.counters.qp,
@@ -277,6 +301,15 @@ impl Endpoint {
             };
             qp.tick(now, around);
         }
+    }
+
+    /// As [`Endpoint::poll_cq`], of one queue pair.
+    pub(crate) fn poll_qp(&mut self, number: QpNumber, count_max: usize, sink: &mut dyn FnMut(Completion)) -> usize {
+        let Some(qp) = self.qp_mut(number) else {
+            return 0;
+        };
+        let done = std::iter::from_fn(|| qp.completions().pop()).take(count_max);
+        done.map(sink).count()
     }
 
     /// Hands finished requests to `sink`, at most `count_max`; says how many. Those of one queue pair come in order.

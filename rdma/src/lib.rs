@@ -40,6 +40,6 @@ pub use qp::{
     Due, MESSAGE_BYTES_MAX, MESSAGE_PACKETS_MAX, PathMtu, QpCounters, QpOptions, RNR_RETRY_FOREVER, rnr_delay,
 };
 pub use random::system_randomness;
-pub use region::{Access, Local, MemoryKey, Pd, Refusal, Registered};
+pub use region::{Access, Bind, BindError, Local, MemoryKey, MemoryWindow, Pd, Refusal, Registered};
 pub use window::{Connected, Prepared, RdmaWindow, WindowOptions};
 pub use work::{Completion, CompletionError, Data, Kind, Operation, PostError, ReceiveRequest, Remote, SendRequest};

@@ -36,7 +36,7 @@ use dataplane_waist::Instant;
 use crate::{
     memory::Memory,
     qp::{PathMtu, QpOptions},
-    region::{Access, MemoryKey, Pd, Registered},
+    region::{Access, MemoryKey, MemoryWindow, Pd, Registered},
     wire::{Psn, QpNumber},
     work::{Completion, PostError, ReceiveRequest, SendRequest},
 };
@@ -127,6 +127,14 @@ pub enum ProviderError {
         /// The peer's.
         theirs: PathMtu,
     },
+    /// Not every device can do it.
+    #[error("{device} offers no {what}; do without, or use another device")]
+    NotOffered {
+        /// Which device.
+        device: String,
+        /// What it does not do.
+        what: &'static str,
+    },
     /// The system said no.
     #[error("{asked} failed: {error}")]
     System {
@@ -153,10 +161,19 @@ pub trait Provider {
     fn create_pd(&mut self) -> Pd;
     /// Opens memory to whom `access` says, in `pd` alone.
     fn register(&mut self, pd: Pd, memory: Arc<Memory>, access: Access) -> Registered;
-    /// Closes a region. False: there is none.
+    /// Closes a region. False: there is none, or a memory window is bound to it.
     fn deregister(&mut self, key: MemoryKey) -> bool;
-    /// Opens or closes a region to some operations; those that arrive from now on meet it. False: there is none.
+    /// Opens or closes a region, or a window that is bound, to some operations; those that arrive from now on meet it. False: there is
+    /// none, or it is a window that was bound for less.
     fn set_access(&mut self, key: MemoryKey, access: Access) -> bool;
+
+    /// A memory window of type 2B in `pd`, which opens nothing before it is bound ([`crate::Operation::Bind`]).
+    ///
+    /// # Errors
+    /// [`ProviderError::NotOffered`], or no room.
+    fn allocate_window(&mut self, pd: Pd) -> Result<MemoryWindow, ProviderError>;
+    /// Gives a window back; if it is bound its key opens nothing from now on. False: there is none.
+    fn free_window(&mut self, window: MemoryWindow) -> bool;
 
     /// A queue pair.
     ///
@@ -176,9 +193,10 @@ pub trait Provider {
     fn ready_to_send(&mut self, qp: Qp<Rtr>) -> Qp<Rts>;
     /// Whatever it is to ERROR: what is posted is flushed.
     fn take_down<S>(&mut self, qp: Qp<S>) -> Qp<Error>;
-    /// ERROR to RESET, with a new start of its sequence. Completions that were not polled are forgotten.
+    /// ERROR to RESET, with a new start of its sequence. Completions that were not polled are forgotten, and windows that were bound
+    /// through it are freed: they were its last peer's.
     fn reset(&mut self, qp: Qp<Error>) -> Qp<Reset>;
-    /// The end of it.
+    /// The end of it, and of the windows that were bound through it.
     fn destroy<S>(&mut self, qp: Qp<S>);
     /// Whether it is broken, whatever its handle says.
     fn is_broken<S>(&self, qp: &Qp<S>) -> bool;
@@ -195,6 +213,8 @@ pub trait Provider {
     fn post_send(&mut self, qp: &Qp<Rts>, request: &SendRequest<'_>) -> Result<(), PostError>;
     /// Hands finished requests to `sink`, at most `count_max`; says how many.
     fn poll_cq(&mut self, count_max: usize, sink: &mut dyn FnMut(Completion)) -> usize;
+    /// As [`Provider::poll_cq`], of one queue pair alone.
+    fn poll_qp<S>(&mut self, qp: &Qp<S>, count_max: usize, sink: &mut dyn FnMut(Completion)) -> usize;
 
     /// Rings the doorbell: sends what can be of what is posted, and looks for nothing. A device that sends by itself needs none.
     ///

@@ -10,7 +10,13 @@ use std::{
     sync::Arc,
 };
 
-use crate::memory::Memory;
+mod windows;
+
+use windows::Window;
+pub use windows::{Bind, BindError, MemoryWindow};
+pub(crate) use windows::{HomeWork, WindowNumber};
+
+use crate::{memory::Memory, wire::QpNumber};
 
 /// A protection domain: queue pairs and regions of one do not see those of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,6 +44,8 @@ pub struct Access {
     pub remote_write: bool,
     /// Peers may compare and swap, fetch and add.
     pub remote_atomic: bool,
+    /// Memory windows may be bound to it. They open it to peers whatever stands above, to writers only where the owner may write.
+    pub bind: bool,
 }
 
 impl Access {
@@ -47,14 +55,33 @@ impl Access {
         remote_read: false,
         remote_write: false,
         remote_atomic: false,
+        bind: false,
     };
-    /// Everything.
+    /// Everything that can be done to memory.
     pub const ALL: Access = Access {
         local_write: true,
         remote_read: true,
         remote_write: true,
         remote_atomic: true,
+        bind: false,
     };
+    /// Shut to peers but through memory windows: the region's own key opens nothing to them.
+    pub const WINDOWS: Access = Access {
+        bind: true,
+        ..Access::LOCAL
+    };
+
+    /// Whether peers may do anything.
+    pub(crate) fn has_remote(self) -> bool {
+        self.remote_read || self.remote_write || self.remote_atomic
+    }
+
+    /// Whether whatever `other` lets peers do is allowed.
+    pub(crate) fn has_remote_of(self, other: Access) -> bool {
+        self.remote_read >= other.remote_read
+            && self.remote_write >= other.remote_write
+            && self.remote_atomic >= other.remote_atomic
+    }
 
     fn allows(self, need: Need) -> bool {
         match need {
@@ -80,23 +107,32 @@ pub(crate) enum Need {
 /// Why memory stayed shut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
 pub enum Refusal {
-    /// No region has this key.
+    /// No region has this key, and no memory window that is bound.
     #[error("no region has this key")]
     UnknownKey,
     /// The key is another protection domain's.
     #[error("the key belongs to another protection domain")]
     WrongPd,
-    /// The region does not allow this.
+    /// The region, or the window, does not allow this.
     #[error("the region does not allow this operation")]
     Access,
-    /// The range leaves the region.
+    /// The range leaves the region, or the window.
     #[error("the range is outside the region")]
     Range,
+    /// The key is a memory window's that was bound through another queue pair.
+    #[error("the key belongs to another connection")]
+    WrongQp,
 }
 
 impl Refusal {
     /// All of them, in the order of [`Refusal::index`].
-    pub const ALL: [Refusal; 4] = [Refusal::UnknownKey, Refusal::WrongPd, Refusal::Access, Refusal::Range];
+    pub const ALL: [Refusal; 5] = [
+        Refusal::UnknownKey,
+        Refusal::WrongPd,
+        Refusal::Access,
+        Refusal::Range,
+        Refusal::WrongQp,
+    ];
 
     /// Position in [`Refusal::ALL`], for counters kept in an array.
     pub const fn index(self) -> usize {
@@ -135,18 +171,25 @@ impl Local {
     };
 }
 
+/// What a key opens: a region, or a window that is bound to a range of one.
 #[derive(Debug)]
 struct Region {
     pd: Pd,
+    /// Of a window: whose peer alone it is open to.
+    through: Option<QpNumber>,
     memory: Arc<Memory>,
+    /// Where it begins in the memory: 0, but for a window.
+    begin_bytes: u64,
+    len_bytes: u64,
     address: u64,
     access: Access,
 }
 
-/// All regions of one device.
+/// All regions of one device, and its memory windows.
 #[derive(Debug, Default)]
 pub(crate) struct Regions {
     by_key: BTreeMap<MemoryKey, Region>,
+    windows: BTreeMap<WindowNumber, Window>,
 }
 
 /// User space ends below 2⁴⁷ on x86-64 and with 48-bit addresses on Arm; an address that looks like one surprises nobody.
@@ -163,30 +206,26 @@ impl Regions {
         let key = loop {
             let key = MemoryKey(random() as u32);
             // 0 is what forgotten fields hold.
-            if key.0 != 0 && !self.by_key.contains_key(&key) {
+            if key.0 != 0 && !self.by_key.contains_key(&key) && !self.windows.contains_key(&WindowNumber::of(key)) {
                 break key;
             }
         };
-        let address = random() & ADDRESS_MASK;
-        let len_bytes = memory.len_bytes() as u64;
-        let region = Region {
-            pd,
-            memory,
-            address,
-            access,
-        };
-        self.by_key.insert(key, region);
-        Registered {
+        let registered = Registered {
             key,
-            address,
-            len_bytes,
-        }
+            address: random() & ADDRESS_MASK,
+            len_bytes: memory.len_bytes() as u64,
+        };
+        self.insert(pd, memory, access, &registered);
+        registered
     }
 
     /// Registers under a key and an address that somebody else chose: a device. False: the key is another region's.
     pub(crate) fn insert(&mut self, pd: Pd, memory: Arc<Memory>, access: Access, at: &Registered) -> bool {
         let region = Region {
             pd,
+            through: None,
+            begin_bytes: 0,
+            len_bytes: memory.len_bytes() as u64,
             memory,
             address: at.address,
             access,
@@ -200,30 +239,39 @@ impl Regions {
         }
     }
 
+    /// False: there is no such region, or a window is bound to it (IBA §10.6.7.2.6).
     pub(crate) fn deregister(&mut self, key: MemoryKey) -> bool {
-        self.by_key.remove(&key).is_some()
+        let is_region = self.by_key.get(&key).is_some_and(|region| region.through.is_none());
+        is_region && !self.has_windows(key) && self.by_key.remove(&key).is_some()
     }
 
+    /// False: there is none, or it is a window that was bound for less.
     pub(crate) fn set_access(&mut self, key: MemoryKey, access: Access) -> bool {
+        let is_within = self
+            .bound_for(key)
+            .is_none_or(|bound_for| bound_for.has_remote_of(access));
         match self.by_key.get_mut(&key) {
-            Some(region) => {
+            Some(region) if is_within => {
                 region.access = access;
                 true
             }
-            None => false,
+            _ => false,
         }
     }
 
-    /// The memory behind a peer's address, and the place in it.
+    /// The memory behind an address that the peer of `qp` names, and the place in it.
     pub(crate) fn remote(
         &self,
-        pd: Pd,
+        (pd, qp): (Pd, QpNumber),
         key: u32,
         address: u64,
         len_bytes: u64,
         need: Need,
     ) -> Result<(&Memory, usize), Refusal> {
         let region = self.by_key.get(&MemoryKey(key)).ok_or(Refusal::UnknownKey)?;
+        if region.pd == pd && region.through.is_some_and(|through| through != qp) {
+            return Err(Refusal::WrongQp);
+        }
         let at = address.checked_sub(region.address);
         region.open(pd, at.ok_or(Refusal::Range), len_bytes, need)
     }
@@ -237,7 +285,8 @@ impl Regions {
         len_bytes: u64,
         need: Need,
     ) -> Result<(&Memory, usize), Refusal> {
-        let region = self.by_key.get(&local.key).ok_or(Refusal::UnknownKey)?;
+        let region = self.by_key.get(&local.key).filter(|region| region.through.is_none());
+        let region = region.ok_or(Refusal::UnknownKey)?;
         let at = local.at_bytes.checked_add(skip_bytes).ok_or(Refusal::Range);
         region.open(pd, at, len_bytes, need)
     }
@@ -261,10 +310,10 @@ impl Region {
         }
         let at = at?;
         let end = at.checked_add(len_bytes).ok_or(Refusal::Range)?;
-        if end > self.memory.len_bytes() as u64 {
+        if end > self.len_bytes {
             return Err(Refusal::Range);
         }
-        Ok((&self.memory, at as usize))
+        Ok((&self.memory, (self.begin_bytes + at) as usize))
     }
 }
 
@@ -288,7 +337,11 @@ mod tests {
         };
         let region = regions.register(Pd(1), Memory::new(100), read_only, &mut random);
         let Registered { key, address, .. } = region;
-        let open = |pd, key, address, len, need| regions.remote(pd, key, address, len, need).map(|(_, at)| at);
+        let qp = QpNumber::new(7);
+        let open = |pd, key, address, len, need| {
+            let opened = regions.remote((pd, qp), key, address, len, need);
+            opened.map(|(_, at)| at)
+        };
         assert_eq!(open(Pd(1), key.0, address + 60, 40, Need::RemoteRead), Ok(60));
         assert_eq!(
             open(Pd(1), key.0 ^ 1, address, 1, Need::RemoteRead),
@@ -310,7 +363,9 @@ mod tests {
         );
         assert_eq!(open(Pd(1), key.0, u64::MAX, 2, Need::RemoteRead), Err(Refusal::Range));
         assert!(regions.set_access(key, Access::default()));
-        let refused = regions.remote(Pd(1), key.0, address, 1, Need::RemoteRead).map(drop);
+        let refused = regions
+            .remote((Pd(1), qp), key.0, address, 1, Need::RemoteRead)
+            .map(drop);
         assert_eq!(refused, Err(Refusal::Access));
         assert!(regions.deregister(key) && !regions.deregister(key));
         assert!(!format!("{region:?}").contains(&key.0.to_string()));

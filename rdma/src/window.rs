@@ -159,12 +159,14 @@ const READERS: Access = Access {
     remote_read: true,
     remote_write: false,
     remote_atomic: false,
+    bind: false,
 };
 const WRITER: Access = Access {
     local_write: false,
     remote_read: true,
     remote_write: true,
     remote_atomic: true,
+    bind: false,
 };
 
 impl<P: Provider> RdmaWindow<P> {
@@ -354,7 +356,9 @@ impl<P: Provider> RdmaWindow<P> {
                 Ok(())
             }
             Err(PostError::Full) => Err(WindowError::Full),
-            Err(PostError::Length { .. } | PostError::Local(_) | PostError::Refused { .. }) => Err(WindowError::Range),
+            Err(PostError::Length { .. } | PostError::Local(_) | PostError::Refused { .. } | PostError::Bind(_)) => {
+                Err(WindowError::Range)
+            }
             Err(PostError::Broken | PostError::NoQueuePair) => Err(WindowError::Unreachable),
         }
     }

@@ -3,7 +3,7 @@
 use dataplane_waist::WrId;
 
 use crate::{
-    region::{Local, Refusal},
+    region::{Bind, BindError, Local, MemoryKey, Refusal},
     wire::QpNumber,
 };
 
@@ -72,6 +72,14 @@ pub enum Operation<'a> {
         /// How much.
         add: u64,
     },
+    /// Binds a memory window: its key opens memory of this end's to the peer of this queue pair. Nothing is sent; it is done when
+    /// everything posted before has left for the first time, and before what is posted behind leaves.
+    Bind(Bind),
+    /// Takes a window's key back, in the same order: no request that comes after it is done finds it.
+    Invalidate {
+        /// What the window was bound under, through this queue pair.
+        key: MemoryKey,
+    },
 }
 
 impl Operation<'_> {
@@ -121,6 +129,10 @@ pub enum Kind {
     CompareSwap,
     /// A fetch and add.
     FetchAdd,
+    /// A memory window was bound.
+    Bind,
+    /// A memory window's key was taken back.
+    Invalidate,
     /// A receive that a send filled.
     Receive,
     /// A receive that a write with a word consumed; the bytes went to memory.
@@ -184,6 +196,9 @@ pub enum CompletionError {
         /// `enum ibv_wc_status`.
         status: u32,
     },
+    /// A memory window was not bound, or not invalidated: meanwhile it was freed, or bound through another queue pair.
+    #[error("a memory window is not as the request takes it to be: {0}")]
+    Bind(BindError),
     /// An answer that does not belong to the request.
     #[error("the peer's answer does not fit the request")]
     BadResponse,
@@ -209,6 +224,9 @@ pub enum PostError {
     /// The local range is not open to this.
     #[error("local memory is not open to this: {0}")]
     Local(Refusal),
+    /// No such window could be bound, or invalidated, when it is this request's turn.
+    #[error("a memory window cannot be bound or invalidated like this: {0}")]
+    Bind(BindError),
     /// The device finds that nobody could do this: an atomic at an address that is no multiple of 8, for one.
     #[error("the device refuses the request (errno {errno})")]
     Refused {

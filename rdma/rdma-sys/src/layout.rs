@@ -14,10 +14,21 @@ pub struct ibv_device {
     _opaque: [u8; 0],
 }
 
-/// A protection domain, which only the library looks into.
+/// A protection domain.
 #[repr(C)]
 pub struct ibv_pd {
-    _opaque: [u8; 0],
+    pub context: *mut ibv_context,
+    pub handle: u32,
+}
+
+/// A memory window.
+#[repr(C)]
+pub struct ibv_mw {
+    pub context: *mut ibv_context,
+    pub pd: *mut ibv_pd,
+    pub rkey: u32,
+    pub handle: u32,
+    pub r#type: c_uint,
 }
 
 /// An open device, up to the last field that is needed. It is always the library's own, longer one.
@@ -32,7 +43,11 @@ pub struct ibv_context {
 /// The calls that the header makes inline. What is not needed is kept as places alone.
 #[repr(C)]
 pub struct ibv_context_ops {
-    _before_poll: [*const c_void; 11],
+    _before_windows: [*const c_void; 7],
+    pub alloc_mw: Option<unsafe extern "C" fn(*mut ibv_pd, c_uint) -> *mut ibv_mw>,
+    _bind_mw: *const c_void,
+    pub dealloc_mw: Option<unsafe extern "C" fn(*mut ibv_mw) -> c_int>,
+    _before_poll: *const c_void,
     pub poll_cq: Option<unsafe extern "C" fn(*mut ibv_cq, c_int, *mut ibv_wc) -> c_int>,
     pub req_notify_cq: Option<unsafe extern "C" fn(*mut ibv_cq, c_int) -> c_int>,
     _before_post: [*const c_void; 12],
@@ -200,6 +215,24 @@ pub union ibv_send_wr_wr {
     pub atomic: ibv_send_wr_atomic,
 }
 
+/// What a window is bound to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ibv_mw_bind_info {
+    pub mr: *mut ibv_mr,
+    pub addr: u64,
+    pub length: u64,
+    pub mw_access_flags: c_uint,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ibv_send_wr_bind_mw {
+    pub mw: *mut ibv_mw,
+    pub rkey: u32,
+    pub bind_info: ibv_mw_bind_info,
+}
+
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct ibv_send_wr {
@@ -209,11 +242,13 @@ pub struct ibv_send_wr {
     pub num_sge: c_int,
     pub opcode: c_uint,
     pub send_flags: c_uint,
-    /// In the wire's order.
+    /// In the wire's order; or the key that is to be invalidated, in this machine's.
     pub imm_data: u32,
     pub wr: ibv_send_wr_wr,
-    /// Of services that this crate does not ask for; zeroes.
-    pub unused: [u64; 7],
+    /// Of a service that this crate does not ask for; zero.
+    pub qp_type: u32,
+    /// Null and zeroes but where a window is bound.
+    pub bind_mw: ibv_send_wr_bind_mw,
 }
 
 #[repr(C)]
@@ -223,6 +258,44 @@ pub struct ibv_recv_wr {
     pub next: *mut ibv_recv_wr,
     pub sg_list: *mut ibv_sge,
     pub num_sge: c_int,
+}
+
+/// What a device can do.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ibv_device_attr {
+    pub fw_ver: [u8; 64],
+    pub node_guid: u64,
+    pub sys_image_guid: u64,
+    pub max_mr_size: u64,
+    pub page_size_cap: u64,
+    pub vendor_id: u32,
+    pub vendor_part_id: u32,
+    pub hw_ver: u32,
+    pub max_qp: c_int,
+    pub max_qp_wr: c_int,
+    pub device_cap_flags: c_uint,
+    /// What this crate does not ask for.
+    _behind_flags: [u32; 28],
+}
+
+impl Default for ibv_device_attr {
+    fn default() -> ibv_device_attr {
+        ibv_device_attr {
+            fw_ver: [0; 64],
+            node_guid: 0,
+            sys_image_guid: 0,
+            max_mr_size: 0,
+            page_size_cap: 0,
+            vendor_id: 0,
+            vendor_part_id: 0,
+            hw_ver: 0,
+            max_qp: 0,
+            max_qp_wr: 0,
+            device_cap_flags: 0,
+            _behind_flags: [0; 28],
+        }
+    }
 }
 
 /// A completion. Where `status` is no success, only `wr_id`, `status`, `vendor_err` and `qp_num` mean anything.
@@ -252,6 +325,9 @@ const _: () = {
     );
     assert!(size_of::<ibv_context_ops>() == 32 * 8);
     assert!(size_of::<ibv_mr>() == 48);
+    assert!(size_of::<ibv_mw>() == 32);
+    assert!(size_of::<ibv_mw_bind_info>() == 32);
+    assert!(size_of::<ibv_device_attr>() == 232);
     assert!(size_of::<ibv_gid>() == 16);
     assert!(size_of::<ibv_ah_attr>() == 32);
     assert!(size_of::<ibv_qp_attr>() == 144);
@@ -266,6 +342,10 @@ pub const IBV_ACCESS_LOCAL_WRITE: c_uint = 1;
 pub const IBV_ACCESS_REMOTE_WRITE: c_uint = 1 << 1;
 pub const IBV_ACCESS_REMOTE_READ: c_uint = 1 << 2;
 pub const IBV_ACCESS_REMOTE_ATOMIC: c_uint = 1 << 3;
+pub const IBV_ACCESS_MW_BIND: c_uint = 1 << 4;
+
+pub const IBV_DEVICE_MEM_WINDOW_TYPE_2B: c_uint = 1 << 24;
+pub const IBV_MW_TYPE_2: c_uint = 2;
 
 pub const IBV_QPT_RC: c_uint = 2;
 
@@ -299,6 +379,8 @@ pub const IBV_WR_SEND_WITH_IMM: c_uint = 3;
 pub const IBV_WR_RDMA_READ: c_uint = 4;
 pub const IBV_WR_ATOMIC_CMP_AND_SWP: c_uint = 5;
 pub const IBV_WR_ATOMIC_FETCH_AND_ADD: c_uint = 6;
+pub const IBV_WR_LOCAL_INV: c_uint = 7;
+pub const IBV_WR_BIND_MW: c_uint = 8;
 
 pub const IBV_SEND_SIGNALED: c_uint = 1 << 1;
 pub const IBV_SEND_INLINE: c_uint = 1 << 3;
@@ -311,6 +393,7 @@ pub const IBV_WC_LOC_LEN_ERR: c_uint = 1;
 pub const IBV_WC_LOC_QP_OP_ERR: c_uint = 2;
 pub const IBV_WC_LOC_PROT_ERR: c_uint = 4;
 pub const IBV_WC_WR_FLUSH_ERR: c_uint = 5;
+pub const IBV_WC_MW_BIND_ERR: c_uint = 6;
 pub const IBV_WC_BAD_RESP_ERR: c_uint = 7;
 pub const IBV_WC_LOC_ACCESS_ERR: c_uint = 8;
 pub const IBV_WC_REM_INV_REQ_ERR: c_uint = 9;

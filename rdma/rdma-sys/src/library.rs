@@ -5,14 +5,14 @@
 )]
 
 use std::{
-    ffi::{CStr, c_char, c_int, c_void},
+    ffi::{CStr, c_char, c_int, c_uint, c_void},
     mem,
     sync::OnceLock,
 };
 
 use crate::layout::{
-    ibv_comp_channel, ibv_context, ibv_cq, ibv_device, ibv_gid, ibv_mr, ibv_pd, ibv_qp, ibv_qp_attr, ibv_qp_init_attr,
-    ibv_recv_wr, ibv_send_wr, ibv_wc,
+    ibv_comp_channel, ibv_context, ibv_cq, ibv_device, ibv_device_attr, ibv_gid, ibv_mr, ibv_mw, ibv_pd, ibv_qp,
+    ibv_qp_attr, ibv_qp_init_attr, ibv_recv_wr, ibv_send_wr, ibv_wc,
 };
 
 /// The name under which every distribution installs it, without a -dev package.
@@ -65,6 +65,7 @@ library! {
     ibv_get_device_name(*mut ibv_device) -> *const c_char;
     ibv_open_device(*mut ibv_device) -> *mut ibv_context;
     ibv_close_device(*mut ibv_context) -> c_int;
+    ibv_query_device(*mut ibv_context, *mut ibv_device_attr) -> c_int;
     ibv_query_gid(*mut ibv_context, u8, c_int, *mut ibv_gid) -> c_int;
     ibv_alloc_pd(*mut ibv_context) -> *mut ibv_pd;
     ibv_dealloc_pd(*mut ibv_pd) -> c_int;
@@ -102,6 +103,28 @@ impl Library {
     pub fn get() -> Result<&'static Library, LoadError> {
         static LIBRARY: OnceLock<Result<Library, LoadError>> = OnceLock::new();
         LIBRARY.get_or_init(|| open(FILE)).as_ref().map_err(Clone::clone)
+    }
+
+    /// `ibv_alloc_mw` of the header; `None`: the device's driver has no such call.
+    ///
+    /// # Safety
+    /// As there: a live protection domain.
+    pub unsafe fn alloc_mw(&self, pd: *mut ibv_pd, kind: c_uint) -> Option<*mut ibv_mw> {
+        // SAFETY: the caller's domain is alive, so its context is, and that has its driver's table.
+        let call = unsafe { (*(*pd).context).ops.alloc_mw };
+        // SAFETY: as the caller says.
+        call.map(|call| unsafe { call(pd, kind) })
+    }
+
+    /// `ibv_dealloc_mw` of the header.
+    ///
+    /// # Safety
+    /// As there: a live memory window, which is none afterwards.
+    pub unsafe fn dealloc_mw(&self, mw: *mut ibv_mw) -> c_int {
+        // SAFETY: the caller's window is alive, so its context is, and that has its driver's table.
+        let call = unsafe { (*(*mw).context).ops.dealloc_mw };
+        // SAFETY: as the caller says.
+        call.map_or(libc::ENOSYS, |call| unsafe { call(mw) })
     }
 
     /// `ibv_post_send` of the header.

@@ -65,5 +65,5 @@ pub struct QpCounters {
     /// Requests dropped because answers wait to leave.
     pub busy_count: u64,
     /// Requests for memory that stayed shut, by the reason's [`crate::Refusal::index`].
-    pub refused_counts: [u64; 4],
+    pub refused_counts: [u64; crate::Refusal::ALL.len()],
 }

@@ -9,6 +9,8 @@
 //! Going back is one assignment: `next = acked`. A read consumes as many indices as its answer has packets; `acked` moves
 //! through them as the answer comes, so what is asked again is only the rest.
 
+mod home;
+
 use std::collections::VecDeque;
 
 use dataplane_waist::Instant;
@@ -32,6 +34,7 @@ const ACK_EVERY_PACKETS: u64 = 16;
 /// What is around a half of a queue pair while it works.
 pub(super) struct Context<'a> {
     pub pd: Pd,
+    pub qp: QpNumber,
     pub options: &'a QpOptions,
     pub regions: &'a Regions,
     pub completions: &'a mut Completions,
@@ -214,6 +217,8 @@ impl Requester {
                 (Opcode::ReadRequest, Headers::Reth(reth), None)
             }
             Task::Atomic { opcode, eth, .. } => (*opcode, Headers::Atomic(*eth), None),
+            // It is done before anybody asks for a packet.
+            Task::Home { .. } => return Ok(None),
             Task::Send { source, imm } => {
                 let (opcode, headers) = send_opcode(is_first, is_last, *imm);
                 (opcode, headers, Some(source))
@@ -377,6 +382,7 @@ impl Requester {
                 let (kind, len_bytes) = (posted.task.kind(), posted.task.len_bytes());
                 context.completions.push(posted.wr_id, kind, len_bytes, None);
             }
+            self.finish_home_work(context.completions);
         }
         if self.next < self.acked {
             // It was heard of before it was sent again.

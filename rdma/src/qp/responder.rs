@@ -333,7 +333,7 @@ impl Responder {
             // All of it, so that nothing is written of a message that does not fit.
             let opened = context
                 .regions
-                .remote(context.pd, rkey, address, rest_bytes, Need::RemoteWrite);
+                .remote((context.pd, context.qp), rkey, address, rest_bytes, Need::RemoteWrite);
             match opened {
                 Ok((memory, at)) => memory.write(at, packet.payload),
                 Err(refusal) => return self.refuse_access(refusal, context),
@@ -384,9 +384,13 @@ impl Responder {
         }
         if reth.len_bytes > 0 {
             let len_bytes = reth.len_bytes.into();
-            let opened = context
-                .regions
-                .remote(context.pd, reth.rkey, reth.address, len_bytes, Need::RemoteRead);
+            let opened = context.regions.remote(
+                (context.pd, context.qp),
+                reth.rkey,
+                reth.address,
+                len_bytes,
+                Need::RemoteRead,
+            );
             if let Err(refusal) = opened {
                 return self.refuse_access(refusal, context);
             }
@@ -411,7 +415,7 @@ impl Responder {
             return self.refuse(NakCode::InvalidRequest, context);
         }
         let opened = context.regions.remote(
-            context.pd,
+            (context.pd, context.qp),
             eth.rkey,
             eth.address,
             ATOMIC_BYTES.into(),
@@ -536,7 +540,13 @@ impl Responder {
                     _ => {
                         let regions = context.regions;
                         regions
-                            .remote(context.pd, reth.rkey, address, len_bytes, Need::RemoteRead)
+                            .remote(
+                                (context.pd, context.qp),
+                                reth.rkey,
+                                address,
+                                len_bytes,
+                                Need::RemoteRead,
+                            )
                             .map(Some)
                     }
                 };

@@ -7,7 +7,7 @@ use super::{
     options::{MESSAGE_BYTES_MAX, MESSAGE_PACKETS_MAX, packets_count},
 };
 use crate::{
-    region::{Local, Need, Pd, Refusal, Regions},
+    region::{HomeWork, Local, Need, Pd, Refusal, Regions},
     wire::{AtomicEth, Opcode},
     work::{Data, Kind, Operation, PostError, Remote, SendRequest},
 };
@@ -51,6 +51,11 @@ pub(super) enum Task {
         opcode: Opcode,
         eth: AtomicEth,
     },
+    /// Nothing of it leaves.
+    Home {
+        work: HomeWork,
+        is_done: bool,
+    },
 }
 
 impl Task {
@@ -64,6 +69,11 @@ impl Task {
                 ..
             } => Kind::CompareSwap,
             Task::Atomic { .. } => Kind::FetchAdd,
+            Task::Home {
+                work: HomeWork::Bind(_),
+                ..
+            } => Kind::Bind,
+            Task::Home { .. } => Kind::Invalidate,
         }
     }
 
@@ -77,6 +87,7 @@ impl Task {
             Task::Send { source, .. } | Task::Write { source, .. } => source.len_bytes(),
             Task::Read { into, .. } => into.len_bytes,
             Task::Atomic { .. } => ATOMIC_BYTES,
+            Task::Home { .. } => 0,
         }
     }
 }
@@ -171,6 +182,8 @@ pub(super) fn accept(
             swap,
         } => atomic(into, Opcode::CompareSwap, at, *swap, *compare)?,
         Operation::FetchAdd { into, at, add } => atomic(into, Opcode::FetchAdd, at, *add, 0)?,
+        Operation::Bind(bind) => home(HomeWork::Bind(*bind)),
+        Operation::Invalidate { key } => home(HomeWork::Invalidate(*key)),
     };
     let len_bytes = u64::from(task.len_bytes());
     let bytes_max = MESSAGE_BYTES_MAX.min(MESSAGE_PACKETS_MAX * options.path_mtu.bytes() as u64);
@@ -193,17 +206,17 @@ pub(super) fn accept(
         signalled: request.signalled,
         task,
         first,
-        count: if task_is_single(&task) {
-            1
-        } else {
-            packets_count(len_bytes, options.path_mtu)
+        count: match task {
+            Task::Atomic { .. } => 1,
+            Task::Home { .. } => 0,
+            _ => packets_count(len_bytes, options.path_mtu),
         },
         place,
     })
 }
 
-fn task_is_single(task: &Task) -> bool {
-    matches!(task, Task::Atomic { .. })
+fn home(work: HomeWork) -> Task {
+    Task::Home { work, is_done: false }
 }
 
 /// Copies a part of a message into a packet.

@@ -73,6 +73,7 @@ macro_rules! context {
     ($self:ident, $around:ident) => {
         Context {
             pd: $self.pd,
+            qp: $self.number,
             options: &$self.options,
             regions: $around.regions,
             completions: &mut $self.completions,
@@ -232,6 +233,19 @@ impl QueuePair {
             self.break_off();
         }
         true
+    }
+
+    /// Does what is due and leaves nobody: [`QueuePair::poll_transmit`] comes after it.
+    pub(crate) fn work_at_home(&mut self, regions: &mut Regions, counters: &mut QpCounters) {
+        while let State::Rts { requester, .. } = &mut self.state
+            && let Some(work) = requester.home_work(&self.options)
+        {
+            let done = regions.work((self.pd, self.number), &work);
+            let around = Around { regions, counters };
+            if requester.worked_at_home(done, &mut context!(self, around)).is_err() {
+                self.break_off();
+            }
+        }
     }
 
     /// When [`QueuePair::poll_transmit`] has something to do.

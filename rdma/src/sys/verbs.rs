@@ -1,7 +1,7 @@
 //! libibverbs' objects with their owners: each holds what it was made of, so nothing is closed under what stands on it.
 //!
 //! ```text
-//!   Device ◀─ Domain ◀─ Region ─▶ Memory          A ◀─ B: B holds A
+//!   Device ◀─ Domain ◀─ Region ─▶ Memory          A ◀─ B: B holds A; a Window holds its Domain, too
 //!     ▲          ▲
 //!     └─ Channel ◀─ Queue ◀─ Pair
 //! ```
@@ -15,8 +15,9 @@ use std::{
 };
 
 use rdma_sys::{
-    IBV_QPT_RC, IBV_SEND_INLINE, Library, LoadError, ibv_comp_channel, ibv_context, ibv_cq, ibv_device, ibv_gid,
-    ibv_mr, ibv_pd, ibv_qp, ibv_qp_attr, ibv_qp_cap, ibv_qp_init_attr, ibv_recv_wr, ibv_send_wr, ibv_sge, ibv_wc,
+    IBV_QPT_RC, IBV_SEND_INLINE, Library, LoadError, ibv_comp_channel, ibv_context, ibv_cq, ibv_device,
+    ibv_device_attr, ibv_gid, ibv_mr, ibv_mw, ibv_mw_bind_info, ibv_pd, ibv_qp, ibv_qp_attr, ibv_qp_cap,
+    ibv_qp_init_attr, ibv_recv_wr, ibv_send_wr, ibv_send_wr_bind_mw, ibv_sge, ibv_wc,
 };
 
 use crate::memory::Memory;
@@ -127,6 +128,14 @@ impl Device {
         Ok(Some(Arc::new(Device { library, raw })))
     }
 
+    /// `enum ibv_device_cap_flags`.
+    pub(crate) fn capability_flags(&self) -> io::Result<u32> {
+        let mut attributes = ibv_device_attr::default();
+        // SAFETY: an open device, and room for its attributes.
+        answered(unsafe { (self.library.ibv_query_device)(self.raw.as_ptr(), &mut attributes) })?;
+        Ok(attributes.device_cap_flags)
+    }
+
     /// One of the port's addresses.
     pub(crate) fn gid(&self, port: u8, index: u8) -> io::Result<[u8; 16]> {
         let mut gid = ibv_gid::default();
@@ -175,6 +184,7 @@ pub(crate) struct Region {
     raw: NonNull<ibv_mr>,
     /// Lives as long as the device may write to it: until the region is closed, which `drop` does first.
     memory: Arc<Memory>,
+    is_open: bool,
 }
 owner!(Region);
 
@@ -196,7 +206,16 @@ impl Region {
             domain: Arc::clone(domain),
             raw,
             memory,
+            is_open: true,
         })
+    }
+
+    /// False: the device does not let go of it, for one because a window is bound to it.
+    pub(crate) fn close(&mut self) -> bool {
+        // SAFETY: made by `new`, and open. When the call comes back with success the library's object is gone, and the device reaches the
+        // memory no more; otherwise both are as before.
+        self.is_open = self.is_open && unsafe { (self.domain.device.library.ibv_dereg_mr)(self.raw.as_ptr()) } != 0;
+        !self.is_open
     }
 
     pub(crate) fn lkey(&self) -> u32 {
@@ -212,13 +231,66 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // SAFETY: made by `new`. When the call comes back the device reaches the memory no more, which is given back after this.
-        let result = unsafe { (self.domain.device.library.ibv_dereg_mr)(self.raw.as_ptr()) };
-        if result != 0 {
+        // The memory is given back after this.
+        if !self.close() {
             // The device may write to it still, so nobody else may ever have it.
             std::mem::forget(Arc::clone(&self.memory));
         }
     }
+}
+
+/// A memory window of type 2.
+pub(crate) struct Window {
+    domain: Arc<Domain>,
+    raw: NonNull<ibv_mw>,
+}
+owner!(Window);
+
+impl Window {
+    pub(crate) fn new(domain: &Arc<Domain>) -> io::Result<Window> {
+        // SAFETY: a live domain.
+        let raw = unsafe {
+            domain
+                .device
+                .library
+                .alloc_mw(domain.raw.as_ptr(), rdma_sys::IBV_MW_TYPE_2)
+        };
+        let raw = made(raw.ok_or_else(|| io::Error::from_raw_os_error(libc::EOPNOTSUPP))?)?;
+        Ok(Window {
+            domain: Arc::clone(domain),
+            raw,
+        })
+    }
+
+    pub(crate) fn rkey(&self) -> u32 {
+        // SAFETY: the library's object lives as long as `self`, and its key is changed by `rename` alone, which needs all of it.
+        unsafe { (*self.raw.as_ptr()).rkey }
+    }
+
+    /// The key that it is bound under when everything posted is done: drivers take it from here, and leave it to the caller to write it
+    /// down (ibv_post_send(3)).
+    pub(crate) fn rename(&mut self, rkey: u32) {
+        // SAFETY: as in `rkey`; drivers read it while a request is posted, which borrows the window.
+        unsafe { (*self.raw.as_ptr()).rkey = rkey };
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, given back once. What is posted names it by its key.
+        unsafe { self.domain.device.library.dealloc_mw(self.raw.as_ptr()) };
+    }
+}
+
+/// What a window is bound to.
+#[derive(Clone, Copy)]
+pub(crate) struct Binding<'a> {
+    pub(crate) window: &'a Window,
+    pub(crate) rkey: u32,
+    pub(crate) region: &'a Region,
+    pub(crate) address: u64,
+    pub(crate) len_bytes: u64,
+    pub(crate) access_flags: u32,
 }
 
 /// Where completion queues wake a sleeper.
@@ -322,10 +394,11 @@ pub(crate) struct Work<'a> {
     pub(crate) wr_id: u64,
     pub(crate) opcode: u32,
     pub(crate) flags: u32,
-    /// In the wire's order.
+    /// In the wire's order; or the key to invalidate, in this machine's.
     pub(crate) imm_data: u32,
     pub(crate) wr: rdma_sys::ibv_send_wr_wr,
     pub(crate) piece: Piece<'a>,
+    pub(crate) binding: Option<Binding<'a>>,
 }
 
 /// The bytes of a work request.
@@ -432,7 +505,8 @@ impl Pair {
             send_flags: work.flags | inline,
             imm_data: work.imm_data,
             wr: work.wr,
-            unused: [0; 7],
+            qp_type: 0,
+            bind_mw: bind_mw(work.binding),
         };
         let mut bad = ptr::null_mut();
         // SAFETY: a live pair; one request with at most one piece, both read before the call comes back: inline bytes are
@@ -452,6 +526,31 @@ impl Pair {
         let mut bad = ptr::null_mut();
         // SAFETY: as in `post_send`.
         answered(unsafe { self.library().post_recv(self.raw.as_ptr(), &mut request, &mut bad) })
+    }
+}
+
+fn bind_mw(binding: Option<Binding<'_>>) -> ibv_send_wr_bind_mw {
+    let Some(of) = binding else {
+        return ibv_send_wr_bind_mw {
+            mw: ptr::null_mut(),
+            rkey: 0,
+            bind_info: ibv_mw_bind_info {
+                mr: ptr::null_mut(),
+                addr: 0,
+                length: 0,
+                mw_access_flags: 0,
+            },
+        };
+    };
+    ibv_send_wr_bind_mw {
+        mw: of.window.raw.as_ptr(),
+        rkey: of.rkey,
+        bind_info: ibv_mw_bind_info {
+            mr: of.region.raw.as_ptr(),
+            addr: of.address,
+            length: of.len_bytes,
+            mw_access_flags: of.access_flags,
+        },
     }
 }
 

@@ -40,10 +40,12 @@ use crate::{
     provider::{Error, Init, Provider, ProviderError, Qp, QpAddress, Reset, Rtr, Rts, TakesReceives},
     qp::{PathMtu, QpOptions},
     random::system_randomness,
-    region::{Access, Local, MemoryKey, Need, Pd, Refusal, Regions, Registered},
-    sys::verbs::{Channel, Device, Domain, POLL_COUNT_MAX, Pair, Piece, Queue, Region, Work},
+    region::{
+        Access, Bind, HomeWork, Local, MemoryKey, MemoryWindow, Need, Pd, Refusal, Regions, Registered, WindowNumber,
+    },
+    sys::verbs::{Binding, Channel, Device, Domain, POLL_COUNT_MAX, Pair, Piece, Queue, Region, Window, Work},
     wire::{Psn, QpNumber},
-    work::{Completion, Data, Kind, PostError, ReceiveRequest, SendRequest},
+    work::{Completion, Data, Kind, Operation, PostError, ReceiveRequest, SendRequest},
 };
 
 /// Ports are counted from 1, and nearly every device has one.
@@ -97,6 +99,8 @@ pub struct VerbsDevice {
     gid_index: u8,
     domains: Vec<OwnDomain>,
     regions: Regions,
+    /// Before what they are bound to, since they are dropped in this order.
+    windows: BTreeMap<WindowNumber, Window>,
     /// What the device knows of each region of `regions`.
     registered: BTreeMap<MemoryKey, OwnRegion>,
     pairs: BTreeMap<QpNumber, OwnPair>,
@@ -137,6 +141,7 @@ impl VerbsDevice {
             gid_index: found.gid_index,
             domains: Vec::new(),
             regions: Regions::default(),
+            windows: BTreeMap::new(),
             registered: BTreeMap::new(),
             pairs: BTreeMap::new(),
             found: VecDeque::new(),
@@ -184,6 +189,26 @@ impl VerbsDevice {
             length: local.len_bytes,
             lkey: of.region.lkey(),
         }))
+    }
+
+    /// As the device is told to bind a window.
+    fn binding(&self, bind: &Bind) -> Option<Binding<'_>> {
+        let of = self.registered.get(&bind.region)?;
+        Some(Binding {
+            window: self.windows.get(&WindowNumber::of(bind.window.0))?,
+            rkey: bind.window.key(bind.key_part).0,
+            region: &of.region,
+            address: of.address.wrapping_add(bind.at_bytes),
+            len_bytes: bind.len_bytes,
+            access_flags: remote_flags(bind.access) as u32,
+        })
+    }
+
+    /// Devices keep a queue pair alive as long as windows are bound to it.
+    fn free_windows_through(&mut self, number: QpNumber) {
+        for window in self.regions.windows_through(number) {
+            self.free_window(window);
+        }
     }
 
     /// Changes a queue pair's state; a refusal breaks it, which is what its owner then sees.
@@ -256,7 +281,7 @@ impl VerbsDevice {
 
     /// What peers may do through queue pairs of `pd`.
     fn open_pairs(&self, pd: Pd) -> io::Result<()> {
-        let access_flags = self.domains.get(pd.0 as usize).map_or(0, |of| flags(of.remote));
+        let access_flags = self.domains.get(pd.0 as usize).map_or(0, |of| pair_flags(of.remote));
         let attributes = ibv_qp_attr {
             qp_access_flags: access_flags as u32,
             ..ibv_qp_attr::default()
@@ -281,17 +306,27 @@ fn is_over(pair: &Pair) -> bool {
 
 /// `enum ibv_access_flags`.
 fn flags(access: Access) -> i32 {
-    let flag = |is_set: bool, flag: u32| if is_set { flag as i32 } else { 0 };
     // A peer's write lands by the device's hand, so whoever allows that allows local writes (ibv_reg_mr(3)).
     let local_write = access.local_write || access.remote_write || access.remote_atomic;
     flag(local_write, rdma_sys::IBV_ACCESS_LOCAL_WRITE)
-        | flag(access.remote_write, rdma_sys::IBV_ACCESS_REMOTE_WRITE)
+        | flag(access.bind, rdma_sys::IBV_ACCESS_MW_BIND)
+        | remote_flags(access)
+}
+
+/// The same of a queue pair, through which windows are bound in any case.
+fn pair_flags(access: Access) -> i32 {
+    flags(Access { bind: false, ..access })
+}
+
+/// The same of what peers may do, which is all that a window has.
+fn remote_flags(access: Access) -> i32 {
+    flag(access.remote_write, rdma_sys::IBV_ACCESS_REMOTE_WRITE)
         | flag(access.remote_read, rdma_sys::IBV_ACCESS_REMOTE_READ)
         | flag(access.remote_atomic, rdma_sys::IBV_ACCESS_REMOTE_ATOMIC)
 }
 
-fn has_remote(access: Access) -> bool {
-    access.remote_read || access.remote_write || access.remote_atomic
+fn flag(is_set: bool, flag: u32) -> i32 {
+    if is_set { flag as i32 } else { 0 }
 }
 
 /// What verbs allow of options, beyond what this crate's own providers do.
@@ -381,32 +416,68 @@ impl Provider for VerbsDevice {
     }
 
     fn deregister(&mut self, key: MemoryKey) -> bool {
-        self.registered.remove(&key);
-        self.regions.deregister(key)
+        // Whether a window is bound to it the device knows best: what was posted is not done.
+        let is_closed = self.registered.get_mut(&key).is_some_and(|of| of.region.close());
+        if is_closed {
+            self.registered.remove(&key);
+            self.regions.deregister(key);
+        }
+        is_closed
     }
 
-    /// A NIC keeps a region's access for good; what can be changed is the queue pairs'. So this closes and opens the queue pairs
-    /// of the region's domain (as Mu does: OSDI'20, §5.2), and is possible where the region is the only one there that is open to
-    /// peers, and only within what it was registered for. False: there is none, or it is not possible.
+    /// A NIC keeps a region's or a window's access for good; what can be changed is the queue pairs'. So this closes and opens the queue
+    /// pairs of its domain (as Mu does: OSDI'20, §5.2), and is possible where it is the only one there that is open to peers, and only
+    /// within what it was registered or bound for. False: there is none, or it is not possible.
     fn set_access(&mut self, key: MemoryKey, access: Access) -> bool {
-        let Some(own) = self.registered.get(&key) else {
+        let region = self.registered.get(&key).map(|own| (own.pd, own.access));
+        let Some((pd, made_for)) = region.or_else(|| self.regions.promised(key)) else {
             return false;
         };
-        let pd = own.pd;
-        let is_within = flags(access) & !flags(own.access) == 0;
+        let is_within = flags(access) & !flags(made_for) == 0;
         let others = self.registered.iter().filter(|(other, _)| **other != key);
-        let is_alone = !others.into_iter().any(|(_, of)| of.pd == pd && has_remote(of.access));
+        let is_alone = !others.into_iter().any(|(_, of)| of.pd == pd && of.access.has_remote())
+            && !self.regions.has_other_windows(pd, key);
         let Some(of) = self.domains.get_mut(pd.0 as usize).filter(|_| is_within && is_alone) else {
             return false;
         };
         of.remote = access;
         match self.open_pairs(pd) {
-            Ok(()) => self.regions.set_access(key, access),
+            Ok(()) => region.is_none() || self.regions.set_access(key, access),
             Err(error) => {
                 self.fail("changing a queue pair's access", &error);
                 false
             }
         }
+    }
+
+    fn allocate_window(&mut self, pd: Pd) -> Result<MemoryWindow, ProviderError> {
+        let system = |asked| move |error| ProviderError::System { asked, error };
+        let flags = self
+            .device
+            .capability_flags()
+            .map_err(system("asking what the device can do"))?;
+        if flags & rdma_sys::IBV_DEVICE_MEM_WINDOW_TYPE_2B == 0 {
+            return Err(ProviderError::NotOffered {
+                device: format!("the device of libibverbs at {}", self.local),
+                what: "memory windows of type 2B (IBV_DEVICE_MEM_WINDOW_TYPE_2B)",
+            });
+        }
+        let domain = self.domains.get(pd.0 as usize).and_then(|of| of.domain.as_ref());
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        let made = domain.ok_or_else(missing).and_then(Window::new);
+        let made = made.map_err(system("allocating a memory window"))?;
+        let window = MemoryWindow(MemoryKey(made.rkey()));
+        if !self.regions.insert_window(pd, window) {
+            let error = io::Error::other("the device gave one key to two windows");
+            return Err(system("allocating a memory window")(error));
+        }
+        self.windows.insert(WindowNumber::of(window.0), made);
+        Ok(window)
+    }
+
+    fn free_window(&mut self, window: MemoryWindow) -> bool {
+        self.windows.remove(&WindowNumber::of(window.0));
+        self.regions.free_window(window)
     }
 
     fn create_qp(&mut self, pd: Pd, options: &QpOptions) -> Result<Qp<Reset>, ProviderError> {
@@ -457,7 +528,7 @@ impl Provider for VerbsDevice {
         let attributes = ibv_qp_attr {
             qp_state: IBV_QPS_INIT,
             port_num: PORT,
-            qp_access_flags: flags(remote.unwrap_or_default()) as u32,
+            qp_access_flags: pair_flags(remote.unwrap_or_default()) as u32,
             ..ibv_qp_attr::default()
         };
         let mask = IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS;
@@ -564,6 +635,7 @@ impl Provider for VerbsDevice {
 
     fn reset(&mut self, qp: Qp<Error>) -> Qp<Reset> {
         let number = qp.number();
+        self.free_windows_through(number);
         let attributes = ibv_qp_attr {
             qp_state: IBV_QPS_RESET,
             ..ibv_qp_attr::default()
@@ -586,6 +658,7 @@ impl Provider for VerbsDevice {
     }
 
     fn destroy<S>(&mut self, qp: Qp<S>) {
+        self.free_windows_through(qp.number());
         self.pairs.remove(&qp.number());
         self.found.retain(|done| done.qp != qp.number());
     }
@@ -621,7 +694,11 @@ impl Provider for VerbsDevice {
         }
         let asked = queue::asked(&request.operation)?;
         let piece = self.piece(of, asked.data, asked.need)?;
-        let of = self.pairs.get_mut(&qp.number()).ok_or(PostError::NoQueuePair)?;
+        let home_work = HomeWork::of(&request.operation);
+        if let Some(work) = &home_work {
+            let checked = self.regions.check_work((of.pd, qp.number()), work);
+            checked.map_err(PostError::Bind)?;
+        }
         let wr_id = of.posted.sends.id().ok_or(PostError::Full)?;
         let work = Work {
             wr_id,
@@ -631,11 +708,17 @@ impl Provider for VerbsDevice {
             } else {
                 0
             },
-            imm_data: asked.imm.unwrap_or(0).to_be(),
+            imm_data: asked.word,
             wr: asked.wr,
             piece,
+            binding: match &request.operation {
+                Operation::Bind(bind) => self.binding(bind),
+                _ => None,
+            },
         };
-        of.pair.post_send(&work).map_err(|error| refused(of, &error))?;
+        let posted = of.pair.post_send(&work);
+        let of = self.pairs.get_mut(&qp.number()).ok_or(PostError::NoQueuePair)?;
+        posted.map_err(|error| refused(of, &error))?;
         of.posted.sends.push(queue::Entry {
             wr_id: request.wr_id,
             kind: asked.kind,
@@ -643,6 +726,14 @@ impl Provider for VerbsDevice {
             local: asked.local(),
             need: asked.need,
         });
+        if let Some(work) = &home_work {
+            self.regions.promise(qp.number(), work);
+        }
+        if let Operation::Bind(bind) = &request.operation
+            && let Some(window) = self.windows.get_mut(&WindowNumber::of(bind.window.0))
+        {
+            window.rename(bind.window.key(bind.key_part).0);
+        }
         Ok(())
     }
 
@@ -655,6 +746,18 @@ impl Provider for VerbsDevice {
             given_count += 1;
         }
         given_count + self.poll_pairs(count_max - given_count, sink)
+    }
+
+    fn poll_qp<S>(&mut self, qp: &Qp<S>, count_max: usize, sink: &mut dyn FnMut(Completion)) -> usize {
+        let mut given_count = 0;
+        while given_count < count_max
+            && let Some(place) = self.found.iter().position(|done| done.qp == qp.number())
+            && let Some(done) = self.found.remove(place)
+        {
+            sink(done);
+            given_count += 1;
+        }
+        given_count + self.poll_one(qp.number(), count_max - given_count, sink)
     }
 
     /// The device moves packets by itself; here it only says what went wrong when nobody could be told.

@@ -16,9 +16,9 @@ use dataplane_waist::WrId;
 use rdma_sys::{
     IBV_WC_BAD_RESP_ERR, IBV_WC_LOC_LEN_ERR, IBV_WC_RECV_RDMA_WITH_IMM, IBV_WC_REM_ACCESS_ERR, IBV_WC_REM_INV_REQ_ERR,
     IBV_WC_REM_OP_ERR, IBV_WC_RETRY_EXC_ERR, IBV_WC_RNR_RETRY_EXC_ERR, IBV_WC_SUCCESS, IBV_WC_WITH_IMM,
-    IBV_WC_WR_FLUSH_ERR, IBV_WR_ATOMIC_CMP_AND_SWP, IBV_WR_ATOMIC_FETCH_AND_ADD, IBV_WR_RDMA_READ, IBV_WR_RDMA_WRITE,
-    IBV_WR_RDMA_WRITE_WITH_IMM, IBV_WR_SEND, IBV_WR_SEND_WITH_IMM, ibv_send_wr_atomic, ibv_send_wr_rdma,
-    ibv_send_wr_wr, ibv_wc,
+    IBV_WC_WR_FLUSH_ERR, IBV_WR_ATOMIC_CMP_AND_SWP, IBV_WR_ATOMIC_FETCH_AND_ADD, IBV_WR_BIND_MW, IBV_WR_LOCAL_INV,
+    IBV_WR_RDMA_READ, IBV_WR_RDMA_WRITE, IBV_WR_RDMA_WRITE_WITH_IMM, IBV_WR_SEND, IBV_WR_SEND_WITH_IMM,
+    ibv_send_wr_atomic, ibv_send_wr_rdma, ibv_send_wr_wr, ibv_wc,
 };
 
 use crate::{
@@ -33,7 +33,8 @@ use crate::{
 pub(super) struct Asked<'a> {
     pub(super) opcode: u32,
     pub(super) kind: Kind,
-    pub(super) imm: Option<u32>,
+    /// The word for the peer, in the wire's order; or the key that is to be invalidated.
+    pub(super) word: u32,
     pub(super) wr: ibv_send_wr_wr,
     pub(super) data: Data<'a>,
     pub(super) len_bytes: u32,
@@ -74,25 +75,27 @@ fn atomic(at: Remote, compare_add: u64, swap: u64) -> ibv_send_wr_wr {
 /// Translates, and refuses lengths that no device takes.
 pub(super) fn asked<'a>(operation: &Operation<'a>) -> Result<Asked<'a>, PostError> {
     const NOWHERE: Remote = Remote { address: 0, rkey: 0 };
-    let (opcode, kind, imm, wr, data, need) = match *operation {
+    let nothing = Data::Inline(&[]);
+    let of_imm = |imm: Option<u32>| imm.unwrap_or(0).to_be();
+    let (opcode, kind, word, wr, data, need) = match *operation {
         Operation::Send { data, imm } => {
             let opcode = if imm.is_some() {
                 IBV_WR_SEND_WITH_IMM
             } else {
                 IBV_WR_SEND
             };
-            (opcode, Kind::Send, imm, rdma(NOWHERE), data, Need::LocalRead)
+            (opcode, Kind::Send, of_imm(imm), rdma(NOWHERE), data, Need::LocalRead)
         }
         Operation::Write { data, to, imm } => {
             let opcode = match imm {
                 Some(_) => IBV_WR_RDMA_WRITE_WITH_IMM,
                 None => IBV_WR_RDMA_WRITE,
             };
-            (opcode, Kind::Write, imm, rdma(to), data, Need::LocalRead)
+            (opcode, Kind::Write, of_imm(imm), rdma(to), data, Need::LocalRead)
         }
         Operation::Read { into, from } => {
             let data = Data::Local(into);
-            (IBV_WR_RDMA_READ, Kind::Read, None, rdma(from), data, Need::LocalWrite)
+            (IBV_WR_RDMA_READ, Kind::Read, 0, rdma(from), data, Need::LocalWrite)
         }
         Operation::CompareSwap {
             into,
@@ -101,11 +104,16 @@ pub(super) fn asked<'a>(operation: &Operation<'a>) -> Result<Asked<'a>, PostErro
             swap,
         } => {
             let (opcode, wr) = (IBV_WR_ATOMIC_CMP_AND_SWP, atomic(at, compare, swap));
-            (opcode, Kind::CompareSwap, None, wr, Data::Local(into), Need::LocalWrite)
+            (opcode, Kind::CompareSwap, 0, wr, Data::Local(into), Need::LocalWrite)
         }
         Operation::FetchAdd { into, at, add } => {
             let (opcode, wr) = (IBV_WR_ATOMIC_FETCH_AND_ADD, atomic(at, add, 0));
-            (opcode, Kind::FetchAdd, None, wr, Data::Local(into), Need::LocalWrite)
+            (opcode, Kind::FetchAdd, 0, wr, Data::Local(into), Need::LocalWrite)
+        }
+        Operation::Bind(_) => (IBV_WR_BIND_MW, Kind::Bind, 0, rdma(NOWHERE), nothing, Need::LocalRead),
+        Operation::Invalidate { key } => {
+            let wr = rdma(NOWHERE);
+            (IBV_WR_LOCAL_INV, Kind::Invalidate, key.0, wr, nothing, Need::LocalRead)
         }
     };
     let len_bytes = match data {
@@ -124,7 +132,7 @@ pub(super) fn asked<'a>(operation: &Operation<'a>) -> Result<Asked<'a>, PostErro
     Ok(Asked {
         opcode,
         kind,
-        imm,
+        word,
         wr,
         data,
         len_bytes: len_bytes as u32,
@@ -275,7 +283,7 @@ fn result(status: u32) -> Result<(), CompletionError> {
         IBV_WC_REM_OP_ERR => Err(CompletionError::RemoteOperational),
         IBV_WC_RETRY_EXC_ERR => Err(CompletionError::RetryExceeded),
         IBV_WC_RNR_RETRY_EXC_ERR => Err(CompletionError::RnrExceeded),
-        // IBV_WC_LOC_QP_OP_ERR, IBV_WC_LOC_PROT_ERR, IBV_WC_LOC_ACCESS_ERR, and what reliable connections do not have.
+        // IBV_WC_LOC_QP_OP_ERR, IBV_WC_MW_BIND_ERR, IBV_WC_LOC_PROT_ERR, IBV_WC_LOC_ACCESS_ERR, and what reliable connections do not have.
         status => Err(CompletionError::LocalOperation { status }),
     }
 }

@@ -5,9 +5,9 @@ use std::{cell::Cell, io, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use dataplane_waist::Instant;
 use rdma::{
-    Access, Completion, CompletionError, Device, EndpointCounters, Error, Faults, Faulty, Init, Memory, MemoryKey, Pd,
-    PostError, Provider, ProviderError, Qp, QpAddress, QpOptions, ReceiveRequest, Registered, Reset, Rtr, Rts,
-    SendRequest, TakesReceives, verbs::VerbsDevice,
+    Access, Completion, CompletionError, Device, EndpointCounters, Error, Faults, Faulty, Init, Memory, MemoryKey,
+    MemoryWindow, Pd, PostError, Provider, ProviderError, Qp, QpAddress, QpOptions, ReceiveRequest, Registered, Reset,
+    Rtr, Rts, SendRequest, TakesReceives, verbs::VerbsDevice,
 };
 
 use crate::{
@@ -86,6 +86,12 @@ impl Provider for Either {
     fn set_access(&mut self, key: MemoryKey, access: Access) -> bool {
         of!(self, device => device.set_access(key, access))
     }
+    fn allocate_window(&mut self, pd: Pd) -> Result<MemoryWindow, ProviderError> {
+        of!(self, device => device.allocate_window(pd))
+    }
+    fn free_window(&mut self, window: MemoryWindow) -> bool {
+        of!(self, device => device.free_window(window))
+    }
     fn create_qp(&mut self, pd: Pd, options: &QpOptions) -> Result<Qp<Reset>, ProviderError> {
         of!(self, device => device.create_qp(pd, options))
     }
@@ -122,6 +128,9 @@ impl Provider for Either {
     fn poll_cq(&mut self, count_max: usize, sink: &mut dyn FnMut(Completion)) -> usize {
         of!(self, device => device.poll_cq(count_max, sink))
     }
+    fn poll_qp<S>(&mut self, qp: &Qp<S>, count_max: usize, sink: &mut dyn FnMut(Completion)) -> usize {
+        of!(self, device => device.poll_qp(qp, count_max, sink))
+    }
     fn progress(&mut self) -> io::Result<usize> {
         of!(self, device => device.progress())
     }
@@ -136,6 +145,9 @@ impl Testable for Either {
     }
     fn revoked(&self) -> CompletionError {
         of!(self, device => device.revoked())
+    }
+    fn has_bounded_windows(&self) -> bool {
+        of!(self, device => device.has_bounded_windows())
     }
     fn set_faults(&mut self, faults: Faults) {
         match self {

@@ -5,6 +5,7 @@ use rdma::{Faults, PathMtu, QpOptions};
 use crate::{
     failures, messages,
     pair::{Pair, Testable},
+    windows,
 };
 
 /// What a case does with a fresh pair.
@@ -66,6 +67,7 @@ pub fn all<P: Testable + 'static>(options: QpOptions) -> Vec<Case<P>> {
     cases.extend(messages::cases(options));
     faults(options, &mut cases);
     cases.extend(failures::cases(options));
+    cases.extend(windows::cases(options));
     cases
 }
 

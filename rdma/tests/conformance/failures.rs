@@ -22,14 +22,14 @@ const UNCOUNTED_WAIT: Duration = Duration::from_millis(5);
 
 /// What is tried on memory that is not open to it.
 #[derive(Clone, Copy, Debug)]
-enum Try {
+pub enum Try {
     Write,
     LongWrite,
     Read,
     Atomic,
 }
 
-const TRIES: [Try; 4] = [Try::Write, Try::LongWrite, Try::Read, Try::Atomic];
+pub const TRIES: [Try; 4] = [Try::Write, Try::LongWrite, Try::Read, Try::Atomic];
 
 pub fn cases<P: Testable + 'static>(options: QpOptions) -> Vec<Case<P>> {
     let rnr_limited = QpOptions {
@@ -144,7 +144,7 @@ fn at(region: &Registered) -> Remote {
     }
 }
 
-fn tried<P: Testable>(pair: &Pair<P>, what: Try, at: Remote) -> Operation<'static> {
+pub fn tried<P: Testable>(pair: &Pair<P>, what: Try, at: Remote) -> Operation<'static> {
     let write = |len| Operation::Write {
         data: from(pair.a.local(0, len)),
         to: at,
@@ -165,7 +165,7 @@ fn tried<P: Testable>(pair: &Pair<P>, what: Try, at: Remote) -> Operation<'stati
     }
 }
 
-fn refuses<P: Testable>(pair: &mut Pair<P>, what: Try, at: Remote, refusal: Refusal) {
+pub fn refuses<P: Testable>(pair: &mut Pair<P>, what: Try, at: Remote, refusal: Refusal) {
     let before = pair.b.bytes(0, pair.b.memory.len_bytes());
     pair.b.receive(8, Local::EMPTY);
     let operation = tried(pair, what, at);
@@ -174,7 +174,7 @@ fn refuses<P: Testable>(pair: &mut Pair<P>, what: Try, at: Remote, refusal: Refu
     assert_eq!(pair.a.done[0].result, Err(CompletionError::RemoteAccess));
     assert_eq!(pair.b.done[0].result, Err(CompletionError::Flushed));
     assert!(pair.a.is_broken() && pair.b.is_broken());
-    let mut expected = [0; 4];
+    let mut expected = [0; Refusal::ALL.len()];
     expected[refusal.index()] = 1;
     if let Some(counters) = counted(&pair.b) {
         assert_eq!(counters.refused_counts, expected, "counted by {refusal:?}");
@@ -393,12 +393,7 @@ fn recovered<P: Testable>(pair: &mut Pair<P>) {
             let reset = end.device.reset(broken);
             end.device.init(reset)
         });
-        let address_a = pair.a.device.address(&a).expect("it is there");
-        let address_b = pair.b.device.address(&b).expect("it is there");
-        let a = pair.a.device.ready_to_receive(a, &address_b).expect("a path");
-        let b = pair.b.device.ready_to_receive(b, &address_a).expect("a path");
-        pair.a.qp = Some(pair.a.device.ready_to_send(a));
-        pair.b.qp = Some(pair.b.device.ready_to_send(b));
+        pair.bring_up(a, b);
         pair.b.fill(1 << 19, &[0; 8]);
         messages::everything(pair, 1);
         pair.a.done.clear();

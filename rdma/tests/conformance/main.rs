@@ -13,6 +13,7 @@ mod pair;
 #[path = "../support/place.rs"]
 mod place;
 mod suite;
+mod windows;
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},

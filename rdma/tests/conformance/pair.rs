@@ -7,8 +7,9 @@ use std::{
 
 use dataplane_waist::WrId;
 use rdma::{
-    Access, Completion, CompletionError, Data, Device, EndpointCounters, Faults, Faulty, Local, Memory, Operation, Pd,
-    PostError, Provider, Qp, QpOptions, ReceiveRequest, Registered, Remote, Rts, SendRequest, Wire, verbs::VerbsDevice,
+    Access, Completion, CompletionError, Data, Device, EndpointCounters, Faults, Faulty, Init, Local, Memory,
+    Operation, Pd, PostError, Provider, Qp, QpOptions, ReceiveRequest, Registered, Remote, Rts, SendRequest, Wire,
+    verbs::VerbsDevice,
 };
 
 /// A provider in the suite.
@@ -18,6 +19,8 @@ pub trait Testable: Provider {
     fn is_software(&self) -> bool;
     /// What a peer is told whose access was taken away.
     fn revoked(&self) -> CompletionError;
+    /// Whether a request is held against the range of the window that it names the key of.
+    fn has_bounded_windows(&self) -> bool;
     fn set_faults(&mut self, faults: Faults);
     /// `None`: a device's own, which it does not tell.
     fn counters(&self) -> Option<EndpointCounters>;
@@ -30,6 +33,9 @@ impl<W: Wire> Testable for Device<Faulty<W>> {
     }
     fn revoked(&self) -> CompletionError {
         CompletionError::RemoteAccess
+    }
+    fn has_bounded_windows(&self) -> bool {
+        true
     }
     fn set_faults(&mut self, faults: Faults) {
         self.wire_mut().set_faults(faults);
@@ -49,6 +55,10 @@ impl Testable for VerbsDevice {
     // The queue pair is closed, not the region.
     fn revoked(&self) -> CompletionError {
         CompletionError::RemoteInvalidRequest
+    }
+    // rdma_rxe holds it against the range of the window's region (rxe_resp.c, `check_rkey`: `mr_check_range` of `mw->mr`).
+    fn has_bounded_windows(&self) -> bool {
+        false
     }
     fn set_faults(&mut self, _: Faults) {}
     fn counters(&self) -> Option<EndpointCounters> {
@@ -178,6 +188,11 @@ impl<P: Provider> Pair<P> {
             let qp = end.device.create_qp(end.pd, &options).expect("room for a queue pair");
             end.device.init(qp)
         });
+        self.bring_up(a, b);
+    }
+
+    /// Brings a queue pair of each end from INIT to RTS.
+    pub fn bring_up(&mut self, a: Qp<Init>, b: Qp<Init>) {
         let address_a = self.a.device.address(&a).expect("it is there");
         let address_b = self.b.device.address(&b).expect("it is there");
         let a = self.a.device.ready_to_receive(a, &address_b).expect("a path");

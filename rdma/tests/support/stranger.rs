@@ -11,8 +11,8 @@ use std::{
 
 use dataplane_waist::WrId;
 use rdma::{
-    Access, Data, Device, EndpointCounters, Memory, Operation, Provider, Qp, QpOptions, Registered, Remote, Rts,
-    SendRequest, Transmit, Wire,
+    Access, Data, Device, EndpointCounters, Memory, Operation, Provider, Qp, QpOptions, Refusal, Registered, Remote,
+    Rts, SendRequest, Transmit, Wire,
     shm::{self, ShmLink, ShmWire, Side},
     system_randomness,
     verbs::VerbsDevice,
@@ -207,7 +207,7 @@ impl<O: Tells, W: Wire> Scene<O, W> {
         // The connection of whoever it belongs to has not suffered.
         self.writes(2);
         if let Some(counters) = self.owner.told() {
-            assert_eq!(counters.qp.refused_counts, [0; 4]);
+            assert_eq!(counters.qp.refused_counts, [0; Refusal::ALL.len()]);
         }
         // What the transport cannot refuse, and why keys and sequences begin at random: 24 bits are all that is left to guess.
         self.forge(From::Peer, next + 1);
