@@ -33,6 +33,7 @@ use crate::{
     qp::PathMtu,
     region::{MemoryKey, Registered},
     wire::{Psn, QpNumber},
+    work::{CompletionError, PostError},
 };
 
 type HmacSha256 = Hmac<Sha256>;
@@ -93,6 +94,12 @@ pub enum HandshakeError {
     /// The device refused.
     #[error(transparent)]
     Provider(#[from] ProviderError),
+    /// The device did not take the request to bind the memory window that was offered.
+    #[error("no memory window was bound for the peer: {0}; WindowOptions::keys can do without")]
+    Posting(PostError),
+    /// It took the request, and did not do it.
+    #[error("no memory window was bound for the peer: {0}; WindowOptions::keys can do without")]
+    Binding(CompletionError),
 }
 
 impl Offer {
@@ -179,7 +186,18 @@ pub fn establish<P: Provider>(
     provider: &mut P,
     qp: Qp<Init>,
     own: &Offer,
+    by: (&TcpStream, Role, &ClusterKey),
+) -> Result<(Qp<Rts>, Offer), HandshakeError> {
+    establish_open(provider, qp, own, by, |_, _| Ok(()))
+}
+
+/// As [`establish`]. `open` is called when the queue pair can send, and before the peer is told so: it binds what was offered.
+pub(crate) fn establish_open<P: Provider>(
+    provider: &mut P,
+    qp: Qp<Init>,
+    own: &Offer,
     (stream, role, key): (&TcpStream, Role, &ClusterKey),
+    open: impl FnOnce(&mut P, &Qp<Rts>) -> Result<(), HandshakeError>,
 ) -> Result<(Qp<Rts>, Offer), HandshakeError> {
     let stream = &mut Timed::new(stream, HANDSHAKE_MAX);
     match exchange(stream, role, key, own) {
@@ -193,7 +211,7 @@ pub fn establish<P: Provider>(
                     return Err(error.into());
                 }
             };
-            match be_ready(stream, role, &transcript) {
+            match open(provider, &qp).and_then(|()| be_ready(stream, role, &transcript)) {
                 Ok(()) => Ok((qp, theirs)),
                 Err(error) => {
                     provider.destroy(qp);

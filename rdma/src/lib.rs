@@ -41,5 +41,5 @@ pub use qp::{
 };
 pub use random::system_randomness;
 pub use region::{Access, Bind, BindError, Local, MemoryKey, MemoryWindow, Pd, Refusal, Registered};
-pub use window::{Connected, Prepared, RdmaWindow, WindowOptions};
+pub use window::{Connected, PeerKeys, Prepared, RdmaWindow, WindowOptions};
 pub use work::{Completion, CompletionError, Data, Kind, Operation, PostError, ReceiveRequest, Remote, SendRequest};

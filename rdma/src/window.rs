@@ -1,18 +1,19 @@
-//! [`Window`] over any provider: a region that each peer may reach under a key of its own, in a protection domain of its own.
+//! [`Window`] over any provider: a region that each peer may reach under a key of its own, in a protection domain of its own, through its
+//! own queue pair alone where the device offers memory windows.
 //!
 //! What is written and what is read passes through a piece of memory of this end's that stays as it is until the operation is
 //! done, so a caller's bytes are its own again at once.
 
-use std::{collections::VecDeque, io, net::TcpStream, sync::Arc};
+use std::{collections::VecDeque, io, net::TcpStream, sync::Arc, time::Instant};
 
 use dataplane_waist::{Completion, Peer, Window, WindowError, WrId, middleware::ClusterKey};
 
 use crate::{
-    handshake::{self, HandshakeError, Offer, Role},
+    handshake::{self, HANDSHAKE_MAX, HandshakeError, Offer, Role},
     memory::Memory,
     provider::{Init, Provider, ProviderError, Qp, QpAddress, Rts},
     qp::QpOptions,
-    region::{Access, Local, Registered},
+    region::{Access, Bind, Local, MemoryKey, Pd, Registered},
     work::{CompletionError, Data, Operation, PostError, Remote, SendRequest},
 };
 
@@ -27,6 +28,19 @@ pub struct WindowOptions {
     pub requests_max: usize,
     /// How queue pairs behave; their queues are made as long as `requests_max`.
     pub qp: QpOptions,
+    /// What opens this window to a peer.
+    pub keys: PeerKeys,
+}
+
+/// Whose key a peer is told. In either case its queue pair has a protection domain of its own, so that a key which another peer stole opens
+/// nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerKeys {
+    /// A memory window's, bound to the peer's queue pair; the region behind it is shut to peers, whoever knows its key. Where the device
+    /// offers no memory windows, the region's.
+    BoundWhereOffered,
+    /// The region's.
+    Region,
 }
 
 impl Default for WindowOptions {
@@ -36,7 +50,56 @@ impl Default for WindowOptions {
             request_bytes_max: 16 << 10,
             requests_max: 64,
             qp: QpOptions::default(),
+            keys: PeerKeys::BoundWhereOffered,
         }
+    }
+}
+
+/// How one peer reaches this window.
+#[derive(Clone, Copy, Debug)]
+struct Opening {
+    /// All of the memory, in the peer's domain.
+    region: MemoryKey,
+    /// What the peer is told.
+    told: Registered,
+    /// What is bound to the peer's queue pair; `None`: the region is what it is told.
+    bind: Option<Bind>,
+}
+
+impl Opening {
+    fn close<P: Provider>(&self, provider: &mut P) {
+        if let Some(bind) = &self.bind {
+            provider.free_window(bind.window);
+        }
+        provider.deregister(self.region);
+    }
+
+    /// Binds what is to be bound, and waits for it. Nothing is taken in meanwhile: what the peer may do is not settled.
+    fn open<P: Provider>(&self, provider: &mut P, qp: &Qp<Rts>) -> Result<(), HandshakeError> {
+        let Some(bind) = self.bind else {
+            return Ok(());
+        };
+        let request = SendRequest {
+            wr_id: WrId(0),
+            operation: Operation::Bind(bind),
+            signalled: true,
+        };
+        provider.post_send(qp, &request).map_err(HandshakeError::Posting)?;
+        let begun = Instant::now();
+        let mut done = None;
+        let asked = "binding a memory window";
+        let failed = |error| HandshakeError::Provider(ProviderError::System { asked, error });
+        while done.is_none() {
+            provider.flush().map_err(failed)?;
+            provider.poll_qp(qp, 1, &mut |completion| done = Some(completion.result));
+            if begun.elapsed() > HANDSHAKE_MAX {
+                return Err(failed(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        done.unwrap_or(Ok(())).map_err(HandshakeError::Binding)?;
+        // It was bound for the most that it will ever be open to.
+        provider.set_access(self.told.key, READERS);
+        Ok(())
     }
 }
 
@@ -47,6 +110,7 @@ pub struct Prepared {
     pub qp: Qp<Init>,
     /// To be told.
     pub offer: Offer,
+    own: Opening,
     slots: Registered,
     memory: Arc<Memory>,
 }
@@ -56,7 +120,7 @@ pub struct Prepared {
 pub struct Connected {
     qp: Qp<Rts>,
     theirs: Offer,
-    own: Registered,
+    own: Opening,
     slots: Registered,
     memory: Arc<Memory>,
 }
@@ -74,19 +138,21 @@ impl Prepared {
         let Prepared {
             qp,
             offer,
+            own,
             slots,
             memory,
         } = self;
-        match handshake::establish(provider, qp, &offer, by) {
+        let open = |provider: &mut P, qp: &Qp<Rts>| own.open(provider, qp);
+        match handshake::establish_open(provider, qp, &offer, by, open) {
             Ok((qp, theirs)) => Ok(Connected {
                 qp,
                 theirs,
-                own: offer.region,
+                own,
                 slots,
                 memory,
             }),
             Err(error) => {
-                provider.deregister(offer.region.key);
+                own.close(provider);
                 provider.deregister(slots.key);
                 Err(error)
             }
@@ -99,8 +165,7 @@ struct Link {
     qp: Qp<Rts>,
     /// What the peer opened.
     theirs: Registered,
-    /// Under which key the peer reaches this window.
-    own: Registered,
+    own: Opening,
     /// Where this peer's requests pass through.
     slots: Registered,
     memory: Arc<Memory>,
@@ -203,7 +268,7 @@ impl<P: Provider> RdmaWindow<P> {
     /// # Errors
     /// The device has no room.
     pub fn prepare(&mut self) -> Result<Prepared, ProviderError> {
-        let options = &self.options;
+        let options = self.options;
         let pd = self.provider.create_pd();
         let qp_options = QpOptions {
             send_requests_max: options.requests_max,
@@ -211,9 +276,13 @@ impl<P: Provider> RdmaWindow<P> {
             ..options.qp
         };
         let qp = self.provider.create_qp(pd, &qp_options)?;
-        // For the most that it will ever be open to, which a NIC keeps for good, and then closed.
-        let region = self.provider.register(pd, Arc::clone(&self.memory), WRITER);
-        self.provider.set_access(region.key, READERS);
+        let own = match self.opening(pd) {
+            Ok(own) => own,
+            Err(error) => {
+                self.provider.destroy(qp);
+                return Err(error);
+            }
+        };
         let qp = self.provider.init(qp);
         let slots_memory = Memory::new(options.request_bytes_max * options.requests_max);
         let slots = self.provider.register(pd, Arc::clone(&slots_memory), Access::LOCAL);
@@ -221,13 +290,46 @@ impl<P: Provider> RdmaWindow<P> {
         let offer = Offer {
             qp: address,
             responder_reads_max: options.qp.responder_reads_max.min(255) as u8,
-            region,
+            region: own.told,
         };
         Ok(Prepared {
             qp,
             offer,
+            own,
             slots,
             memory: slots_memory,
+        })
+    }
+
+    /// Registers this window for one peer, open to its reads at most.
+    fn opening(&mut self, pd: Pd) -> Result<Opening, ProviderError> {
+        let window = match self.options.keys {
+            PeerKeys::Region => None,
+            PeerKeys::BoundWhereOffered => match self.provider.allocate_window(pd) {
+                Ok(window) => Some(window),
+                Err(ProviderError::NotOffered { .. }) => None,
+                Err(error) => return Err(error),
+            },
+        };
+        // For the most that it will ever be open to, which a NIC keeps for good, and then closed.
+        let (made_for, open_for) = match window {
+            Some(_) => (Access::WINDOWS, Access::WINDOWS),
+            None => (WRITER, READERS),
+        };
+        let region = self.provider.register(pd, Arc::clone(&self.memory), made_for);
+        self.provider.set_access(region.key, open_for);
+        let bind = window.map(|window| Bind {
+            window,
+            key_part: window.first_part(),
+            region: region.key,
+            at_bytes: 0,
+            len_bytes: region.len_bytes,
+            access: WRITER,
+        });
+        Ok(Opening {
+            region: region.key,
+            told: bind.map_or(region, |bind| bind.opens(&region)),
+            bind,
         })
     }
 
@@ -248,7 +350,7 @@ impl<P: Provider> RdmaWindow<P> {
         let index = peer.0 as usize;
         self.brought.retain(|brought| brought.peer != index);
         if let Some(old) = self.links[index].take() {
-            self.provider.deregister(old.own.key);
+            old.own.close(&mut self.provider);
             self.provider.deregister(old.slots.key);
             self.provider.destroy(old.qp);
         }
@@ -264,7 +366,7 @@ impl<P: Provider> RdmaWindow<P> {
             memory,
         } = connected;
         // Where it cannot be opened as it should be, it stays open to readers.
-        self.provider.set_access(own.key, self.writers.access(peer));
+        self.provider.set_access(own.told.key, self.writers.access(peer));
         let requests_max = self.options.requests_max as u32;
         Link {
             qp,
@@ -291,7 +393,7 @@ impl<P: Provider> RdmaWindow<P> {
         for (index, link) in self.links.iter().enumerate() {
             if let Some(link) = link {
                 let access = writers.access(Peer(index as u32));
-                if !self.provider.set_access(link.own.key, access) {
+                if !self.provider.set_access(link.own.told.key, access) {
                     result = Err(WindowError::Permission);
                 }
             }

@@ -22,7 +22,7 @@ use dataplane_waist::{Completion, Peer, Port, Window, WindowError, WrId, middlew
 use devices::Across;
 use place::Inside;
 use rdma::{
-    CompletionError, Connected, Data, Device, Local, MemoryKey, Operation, PostError, Provider, ProviderError,
+    CompletionError, Connected, Data, Device, Local, MemoryKey, Operation, PeerKeys, PostError, Provider, ProviderError,
     QpOptions, RdmaPort, RdmaPortOptions, RdmaWindow, SendRequest, WindowOptions, card,
     handshake::{HandshakeError, Role, VERSION},
     roce::{RoceDevice, RoceOptions, RoceWire},
@@ -102,12 +102,13 @@ fn completed<A: Provider, B: Provider>(a: &mut RdmaWindow<A>, b: &mut RdmaWindow
     }
 }
 
-fn windows<A: Provider + Send, B: Provider + Send>(provider_a: A, provider_b: B) {
+fn windows<A: Provider + Send, B: Provider + Send>((provider_a, provider_b): (A, B), keys: PeerKeys) {
     let options = WindowOptions {
         window_bytes: 1 << 16,
         request_bytes_max: 8192,
         requests_max: 4,
         qp: as_nics_count(WindowOptions::default().qp),
+        keys,
     };
     let mut a = RdmaWindow::new(provider_a, options);
     let mut b = RdmaWindow::new(provider_b, options);
@@ -404,28 +405,33 @@ fn across() -> Option<(Device<Inside>, VerbsDevice)> {
     Some((ours, VerbsDevice::open(&verbs).expect("the device that was named")))
 }
 
+const KEYS: [PeerKeys; 2] = [PeerKeys::BoundWhereOffered, PeerKeys::Region];
+
 #[test]
 fn windows_over_every_provider() {
-    let (a, b) = memory_devices();
-    windows(a, b);
-    if let Some((a, b)) = shm_devices() {
-        windows(a, b);
-    }
-    if let Some((a, b)) = roce_devices(1) {
-        windows(a, b);
-    }
-    if let Some((a, b)) = verbs_devices() {
-        windows(a, b);
+    for keys in KEYS {
+        windows(memory_devices(), keys);
+        if let Some(ends) = shm_devices() {
+            windows(ends, keys);
+        }
+        if let Some(ends) = roce_devices(1) {
+            windows(ends, keys);
+        }
+        if let Some(ends) = verbs_devices() {
+            windows(ends, keys);
+        }
     }
 }
 
 #[test]
 fn windows_across() {
-    if let Some((ours, theirs)) = across() {
-        windows(ours, theirs);
-    }
-    if let Some((ours, theirs)) = across() {
-        windows(theirs, ours);
+    for keys in KEYS {
+        if let Some(ends) = across() {
+            windows(ends, keys);
+        }
+        if let Some((ours, theirs)) = across() {
+            windows((theirs, ours), keys);
+        }
     }
 }
 

@@ -235,6 +235,7 @@ fn connected<P: Provider + Send>(
             path_mtu: rdma::PathMtu::B2048,
             ..QpOptions::default()
         },
+        ..WindowOptions::default()
     };
     let mut windows: Vec<RdmaWindow<P>> = devices
         .into_iter()
