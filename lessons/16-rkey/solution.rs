@@ -246,7 +246,7 @@ fn tell(provider: &str, what: &str, refusal: Refusal, counts: Option<Counts>) {
         assert_eq!((counts[refusal.index()], counts.iter().sum::<u64>()), (1, 1), "{what}");
         format!("counted as \"{refusal}\"")
     });
-    println!("{provider:>8}: {what:<26} refused, {counted}");
+    println!("{provider:>8}: {what:<27} refused, {counted}");
 }
 
 /// The key of a memory window that was bound to another connection, in the same domain.

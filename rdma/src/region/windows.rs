@@ -7,8 +7,8 @@
 //!                 8 of whoever binds             └ opens a range to the peer of that queue pair, to nobody else
 //! ```
 //!
-//! A key that was stolen on one connection opens nothing on another, though both stand in one protection domain (ReDMArk, USENIX
-//! Security 2021, §6.1, asks for just this). Binding costs no call into the kernel: it is a request in the send queue (IBA §10.6.7), done
+//! A key that was stolen on one connection opens nothing on another, though both stand in one protection domain (one of the
+//! mitigations that ReDMArk names, USENIX Security 2021). Binding costs no call into the kernel: it is a request in the send queue (IBA §10.6.7), done
 //! when its turn comes, so what is sent behind it finds it done. Linux's rdma_rxe means the same (drivers/infiniband/sw/rxe/rxe_mw.c).
 //!
 //! Each window has two states here: what it will be when all that was posted is done, against which the next request is held before it is
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use super::{Access, MemoryKey, Pd, Region, Regions, Registered};
 use crate::{wire::QpNumber, work::Operation};
 
-/// The bits of a key that whoever binds chooses (IBA §10.6.3.3).
+/// The bits of a key that whoever binds chooses (ibv_inc_rkey(3)).
 const KEY_PART_MASK: u32 = 0xff;
 
 /// A memory window of this end's, bound or not.

@@ -558,6 +558,10 @@ fn in_order<P: Testable>(pair: &mut Pair<P>) {
         assert!(pair.b.bytes(INBOX, 5000) == bytes[..5000]);
     }
     assert!(pair.b.device.deregister(opened.region.key), "no window is bound to it");
+    // Who refuses says so once: on a wire that loses it, the other one hears nothing.
+    for end in [&mut pair.a, &mut pair.b] {
+        end.device.set_faults(Faults::default());
+    }
     let late = tried(pair, Try::Write, opened.at(ROUNDS - 1, BEGIN));
     pair.a.post(7, late);
     pair.finish(1, 0);
