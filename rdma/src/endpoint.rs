@@ -254,7 +254,9 @@ impl Endpoint {
             let Some(qp) = &mut self.queue_pairs[slot] else {
                 continue;
             };
-            qp.work_at_home(&mut self.regions, &mut self.counters.qp);
+            if qp.has_home_work() {
+                qp.work_at_home(&mut self.regions, &mut self.counters.qp);
+            }
             let around = crate::qp::Around {
                 regions: &self.regions,
                 counters: &mut self.counters.qp,

@@ -50,6 +50,8 @@ pub(super) struct Requester {
     peer: QpNumber,
     sequence: Sequence,
     queue: VecDeque<Posted>,
+    /// Of these, requests that no peer hears of: mostly there are none, and nothing looks for them.
+    at_home_count: usize,
     inline: Box<[u8]>,
     /// How many were ever posted: the inline store's places are taken in turn.
     posted_count: u64,
@@ -84,6 +86,7 @@ impl Requester {
             peer,
             sequence: Sequence::new(start),
             queue: VecDeque::with_capacity(options.send_requests_max),
+            at_home_count: 0,
             inline: vec![0; options.send_requests_max * options.inline_bytes_max].into(),
             posted_count: 0,
             posted_end: 0,
@@ -123,6 +126,7 @@ impl Requester {
         )?;
         self.posted_count += 1;
         self.posted_end = posted.end();
+        self.at_home_count += usize::from(posted.count == 0);
         self.queue.push_back(posted);
         Ok(())
     }
@@ -382,7 +386,9 @@ impl Requester {
                 let (kind, len_bytes) = (posted.task.kind(), posted.task.len_bytes());
                 context.completions.push(posted.wr_id, kind, len_bytes, None);
             }
-            self.finish_home_work(context.completions);
+            if self.at_home_count > 0 {
+                self.finish_home_work(context.completions);
+            }
         }
         if self.next < self.acked {
             // It was heard of before it was sent again.

@@ -235,7 +235,13 @@ impl QueuePair {
         true
     }
 
-    /// Does what is due and leaves nobody: [`QueuePair::poll_transmit`] comes after it.
+    /// Whether requests are queued that no peer hears of. Hardly ever.
+    pub(crate) fn has_home_work(&self) -> bool {
+        matches!(&self.state, State::Rts { requester, .. } if requester.has_home_work())
+    }
+
+    /// Does what is due of them: [`QueuePair::poll_transmit`] comes after it.
+    #[cold]
     pub(crate) fn work_at_home(&mut self, regions: &mut Regions, counters: &mut QpCounters) {
         while let State::Rts { requester, .. } = &mut self.state
             && let Some(work) = requester.home_work(&self.options)

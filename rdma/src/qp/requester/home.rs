@@ -10,6 +10,11 @@ use crate::{
 };
 
 impl Requester {
+    /// Whether there are any.
+    pub(in crate::qp) fn has_home_work(&self) -> bool {
+        self.at_home_count > 0
+    }
+
     /// What is to be done before the next packet leaves. Whoever does it tells [`Requester::worked_at_home`] how it went.
     pub(in crate::qp) fn home_work(&mut self, options: &QpOptions) -> Option<HomeWork> {
         while let Some(posted) = self.queue.get(self.next_request)
@@ -50,6 +55,7 @@ impl Requester {
                 completions.push(posted.wr_id, posted.task.kind(), 0, None);
             }
             self.queue.pop_front();
+            self.at_home_count -= 1;
             self.next_request = self.next_request.saturating_sub(1);
         }
     }
