@@ -11,6 +11,7 @@
 //! What is rare (protection domains, regions, queue pairs) the host does to the device itself, for which the card lets go of it.
 
 use std::{
+    collections::VecDeque,
     io,
     net::IpAddr,
     sync::{
@@ -28,7 +29,7 @@ use crate::{
     memory::Memory,
     provider::{Error, Init, Provider, ProviderError, Qp, QpAddress, Reset, Rtr, Rts, TakesReceives},
     qp::QpOptions,
-    region::{Access, MemoryKey, Pd, Registered},
+    region::{Access, MemoryKey, MemoryWindow, Pd, Registered},
     wire::QpNumber,
     work::{Completion, CompletionError, Data, Operation, PostError, ReceiveRequest, SendRequest},
 };
@@ -71,6 +72,8 @@ pub struct Host<P> {
     local: IpAddr,
     /// Those of which an error was told: they take nothing any more.
     broken: Vec<QpNumber>,
+    /// Taken from the card while another queue pair's were looked for.
+    told: VecDeque<Completion>,
 }
 
 /// The card's end.
@@ -105,6 +108,7 @@ pub fn split<P: Provider>(device: P) -> (Host<P>, Card<P>) {
         name,
         local,
         broken: Vec::new(),
+        told: VecDeque::new(),
     };
     (host, Card { shared })
 }
@@ -182,6 +186,7 @@ fn refuse(finished: &ArrayQueue<Completion>, posted: Posted, error: PostError) -
         imm: None,
         result: Err(match error {
             PostError::Local(refusal) => CompletionError::LocalProtection(refusal),
+            PostError::Bind(error) => CompletionError::Bind(error),
             PostError::Length { .. } => CompletionError::Length,
             PostError::Refused { errno } => CompletionError::LocalOperation { status: errno as u32 },
             PostError::Full | PostError::Broken | PostError::NoQueuePair => CompletionError::Flushed,
@@ -193,10 +198,21 @@ fn refuse(finished: &ArrayQueue<Completion>, posted: Posted, error: PostError) -
 impl<P: Provider> Host<P> {
     /// Lets `what` be done to the device, while the card has not got it.
     fn with<T>(&self, what: impl FnOnce(&mut P) -> T) -> T {
+        self.with_driven(|driven| what(&mut driven.provider))
+    }
+
+    fn with_driven<T>(&self, what: impl FnOnce(&mut Driven<P>) -> T) -> T {
         self.shared.waiting_count.fetch_add(1, Ordering::AcqRel);
-        let mut device = self.shared.device();
+        let mut driven = self.shared.device();
         self.shared.waiting_count.fetch_sub(1, Ordering::AcqRel);
-        what(&mut device.provider)
+        what(&mut driven)
+    }
+
+    /// A queue pair that has told an error is broken.
+    fn note(&mut self, completion: &Completion) {
+        if completion.result.is_err() && !self.broken.contains(&completion.qp) {
+            self.broken.push(completion.qp);
+        }
     }
 }
 
@@ -227,6 +243,14 @@ impl<P: Provider> Provider for Host<P> {
 
     fn set_access(&mut self, key: MemoryKey, access: Access) -> bool {
         self.with(|device| device.set_access(key, access))
+    }
+
+    fn allocate_window(&mut self, pd: Pd) -> Result<MemoryWindow, ProviderError> {
+        self.with(|device| device.allocate_window(pd))
+    }
+
+    fn free_window(&mut self, window: MemoryWindow) -> bool {
+        self.with(|device| device.free_window(window))
     }
 
     fn create_qp(&mut self, pd: Pd, options: &QpOptions) -> Result<Qp<Reset>, ProviderError> {
@@ -298,12 +322,33 @@ impl<P: Provider> Provider for Host<P> {
     fn poll_cq(&mut self, count_max: usize, sink: &mut dyn FnMut(Completion)) -> usize {
         let mut count = 0;
         while count < count_max
-            && let Some(completion) = self.shared.finished.pop()
+            && let Some(completion) = self.told.pop_front().or_else(|| self.shared.finished.pop())
         {
             count += 1;
-            if completion.result.is_err() && !self.broken.contains(&completion.qp) {
-                self.broken.push(completion.qp);
-            }
+            self.note(&completion);
+            sink(completion);
+        }
+        count
+    }
+
+    /// Does not wait for the card: before there is traffic nobody may drive it, and what is asked of the device alone (a memory window to
+    /// bind) is done here.
+    fn poll_qp<S>(&mut self, qp: &Qp<S>, count_max: usize, sink: &mut dyn FnMut(Completion)) -> usize {
+        let shared = Arc::clone(&self.shared);
+        let sent = self.with_driven(|driven| {
+            let sent = driven.send_next(&shared);
+            driven.tell(&shared.finished);
+            sent.map_err(|error| driven.failure = Some(error))
+        });
+        shared.has_failed.fetch_or(sent.is_err(), Ordering::AcqRel);
+        self.told.extend(std::iter::from_fn(|| shared.finished.pop()));
+        let mut count = 0;
+        while count < count_max
+            && let Some(place) = self.told.iter().position(|completion| completion.qp == qp.number())
+            && let Some(completion) = self.told.remove(place)
+        {
+            count += 1;
+            self.note(&completion);
             sink(completion);
         }
         count
@@ -361,5 +406,7 @@ fn kept(operation: &Operation<'_>) -> Result<Operation<'static>, PostError> {
             swap,
         },
         &Operation::FetchAdd { into, at, add } => Operation::FetchAdd { into, at, add },
+        &Operation::Bind(bind) => Operation::Bind(bind),
+        &Operation::Invalidate { key } => Operation::Invalidate { key },
     })
 }

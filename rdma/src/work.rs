@@ -91,6 +91,8 @@ impl Operation<'_> {
             Operation::Read { .. } => Kind::Read,
             Operation::CompareSwap { .. } => Kind::CompareSwap,
             Operation::FetchAdd { .. } => Kind::FetchAdd,
+            Operation::Bind(_) => Kind::Bind,
+            Operation::Invalidate { .. } => Kind::Invalidate,
         }
     }
 }

@@ -22,8 +22,8 @@ use dataplane_waist::{Completion, Peer, Port, Window, WindowError, WrId, middlew
 use devices::Across;
 use place::Inside;
 use rdma::{
-    CompletionError, Connected, Data, Device, Local, MemoryKey, Operation, PeerKeys, PostError, Provider, ProviderError,
-    QpOptions, RdmaPort, RdmaPortOptions, RdmaWindow, SendRequest, WindowOptions, card,
+    CompletionError, Connected, Data, Device, Local, MemoryKey, Operation, PeerKeys, PostError, Provider,
+    ProviderError, QpOptions, RdmaPort, RdmaPortOptions, RdmaWindow, SendRequest, WindowOptions, card,
     handshake::{HandshakeError, Role, VERSION},
     roce::{RoceDevice, RoceOptions, RoceWire},
     shm::{self, ShmLink, Side},
@@ -199,22 +199,47 @@ impl Drop for Driving<'_> {
 
 #[test]
 fn windows_with_cards_of_their_own() {
+    for keys in [PeerKeys::BoundWhereOffered, PeerKeys::Region] {
+        let Some((a, b)) = shm_devices() else { return };
+        let ((host_a, card_a), (host_b, card_b)) = (card::split(a), card::split(b));
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    // Both at once, several times, as whoever drives them for a long time does: the hosts get in between.
+                    let mut running = [card_a.run(), card_b.run()];
+                    for _ in 0..32 {
+                        running.iter_mut().for_each(|card| card.look());
+                    }
+                }
+            });
+            let _driving = Driving(&is_over);
+            windows((host_a, host_b), keys);
+        });
+    }
+}
+
+/// A window is bound while a connection is set up, for which no card need run.
+#[test]
+fn windows_are_connected_before_their_cards_run() {
     let Some((a, b)) = shm_devices() else { return };
     let ((host_a, card_a), (host_b, card_b)) = (card::split(a), card::split(b));
-    let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            while !is_over.load(Ordering::Relaxed) {
-                // Both at once, several times, as whoever drives them for a long time does: the hosts get in between.
-                let mut running = [card_a.run(), card_b.run()];
-                for _ in 0..32 {
-                    running.iter_mut().for_each(|card| card.look());
-                }
-            }
-        });
-        let _driving = Driving(&is_over);
-        windows(host_a, host_b);
-    });
+    let options = WindowOptions::default();
+    assert_eq!(options.keys, PeerKeys::BoundWhereOffered);
+    let (mut a, mut b) = (RdmaWindow::new(host_a, options), RdmaWindow::new(host_b, options));
+    let (ours, theirs) = connect_windows(&mut a, &mut b);
+    let (to_b, to_a) = (a.join(ours), b.join(theirs));
+    b.grant(Some(to_a)).expect("it is its own");
+    a.write(to_b, 8, &[7], WrId(1)).expect("there is room");
+    let mut done = None;
+    for _ in 0..8 {
+        [&card_a, &card_b].map(|card| card.run().look());
+        a.poll_cq(&mut |completion| done = Some((completion.wr_id, completion.result)));
+    }
+    assert_eq!(done, Some((WrId(1), Ok(()))));
+    let mut there = [0];
+    b.load(8, &mut there);
+    assert_eq!(there, [7]);
 }
 
 #[test]
