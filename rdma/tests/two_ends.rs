@@ -233,7 +233,9 @@ fn windows_are_connected_before_their_cards_run() {
     a.write(to_b, 8, &[7], WrId(1)).expect("there is room");
     let mut done = None;
     for _ in 0..8 {
-        [&card_a, &card_b].map(|card| card.run().look());
+        for card in [&card_a, &card_b] {
+            card.run().look();
+        }
         a.poll_cq(&mut |completion| done = Some((completion.wr_id, completion.result)));
     }
     assert_eq!(done, Some((WrId(1), Ok(()))));
