@@ -29,6 +29,9 @@ pub(super) fn sender(local: IpAddr, first: u16) -> io::Result<(UdpSocket, u16)> 
             Ok(socket) => {
                 socket.set_nonblocking(true)?;
                 sys::socket::dont_fragment(&socket, local.is_ipv6())?;
+                if local.is_ipv4() {
+                    sys::socket::no_checksum(&socket)?;
+                }
                 return Ok((socket, port));
             }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => taken = error,

@@ -42,6 +42,16 @@ pub(crate) fn dont_fragment(socket: &impl AsFd, is_ipv6: bool) -> io::Result<()>
     }
 }
 
+/// Leaves UDP's checksum out (net/ipv4/udp.c, `udp_send_skb`), as the kernel's rdma_rxe does: the ICRC says more. For IPv4, where it may
+/// be left out.
+///
+/// # Errors
+/// What the kernel said.
+pub(crate) fn no_checksum(socket: &impl AsFd) -> io::Result<()> {
+    let yes: c_int = 1;
+    set_option(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, &yes)
+}
+
 /// A receive buffer of so many bytes, past `net.core.rmem_max` where CAP_NET_ADMIN allows.
 ///
 /// # Errors
