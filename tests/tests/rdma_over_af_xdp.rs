@@ -59,6 +59,7 @@ fn roce_over_af_xdp_conforms() {
             local: endpoint(&network, host, local),
             neighbours: vec![(other.1, Mac(other.0.mac()))],
             mode: Mode::Native,
+            frames_max: 2048,
         };
         let wire = host.run(|| XdpWire::open(&options)).expect("a host of our own");
         suite::device(wire.expect("its port and its queue are free there"))

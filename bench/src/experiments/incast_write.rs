@@ -170,7 +170,9 @@ impl Experiment for IncastWrite {
                     position,
                     duration: plan.trial,
                 };
-                rung.via.open(lab.place, measured).with_context(|| what.clone())
+                rung.via
+                    .open(lab.place, rung.writers_count, measured)
+                    .with_context(|| what.clone())
             })
         })
     }

@@ -352,6 +352,7 @@ fn measure(lab: &Lab<'_>, rung: Rung, position: Position, number: u32, duration:
             };
             via.open(
                 lab.place,
+                1,
                 Measured {
                     lab,
                     via,

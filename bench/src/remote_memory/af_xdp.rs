@@ -6,6 +6,7 @@
 use std::{
     io,
     net::{IpAddr, UdpSocket},
+    ops::RangeInclusive,
     os::fd::AsFd,
     time::Duration,
 };
@@ -33,8 +34,8 @@ use rdma::{
 
 use crate::place::Endpoint;
 
-/// Frames for each way: a window of 128 packets of each of 16 peers.
-const RING_FRAMES: u32 = 2048;
+/// Bounds of the frames for each way: a batch and some; what the kernel can hold for a socket.
+const RING_FRAMES: RangeInclusive<u32> = 64..=1 << 15;
 /// Bytes of a frame's memory, of which the kernel keeps 256 of a received one: path MTUs of up to 2048 fit. What is longer takes several
 /// (Linux 6.6).
 const FRAME_BYTES: usize = 4096;
@@ -50,6 +51,9 @@ pub struct XdpWireOptions {
     pub neighbours: Vec<(IpAddr, Mac)>,
     /// Where the program runs that hands frames over.
     pub mode: Mode,
+    /// Frames that may come before somebody looks: a window of each connection, times the buffers of a packet. All of them go round, so with
+    /// more than that each packet comes to memory that no near cache has.
+    pub frames_max: u32,
 }
 
 /// A queue pair's frames.
@@ -123,9 +127,13 @@ impl XdpWire {
                 "holding UDP port {UDP_PORT} at {local}: another RoCEv2 endpoint has it, or the kernel's rdma_rxe (`rdma link`)"
             )
         })?;
+        let ring_frames = options
+            .frames_max
+            .clamp(*RING_FRAMES.start(), *RING_FRAMES.end())
+            .next_power_of_two();
         let (umem, mut free) = Umem::new(&UmemOptions {
             frame_bytes: FRAME_BYTES,
-            ..UmemOptions::new(2 * RING_FRAMES as usize)
+            ..UmemOptions::new(2 * ring_frames as usize)
         })?;
         let link_bytes_max = *mtu_bytes as usize + ETHERNET_BYTES;
         let open = |multi_buffer| {
@@ -133,10 +141,10 @@ impl XdpWire {
                 &umem,
                 &SocketOptions {
                     // Places for twice as many frames as go round: see `XdpPort::open`.
-                    fill_entries: 2 * RING_FRAMES,
-                    tx_entries: 2 * RING_FRAMES,
+                    fill_entries: 2 * ring_frames,
+                    tx_entries: 2 * ring_frames,
                     multi_buffer,
-                    ..SocketOptions::new(interface, RING_FRAMES)
+                    ..SocketOptions::new(interface, ring_frames)
                 },
             )
         };
@@ -146,7 +154,7 @@ impl XdpWire {
             Err(OpenError::NotSupported { .. }) if link_bytes_max > SEGMENT_BYTES => (open(false)?, SEGMENT_BYTES),
             Err(error) => return Err(error.into()),
         };
-        for frame in free.drain(..RING_FRAMES as usize) {
+        for frame in free.drain(..ring_frames as usize) {
             socket.fill(frame).expect("a new fill ring has room for as many");
         }
         socket.publish_fill();

@@ -103,11 +103,11 @@ impl Via {
         }
     }
 
-    /// Opens both ends, each in its host, and lets `then` have them.
+    /// Opens both ends, each in its host, for so many connections, and lets `then` have them.
     ///
     /// # Errors
     /// What could not be opened, or what `then` says.
-    pub fn open<T: WithEnds>(self, place: &Place, then: T) -> anyhow::Result<T::Out> {
+    pub fn open<T: WithEnds>(self, place: &Place, connections_count: usize, then: T) -> anyhow::Result<T::Out> {
         match self {
             Via::Shm => then.run(both(open_shm(2)?)?),
             Via::RoceUdp => then.run(open_roce_udp(place)?),
@@ -118,6 +118,8 @@ impl Via {
                         local: place.endpoint(end),
                         neighbours: vec![(other.addr.ip(), Mac(other.mac))],
                         mode: Mode::Native,
+                        // Of the path MTU that is the default a packet is one frame.
+                        frames_max: connections_count as u32 * QpOptions::default().window_packets as u32,
                     };
                     place.inside(end, || af_xdp::open(&options))?
                 };
@@ -337,7 +339,7 @@ mod tests {
         for via in Via::ALL {
             match via.absence(&place) {
                 None => via
-                    .open(&place, WriteAndLook(&place))
+                    .open(&place, 1, WriteAndLook(&place))
                     .unwrap_or_else(|error| panic!("{}: {error:#}", via.name())),
                 Some(why) => println!("{}: skipped: {why}", via.name()),
             }
