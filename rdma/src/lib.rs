@@ -5,7 +5,8 @@
 //!   who asks ─▶ Provider ─▶ Device ─▶ Endpoint ─▶ queue pair: requester, responder      no I/O
 //!                 │           │          └─ regions: who may do what to which memory    from here on
 //!                 │           └─▶ Wire: a socket, shared memory, a test
-//!                 └───────▶ verbs: a NIC, or the kernel's rdma_rxe
+//!                 ├───────▶ verbs: a NIC, or the kernel's rdma_rxe
+//!                 └───────▶ card: any of these, driven by a thread of its own, as a NIC is
 //! ```
 //!
 //! Read [`wire`] first: what stands in a packet. Then [`Provider`]: what can be asked.

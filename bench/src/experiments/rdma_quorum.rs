@@ -89,6 +89,8 @@ const FOLLOWERS_POSTED: &str = "followers_requests";
 /// So many commits fit behind what a follower that stands still has applied; some room is left for the leader's own.
 const STILL_COMMITS_MAX: u64 = SLOTS_COUNT / 2;
 const TRIAL_MIN: Duration = Duration::from_millis(100);
+/// Once around the log takes a quarter of a second at most, where each thread has a CPU; where not, there is nothing to be measured either.
+const WARM_UP_MAX: Duration = Duration::from_millis(500);
 /// Turns, or looks for a completion, between two looks at the clock: a look takes less time than the clock does.
 const LOOKS_PER_CLOCK: u64 = 8;
 /// No operation takes so long, not on a machine with one CPU either.
@@ -419,7 +421,11 @@ fn trial<P: Provider + Send>(
     }
     client.open(&mut leader, || cluster.now(), PATIENCE)?;
     // A log is young once: from its second time around on, each slot is where another entry was.
+    let begun = Instant::now();
     for _ in 0..SLOTS_COUNT {
+        if begun.elapsed() > WARM_UP_MAX {
+            break;
+        }
         put(cluster, &mut leader, &mut client)?;
     }
     let begun = Instant::now();
