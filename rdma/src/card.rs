@@ -208,6 +208,26 @@ impl<P: Provider> Host<P> {
         what(&mut driven)
     }
 
+    /// Nothing that was asked of a queue pair, or told of it, outlives it: its number may be in use again.
+    fn forget(&mut self, number: QpNumber) {
+        let shared = Arc::clone(&self.shared);
+        self.with_driven(|driven| {
+            driven.kept = driven.kept.filter(|posted| posted.qp != number);
+            for _ in 0..shared.posted.len() {
+                if let Some(posted) = shared.posted.pop()
+                    && posted.qp != number
+                {
+                    shared.posted.push(posted).expect("there was room for it");
+                }
+            }
+            // What it still has to say is said now, so that nothing of it comes later.
+            driven.tell(&shared.finished);
+        });
+        self.told.extend(std::iter::from_fn(|| shared.finished.pop()));
+        self.told.retain(|completion| completion.qp != number);
+        self.broken.retain(|broken| *broken != number);
+    }
+
     /// A queue pair that has told an error is broken.
     fn note(&mut self, completion: &Completion) {
         if completion.result.is_err() && !self.broken.contains(&completion.qp) {
@@ -285,12 +305,12 @@ impl<P: Provider> Provider for Host<P> {
     }
 
     fn reset(&mut self, qp: Qp<Error>) -> Qp<Reset> {
-        self.broken.retain(|broken| *broken != qp.number());
+        self.forget(qp.number());
         self.with(|device| device.reset(qp))
     }
 
     fn destroy<S>(&mut self, qp: Qp<S>) {
-        self.broken.retain(|broken| *broken != qp.number());
+        self.forget(qp.number());
         self.with(|device| device.destroy(qp));
     }
 

@@ -304,6 +304,22 @@ fn a_card_says_by_a_completion_what_its_device_does_not_take() {
         host.post_send(&ours, &request(Data::Local(nowhere))),
         Err(PostError::Broken)
     );
+    // Set up anew it is a queue pair like another, and what was asked of it in its last life is not done.
+    let anew = |qp, host: &mut card::Host<_>| {
+        let broken = host.take_down(qp);
+        let reset = host.reset(broken);
+        let init = host.init(reset);
+        let rtr = host.ready_to_receive(init, &peer).expect("a peer");
+        host.ready_to_send(rtr)
+    };
+    let again = anew(ours, &mut host);
+    host.post_send(&again, &request(Data::Local(nowhere)))
+        .expect("it takes requests");
+    let again = anew(again, &mut host);
+    card.run().look();
+    assert_eq!(host.poll_cq(8, &mut |completion| panic!("{completion:?}")), 0);
+    host.post_send(&again, &request(Data::Local(nowhere)))
+        .expect("it takes requests");
 }
 
 fn ports<A: Provider + Send, B: Provider + Send>(provider_a: A, provider_b: B) {
