@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use dataplane_waist::{Completion, Peer, Window, WindowError, WrId};
 
 use self::state::{Request, State, What, Writers};
-use crate::{EventHash, HostId, Latency, SimTime};
+use crate::{EventHash, HostId, Latency, LinkFaults, SimTime};
 
 /// What a fabric is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -136,7 +136,14 @@ impl Fabric {
     /// Nothing passes from `from` to `to`, or everything again. A queue pair that meets this fails; where only the answer is cut
     /// off, what was asked is done.
     pub fn cut(&self, from: HostId, to: HostId, is_cut: bool) {
-        self.state().pair(from.0, to.0).is_cut = is_cut;
+        self.state().pair(from.0, to.0).faults.blocked = is_cut;
+    }
+
+    /// What is wrong with the way from `from` to `to`, from now on. A queue pair sends again what was lost, or damaged, each time after
+    /// [`FabricOptions::timeout`] by one more than it tries again, and fails when that was in vain: to whoever posted it, a frame that was lost
+    /// is a request that takes longer. What comes twice or out of order is set right below and changes nothing here.
+    pub fn set_faults(&self, from: HostId, to: HostId, faults: LinkFaults) {
+        self.state().pair(from.0, to.0).faults = faults;
     }
 
     /// The hash over everything that has happened here.

@@ -165,7 +165,7 @@ impl<M: Protocol, N: Network> Sim<M, N> {
                 let changes: Vec<_> = pairs.map(faults_of).collect();
                 for (sender, receiver, faults) in changes {
                     for fabric in &self.fabrics {
-                        fabric.cut(HostId(sender), HostId(receiver), faults.blocked);
+                        fabric.set_faults(HostId(sender), HostId(receiver), faults);
                     }
                     self.network.set_faults(sender, receiver, faults);
                 }

@@ -10,7 +10,7 @@ use dataplane_wire::checksum::crc32c;
 
 use super::{FabricOptions, Placement};
 use crate::{
-    EventHash, SimTime,
+    EventHash, LinkFaults, SimTime,
     queue::EventQueue,
     random::{Purpose, Random},
 };
@@ -74,7 +74,7 @@ impl Host {
 pub(super) struct Pair {
     random: Random,
     is_broken: bool,
-    pub is_cut: bool,
+    pub faults: LinkFaults,
     /// How often it was set up.
     generation: u32,
     /// Nothing is done, and nothing is finished, before what was posted earlier.
@@ -89,6 +89,8 @@ pub(super) struct Request {
     from_life: u32,
     to: u32,
     generation: u32,
+    /// Each time that it was sent.
+    is_lost: bool,
     /// From its first to its last effect.
     landing: SimTime,
     wr_id: WrId,
@@ -103,6 +105,7 @@ impl Request {
             from_life: 0,
             to,
             generation: 0,
+            is_lost: false,
             landing: SimTime::ZERO,
             wr_id,
             at_bytes,
@@ -158,7 +161,7 @@ impl State {
         let pair = |(from, to)| Pair {
             random: Random::new(seed, Purpose::Window, from, to),
             is_broken: false,
-            is_cut: false,
+            faults: LinkFaults::default(),
             generation: 0,
             arrives_at: SimTime::ZERO,
             completes_at: SimTime::ZERO,
@@ -236,7 +239,9 @@ impl State {
         request.from_life = host.life;
         let now = self.now;
         let pair = self.pair(from, to);
-        let at = pair.arrives_at.max(now + options.latency.draw(&mut pair.random));
+        let way = way(&mut pair.random, &options, pair.faults);
+        request.is_lost = way.is_lost;
+        let at = pair.arrives_at.max(now + way.takes);
         request.generation = pair.generation;
         request.landing = pair.random.span(options.landing);
         // What is posted next finds all of this there; a picosecond later, for at the same time it would come first: it
@@ -324,7 +329,9 @@ impl State {
 
     fn complete(&mut self, request: Request, mut result: Result<(), WindowError>) {
         let (from, to, now, options) = (request.from, request.to, self.now, self.options);
-        if self.pair(to, from).is_cut {
+        let faults = self.pair(to, from).faults;
+        let way = way(&mut self.pair(from, to).random, &options, faults);
+        if faults.blocked || way.is_lost {
             result = Err(WindowError::Unreachable);
         }
         let is_new = request.generation == self.pair(from, to).generation;
@@ -336,7 +343,7 @@ impl State {
         let pair = self.pair(from, to);
         let breaks = result.is_err() && is_new && !pair.is_broken;
         pair.is_broken |= breaks;
-        let at = now + takes + options.latency.draw(&mut pair.random);
+        let at = now + takes + way.takes;
         pair.completes_at = pair.completes_at.max(at);
         let at = pair.completes_at;
         if breaks && options.repair != SimTime::FOREVER {
@@ -375,12 +382,12 @@ impl State {
     /// How many bytes of the other side's memory the request touches, now.
     fn access(&mut self, request: &mut Request) -> Result<usize, WindowError> {
         let pair = self.pair(request.from, request.to);
-        let is_usable = !pair.is_broken && !pair.is_cut && pair.generation == request.generation;
+        let is_usable = !pair.is_broken && !pair.faults.blocked && pair.generation == request.generation;
         let host = &self.hosts[request.to as usize];
         let len = match &request.what {
             What::Write(bytes) | What::Read(bytes) => bytes.len(),
         };
-        if !is_usable || !host.is_up {
+        if !is_usable || !host.is_up || request.is_lost {
             return Err(WindowError::Unreachable);
         }
         let begin = usize::try_from(request.at_bytes).map_err(|_| WindowError::Range)?;
@@ -480,8 +487,8 @@ impl State {
         }
         let can = self.hosts[a as usize].is_up
             && self.hosts[b as usize].is_up
-            && !self.pair(a, b).is_cut
-            && !self.pair(b, a).is_cut;
+            && !self.pair(a, b).faults.blocked
+            && !self.pair(b, a).faults.blocked;
         match can {
             true => self.reconnect(a, b),
             // While a side is down its restart is the next occasion, and it comes by itself.
@@ -494,6 +501,31 @@ impl State {
         self.hash.add((word as u64) << 60 | u64::from(a) << 32 | u64::from(b));
         self.hash.add(detail);
     }
+}
+
+/// How often a request, or its answer, is sent again: retry_cnt of verbs is 7 at most (IBA vol. 1, §9.9.2.4.1.1).
+const RESENDS_MAX: u64 = 7;
+
+/// One way of a request, or of its answer.
+struct Way {
+    takes: SimTime,
+    is_lost: bool,
+}
+
+fn way(random: &mut Random, options: &FabricOptions, faults: LinkFaults) -> Way {
+    let mut takes = options.latency.draw(random) + faults.slow;
+    // What was damaged does not pass the check of the ICRC.
+    let loss_ratio = 1.0 - (1.0 - faults.loss_ratio) * (1.0 - faults.corrupt_ratio);
+    let pause = SimTime::from_ps(options.timeout.as_ps() / (RESENDS_MAX + 1));
+    let mut sent_count = 1;
+    // A way on which nothing is lost draws nothing for that.
+    while loss_ratio > 0.0 && random.chance(loss_ratio) {
+        if sent_count > RESENDS_MAX {
+            return Way { takes, is_lost: true };
+        }
+        (sent_count, takes) = (sent_count + 1, takes + pause);
+    }
+    Way { takes, is_lost: false }
 }
 
 /// What the hash tells apart.

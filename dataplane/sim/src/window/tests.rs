@@ -238,3 +238,50 @@ fn an_answer_that_is_cut_off_leaves_what_was_done_and_a_repaired_pair_works_agai
     fabric.crash(HostId(2));
     assert_ne!(fabric.hash(), hash);
 }
+
+/// What a write was told over a way that loses so much, when it was told, and what is there.
+fn lossy(seed: u64, there: f64, back: f64) -> (Result<(), WindowError>, SimTime, Vec<u8>) {
+    let (fabric, [mut leader, _, mut follower]) = windows(seed);
+    let losing = |loss_ratio| LinkFaults {
+        loss_ratio,
+        ..LinkFaults::default()
+    };
+    fabric.set_faults(HostId(0), HostId(2), losing(there));
+    fabric.set_faults(HostId(2), HostId(0), losing(back));
+    follower.grant(Some(OLD_LEADER)).expect("its own window");
+    leader.write(FOLLOWER, 0, b"sent", WrId(1)).expect("room");
+    let mut told = Vec::new();
+    while told.is_empty() {
+        fabric.run_until(fabric.next_at());
+        told = polled(&mut leader);
+    }
+    let at = fabric.state().now;
+    (told[0].1, at, loaded(&follower, 0, 4))
+}
+
+#[test]
+fn what_is_lost_is_sent_again_and_a_way_that_loses_all_is_broken() {
+    let (soon, pause) = (
+        SimTime::from_us(2),
+        SimTime::from_ps(FabricOptions::default().timeout.as_ps() / 8),
+    );
+    let mut late_count = 0;
+    for seed in 0..100 {
+        let (told, at, there) = lossy(seed, 0.3, 0.0);
+        assert_eq!((told, there), (Ok(()), b"sent".to_vec()), "seed {seed}");
+        late_count += u32::from(at > soon);
+        assert!(
+            at < soon || at > pause,
+            "seed {seed}: a resend is as late as a time-out"
+        );
+    }
+    assert!((15..45).contains(&late_count), "{late_count} of 100");
+    assert_eq!(lossy(0, 1.0, 0.0).0, Err(WindowError::Unreachable));
+    assert_eq!(lossy(0, 1.0, 0.0).2, [0; 4]);
+    let (told, _, there) = lossy(0, 0.0, 1.0);
+    assert_eq!(
+        (told, there),
+        (Err(WindowError::Unreachable), b"sent".to_vec()),
+        "done, and not heard of"
+    );
+}
