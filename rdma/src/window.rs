@@ -199,6 +199,8 @@ pub struct RdmaWindow<P> {
     links: Vec<Option<Link>>,
     writers: Writers,
     brought: VecDeque<Brought>,
+    /// Under way on a connection when another took its place, and not handed out yet.
+    lost: Vec<WrId>,
     failed: Option<io::Error>,
 }
 
@@ -244,6 +246,7 @@ impl<P: Provider> RdmaWindow<P> {
             links: Vec::new(),
             writers: Writers::One(None),
             brought: VecDeque::new(),
+            lost: Vec::new(),
             failed: None,
         }
     }
@@ -341,19 +344,23 @@ impl<P: Provider> RdmaWindow<P> {
         peer
     }
 
-    /// Takes it in the place of a peer whose connection broke. What was under way there has been handed out before, or never will
-    /// be.
+    /// Takes it in the place of a peer whose connection broke. What was under way there, and has not been handed out before, is handed out
+    /// next, as [`WindowError::Unreachable`].
     ///
     /// # Panics
     /// If there is no such peer.
     pub fn rejoin(&mut self, peer: Peer, connected: Connected) {
         let index = peer.0 as usize;
-        self.brought.retain(|brought| brought.peer != index);
         if let Some(old) = self.links[index].take() {
+            let is_brought = |slot: u32| self.brought.iter().any(|it| (it.peer, it.slot) == (index, slot));
+            let slots = (0..).zip(&old.pending);
+            let under_way = slots.filter(|&(slot, _)| !old.free.contains(&slot) && !is_brought(slot));
+            self.lost.extend(under_way.map(|(_, pending)| pending.wr_id));
             old.own.close(&mut self.provider);
             self.provider.deregister(old.slots.key);
             self.provider.destroy(old.qp);
         }
+        self.brought.retain(|brought| brought.peer != index);
         self.links[index] = Some(self.link(connected, peer));
     }
 
@@ -510,9 +517,14 @@ impl<P: Provider> Window for RdmaWindow<P> {
             provider,
             links,
             brought,
+            lost,
             ..
         } = self;
-        let mut count = 0;
+        let mut count = lost.len();
+        for wr_id in lost.drain(..) {
+            let result = Err(WindowError::Unreachable);
+            sink(Completion { wr_id, result });
+        }
         provider.poll_cq(COMPLETIONS_MAX, &mut |completion| {
             let of_it = |link: &Option<Link>| link.as_ref().is_some_and(|link| link.qp.number() == completion.qp);
             let Some(peer) = links.iter().position(of_it) else {

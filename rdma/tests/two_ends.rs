@@ -180,8 +180,15 @@ fn windows<A: Provider + Send, B: Provider + Send>((provider_a, provider_b): (A,
     b.rejoin(to_a, theirs);
     b.grant(Some(to_a)).expect("it is its own");
     let (ours, theirs) = connect_windows(&mut a, &mut b);
+    a.write(to_b, 200, &[9], WrId(30)).expect("there is room");
     a.rejoin(to_b, ours);
     b.rejoin(to_a, theirs);
+    let lost = completed(&mut a, &mut b);
+    assert_eq!(
+        (lost.wr_id, lost.result),
+        (WrId(30), Err(WindowError::Unreachable)),
+        "who waits for it waits for ever"
+    );
     a.write(to_b, 100, &[9], WrId(23)).expect("there is room");
     assert_eq!(completed(&mut a, &mut b), ok(23));
     b.load(100, &mut there[..1]);
