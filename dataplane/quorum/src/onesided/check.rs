@@ -64,8 +64,8 @@ pub enum Violation {
         /// Who has applied it.
         applied_by: u32,
     },
-    /// No gap: slots are applied one after the other.
-    #[error("node {node} applies slot {slot}, and had applied everything before {applied_end}")]
+    /// No gap: slots are applied one after the other, and only a snapshot goes on elsewhere.
+    #[error("node {node} goes on with slot {slot}, and had applied everything before {applied_end}")]
     Gap {
         /// The replica.
         node: u32,
@@ -142,16 +142,9 @@ impl Observer {
         if after < before {
             return Err(Violation::WentBack { node, before, after });
         }
-        let first_end = after - replica.applied().len() as u64;
-        for (expected, &(slot, proposal, crc)) in (first_end..).zip(replica.applied()) {
-            if slot != expected {
-                let applied_end = expected;
-                return Err(Violation::Gap {
-                    node,
-                    slot,
-                    applied_end,
-                });
-            }
+        let mut end = before;
+        for &(slot, proposal, crc) in replica.applied() {
+            end = without_gap(replica, end, slot)? + 1;
             let led = self.leaders.last_key_value().map_or(0, |(&proposal, _)| proposal);
             let now = Applied {
                 node,
@@ -171,6 +164,7 @@ impl Observer {
             }
             self.name(node, (slot, proposal, crc))?;
         }
+        without_gap(replica, end, after)?;
         match replica.took_over() {
             Some(log) => self.take_over(replica, log),
             None => Ok(()),
@@ -214,6 +208,18 @@ impl Observer {
     /// Behind the last slot that anybody applied.
     pub fn applied_end(&self) -> u64 {
         self.applied.last_key_value().map_or(0, |(slot, _)| slot + 1)
+    }
+}
+
+/// `next`, if it is the end of what was applied so far, or of a snapshot that was taken over behind that.
+fn without_gap<S: StateMachine>(replica: &Replica<S>, applied_end: u64, next: u64) -> Result<u64, Violation> {
+    match next == applied_end || (next > applied_end && replica.installed() == Some(next)) {
+        true => Ok(next),
+        false => Err(Violation::Gap {
+            node: replica.node(),
+            slot: next,
+            applied_end,
+        }),
     }
 }
 

@@ -148,6 +148,8 @@ pub struct Replica<S> {
     finished: Vec<Completion>,
     /// What was applied in this turn, for whoever watches: slot, proposal, checksum of the entry.
     pub(super) applied: Vec<(u64, u64, u32)>,
+    /// Where a snapshot ends that was taken over in this turn.
+    pub(super) installed: Option<u64>,
     /// What we begin to lead with, in the turn in which we begin: as above, everything behind what was applied by then.
     pub(super) took_over: Option<Vec<(u64, u64, u32)>>,
 }
@@ -215,6 +217,7 @@ impl<S: StateMachine> Replica<S> {
             spare_payload: Vec::new(),
             finished: Vec::new(),
             applied: Vec::new(),
+            installed: None,
             took_over: None,
         })
     }
@@ -225,6 +228,7 @@ impl<S: StateMachine> Replica<S> {
             self.is_open = planes.background.open().is_ok();
         }
         self.applied.clear();
+        self.installed = None;
         self.took_over = None;
         if self.is_busy() && now < self.chores_at.min(self.tick_at) {
             // What waits for a slot goes on its way before it is looked what has come: whoever waits for that waits anyway.
@@ -400,6 +404,11 @@ impl<S: StateMachine> Replica<S> {
     /// What the last turn has applied: slot, proposal, CRC-32C of the entry.
     pub fn applied(&self) -> &[(u64, u64, u32)] {
         &self.applied
+    }
+
+    /// If the last turn has taken over a snapshot: everything before this slot came with it.
+    pub fn installed(&self) -> Option<u64> {
+        self.installed
     }
 
     /// If we began to lead in the last turn: the log with which we did, behind what we had applied by then; as [`Replica::applied`].

@@ -189,6 +189,7 @@ impl<S: StateMachine> Replica<S> {
         self.applied_end = offer.end;
         self.applied_proposal = offer.proposal;
         self.log_begin = offer.end;
+        self.installed = Some(offer.end);
         self.commit_end = self.commit_end.max(offer.end);
         self.counters.snapshots_fetched_count += 1;
     }
