@@ -17,7 +17,8 @@ pub trait Window {
     /// # Errors
     /// As [`Window::write`].
     fn read(&mut self, from: Peer, at_bytes: u64, len_bytes: u32, wr_id: WrId) -> Result<(), WindowError>;
-    /// Hands finished work requests to `sink`; says how many.
+    /// Hands finished work requests to `sink`; says how many. Each one that was posted is finished at some time, whatever becomes of the peer
+    /// and of the connection, and changes nothing afterwards.
     fn poll_cq(&mut self, sink: &mut dyn FnMut(Completion)) -> usize;
     /// Makes `into` the bytes that a finished read has brought; once. Says whether there were any.
     fn take_read(&mut self, wr_id: WrId, into: &mut Vec<u8>) -> bool;
@@ -36,6 +37,10 @@ pub trait Window {
     ///
     /// A fence: nothing that anybody else has written becomes visible after this returns. A write that had begun is by then all
     /// there, or its rest never will be, and its writer is told [`WindowError::Permission`].
+    ///
+    /// It is let in who has a connection here, not what it writes from now on: what `writer` posted while an earlier grant was its own, and
+    /// what has been on the way since (sent again after a loss, say), lands under this one, over whatever another writer has put there in between. So
+    /// whoever asks for a grant waits first until everything that it has posted here is finished ([`Window::poll_cq`]).
     ///
     /// # Errors
     /// When the permission could not be changed; the old one then still stands.

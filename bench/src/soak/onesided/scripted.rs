@@ -1,4 +1,4 @@
-//! Four races that a drawn history hardly ever comes to, step by step: who takes a turn when, and what happens to a connection in
+//! Five races that a drawn history hardly ever comes to, step by step: who takes a turn when, and what happens to a connection in
 //! between.
 
 use dataplane_kv::{Store, StoreOptions};
@@ -7,7 +7,7 @@ use dataplane_quorum::onesided::{
     check::{Observer, Violation},
     layout::{self, COMMIT_END_AT, MIN_PROPOSAL_AT, SNAPSHOT_AT, WORD_BYTES},
 };
-use dataplane_sim::{Fabric, FabricOptions, HostId, SimTime, SimWindow};
+use dataplane_sim::{Fabric, FabricOptions, HostId, LinkFaults, SimTime, SimWindow};
 use dataplane_waist::{Effects, Instant, Peer, Window};
 use dataplane_wire::{
     frame::{self, Header, Kind},
@@ -346,4 +346,52 @@ fn an_offer_that_does_not_hold_keeps_nobody_from_asking() {
     let leads = |it: &Cluster| it.replica(1).leads().is_some();
     cluster.run(&[1, 2], leads).expect("it goes on");
     assert!(cluster.replica(1).counters().spoilt_offers_count > 0);
+}
+
+/// Node 0's entry for node 2 is late, and node 0 cut off from node 1; node 1 leads, and commits another entry in that slot with node 2.
+/// Then node 0 hears that it leads no more, and asks node 2, which is the only one left, for permission before its entry has come.
+fn is_let_in_with_an_old_entry(mutation: Option<Mutation>) -> Result<Cluster, Violation> {
+    let mut cluster = Cluster::new(3, mutation);
+    let all = [0, 1, 2];
+    cluster.run(&all, |it| it.applied(&all, 1))?;
+    cluster.cut(0, 1, true);
+    let slow = LinkFaults {
+        slow: SimTime::from_us(2_000),
+        ..LinkFaults::default()
+    };
+    cluster.fabrics[1].set_faults(HostId(0), HostId(2), slow);
+    let written_count = cluster.replica(0).counters().written_count;
+    cluster.ask(0);
+    cluster.run(&[0], |it| it.replica(0).counters().written_count > written_count)?;
+    cluster.fabrics[1].set_faults(HostId(0), HostId(2), LinkFaults::default());
+    cluster.run(&[1, 2], |it| it.applied(&[1], 2))?;
+    assert_ne!(cluster.proposal_in(0, 1), cluster.proposal_in(2, 1), "it is on its way");
+    cluster.cut(0, 1, false);
+    cluster.run(&all, |it| it.replica(0).role() == RoleName::Follower)?;
+    cluster.cut(0, 1, true);
+    cluster.cut(1, 2, true);
+    cluster.run(&[0, 2], |it| it.replica(0).leads().is_some())?;
+    Ok(cluster)
+}
+
+#[test]
+fn permission_is_asked_for_when_nothing_old_is_under_way() {
+    let found = is_let_in_with_an_old_entry(Some(Mutation::AskedEarly)).err();
+    assert!(
+        matches!(
+            found,
+            Some(Violation::Incomplete {
+                node: 0,
+                slot: 1,
+                applied_by: 1,
+                ..
+            })
+        ),
+        "{found:?}"
+    );
+    let mut cluster = is_let_in_with_an_old_entry(None).expect("it holds");
+    cluster.cut(0, 1, false);
+    cluster.cut(1, 2, false);
+    let all = [0, 1, 2];
+    cluster.run(&all, |it| it.applied(&all, 3)).expect("it goes on");
 }

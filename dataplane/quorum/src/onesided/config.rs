@@ -100,11 +100,13 @@ pub enum Mutation {
     RecheckSkipped,
     /// A snapshot that has changed under its reader is fetched again as it was offered, and none is asked for.
     OfferBelieved,
+    /// Permission is asked for again while something that was written under an earlier one is under way.
+    AskedEarly,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 11] = [
+    pub const ALL: [Mutation; 12] = [
         Mutation::PermissionKept,
         Mutation::CanaryUnchecked,
         Mutation::PrepareSkipped,
@@ -116,6 +118,7 @@ impl Mutation {
         Mutation::CommitAhead,
         Mutation::RecheckSkipped,
         Mutation::OfferBelieved,
+        Mutation::AskedEarly,
     ];
 
     /// Its name on a command line.
@@ -132,6 +135,7 @@ impl Mutation {
             Mutation::CommitAhead => "commit-ahead",
             Mutation::RecheckSkipped => "recheck-skipped",
             Mutation::OfferBelieved => "offer-believed",
+            Mutation::AskedEarly => "asked-early",
         }
     }
 }

@@ -60,6 +60,11 @@ impl Flights {
         self.posted_count += 1;
     }
 
+    /// Whether anything that was posted to that peer is not finished yet, of whatever link.
+    pub(super) fn has_any_to(&self, index: usize) -> bool {
+        self.under_way.iter().any(|(_, flight)| flight.index == index)
+    }
+
     pub(super) fn take(&mut self, id: WrId) -> Option<Flight> {
         let place = self.under_way.iter().position(|&(number, _)| number == id.0)?;
         self.under_way.remove(place).map(|(_, flight)| flight)

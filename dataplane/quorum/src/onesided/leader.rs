@@ -12,6 +12,7 @@
 use dataplane_waist::{Effects, Instant, StateMachine};
 
 use super::{
+    config::Mutation,
     flights::What,
     layout::{self, MIN_PROPOSAL_AT, PERMISSION_AT, WORD_BYTES},
     replica::{Plane, Planes, Replica},
@@ -229,6 +230,12 @@ impl<S: StateMachine> Replica<S> {
                 let granted_to = other.beacon.and_then(|beacon| beacon.granted).map(|(node, _)| node);
                 if again && granted_to.is_some_and(|node| node != self.config.node) {
                     return self.step_down(now);
+                }
+                // What we wrote before may be under way still. With a new permission it would land, also over what another leader has
+                // written there meanwhile.
+                let is_clear = !self.flights[Plane::Replication as usize].has_any_to(index);
+                if !is_clear && !self.config.makes(Mutation::AskedEarly) {
+                    return;
                 }
                 let number = self.next_number();
                 let at = layout::mailbox_at(self.config.node) + PERMISSION_AT;

@@ -14,7 +14,8 @@
 //!
 //! 1. *One writer.* A follower grants its replication window to whoever asked last ([`Window::grant`] is a fence), so of two
 //!    leaders at most one can write to a majority: permission is what a vote and a lease are elsewhere. A leader that is refused
-//!    steps down.
+//!    steps down. The fence keeps out who has no permission, not what somebody wrote under an earlier one: a packet that was late may
+//!    come when its sender is let in again. So nobody asks a follower while anything is under way that it has posted to it.
 //! 2. *Prepare.* With a majority's permission a leader reads their promises (`min proposal`), chooses a higher number, writes it to
 //!    them, and reads their logs behind what they have applied, and then their promises again. Reading needs no permission: only if
 //!    the promise is still its own has nobody else written there meanwhile, and only then is the memory that of the process that
