@@ -139,8 +139,8 @@ impl Fabric {
         self.state().pair(from.0, to.0).faults.blocked = is_cut;
     }
 
-    /// What is wrong with the way from `from` to `to`, from now on. A queue pair sends again what was lost, or damaged, each time after
-    /// [`FabricOptions::timeout`] by one more than it tries again, and fails when that was in vain: to whoever posted it, a frame that was lost
+    /// What is wrong with the way from `from` to `to`, from now on. A queue pair sends again what was lost, or damaged, seven times within
+    /// [`FabricOptions::timeout`], and fails when that was in vain: to whoever posted it, a frame that was lost
     /// is a request that takes longer. What comes twice or out of order is set right below and changes nothing here.
     pub fn set_faults(&self, from: HostId, to: HostId, faults: LinkFaults) {
         self.state().pair(from.0, to.0).faults = faults;

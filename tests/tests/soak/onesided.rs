@@ -79,7 +79,7 @@ fn a_one_sided_history_is_a_function_of_its_seed() {
     }
 }
 
-/// Seeds that have failed once, and what it was (docs/src/rdma/onesided.md tells of all but the first): they hold by now. What happens in them is
+/// Seeds that have failed once, and what it was (docs/src/rdma/onesided.md tells of all but the last): they hold by now. What happens in them is
 /// another thing after each change of what is written where; `MISTAKES`, and the scripts beside the histories, show that the rules are needed.
 const REGRESSIONS: &[(u64, &str)] = &[
     (50_001_597, "leftovers before a snapshot's end were taken for a log"),
