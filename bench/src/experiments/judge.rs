@@ -97,20 +97,20 @@ pub fn beside_fio(table: &Table, judge: impl Fn() -> Judgement) -> Judgement {
     }
 }
 
-/// A claim that takes all of several: it fails with any, and holds with all.
-pub fn all(judgements: Vec<Judgement>) -> Judgement {
-    // The worst first.
-    let rank = |judgement: &Judgement| match judgement.outcome {
+/// A claim that takes all of several: it fails with any, and holds with all. What decides comes first among its figures, for reports
+/// show that one beside the verdict.
+pub fn all(mut judgements: Vec<Judgement>) -> Judgement {
+    judgements.sort_by_key(|judgement| match judgement.outcome {
         Outcome::Fails => 0,
         Outcome::NotMeasured { .. } => 1,
         Outcome::Inconclusive { .. } => 2,
         Outcome::Holds => 3,
-    };
+    });
     let measured = judgements
         .iter()
         .flat_map(|judgement| judgement.measured.clone())
         .collect();
-    let Some(worst) = judgements.into_iter().min_by_key(rank) else {
+    let Some(worst) = judgements.into_iter().next() else {
         return Judgement::not_measured("there is nothing to judge");
     };
     Judgement { measured, ..worst }
@@ -214,6 +214,32 @@ pub fn measured(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_figure_that_decides_stands_first() {
+        let of =
+            |name: &str, outcome: Outcome| Judgement::new(outcome, vec![measured(name, Some(1.0), "ratio", "", 8)]);
+        let unsure = || Outcome::Inconclusive { why: "wide".to_owned() };
+        let names = |judgement: &Judgement| {
+            judgement
+                .measured
+                .iter()
+                .map(|figure| figure.name.clone())
+                .collect::<Vec<_>>()
+        };
+        let judged = all(vec![
+            of("a", Outcome::Holds),
+            of("b", unsure()),
+            of("c", Outcome::Fails),
+            of("d", Outcome::Holds),
+        ]);
+        assert_eq!(
+            (names(&judged).join(" "), judged.outcome),
+            ("c b a d".to_owned(), Outcome::Fails)
+        );
+        let judged = all(vec![of("a", Outcome::Holds), of("b", unsure())]);
+        assert_eq!((names(&judged).join(" "), judged.outcome), ("b a".to_owned(), unsure()));
+    }
 
     #[test]
     fn counts_that_chance_does_not_explain_are_seen() {
