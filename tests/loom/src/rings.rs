@@ -1,5 +1,6 @@
-//! The ring logic under loom, which runs every order of the two threads and every value that the memory model lets a load
-//! return: `RUSTFLAGS="--cfg loom" cargo test -p dataplane-ports --lib --release xsk_ring`.
+//! The rings that AF_XDP shares with the kernel.
+
+use std::sync::atomic::Ordering;
 
 use loom::{
     cell::UnsafeCell,
@@ -7,7 +8,7 @@ use loom::{
     thread,
 };
 
-use super::*;
+use crate::xsk_ring::{Consumer, Index, Producer, RingMemory};
 
 impl Index for LoomU32 {
     fn load(&self, ordering: Ordering) -> u32 {

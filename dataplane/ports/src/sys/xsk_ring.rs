@@ -12,7 +12,7 @@
 //! The producer writes entries and gives them away with a release store of its index; the consumer sees that index with an
 //! acquire load, reads the entries, and gives the places back with a release store of its own. So no entry is read before
 //! it is written, and none is overwritten before it is read. Which memory and which atomics is a parameter: the kernel's
-//! mapping on the data path, loom's model in the tests below.
+//! mapping on the data path, loom's model in tests/loom.
 
 use std::{
     fmt, io,
@@ -243,7 +243,5 @@ impl<M: RingMemory> Consumer<M> {
     }
 }
 
-#[cfg(all(test, loom))]
-mod loom_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;

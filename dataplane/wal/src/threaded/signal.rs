@@ -1,12 +1,12 @@
 //! How one thread says how much it has done, and wakes the other only if that one rests.
 //!
 //! Both sides write one word and then read the other's, with a sequentially consistent fence in between: either the writer sees
-//! that somebody rests, or who is about to rest sees what was done.
+//! that somebody rests, or who is about to rest sees what was done. Every order of the two: tests/loom.
 
-#[cfg(not(all(test, loom)))]
+#[cfg(not(loom))]
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
-#[cfg(all(test, loom))]
+#[cfg(loom)]
 use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 /// Shared by a thread that writes and one that may rest.
@@ -51,67 +51,5 @@ impl Signal {
     /// The other rests no more. True: the writer has woken it, or is about to.
     pub(super) fn awake(&self) -> bool {
         !self.is_resting.swap(false, Ordering::AcqRel)
-    }
-}
-
-/// Every order of the two threads: `scripts/test loom`.
-#[cfg(all(test, loom))]
-mod tests {
-    use loom::{
-        sync::{Arc, Condvar, Mutex},
-        thread,
-    };
-
-    use super::*;
-
-    /// Stands for the eventfd. Loom fails a model in which a thread waits forever.
-    #[derive(Default)]
-    struct Bell(Mutex<u64>, Condvar);
-
-    impl Bell {
-        fn ring(&self) {
-            *self.0.lock().unwrap() += 1;
-            self.1.notify_one();
-        }
-        fn wait(&self) {
-            let mut count = self.0.lock().unwrap();
-            while *count == 0 {
-                count = self.1.wait(count).unwrap();
-            }
-        }
-        fn clear(&self) -> u64 {
-            std::mem::take(&mut *self.0.lock().unwrap())
-        }
-    }
-
-    /// The reader rests until two batches are over. Without either fence, or with the look before the word, loom finds the
-    /// order in which it sleeps for ever.
-    #[test]
-    fn nobody_sleeps_through_what_was_finished() {
-        loom::model(|| {
-            let shared = Arc::new((Signal::new(), Bell::default()));
-            let writer = shared.clone();
-            let writer = thread::spawn(move || {
-                let (signal, bell) = &*writer;
-                for over in 1..=2 {
-                    if signal.finish(over) {
-                        bell.ring();
-                    }
-                }
-            });
-            let (signal, bell) = &*shared;
-            let (mut seen, mut owed) = (0, 0);
-            while seen < 2 {
-                if signal.rest(seen) {
-                    bell.wait();
-                }
-                owed += u64::from(signal.awake());
-                owed -= bell.clear();
-                seen = signal.over();
-            }
-            writer.join().unwrap();
-            // Nothing rings that was not announced, so that a late ring can be told from a new one.
-            assert_eq!(owed, bell.clear());
-        });
     }
 }

@@ -1,0 +1,16 @@
+//! What two threads share, under loom: it runs every order of the two, and every value that the memory model lets a load return.
+//! Here are the models; what they look at is formatted, and tested otherwise, where it stands.
+#![cfg(all(test, loom))]
+
+#[allow(dead_code, reason = "the data path uses all of it")]
+#[rustfmt::skip]
+#[path = "../../../dataplane/ports/src/sys/xsk_ring.rs"]
+mod xsk_ring;
+
+#[allow(dead_code, reason = "the log's thread uses all of it")]
+#[rustfmt::skip]
+#[path = "../../../dataplane/wal/src/threaded/signal.rs"]
+mod signal;
+
+mod rings;
+mod signals;
