@@ -27,7 +27,7 @@ impl Bell {
     }
 }
 
-/// The reader rests until two batches are over. Without either fence, or with the look before the word, loom finds the
+/// The reader rests until two batches are over. With a relaxed exchange, or with the look before the word, loom finds the
 /// order in which it sleeps for ever.
 #[test]
 fn nobody_sleeps_through_what_was_finished() {

@@ -1,13 +1,13 @@
 //! How one thread says how much it has done, and wakes the other only if that one rests.
 //!
-//! Both sides write one word and then read the other's, with a sequentially consistent fence in between: either the writer sees
-//! that somebody rests, or who is about to rest sees what was done. Every order of the two: tests/loom.
+//! Both sides exchange one word, the writer after it has said what is over, who rests before it looks at that. Exchanges of a word have one
+//! order: either the writer's is the later one, and sees that somebody rests, or the other's is, and sees what was done (tests/loom).
 
 #[cfg(not(loom))]
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 #[cfg(loom)]
-use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Shared by a thread that writes and one that may rest.
 #[derive(Debug)]
@@ -31,7 +31,6 @@ impl Signal {
     /// The writer: so many are over. True: the other rests, and is to be woken.
     pub(super) fn finish(&self, over: u64) -> bool {
         self.over.store(over, Ordering::Release);
-        fence(Ordering::SeqCst);
         self.is_resting.swap(false, Ordering::AcqRel)
     }
 
@@ -42,9 +41,8 @@ impl Signal {
 
     /// The other is about to rest and has seen `seen`. False: there is more by now, and it must not.
     pub(super) fn rest(&self, seen: u64) -> bool {
-        // An exchange rather than a store: all changes of this word are then in one order.
+        // An exchange rather than a store: a store would have no place in the order of the writer's, nor see what they tell.
         self.is_resting.swap(true, Ordering::AcqRel);
-        fence(Ordering::SeqCst);
         self.over() == seen
     }
 
