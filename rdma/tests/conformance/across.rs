@@ -174,8 +174,7 @@ fn roce_and_verbs_conform() {
     let options = QpOptions {
         // As for `verbs_conforms`.
         retries_max: 6,
-        // An emulated kernel that binds windows between packets has been silent for more than 6 times 5 ms.
-        timeout: Duration::from_millis(20),
+        timeout: crate::EMULATED_TIMEOUT,
         ..crate::real()
     };
     for is_requester in [true, false] {

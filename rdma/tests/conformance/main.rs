@@ -28,6 +28,9 @@ use rdma::{
 };
 use suite::{conform, device, real};
 
+/// An emulated kernel that binds windows between packets has been silent for more than 6 times 5 ms.
+const EMULATED_TIMEOUT: Duration = Duration::from_millis(20);
+
 #[test]
 fn memory_conforms() {
     let options = QpOptions {
@@ -110,6 +113,7 @@ fn verbs_conforms() {
     let options = QpOptions {
         // rdma_rxe takes 7 for "for ever" (drivers/infiniband/sw/rxe/rxe_comp.c, `COMPST_ERROR_RETRY`).
         retries_max: 6,
+        timeout: EMULATED_TIMEOUT,
         ..real()
     };
     conform(options, || {

@@ -207,10 +207,11 @@ impl<P: Provider> Pair<P> {
         while !is_done(self) {
             assert!(
                 begin.elapsed() < PATIENCE,
-                "{what} did not come; a has {} with {:?}, b has {}",
+                "{what} did not come; a has {} with {:?}, b has {} with {:?}",
                 self.a.done.len(),
                 self.a.done.iter().find(|done| done.result.is_err()),
-                self.b.done.len()
+                self.b.done.len(),
+                self.b.done.iter().find(|done| done.result.is_err()),
             );
             self.a.turn();
             self.b.turn();
@@ -222,6 +223,16 @@ impl<P: Provider> Pair<P> {
         self.until("the completions", |pair| {
             pair.a.done.len() >= a_count && pair.b.done.len() >= b_count
         });
+    }
+
+    /// Has one end given up what its peer did not answer, and has that peer broken its own end? Who refuses does so after it has said why, once,
+    /// and neither says it again nor answers what came before it anew.
+    pub fn may_have_lost_a_refusal(&self) -> bool {
+        let given_up = Err(CompletionError::RetryExceeded);
+        [(&self.a, &self.b), (&self.b, &self.a)].into_iter().any(|(end, peer)| {
+            end.done.iter().any(|done| done.result == given_up)
+                && peer.qp.as_ref().is_some_and(|qp| peer.device.is_broken(qp))
+        })
     }
 
     /// Some more turns: for what must not happen.
