@@ -144,7 +144,7 @@ impl Experiment<'_> {
     }
 
     /// Metrics that stand in the table: those of CPU time, those of a stage (`breakdown`), what an experiment in virtual time
-    /// counts, and those of [`IN_TABLE`]; without a latency, rates before them and losses behind.
+    /// counts, and those of [`IN_TABLE`]; without a latency, rates before them and losses behind, or all where none of these is.
     pub fn main_metrics(&self) -> Vec<&str> {
         let is_rate = |name: &&str| name.ends_with("_rate");
         let is_cpu = |name: &&str| {
@@ -156,7 +156,13 @@ impl Experiment<'_> {
         let of = |wanted: &dyn Fn(&&str) -> bool| names.iter().copied().filter(wanted).collect::<Vec<_>>();
         match self.has_latency() {
             true => [of(&is_cpu), self.companions()].concat(),
-            false => [of(&is_rate), of(&is_cpu), of(&is_endless), of(&is_loss)].concat(),
+            false => {
+                let known = [of(&is_rate), of(&is_cpu), of(&is_endless), of(&is_loss)].concat();
+                match known.is_empty() {
+                    true => names,
+                    false => known,
+                }
+            }
         }
     }
 

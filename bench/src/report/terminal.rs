@@ -329,6 +329,24 @@ mod tests {
     }
 
     #[test]
+    fn what_measures_no_latency_shows_what_it_measured() {
+        let mut run = sample::shared().clone();
+        for row in &mut run.rows {
+            (row.latency, row.service, row.schedule_lag) = (None, None, None);
+            row.metrics
+                .retain(|name, _| name == "replies_per_sec" || name == "server_cpu_ns_per_op");
+        }
+        let before = terminal(&[&run], TEXTS, plain(100));
+        for row in &mut run.rows {
+            row.metrics.remove("server_cpu_ns_per_op");
+        }
+        let after = terminal(&[&run], TEXTS, plain(100));
+        let rates = words::metric_title("replies_per_sec");
+        assert!(!before.contains(&rates), "CPU time says more: {before}");
+        assert!(after.contains(&rates), "there is nothing else: {after}");
+    }
+
+    #[test]
     fn colours_are_escapes_and_their_absence_is_none() {
         let run = sample::shared();
         assert!(!terminal(&[run], TEXTS, plain(80)).contains('\u{1b}'));
