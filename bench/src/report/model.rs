@@ -213,8 +213,9 @@ fn is_counted(name: &str) -> bool {
 }
 
 /// Metrics that stand in a table beside latencies, whatever their experiment.
-const IN_TABLE: [&str; 5] = [
+const IN_TABLE: [&str; 6] = [
     "throughput",
+    "goodput",
     "records_per_flush",
     "client_sleeps_per_op",
     "leader_wakeups_per_op",
@@ -224,8 +225,8 @@ const IN_TABLE: [&str; 5] = [
 /// What an endless flow is told by: it has no time that it took.
 const OF_ENDLESS_FLOWS: [&str; 2] = ["long_goodput_mbit_per_sec", "queue_packets_p99"];
 
-/// A short detection beside many false alarms is no good one; a mean of shards hides the worst.
-const COMPANIONS: [&str; 2] = ["false_alarms_per_s", "worst_shard_p99"];
+/// A short detection beside many false alarms is no good one; a mean of shards hides the worst, and most quantiles what was sent again.
+const COMPANIONS: [&str; 3] = ["false_alarms_per_s", "worst_shard_p99", "resent_packets"];
 
 /// Groups and merges a run.
 pub(crate) fn summarize<'a>(run: &'a Run, texts: &'a [ExperimentText]) -> Summary<'a> {
