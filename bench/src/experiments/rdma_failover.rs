@@ -19,7 +19,7 @@ use crate::{
         gates::{self, Limits},
     },
     record::{Better, Metric, ModeRecord, Row},
-    remote_memory::{Cards, Client, Cluster, Node, Service, Wires, layout_of, open_roce, open_shm},
+    remote_memory::{Cards, Client, Cluster, Node, PATIENCE, Service, Wires, layout_of, open_roce, open_shm},
     table::{Arm, Table},
 };
 
@@ -55,7 +55,6 @@ const OUTAGE: &str = "outage";
 const HEARTBEAT: &str = "heartbeat";
 /// Scores are at their maximum by then: 15, from 6 (OSDI'20 §5.1).
 const WARM_HEARTBEATS: u32 = 20;
-const PATIENCE: Duration = Duration::from_secs(20);
 /// Of the puts.
 const VALUE_BYTES: usize = 1;
 const NODES_COUNT: u16 = 3;
@@ -245,16 +244,10 @@ fn locked<P>(cluster: &Cluster<P>, node: usize) -> MutexGuard<'_, Node<P>> {
 
 fn fail_over<P: Provider + Send>(cluster: &Cluster<P>, cards: &Cards, heartbeat: Duration) -> anyhow::Result<Times> {
     let mut leader = locked(cluster, 0);
-    let begun = Instant::now();
-    while leader.replica().leads().is_none() {
-        leader.turn(cluster.now());
-        anyhow::ensure!(
-            begun.elapsed() < PATIENCE,
-            "nobody leads: {}",
-            leader.replica().describe()
-        );
-    }
-    Client::new(VALUE_BYTES).open(&mut leader, || cluster.now(), PATIENCE)?;
+    cluster.turn_until(&mut leader, "nobody leads", |leader, _| {
+        Ok(leader.replica().leads().is_some())
+    })?;
+    Client::new(VALUE_BYTES).open(cluster, &mut leader)?;
     let warm = Instant::now() + heartbeat * WARM_HEARTBEATS;
     while Instant::now() < warm {
         leader.turn(cluster.now());

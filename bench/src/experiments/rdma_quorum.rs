@@ -24,7 +24,9 @@ use crate::{
         gates::{self, Limits, Observation},
     },
     record::{Better, Metric, ModeRecord, QuantileValue, Row},
-    remote_memory::{Cards, Client, Cluster, Node, SLOTS_COUNT, Service, Wires, layout_of, open_roce, open_shm},
+    remote_memory::{
+        Cards, Client, Cluster, Node, PATIENCE, SLOTS_COUNT, Service, Wires, layout_of, open_roce, open_shm,
+    },
 };
 
 /// See the module.
@@ -93,8 +95,6 @@ const TRIAL_MIN: Duration = Duration::from_millis(100);
 const WARM_UP_MAX: Duration = Duration::from_millis(500);
 /// Turns, or looks for a completion, between two looks at the clock: a look takes less time than the clock does.
 const LOOKS_PER_CLOCK: u64 = 8;
-/// No operation takes so long, not on a machine with one CPU either.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// Rare enough that what the leader reads of the others every so often is not in the median.
 const HEARTBEAT: Duration = Duration::from_millis(5);
 
@@ -409,17 +409,11 @@ fn trial<P: Provider + Send>(
         return Ok(seen);
     }
     let mut leader = cluster.nodes[0].lock().expect("nobody panicked with it");
-    let until = cluster.now() + PATIENCE;
     // With a majority it leads; a commit is written to all.
-    while leader.replica().followers_count() < cluster.nodes.len() - 1 {
-        leader.turn(cluster.now());
-        anyhow::ensure!(
-            cluster.now() < until,
-            "nobody leads all others: {}",
-            leader.replica().describe()
-        );
-    }
-    client.open(&mut leader, || cluster.now(), PATIENCE)?;
+    cluster.turn_until(&mut leader, "nobody leads all others", |leader, _| {
+        Ok(leader.replica().followers_count() == cluster.nodes.len() - 1)
+    })?;
+    client.open(cluster, &mut leader)?;
     // A log is young once: from its second time around on, each slot is where another entry was.
     let begun = Instant::now();
     for _ in 0..SLOTS_COUNT {
@@ -487,35 +481,16 @@ fn put<P: Provider + Send>(
 
 /// Lets every follower acknowledge what is under way to it.
 fn come_to_rest<P: Provider + Send>(cluster: &Cluster<P>, leader: &mut Node<P>) -> anyhow::Result<()> {
-    let begun = cluster.now();
-    let mut now = begun;
-    while !leader.replica().is_at_rest() {
-        leader.turn(now);
-        now = cluster.now();
-        anyhow::ensure!(
-            now < begun + PATIENCE,
-            "a follower that does not acknowledge: {}",
-            leader.replica().describe()
-        );
-    }
-    Ok(())
+    cluster.turn_until(leader, "a follower that does not acknowledge", |leader, _| {
+        Ok(leader.replica().is_at_rest())
+    })
 }
 
 /// Waits until the followers, which poll, have applied everything, and the leader knows that.
 fn followers_apply<P: Provider + Send>(cluster: &Cluster<P>, leader: &mut Node<P>) -> anyhow::Result<()> {
-    let until = cluster.now() + PATIENCE;
-    loop {
-        let now = cluster.now();
-        leader.turn(now);
-        if leader.replica().room_slots(now) > STILL_COMMITS_MAX {
-            return Ok(());
-        }
-        anyhow::ensure!(
-            now < until,
-            "followers that do not apply: {}",
-            leader.replica().describe()
-        );
-    }
+    cluster.turn_until(leader, "followers that do not apply", |leader, now| {
+        Ok(leader.replica().room_slots(now) > STILL_COMMITS_MAX)
+    })
 }
 
 /// Whether the last commit is in the memory of a majority, and is as long as a bare write.

@@ -1,8 +1,6 @@
 //! A client in the leader's thread: one request at a time, from the call to the answer.
 
-use std::time::Duration;
-
-use anyhow::{Context, bail};
+use anyhow::bail;
 use dataplane_quorum::onesided::layout::{self, Entry};
 use dataplane_waist::Peer;
 use dataplane_wire::{
@@ -14,7 +12,7 @@ use dataplane_wire::{
 };
 use rdma::Provider;
 
-use super::Node;
+use super::{Cluster, Node};
 
 /// Not a replica.
 const CLIENT: Peer = Peer(1 << 16);
@@ -131,22 +129,10 @@ impl Client {
     /// Opens the session. The node leads.
     ///
     /// # Errors
-    /// No answer by then, or another one.
-    pub fn open<P: Provider + Send>(
-        &mut self,
-        node: &mut Node<P>,
-        now: impl Fn() -> dataplane_waist::Instant,
-        patience: Duration,
-    ) -> anyhow::Result<()> {
-        let until = now() + patience;
+    /// No answer, or another one.
+    pub fn open<P: Provider + Send>(&mut self, cluster: &Cluster<P>, node: &mut Node<P>) -> anyhow::Result<()> {
         self.prepare();
         self.ask(node);
-        loop {
-            node.turn(now());
-            if self.is_answered(node)? {
-                return Ok(());
-            }
-            (now() < until).then_some(()).context("the cluster gave no session")?;
-        }
+        cluster.turn_until(node, "the cluster gives no session", |node, _| self.is_answered(node))
     }
 }

@@ -18,7 +18,7 @@ pub mod served;
 mod told;
 mod wires;
 
-use std::sync::Mutex;
+use std::{sync::Mutex, time::Duration};
 
 use anyhow::Context;
 use dataplane_kv::{Store, StoreOptions};
@@ -182,7 +182,30 @@ impl<P: Provider + Send> Cluster<P> {
     pub fn now(&self) -> Instant {
         self.clock.now()
     }
+
+    /// Turns a node until it `is_so`.
+    ///
+    /// # Errors
+    /// What `is_so` said, or that it was not so within [`PATIENCE`]: `what` is amiss, and what the replica says of itself.
+    pub fn turn_until(
+        &self,
+        node: &mut Node<P>,
+        what: &str,
+        mut is_so: impl FnMut(&mut Node<P>, Instant) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let begun = self.now();
+        let mut now = begun;
+        while !is_so(node, now)? {
+            anyhow::ensure!(now < begun + PATIENCE, "{what}: {}", node.replica().describe());
+            node.turn(now);
+            now = self.now();
+        }
+        Ok(())
+    }
 }
+
+/// Nothing that a cluster does takes so long, not on a machine with one CPU either.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a read of somebody's log brings at once.
 const SLOTS_AT_ONCE: usize = 4;
