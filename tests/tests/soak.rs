@@ -191,7 +191,7 @@ const MODEL_COUNT: u64 = 300;
 const CHAIN_COUNT: u64 = 150;
 const BPF_COUNT: u64 = 40;
 /// Histories in which each step is the model's and the programs', and compared: of each way to the followers.
-const BOTH_COUNT: u64 = 15;
+const BOTH_COUNT: u64 = 8;
 
 fn driven(driver: DriverKind) -> Options {
     Options {
