@@ -220,7 +220,8 @@ fn bypass_ladder(table: &Table) -> Judgement {
             ))
         })
         .collect();
-    let why = "the rungs DPDK and RDMA are not part of this version; the figures show the rungs that are";
+    let why = "the rung DPDK is not part of this version, and RDMA is software where there is no NIC for it (rdma-ladder); the figures \
+               show the rungs that are here";
     Judgement::new(Outcome::NotMeasured { why: why.to_owned() }, measured)
 }
 
