@@ -95,8 +95,15 @@ const TRIAL_MIN: Duration = Duration::from_millis(100);
 const WARM_UP_MAX: Duration = Duration::from_millis(500);
 /// Turns, or looks for a completion, between two looks at the clock: a look takes less time than the clock does.
 const LOOKS_PER_CLOCK: u64 = 8;
-/// Rare enough that what the leader reads of the others every so often is not in the median.
-const HEARTBEAT: Duration = Duration::from_millis(5);
+/// Rare enough that what the leader reads of the others every so often is not in the median, and that a leader whose CPU is taken away for
+/// a tenth of a second is not taken for dead.
+const HEARTBEAT: Duration = Duration::from_millis(20);
+
+/// The leader leads no more: a follower has let another one in. What was written without permission has broken a connection, and who set
+/// the cluster up sets none up again.
+#[derive(Debug, thiserror::Error)]
+#[error("another replica took the leader for dead, and was let in")]
+struct Deposed;
 
 #[derive(Clone, Debug)]
 struct Rung {
@@ -276,9 +283,15 @@ fn measure_over<P: Provider + Send>(
         let seen = trial(lab, cluster, cards, rung, duration);
         cards.set(Service::Over);
         seen
-    })
-    .with_context(|| format!("{} over {}", rung.work, rung.wires.name()))?;
+    });
     let mut observed = watch.end();
+    let seen = match seen {
+        Err(error) if error.is::<Deposed>() => {
+            observed.push(Observation::Deposed);
+            Seen::nothing()
+        }
+        seen => seen.with_context(|| format!("{} over {}", rung.work, rung.wires.name()))?,
+    };
     let count = seen.latency.total_count();
     if count > 0 {
         observed.push(Observation::Samples {
@@ -409,10 +422,7 @@ fn trial<P: Provider + Send>(
         return Ok(seen);
     }
     let mut leader = cluster.nodes[0].lock().expect("nobody panicked with it");
-    // With a majority it leads; a commit is written to all.
-    cluster.turn_until(&mut leader, "nobody leads all others", |leader, _| {
-        Ok(leader.replica().followers_count() == cluster.nodes.len() - 1)
-    })?;
+    lead_all(cluster, &mut leader)?;
     client.open(cluster, &mut leader)?;
     // A log is young once: from its second time around on, each slot is where another entry was.
     let begun = Instant::now();
@@ -451,6 +461,19 @@ fn trial<P: Provider + Send>(
     Ok(seen)
 }
 
+/// With a majority it leads; a commit is written to all.
+fn lead_all<P: Provider + Send>(cluster: &Cluster<P>, leader: &mut Node<P>) -> anyhow::Result<()> {
+    cluster.turn_until(leader, "nobody leads all others", |leader, _| {
+        let replica = leader.replica();
+        anyhow::ensure!(replica.counters().stepped_down_count == 0, Deposed);
+        Ok(replica.followers_count() == cluster.nodes.len() - 1)
+    })
+}
+
+fn still_leads<P: Provider>(leader: &Node<P>) -> Result<(), Deposed> {
+    leader.replica().leads().map(|_| ()).ok_or(Deposed)
+}
+
 /// One put. How long the leader took to commit it, from having taken it from the client until it knew that it is committed; and how long the
 /// client's request was with it, from its coming until its answer was ready.
 fn put<P: Provider + Send>(
@@ -458,6 +481,7 @@ fn put<P: Provider + Send>(
     leader: &mut Node<P>,
     client: &mut Client,
 ) -> anyhow::Result<(Duration, Duration)> {
+    still_leads(leader)?;
     client.prepare();
     let asked = cluster.now();
     client.ask(leader);
@@ -470,6 +494,7 @@ fn put<P: Provider + Send>(
         }
         if look % LOOKS_PER_CLOCK == LOOKS_PER_CLOCK - 1 {
             now = cluster.now();
+            still_leads(leader)?;
             anyhow::ensure!(now < begin + PATIENCE, "no commit: {}", leader.replica().describe());
         }
     }
@@ -482,6 +507,7 @@ fn put<P: Provider + Send>(
 /// Lets every follower acknowledge what is under way to it.
 fn come_to_rest<P: Provider + Send>(cluster: &Cluster<P>, leader: &mut Node<P>) -> anyhow::Result<()> {
     cluster.turn_until(leader, "a follower that does not acknowledge", |leader, _| {
+        still_leads(leader)?;
         Ok(leader.replica().is_at_rest())
     })
 }
@@ -489,6 +515,7 @@ fn come_to_rest<P: Provider + Send>(cluster: &Cluster<P>, leader: &mut Node<P>) 
 /// Waits until the followers, which poll, have applied everything, and the leader knows that.
 fn followers_apply<P: Provider + Send>(cluster: &Cluster<P>, leader: &mut Node<P>) -> anyhow::Result<()> {
     cluster.turn_until(leader, "followers that do not apply", |leader, now| {
+        still_leads(leader)?;
         Ok(leader.replica().room_slots(now) > STILL_COMMITS_MAX)
     })
 }
@@ -548,4 +575,54 @@ fn sample<P: Provider + Send>(
     seen.followers_cpu_ns += cards.followers_cpu_ns() - followers_before;
     seen.followers_posted_count += posted_count() - posted_before;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process that stands still for long is no reason to wait for ever, and none to measure anything.
+    #[test]
+    fn a_leader_that_is_taken_for_dead_ends_the_trial() {
+        let open = || open_shm(3).expect("shared memory");
+        let timing = Timing {
+            heartbeat: Duration::from_millis(5),
+        };
+        let cluster = Cluster::new([open(), open()], open(), (timing, layout_of(64))).expect("three nodes");
+        let cards = Cards::new(2);
+        let ended = thread::scope(|scope| {
+            let (cluster, cards) = (&cluster, &cards);
+            scope.spawn(|| cards.serve(cluster));
+            for index in 0..2 {
+                scope.spawn(move || cards.follow(cluster, index));
+            }
+            let ended = stand_still_and_go_on(cluster);
+            cards.set(Service::Over);
+            ended
+        });
+        let error = ended.expect_err("a deposed leader commits nothing");
+        assert!(error.is::<Deposed>(), "{error:#}");
+    }
+
+    /// Puts until one fails, with a pause before the first that lasts until another replica leads.
+    fn stand_still_and_go_on<P: Provider + Send>(cluster: &Cluster<P>) -> anyhow::Result<()> {
+        let mut leader = cluster.nodes[0].lock().expect("nobody panicked with it");
+        lead_all(cluster, &mut leader)?;
+        let mut client = Client::new(64);
+        client.open(cluster, &mut leader)?;
+        put(cluster, &mut leader, &mut client)?;
+        let until = cluster.now() + PATIENCE;
+        let other_leads = || {
+            let next = cluster.nodes[1].lock().expect("nobody panicked with it");
+            next.replica().leads().is_some()
+        };
+        while !other_leads() {
+            anyhow::ensure!(cluster.now() < until, "nobody takes the leader for dead");
+            thread::sleep(Duration::from_millis(1));
+        }
+        while cluster.now() < until {
+            put(cluster, &mut leader, &mut client)?;
+        }
+        Ok(())
+    }
 }

@@ -159,6 +159,8 @@ pub enum Observation {
         /// How many.
         frames_count: i64,
     },
+    /// A leader that was to lead all the time was taken for dead, and another one let in.
+    Deposed,
     /// What the clocks did to each other meanwhile.
     Clocks {
         /// How far CLOCK_REALTIME moved against CLOCK_MONOTONIC: a step of the wall clock.

@@ -226,6 +226,11 @@ pub fn reason(observation: &Observation, limits: &Limits) -> Option<String> {
                  tell us if it stays so"
             )
         }),
+        Observation::Deposed => Some(
+            "another replica took the leader for dead, which had no CPU for a dozen heartbeats, and was let in; nothing of this trial \
+             counts; stop what else runs here, or give the threads more CPUs"
+                .to_owned(),
+        ),
         Observation::Clocks {
             wall_step_ns,
             suspended_ns,

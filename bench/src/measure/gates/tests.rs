@@ -180,11 +180,12 @@ fn each_missed_gate_gives_a_reason() {
         Observation::Silence { sent_count: 1 },
         Observation::Evicted { evicted_count: 0 },
         Observation::Evicted { evicted_count: 2 },
+        Observation::Deposed,
     ];
     let Validity::Invalid { reasons } = judge(&seen, &Limits::default()) else {
-        panic!("two are missed")
+        panic!("three are missed")
     };
-    assert_eq!(reasons.len(), 2);
+    assert_eq!(reasons.len(), 3);
     assert_eq!(judge(&seen[1..2], &Limits::default()), Validity::Valid);
 }
 
