@@ -48,9 +48,16 @@
   // The metric that says what a percentile was bought for.
   const COST = "extra_requests_ratio";
   const QUANTITIES = { latency: "Latency", service: "Service time", schedule_lag: "Schedule lag" };
+  // A figure at an axis, where there is no room for many digits.
+  const shortFigure = (value, unit) => {
+    if (unit === "ns") return shortDuration(value);
+    const r = Math.abs(value);
+    const [factor, prefix] = r >= 1e9 ? [1e9, " G"] : r >= 1e6 ? [1e6, " M"] : r >= 1e5 ? [1e3, " k"] : [1, ""];
+    return `${Number((value / factor).toPrecision(4))}${prefix}`;
+  };
   // A metric's name as words, without its unit, which stands at the axis.
   const words = (name) => name.replaceAll("_", " ");
-  const withUnit = (value, unit) => `${significant(value)}${unit && unit !== "count" ? ` ${unit}` : ""}`;
+  const withUnit = (value, unit) => unit === "ns" ? duration(value) : `${significant(value)}${unit && unit !== "count" ? ` ${unit}` : ""}`;
   const isLoadAxis = (axis) => /rate|load|per_sec|rps|offered/.test(axis);
 
   const element = (name, attributes, ...children) => {
@@ -244,7 +251,7 @@
       return {
         lines: drawn, y: "figure", unit, at: (x) => `${words(axis)} ${number(x)}`, value: (y) => withUnit(y, unit), nearest: true,
         x: { log, values: number, range: log ? [least / 1.1, most * 1.1] : [least - margin, most + margin] },
-        hint: `${words(metric)}${unit && unit !== "count" ? `, ${unit}` : ""}, over ${words(axis)}.`
+        hint: `${words(metric)}${unit && unit !== "count" && unit !== "ns" ? `, ${unit}` : ""}, over ${words(axis)}.`
           + (marks.length > 0 ? ` ◇ published, with its tolerance: ${sources.join("; ")}.` : ""),
       };
     }
@@ -381,8 +388,8 @@
       if (view.x.splits) x.splits = () => view.x.splits;
       else if (logX) x.splits = logTicks;
       x.space = 60;
-      const y = { ...axis, size: 64, filter: all, values: (u, ticks) => ticks.map(isFigure ? (value) => `${Number(value.toPrecision(4))}` : view.y === "time" ? shortDuration : (share) => `${Math.round(share * 100)} %`) };
-      if (isFigure && view.unit && view.unit !== "count") Object.assign(y, { label: view.unit, labelSize: 18, labelFont: "12px system-ui, sans-serif", size: 54 });
+      const y = { ...axis, size: 64, filter: all, values: (u, ticks) => ticks.map(isFigure ? (value) => shortFigure(value, view.unit) : view.y === "time" ? shortDuration : (share) => `${Math.round(share * 100)} %`) };
+      if (isFigure && view.unit && view.unit !== "count" && view.unit !== "ns") Object.assign(y, { label: view.unit, labelSize: 18, labelFont: "12px system-ui, sans-serif", size: 54 });
       if (logY) y.splits = logTicks;
       const cost = {
         ...axis, scale: "cost", side: 1, grid: { show: false }, size: 54, filter: all, label: "more requests, %", labelSize: 18,
