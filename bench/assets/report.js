@@ -48,6 +48,8 @@
   // The metric that says what a percentile was bought for.
   const COST = "extra_requests_ratio";
   const QUANTITIES = { latency: "Latency", service: "Service time", schedule_lag: "Schedule lag" };
+  // What stands behind a number: nothing for a count, and a time says its unit itself.
+  const unitBehind = (unit) => unit && unit !== "count" && unit !== "ns" ? unit : "";
   // A figure at an axis, where there is no room for many digits.
   const shortFigure = (value, unit) => {
     if (unit === "ns") return shortDuration(value);
@@ -57,7 +59,7 @@
   };
   // A metric's name as words, without its unit, which stands at the axis.
   const words = (name) => name.replaceAll("_", " ");
-  const withUnit = (value, unit) => unit === "ns" ? duration(value) : `${significant(value)}${unit && unit !== "count" ? ` ${unit}` : ""}`;
+  const withUnit = (value, unit) => unit === "ns" ? duration(value) : [significant(value), unitBehind(unit)].filter(Boolean).join(" ");
   const isLoadAxis = (axis) => /rate|load|per_sec|rps|offered/.test(axis);
 
   const element = (name, attributes, ...children) => {
@@ -251,7 +253,7 @@
       return {
         lines: drawn, y: "figure", unit, at: (x) => `${words(axis)} ${number(x)}`, value: (y) => withUnit(y, unit), nearest: true,
         x: { log, values: number, range: log ? [least / 1.1, most * 1.1] : [least - margin, most + margin] },
-        hint: `${words(metric)}${unit && unit !== "count" && unit !== "ns" ? `, ${unit}` : ""}, over ${words(axis)}.`
+        hint: `${[words(metric), unitBehind(unit)].filter(Boolean).join(", ")}, over ${words(axis)}.`
           + (marks.length > 0 ? ` ◇ published, with its tolerance: ${sources.join("; ")}.` : ""),
       };
     }
@@ -389,7 +391,7 @@
       else if (logX) x.splits = logTicks;
       x.space = 60;
       const y = { ...axis, size: 64, filter: all, values: (u, ticks) => ticks.map(isFigure ? (value) => shortFigure(value, view.unit) : view.y === "time" ? shortDuration : (share) => `${Math.round(share * 100)} %`) };
-      if (isFigure && view.unit && view.unit !== "count" && view.unit !== "ns") Object.assign(y, { label: view.unit, labelSize: 18, labelFont: "12px system-ui, sans-serif", size: 54 });
+      if (isFigure && unitBehind(view.unit)) Object.assign(y, { label: view.unit, labelSize: 18, labelFont: "12px system-ui, sans-serif", size: 54 });
       if (logY) y.splits = logTicks;
       const cost = {
         ...axis, scale: "cost", side: 1, grid: { show: false }, size: 54, filter: all, label: "more requests, %", labelSize: 18,

@@ -23,7 +23,7 @@ const REPORT_CSS: &str = include_str!("../../assets/report.css");
 /// Nothing is fetched, and no script runs but the two of this file: their SHA-256 stands here, and a test holds it.
 const POLICY: &str = "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; \
     style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; script-src \
-    'sha256-GcjUxq2Ikpp59K5J1vcWFWbf0Lo9FcxJXpdPeH63jx8=' 'sha256-aIf2SH1tWFUu2JciyRYqKJ9hmB2JYg1Vnz3tqYl9Qe0='\">\n";
+    'sha256-GcjUxq2Ikpp59K5J1vcWFWbf0Lo9FcxJXpdPeH63jx8=' 'sha256-E4FelM13nDkv/MWeuPKdQ9KGovAbizxCAyaU2Ni7uxo='\">\n";
 
 /// One self-contained HTML file about one or several runs. `texts` gives the order and the words of the experiments;
 /// an experiment without a text is shown under its id.
