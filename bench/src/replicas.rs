@@ -29,7 +29,7 @@ use crate::{
     host::{RunTime, Scheduler, Seat},
     place::Endpoint,
     record::Better,
-    server::Server,
+    server::{Server, Starting},
 };
 
 pub use client::{Asked, Client, ClientOptions};
@@ -314,7 +314,15 @@ impl Replicas {
             manner,
         };
         let configs: Vec<ReplicaConfig> = seats.iter().enumerate().map(config).collect();
-        let servers = configs.iter().map(|config| start_one(ground, config));
+        // Side by side: programs in the driver take the kernel a while to verify.
+        let starting: Vec<Starting> = configs
+            .iter()
+            .map(|config| begin_one(ground, config))
+            .collect::<anyhow::Result<_>>()?;
+        let servers = configs
+            .iter()
+            .zip(starting)
+            .map(|(config, starting)| ready_one(config, starting));
         Ok(Replicas {
             servers: servers.collect::<anyhow::Result<_>>()?,
             configs,
@@ -328,7 +336,8 @@ impl Replicas {
     /// # Errors
     /// As [`Replicas::start`].
     pub fn start_again(&mut self, ground: &Ground, node: usize) -> anyhow::Result<()> {
-        self.servers[node] = start_one(ground, &self.configs[node])?;
+        let config = &self.configs[node];
+        self.servers[node] = ready_one(config, begin_one(ground, config)?)?;
         Ok(())
     }
 
@@ -389,8 +398,15 @@ impl Replicas {
     }
 }
 
-fn start_one(ground: &Ground, config: &ReplicaConfig) -> anyhow::Result<Server> {
-    let (node, backend) = (config.node as usize, &config.backend);
-    let started = ground.inside_replica(node, || Server::spawn_as(SUBCOMMAND, config))?;
-    started.with_context(|| format!("starting replica {node} over {backend}"))
+fn begin_one(ground: &Ground, config: &ReplicaConfig) -> anyhow::Result<Starting> {
+    let begun = ground.inside_replica(config.node as usize, || Server::begin_as(SUBCOMMAND, config))?;
+    begun.with_context(|| starting(config))
+}
+
+fn ready_one(config: &ReplicaConfig, begun: Starting) -> anyhow::Result<Server> {
+    begun.ready().with_context(|| starting(config))
+}
+
+fn starting(config: &ReplicaConfig) -> String {
+    format!("starting replica {} over {}", config.node, config.backend)
 }

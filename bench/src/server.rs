@@ -194,6 +194,41 @@ pub enum Server {
     },
 }
 
+/// A server's process that has not said yet that it is ready. Dropping it ends it.
+#[derive(Debug)]
+pub struct Starting(Server);
+
+impl Starting {
+    /// Waits until it is ready.
+    ///
+    /// # Errors
+    /// It ended, or took too long; its own words are on stderr already.
+    pub fn ready(mut self) -> anyhow::Result<Server> {
+        let Server::Process {
+            child,
+            stdout,
+            addr,
+            facts,
+            ..
+        } = &mut self.0
+        else {
+            unreachable!("only a process is started in two halves")
+        };
+        let mut line = String::new();
+        let read = within(child.id(), || stdout.take(REPORT_BYTES_MAX).read_line(&mut line));
+        let said = read
+            .map_err(anyhow::Error::from)
+            .and_then(|_| Ok(serde_json::from_str(&line)?));
+        let Ok(ready): Result<Ready, _> = said else {
+            let _ = child.kill();
+            let status = child.wait().context("waiting for the server's process")?;
+            bail!("its process did not become ready ({status})");
+        };
+        (*addr, *facts) = (ready.addr, ready.facts);
+        Ok(self.0)
+    }
+}
+
 impl Server {
     /// Starts a process. Call it inside the server's namespace, from a thread that outlives the server.
     ///
@@ -208,6 +243,14 @@ impl Server {
     /// # Errors
     /// As [`Server::spawn`].
     pub fn spawn_as(subcommand: &str, config: &impl Serialize) -> anyhow::Result<Server> {
+        Server::begin_as(subcommand, config)?.ready()
+    }
+
+    /// The first half of [`Server::spawn_as`]: does not wait until the process is ready, so that several get ready side by side.
+    ///
+    /// # Errors
+    /// It could not be started.
+    pub fn begin_as(subcommand: &str, config: &impl Serialize) -> anyhow::Result<Starting> {
         use std::os::unix::process::CommandExt;
         let program = std::env::current_exe().context("finding this program's own file")?;
         let mut child = Command::new(program)
@@ -221,28 +264,14 @@ impl Server {
             .spawn()
             .context("starting the server's process")?;
         let stdin = child.stdin.take();
-        let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
-        let mut line = String::new();
-        let read = within(child.id(), || (&mut stdout).take(REPORT_BYTES_MAX).read_line(&mut line));
-        let ready: Ready = match read
-            .map_err(anyhow::Error::from)
-            .and_then(|_| Ok(serde_json::from_str(&line)?))
-        {
-            Ok(ready) => ready,
-            Err(_) => {
-                // Its own words are on stderr already.
-                let _ = child.kill();
-                let status = child.wait().context("waiting for the server's process")?;
-                bail!("its process did not become ready ({status})");
-            }
-        };
-        Ok(Server::Process {
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        Ok(Starting(Server::Process {
             child,
             stdin,
             stdout,
-            addr: ready.addr,
-            facts: ready.facts,
-        })
+            addr: None,
+            facts: BTreeMap::new(),
+        }))
     }
 
     /// Starts a thread around `port`.

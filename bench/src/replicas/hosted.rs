@@ -18,7 +18,7 @@ use super::{Manner, Network, ReplicaConfig, ReplicaReport, ReplicaRole, SUBCOMMA
 use crate::{
     host::Seat,
     place::Endpoint,
-    server::{self, Server},
+    server::{self, Server, Starting},
 };
 
 /// What such a process is told.
@@ -71,10 +71,18 @@ impl Shards {
                 parent_pid,
                 shards: (0..shards_count).map(|shard| replica(node, shard)).collect(),
             };
-            Server::spawn_as(SUBCOMMAND_HOSTED, &config).with_context(|| format!("starting node {node} over {backend}"))
+            Server::begin_as(SUBCOMMAND_HOSTED, &config)
         };
-        let hosts = (0..nodes_count).map(host).collect::<anyhow::Result<_>>()?;
-        Ok(Shards { hosts, endpoints })
+        let starting: Vec<Starting> = (0..nodes_count).map(host).collect::<anyhow::Result<_>>()?;
+        let hosts = starting.into_iter().enumerate().map(|(node, starting)| {
+            starting
+                .ready()
+                .with_context(|| format!("starting node {node} over {backend}"))
+        });
+        Ok(Shards {
+            hosts: hosts.collect::<anyhow::Result<_>>()?,
+            endpoints,
+        })
     }
 
     /// How each process runs, as facts of a row.
