@@ -16,10 +16,10 @@ use crate::{
     experiment::{Allowed, Axis, Experiment, Lab},
     measure::{
         Watch,
-        gates::{self, Limits},
+        gates::{self, Limits, Observation},
     },
     record::{Better, Metric, ModeRecord, Row},
-    remote_memory::{Cards, Client, Cluster, Node, PATIENCE, Service, Wires, layout_of, open_roce, open_shm},
+    remote_memory::{Cards, Client, Cluster, Deposed, Node, PATIENCE, Service, Wires, layout_of, open_roce, open_shm},
     table::{Arm, Table},
 };
 
@@ -168,11 +168,19 @@ fn measure(lab: &Lab<'_>, rung: Rung, round: u32) -> anyhow::Result<Row> {
             [open_shm(NODES_COUNT)?, open_shm(NODES_COUNT)?],
             open_shm(NODES_COUNT)?,
             rung,
-        )?,
+        ),
         Wires::Roce => {
             let planes = [open_roce(1, NODES_COUNT)?, open_roce(2, NODES_COUNT)?];
-            trial(planes, open_roce(3, NODES_COUNT)?, rung)?
+            trial(planes, open_roce(3, NODES_COUNT)?, rung)
         }
+    };
+    let mut observed = watch.end();
+    let times = match times {
+        Err(error) if error.is::<Deposed>() => {
+            observed.push(Observation::Deposed);
+            None
+        }
+        times => Some(times?),
     };
     let metric = |(name, time): (&str, Duration)| {
         let metric = Metric {
@@ -182,12 +190,14 @@ fn measure(lab: &Lab<'_>, rung: Rung, round: u32) -> anyhow::Result<Row> {
         };
         (name.to_owned(), metric)
     };
-    let metrics = [
-        (DETECTION, times.detection),
-        (SWITCH, times.switch),
-        (OUTAGE, times.outage),
-        (HEARTBEAT, rung.heartbeat),
-    ];
+    let timed = times.map(|times| {
+        [
+            (DETECTION, times.detection),
+            (SWITCH, times.switch),
+            (OUTAGE, times.outage),
+        ]
+    });
+    let metrics = timed.into_iter().flatten().chain([(HEARTBEAT, rung.heartbeat)]);
     let guarantee = "the memory of a majority: power that fails everywhere takes everything";
     Ok(Row {
         experiment: "rdma-failover".to_owned(),
@@ -207,10 +217,10 @@ fn measure(lab: &Lab<'_>, rung: Rung, round: u32) -> anyhow::Result<Row> {
         latency: None,
         service: None,
         schedule_lag: None,
-        metrics: metrics.into_iter().map(metric).collect(),
+        metrics: metrics.map(metric).collect(),
         series: Vec::new(),
         facts: BTreeMap::from([("guarantee".to_owned(), guarantee.to_owned())]),
-        validity: gates::judge(&watch.end(), &Limits::default()),
+        validity: gates::judge(&observed, &Limits::default()),
     })
 }
 
@@ -252,9 +262,16 @@ fn fail_over<P: Provider + Send>(cluster: &Cluster<P>, cards: &Cards, heartbeat:
     while Instant::now() < warm {
         leader.turn(cluster.now());
     }
+    leader.still_leads()?;
     drop(leader);
     let stopped = Instant::now();
     cards.set(Service::Takeover);
+    // Whoever takes it for dead already has counted heartbeats before the stop; and a reign that ended may have left a broken connection.
+    let is_first_stop = {
+        let next = locked(cluster, 1);
+        next.replica().role() == RoleName::Follower && next.replica().counters().stepped_down_count == 0
+    };
+    anyhow::ensure!(is_first_stop, Deposed);
     // Whoever is next by number.
     let until = |what: &str, is_so: &mut dyn FnMut(&mut Node<P>) -> anyhow::Result<bool>| -> anyhow::Result<Instant> {
         loop {
@@ -262,8 +279,17 @@ fn fail_over<P: Provider + Send>(cluster: &Cluster<P>, cards: &Cards, heartbeat:
             if is_so(&mut node)? {
                 return Ok(Instant::now());
             }
-            anyhow::ensure!(stopped.elapsed() < PATIENCE, "{what}: {}", node.replica().describe());
+            let described = (stopped.elapsed() > PATIENCE).then(|| node.replica().describe());
             drop(node);
+            if let Some(described) = described {
+                let is_disputed = (1..cluster.nodes.len()).any(|index| {
+                    let node = locked(cluster, index);
+                    let has_led = node.replica().counters().stepped_down_count > 0;
+                    has_led || (index > 1 && node.replica().leads().is_some())
+                });
+                anyhow::ensure!(!is_disputed, Deposed);
+                anyhow::bail!("{what}: {described}");
+            }
             thread::yield_now();
         }
     };
@@ -279,6 +305,7 @@ fn fail_over<P: Provider + Send>(cluster: &Cluster<P>, cards: &Cards, heartbeat:
     client.ask(&mut locked(cluster, 1));
     let answered = until("nobody is answered", &mut |node| {
         node.turn(cluster.now());
+        node.still_leads()?;
         client.is_answered(node)
     })?;
     Ok(Times {

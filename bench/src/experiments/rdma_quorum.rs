@@ -25,7 +25,7 @@ use crate::{
     },
     record::{Better, Metric, ModeRecord, QuantileValue, Row},
     remote_memory::{
-        Cards, Client, Cluster, Node, PATIENCE, SLOTS_COUNT, Service, Wires, layout_of, open_roce, open_shm,
+        Cards, Client, Cluster, Deposed, Node, PATIENCE, SLOTS_COUNT, Service, Wires, layout_of, open_roce, open_shm,
     },
 };
 
@@ -98,12 +98,6 @@ const LOOKS_PER_CLOCK: u64 = 8;
 /// Rare enough that what the leader reads of the others every so often is not in the median, and that a leader whose CPU is taken away for
 /// a tenth of a second is not taken for dead.
 const HEARTBEAT: Duration = Duration::from_millis(20);
-
-/// The leader leads no more: a follower has let another one in. What was written without permission has broken a connection, and who set
-/// the cluster up sets none up again.
-#[derive(Debug, thiserror::Error)]
-#[error("another replica took the leader for dead, and was let in")]
-struct Deposed;
 
 #[derive(Clone, Debug)]
 struct Rung {
@@ -423,32 +417,54 @@ fn trial<P: Provider + Send>(
     }
     let mut leader = cluster.nodes[0].lock().expect("nobody panicked with it");
     lead_all(cluster, &mut leader)?;
-    client.open(cluster, &mut leader)?;
+    leader.while_it_leads(|leader| {
+        client.open(cluster, leader)?;
+        commits(
+            lab,
+            (cluster, cards),
+            (rung, duration),
+            (leader, &mut client),
+            &mut seen,
+        )
+    })?;
+    drop(leader);
+    check_written(cluster, bytes.len())?;
+    Ok(seen)
+}
+
+/// Puts, one after the other, for so long.
+fn commits<P: Provider + Send>(
+    lab: &Lab<'_>,
+    (cluster, cards): (&Cluster<P>, &Cards),
+    (rung, duration): (&Rung, Duration),
+    (leader, client): (&mut Node<P>, &mut Client),
+    seen: &mut Seen,
+) -> anyhow::Result<()> {
     // A log is young once: from its second time around on, each slot is where another entry was.
     let begun = Instant::now();
     for _ in 0..SLOTS_COUNT {
         if begun.elapsed() > WARM_UP_MAX {
             break;
         }
-        put(cluster, &mut leader, &mut client)?;
+        put(cluster, leader, client)?;
     }
     let begun = Instant::now();
     while begun.elapsed() < duration && !lab.stop.load(Ordering::Relaxed) {
         let left = duration - begun.elapsed();
         let bounds = match rung.work.as_str() {
             COMMIT | COMMIT_AT_ONCE => {
-                followers_apply(cluster, &mut leader)?;
+                followers_apply(cluster, leader)?;
                 cards.set(Service::Still);
                 (left, STILL_COMMITS_MAX)
             }
             _ => (left, u64::MAX),
         };
         let written_before = leader.replica().counters().written_count;
-        sample(lab, (cluster, cards), bounds, &mut seen, |seen| {
+        sample(lab, (cluster, cards), bounds, seen, |seen| {
             if rung.work != COMMIT_AT_ONCE {
-                come_to_rest(cluster, &mut leader)?;
+                come_to_rest(cluster, leader)?;
             }
-            let (commit, answer) = put(cluster, &mut leader, &mut client)?;
+            let (commit, answer) = put(cluster, leader, client)?;
             seen.latency.record(commit.as_nanos() as u64);
             seen.answer.record(answer.as_nanos() as u64);
             Ok(())
@@ -456,9 +472,7 @@ fn trial<P: Provider + Send>(
         seen.written_count += leader.replica().counters().written_count - written_before;
         cards.set(Service::Polling);
     }
-    drop(leader);
-    check_written(cluster, bytes.len())?;
-    Ok(seen)
+    Ok(())
 }
 
 /// With a majority it leads; a commit is written to all.
@@ -470,10 +484,6 @@ fn lead_all<P: Provider + Send>(cluster: &Cluster<P>, leader: &mut Node<P>) -> a
     })
 }
 
-fn still_leads<P: Provider>(leader: &Node<P>) -> Result<(), Deposed> {
-    leader.replica().leads().map(|_| ()).ok_or(Deposed)
-}
-
 /// One put. How long the leader took to commit it, from having taken it from the client until it knew that it is committed; and how long the
 /// client's request was with it, from its coming until its answer was ready.
 fn put<P: Provider + Send>(
@@ -481,7 +491,7 @@ fn put<P: Provider + Send>(
     leader: &mut Node<P>,
     client: &mut Client,
 ) -> anyhow::Result<(Duration, Duration)> {
-    still_leads(leader)?;
+    leader.still_leads()?;
     client.prepare();
     let asked = cluster.now();
     client.ask(leader);
@@ -494,7 +504,7 @@ fn put<P: Provider + Send>(
         }
         if look % LOOKS_PER_CLOCK == LOOKS_PER_CLOCK - 1 {
             now = cluster.now();
-            still_leads(leader)?;
+            leader.still_leads()?;
             anyhow::ensure!(now < begin + PATIENCE, "no commit: {}", leader.replica().describe());
         }
     }
@@ -507,7 +517,7 @@ fn put<P: Provider + Send>(
 /// Lets every follower acknowledge what is under way to it.
 fn come_to_rest<P: Provider + Send>(cluster: &Cluster<P>, leader: &mut Node<P>) -> anyhow::Result<()> {
     cluster.turn_until(leader, "a follower that does not acknowledge", |leader, _| {
-        still_leads(leader)?;
+        leader.still_leads()?;
         Ok(leader.replica().is_at_rest())
     })
 }
@@ -515,7 +525,7 @@ fn come_to_rest<P: Provider + Send>(cluster: &Cluster<P>, leader: &mut Node<P>) 
 /// Waits until the followers, which poll, have applied everything, and the leader knows that.
 fn followers_apply<P: Provider + Send>(cluster: &Cluster<P>, leader: &mut Node<P>) -> anyhow::Result<()> {
     cluster.turn_until(leader, "followers that do not apply", |leader, now| {
-        still_leads(leader)?;
+        leader.still_leads()?;
         Ok(leader.replica().room_slots(now) > STILL_COMMITS_MAX)
     })
 }
@@ -584,33 +594,44 @@ mod tests {
     /// A process that stands still for long is no reason to wait for ever, and none to measure anything.
     #[test]
     fn a_leader_that_is_taken_for_dead_ends_the_trial() {
+        for has_session in [false, true] {
+            let error = trial_of_a_leader_that_stands_still(has_session).expect_err("a deposed leader commits nothing");
+            assert!(error.is::<Deposed>(), "a session before: {has_session}; {error:#}");
+        }
+    }
+
+    fn trial_of_a_leader_that_stands_still(has_session: bool) -> anyhow::Result<()> {
         let open = || open_shm(3).expect("shared memory");
         let timing = Timing {
             heartbeat: Duration::from_millis(5),
         };
         let cluster = Cluster::new([open(), open()], open(), (timing, layout_of(64))).expect("three nodes");
         let cards = Cards::new(2);
-        let ended = thread::scope(|scope| {
+        thread::scope(|scope| {
             let (cluster, cards) = (&cluster, &cards);
             scope.spawn(|| cards.serve(cluster));
             for index in 0..2 {
                 scope.spawn(move || cards.follow(cluster, index));
             }
-            let ended = stand_still_and_go_on(cluster);
+            let mut leader = cluster.nodes[0].lock().expect("nobody panicked with it");
+            let ended = lead_all(cluster, &mut leader)
+                .and_then(|()| leader.while_it_leads(|leader| stand_still_and_go_on(cluster, leader, has_session)));
             cards.set(Service::Over);
             ended
-        });
-        let error = ended.expect_err("a deposed leader commits nothing");
-        assert!(error.is::<Deposed>(), "{error:#}");
+        })
     }
 
-    /// Puts until one fails, with a pause before the first that lasts until another replica leads.
-    fn stand_still_and_go_on<P: Provider + Send>(cluster: &Cluster<P>) -> anyhow::Result<()> {
-        let mut leader = cluster.nodes[0].lock().expect("nobody panicked with it");
-        lead_all(cluster, &mut leader)?;
+    /// Puts until one fails, with a pause that lasts until another replica leads: before the client's session, or after the first put.
+    fn stand_still_and_go_on<P: Provider + Send>(
+        cluster: &Cluster<P>,
+        leader: &mut Node<P>,
+        has_session: bool,
+    ) -> anyhow::Result<()> {
         let mut client = Client::new(64);
-        client.open(cluster, &mut leader)?;
-        put(cluster, &mut leader, &mut client)?;
+        if has_session {
+            client.open(cluster, leader)?;
+            put(cluster, leader, &mut client)?;
+        }
         let until = cluster.now() + PATIENCE;
         let other_leads = || {
             let next = cluster.nodes[1].lock().expect("nobody panicked with it");
@@ -620,8 +641,11 @@ mod tests {
             anyhow::ensure!(cluster.now() < until, "nobody takes the leader for dead");
             thread::sleep(Duration::from_millis(1));
         }
+        if !has_session {
+            client.open(cluster, leader)?;
+        }
         while cluster.now() < until {
-            put(cluster, &mut leader, &mut client)?;
+            put(cluster, leader, &mut client)?;
         }
         Ok(())
     }

@@ -129,10 +129,13 @@ impl Client {
     /// Opens the session. The node leads.
     ///
     /// # Errors
-    /// No answer, or another one.
+    /// [`Deposed`](super::Deposed): it leads no more. No answer, or another one.
     pub fn open<P: Provider + Send>(&mut self, cluster: &Cluster<P>, node: &mut Node<P>) -> anyhow::Result<()> {
         self.prepare();
         self.ask(node);
-        cluster.turn_until(node, "the cluster gives no session", |node, _| self.is_answered(node))
+        cluster.turn_until(node, "the cluster gives no session", |node, _| {
+            node.still_leads()?;
+            self.is_answered(node)
+        })
     }
 }

@@ -49,6 +49,12 @@ pub fn layout_of(value_bytes_max: usize) -> Layout {
     }
 }
 
+/// The leader leads no more: a follower has let another one in. What was written without permission has broken a connection, and who set
+/// the cluster up sets none up again.
+#[derive(Debug, thiserror::Error)]
+#[error("another replica took the leader for dead, and was let in")]
+pub struct Deposed;
+
 /// A node's two windows, and its replica.
 pub struct Node<P> {
     background: RdmaWindow<Host<P>>,
@@ -66,6 +72,26 @@ impl<P: Provider> Node<P> {
             replication: &mut self.replication,
         };
         self.replica.turn(now, &mut planes, &mut self.out);
+    }
+
+    /// Whether it has led ever since it first did.
+    ///
+    /// # Errors
+    /// It leads no more, or another one led in between.
+    pub fn still_leads(&self) -> Result<(), Deposed> {
+        let is_first_reign = self.replica.counters().stepped_down_count == 0;
+        (is_first_reign && self.replica.leads().is_some())
+            .then_some(())
+            .ok_or(Deposed)
+    }
+
+    /// Does what takes a leader. Whatever goes wrong there once it leads no more, went wrong because of that.
+    ///
+    /// # Errors
+    /// [`Deposed`], or the work's.
+    pub fn while_it_leads<T>(&mut self, work: impl FnOnce(&mut Self) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let done = work(self);
+        done.map_err(|error| self.still_leads().err().map_or(error, Into::into))
     }
 
     /// Whether the last turn has answered somebody.
