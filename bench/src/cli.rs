@@ -52,7 +52,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Measure; without an ID the tour: every experiment a little, in at most 90 s
+    /// Measure; without an ID the tour: of most experiments a little, in at most 90 s
     Run(Box<RunArgs>),
     /// Run every experiment once at its smallest: does everything work here? No figures are judged
     Verify {

@@ -182,6 +182,8 @@ pub struct Lab<'run> {
     pub place: &'run Place,
     /// Time for this experiment.
     pub budget: Duration,
+    /// Time until the tour is over, where this is one.
+    pub limit: Option<Duration>,
     /// Set by Ctrl-C.
     pub stop: &'run AtomicBool,
     /// What each back end is here.

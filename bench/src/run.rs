@@ -143,14 +143,18 @@ fn measure(selection: Selection, wire: Option<&Wire>, out: Option<PathBuf>, json
         }
         progress.reset();
         progress.set_prefix(experiment.title());
-        let share = match choice.depth {
-            Depth::Tour => experiment.tour_weight() / weight,
-            Depth::Full | Depth::Smallest => 1.0 / experiments.len() as f64,
+        let (share, limit) = match choice.depth {
+            Depth::Tour => (
+                experiment.tour_weight() / weight,
+                Some((budget + TOUR_EXCESS).saturating_sub(started.elapsed())),
+            ),
+            Depth::Full | Depth::Smallest => (1.0 / experiments.len() as f64, None),
         };
         let mut lab = Lab {
             choice: &choice,
             place: &place,
             budget: budget.mul_f64(share),
+            limit,
             stop: &stop,
             dir: dir.as_deref(),
             supports: &supports,
@@ -164,9 +168,9 @@ fn measure(selection: Selection, wire: Option<&Wire>, out: Option<PathBuf>, json
                 seed: choice.seed,
             },
         };
-        let obstacle = place.agent().and_then(|_| experiment.needs_one_machine());
-        if let Some(why) = obstacle {
-            lab.say(&format!("{}: not between two machines: {why}", experiment.id()));
+        let obstacle = obstacle(*experiment, &place, limit);
+        if let Some(why) = &obstacle {
+            lab.say(&format!("{}: {why}", experiment.id()));
         } else if let Err(error) = experiment.run(&mut lab) {
             let message = format!("{}: {error:#}", experiment.id());
             // Whoever waited when the run was interrupted did not get what it waited for: that is no failure.
@@ -179,7 +183,7 @@ fn measure(selection: Selection, wire: Option<&Wire>, out: Option<PathBuf>, json
         }
         let table = lab.table;
         state.rows_count += table.rows.len() as u64;
-        judge(*experiment, &table, obstacle, &choice, &mut sink, &mut state)?;
+        judge(*experiment, &table, obstacle.as_deref(), &choice, &mut sink, &mut state)?;
         write_histograms(&table, started_at, sink.folder)?;
     }
     progress.finish_and_clear();
@@ -271,6 +275,18 @@ fn measured_in(experiments: &[&'static dyn Experiment], place: &Place) -> String
     own.join("; ")
 }
 
+/// What the tour takes beside its budget: hosts are set up, clusters elect their leaders, a report is written.
+const TOUR_EXCESS: Duration = Duration::from_secs(20);
+
+/// Why an experiment is not run at all, if it is not.
+fn obstacle(experiment: &dyn Experiment, place: &Place, limit: Option<Duration>) -> Option<String> {
+    if let Some(why) = place.agent().and_then(|_| experiment.needs_one_machine()) {
+        return Some(format!("not between two machines: {why}"));
+    }
+    (limit == Some(Duration::ZERO))
+        .then(|| format!("the tour was over before its turn came: dplab run {}", experiment.id()))
+}
+
 fn judge(
     experiment: &dyn Experiment,
     table: &Table,
@@ -285,10 +301,7 @@ fn judge(
             Depth::Tour | Depth::Full => (claim.judge)(table),
         };
         if table.rows.is_empty() {
-            judgement = crate::claim::Judgement::not_measured(match obstacle {
-                Some(why) => format!("not between two machines: {why}"),
-                None => "no row was measured".to_owned(),
-            });
+            judgement = crate::claim::Judgement::not_measured(obstacle.unwrap_or("no row was measured"));
         }
         state.any_fails |= judgement.outcome == Outcome::Fails;
         state.any_invalid |= judgement.is_invalid;
@@ -401,4 +414,19 @@ fn progress_bar(json: bool) -> ProgressBar {
             .progress_chars("=> "),
     );
     progress
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_tour_does_not_come_to_is_named_with_the_command_for_it() {
+        let (first, place) = (EXPERIMENTS[0], Place::nowhere());
+        for left in [None, Some(Duration::from_nanos(1))] {
+            assert_eq!(obstacle(first, &place, left), None);
+        }
+        let said = obstacle(first, &place, Some(Duration::ZERO)).expect("the tour is over");
+        assert!(said.ends_with(&format!("dplab run {}", first.id())), "{said}");
+    }
 }

@@ -27,7 +27,7 @@ impl Lab<'_> {
     ///
     /// Ends earlier when the user has had enough or the budget is spent, but not before [`ROUNDS_MIN`] rounds: a
     /// paired ratio takes as many. If those take longer than the budget, that is said as soon as it shows; if they take ten
-    /// times as long, nobody meant that, and one round is all that is sure.
+    /// times as long, nobody meant that, and one round is all that is sure. The tour's end is the end.
     ///
     /// # Errors
     /// The first of `measure`'s.
@@ -45,7 +45,7 @@ impl Lab<'_> {
                 self.say_if_the_least_is_too_much(arms.len());
             }
             for index in order {
-                if self.interrupted() || is_spent(round, self.started.elapsed(), self.budget) {
+                if self.interrupted() || is_spent(round, self.started.elapsed(), self.budget, self.limit) {
                     return Ok(());
                 }
                 let turn = Turn {
@@ -73,13 +73,14 @@ impl Lab<'_> {
 }
 
 /// Whether a turn in this round is one too many.
-fn is_spent(round: usize, elapsed: Duration, budget: Duration) -> bool {
-    let factor = match round {
-        0 => return false,
-        1..ROUNDS_MIN => EXCESS_MAX,
-        _ => 1,
+fn is_spent(round: usize, elapsed: Duration, budget: Duration, limit: Option<Duration>) -> bool {
+    let is_over = limit.is_some_and(|limit| elapsed > limit);
+    let has_taken_too_long = match round {
+        0 => false,
+        1..ROUNDS_MIN => elapsed > budget * EXCESS_MAX,
+        _ => elapsed > budget,
     };
-    elapsed > budget * factor
+    is_over || has_taken_too_long
 }
 
 fn too_much(least: Duration, budget: Duration, arms_count: usize) -> Option<String> {
@@ -101,9 +102,19 @@ mod tests {
     #[test]
     fn a_budget_ends_a_comparison_that_is_one_or_takes_absurdly_long() {
         let second = Duration::from_secs(1);
-        assert!(!is_spent(0, 100 * second, second), "one round is sure");
-        assert!(!is_spent(1, 10 * second, second) && is_spent(1, 11 * second, second));
-        assert!(!is_spent(ROUNDS_MIN, second, second) && is_spent(ROUNDS_MIN, 2 * second, second));
+        let is_spent_after = |round, seconds| is_spent(round, seconds * second, second, None);
+        assert!(!is_spent_after(0, 100), "one round is sure");
+        assert!(!is_spent_after(1, 10) && is_spent_after(1, 11));
+        assert!(!is_spent_after(ROUNDS_MIN, 1) && is_spent_after(ROUNDS_MIN, 2));
+    }
+
+    #[test]
+    fn the_end_of_the_tour_ends_a_comparison_in_any_round() {
+        let second = Duration::from_secs(1);
+        for round in [0, 1, ROUNDS_MIN] {
+            let is_spent_after = |seconds| is_spent(round, seconds * second, 10 * second, Some(4 * second));
+            assert!(!is_spent_after(4) && is_spent_after(5), "round {round}");
+        }
     }
 
     #[test]

@@ -138,7 +138,7 @@ impl Experiment for EmulatedSwitch {
     }
 
     fn tour_weight(&self) -> f64 {
-        0.3
+        0.0
     }
 
     fn has_queue_log(&self) -> bool {

@@ -168,7 +168,7 @@ impl Experiment for Failover {
     }
 
     fn tour_weight(&self) -> f64 {
-        1.0
+        0.4
     }
 
     fn needs_one_machine(&self) -> Option<&'static str> {

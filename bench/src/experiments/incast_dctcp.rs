@@ -72,7 +72,7 @@ pub static FIG18: Scenario = Scenario {
             judge: converges_at_35,
         },
     ],
-    tour_weight: 1.0,
+    tour_weight: 0.4,
     own: None,
 };
 

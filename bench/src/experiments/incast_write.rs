@@ -141,7 +141,7 @@ impl Experiment for IncastWrite {
     }
 
     fn tour_weight(&self) -> f64 {
-        0.3
+        0.0
     }
 
     fn needs_one_machine(&self) -> Option<&'static str> {

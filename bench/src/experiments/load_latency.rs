@@ -26,7 +26,7 @@ const LOAD_RATIO: Axis = Axis {
     name: "load_ratio",
     meaning: "offered load as a share of the highest load that keeps the objective (p99 ≤ 1 ms, at most 1 in 1000 lost)",
     full: &["0.1", "0.3", "0.5", "0.7", "0.8", "0.9", "1.0", "1.1"],
-    tour: &["0.3", "0.9", "1.1"],
+    tour: &["0.3", "0.9"],
     smallest: "0.3",
     allowed: Allowed::Number(0.01, 2.0),
 };
@@ -129,7 +129,7 @@ impl Experiment for LoadLatency {
     }
 
     fn tour_weight(&self) -> f64 {
-        2.5
+        1.2
     }
 
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {

@@ -174,7 +174,7 @@ impl Experiment for PacelcElse {
     }
 
     fn tour_weight(&self) -> f64 {
-        1.0
+        0.4
     }
 
     fn needs_one_machine(&self) -> Option<&'static str> {

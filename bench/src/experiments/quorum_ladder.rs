@@ -14,7 +14,7 @@ use self::{
 };
 use crate::{
     claim::Claim,
-    experiment::{Axis, Experiment, Lab},
+    experiment::{Axis, Depth, Experiment, Lab},
 };
 
 /// See the module.
@@ -71,7 +71,7 @@ impl Experiment for QuorumLadder {
     }
 
     fn tour_weight(&self) -> f64 {
-        2.0
+        1.0
     }
 
     fn needs_one_machine(&self) -> Option<&'static str> {
@@ -81,8 +81,12 @@ impl Experiment for QuorumLadder {
     fn run(&self, lab: &mut Lab<'_>) -> anyhow::Result<()> {
         let rungs = rungs(self, lab);
         let grounds = Grounds::of(&rungs)?;
+        let trial_min = match lab.choice.depth {
+            Depth::Tour => Duration::from_millis(150),
+            Depth::Full | Depth::Smallest => Duration::from_millis(300),
+        };
         // A cluster is started and elects its leader before anything is measured, which the plan does not know of.
-        let plan = lab.plan(rungs.len(), Duration::from_millis(300));
+        let plan = lab.plan(rungs.len(), trial_min);
         lab.in_rounds(&rungs, plan.rounds_count, |lab, turn| {
             let rung = turn.arm;
             lab.progress

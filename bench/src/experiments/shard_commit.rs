@@ -120,7 +120,7 @@ impl Experiment for ShardCommit {
     }
 
     fn tour_weight(&self) -> f64 {
-        1.0
+        0.0
     }
 
     fn needs_one_machine(&self) -> Option<&'static str> {

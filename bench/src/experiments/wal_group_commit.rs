@@ -115,7 +115,7 @@ impl Experiment for WalGroupCommit {
     }
 
     fn tour_weight(&self) -> f64 {
-        0.5
+        0.0
     }
 
     fn needs_one_machine(&self) -> Option<&'static str> {

@@ -49,7 +49,7 @@ pub(in crate::experiments) const FAN_OUT: Axis = Axis {
               copy of which each acknowledges; multicast: the same to a multicast address, of which the bridge takes a copy for \
               itself; chain: one frame that each hands on to the next, and the last acknowledges for all: unicast alone",
     full: &[FLOOD, MULTICAST, CHAIN],
-    tour: &[FLOOD, CHAIN],
+    tour: &[CHAIN],
     smallest: FLOOD,
     allowed: Allowed::Words,
 };
