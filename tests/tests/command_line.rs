@@ -72,7 +72,7 @@ fn wrong_words_end_with_2_and_the_nearest_name() {
         (vec!["run", "rtt-ladder", "--axis", "frame_bits=64"], "frame_bytes"),
         (vec!["run", "rtt-ladder", "--axis", "frame_bytes=1"], "44"),
         (vec!["run", "load-latency", "--axis", "load_ratio=0"], "0.01"),
-        (vec!["run", "--budget", "0s"], "1s"),
+        (vec!["run", "--budget", "0s"], "100ms"),
         (vec!["explain", "co-ordinated-omission"], "coordinated-omission"),
         (vec!["rum"], "run"),
     ] {
@@ -286,7 +286,7 @@ fn the_switch_in_user_space_is_asked_and_knows_where_every_frame_went() {
     let scratch = Scratch::new();
     let out = scratch.join("run");
     let args = ["run", "emulated-switch", "--axis", "frame_bytes=512", "--seed", "7"];
-    let output = run(&[&args[..], &["--budget", "1s", "--queue-log", "50", "--out", &out]].concat());
+    let output = run(&[&args[..], &["--budget", "400ms", "--queue-log", "50", "--out", &out]].concat());
     assert!(matches!(output.status.code(), Some(0 | 1 | 3)), "{}", stderr(&output));
     let records = fs::read_to_string(format!("{out}/records.jsonl")).expect("records");
     let rows: Vec<serde_json::Value> = records
@@ -483,7 +483,7 @@ fn commits_by_one_sided_writes_cost_no_follower_anything() {
         "--axis",
         "work=commit,write",
         "--budget",
-        "1s",
+        "300ms",
         "--seed",
         "7",
         "--out",
@@ -535,7 +535,7 @@ fn operations_of_rdma_are_measured_over_every_provider_that_is_here() {
         "--axis",
         "provider=udp-spin,rdma-shm,rdma-roce,rdma-roce-af-xdp,rdma-verbs",
         "--budget",
-        "1s",
+        "100ms",
         "--seed",
         "7",
         "--out",
@@ -585,7 +585,7 @@ fn many_connections_write_into_one_memory() {
         "--axis",
         "provider=rdma-shm,rdma-roce",
         "--budget",
-        "1s",
+        "200ms",
         "--seed",
         "7",
         "--out",

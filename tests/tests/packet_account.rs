@@ -38,7 +38,7 @@ const BACKENDS: [&str; 6] = [
 
 /// Runs at a time. A run waits most of its time, for frames that may still come; and ends that wait for their CPU are what
 /// an account has to bear.
-const AT_A_TIME: usize = 5;
+const AT_A_TIME: usize = 6;
 
 /// From so many runs on, every sender has met every sink that takes its frames in: the groups of both in turn.
 const RUNS_TO_MEET_COUNT: u64 = (SINKS.len() * BACKENDS.len()) as u64;
@@ -147,7 +147,7 @@ fn account_of(seed: u64) -> Tally {
         "run",
         "packet-rate",
         "--budget",
-        "1s",
+        "500ms",
         "--seed",
         &seed_text,
         "--axis",

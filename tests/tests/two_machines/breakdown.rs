@@ -20,7 +20,7 @@ fn a_round_trip_taken_apart_between_two_machines() {
         "--axis",
         "driver=xdp,none",
         "--budget",
-        "6s",
+        "300ms",
     ];
     let output = machines.run(agent.addr, "apart", &apart);
     went_well(&output, &agent);

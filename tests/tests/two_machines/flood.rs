@@ -81,7 +81,7 @@ fn a_flood_between_two_machines_has_an_account() {
         "--axis",
         "sink=same,udp-mmsg,xdp-drop,xdp-drop-threaded,xdp-drop-same-cpu,xdp-echo",
         "--budget",
-        "4s",
+        "300ms",
     ];
     let output = machines.run(agent.addr, "flood", &flood);
     let records = machines.records("flood");
@@ -137,7 +137,7 @@ fn loses_by(machines: &Machines, name: &str) {
         "--axis",
         "sink=udp-mmsg",
         "--budget",
-        "1s",
+        "100ms",
     ];
     let output = machines.run(agent.addr, "narrow", &flood);
     let accounts = accounts_of(&machines.records("narrow"), &output, &agent);
