@@ -16,10 +16,12 @@ use crate::{
     experiment::{Allowed, Axis, Experiment, Lab},
     measure::{
         Watch,
-        gates::{self, Limits, Observation},
+        gates::{self, Limits},
     },
     record::{Better, Metric, ModeRecord, Row},
-    remote_memory::{Cards, Client, Cluster, Deposed, Node, PATIENCE, Service, Wires, layout_of, open_roce, open_shm},
+    remote_memory::{
+        Cards, Client, Cluster, Deposed, Node, PATIENCE, Service, Wires, layout_of, open_roce, open_shm, unless_deposed,
+    },
     table::{Arm, Table},
 };
 
@@ -175,13 +177,7 @@ fn measure(lab: &Lab<'_>, rung: Rung, round: u32) -> anyhow::Result<Row> {
         }
     };
     let mut observed = watch.end();
-    let times = match times {
-        Err(error) if error.is::<Deposed>() => {
-            observed.push(Observation::Deposed);
-            None
-        }
-        times => Some(times?),
-    };
+    let times = unless_deposed(times, &mut observed)?;
     let metric = |(name, time): (&str, Duration)| {
         let metric = Metric {
             value: time.as_nanos() as f64,

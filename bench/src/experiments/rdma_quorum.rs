@@ -26,6 +26,7 @@ use crate::{
     record::{Better, Metric, ModeRecord, QuantileValue, Row},
     remote_memory::{
         Cards, Client, Cluster, Deposed, Node, PATIENCE, SLOTS_COUNT, Service, Wires, layout_of, open_roce, open_shm,
+        unless_deposed,
     },
 };
 
@@ -279,13 +280,9 @@ fn measure_over<P: Provider + Send>(
         seen
     });
     let mut observed = watch.end();
-    let seen = match seen {
-        Err(error) if error.is::<Deposed>() => {
-            observed.push(Observation::Deposed);
-            Seen::nothing()
-        }
-        seen => seen.with_context(|| format!("{} over {}", rung.work, rung.wires.name()))?,
-    };
+    let seen = unless_deposed(seen, &mut observed)
+        .with_context(|| format!("{} over {}", rung.work, rung.wires.name()))?
+        .unwrap_or_else(Seen::nothing);
     let count = seen.latency.total_count();
     if count > 0 {
         observed.push(Observation::Samples {

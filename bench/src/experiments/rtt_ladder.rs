@@ -68,7 +68,8 @@ impl Experiment for RttLadder {
         backends::BACKENDS.iter().map(|backend| backend.name).collect()
     }
 
-    /// Each way of moving frames once, as it is best at; how else one can wait on it, or attach it, is for the whole ladder.
+    /// What the claims take, and each way of moving frames at its quickest; how else one can wait on it, or attach it, is for the
+    /// whole ladder.
     fn tour_backends(&self) -> Vec<&'static str> {
         vec![
             "loopback",

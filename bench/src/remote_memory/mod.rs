@@ -29,6 +29,8 @@ use rdma::{
     card::{self, Card, Host},
 };
 
+use crate::measure::gates::Observation;
+
 pub use self::{
     cards::{Cards, Service},
     client::Client,
@@ -54,6 +56,20 @@ pub fn layout_of(value_bytes_max: usize) -> Layout {
 #[derive(Debug, thiserror::Error)]
 #[error("another replica took the leader for dead, and was let in")]
 pub struct Deposed;
+
+/// What a trial has seen; nothing, and that is noted, where its leader was deposed.
+///
+/// # Errors
+/// Whatever else went wrong in it.
+pub fn unless_deposed<T>(seen: anyhow::Result<T>, observed: &mut Vec<Observation>) -> anyhow::Result<Option<T>> {
+    match seen {
+        Err(error) if error.is::<Deposed>() => {
+            observed.push(Observation::Deposed);
+            Ok(None)
+        }
+        seen => seen.map(Some),
+    }
+}
 
 /// A node's two windows, and its replica.
 pub struct Node<P> {

@@ -66,19 +66,17 @@ impl Shards {
             seat,
             manner,
         };
+        let starting = |node: usize| format!("starting node {node} over {backend}");
         let host = |node: usize| {
             let config = HostConfig {
                 parent_pid,
                 shards: (0..shards_count).map(|shard| replica(node, shard)).collect(),
             };
-            Server::begin_as(SUBCOMMAND_HOSTED, &config)
+            Server::begin_as(SUBCOMMAND_HOSTED, &config).with_context(|| starting(node))
         };
-        let starting: Vec<Starting> = (0..nodes_count).map(host).collect::<anyhow::Result<_>>()?;
-        let hosts = starting.into_iter().enumerate().map(|(node, starting)| {
-            starting
-                .ready()
-                .with_context(|| format!("starting node {node} over {backend}"))
-        });
+        let begun: Vec<Starting> = (0..nodes_count).map(host).collect::<anyhow::Result<_>>()?;
+        let numbered = begun.into_iter().enumerate();
+        let hosts = numbered.map(|(node, begun)| begun.ready().with_context(|| starting(node)));
         Ok(Shards {
             hosts: hosts.collect::<anyhow::Result<_>>()?,
             endpoints,
