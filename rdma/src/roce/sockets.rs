@@ -7,7 +7,10 @@ use std::{
 };
 
 use dataplane_wire::Reject;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, bind, recv, socket};
+use nix::{
+    errno::Errno,
+    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, bind, recv, socket},
+};
 
 use super::{OpenError, ReceiveHow, RoceOptions, frame};
 use crate::{
@@ -153,14 +156,84 @@ impl AsFd for Receiver {
     }
 }
 
+/// A raw socket that has what comes to the port at `local`, and nothing else.
 fn raw(local: IpAddr, buffer_bytes: usize) -> io::Result<OwnedFd> {
     let IpAddr::V4(v4) = local else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let raw = socket(AddressFamily::Inet, SockType::Raw, flags, SockProtocol::Udp)?;
-    sys::socket::only_udp_port(&raw, UDP_PORT)?;
+    // It hears every address and port of its protocol from the moment when it is made (net/ipv4/af_inet.c, `inet_create`), other
+    // endpoints' packets among them: deaf until it is bound, and what came before that is thrown away.
+    sys::socket::nothing(&raw)?;
     bind(raw.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(v4, 0)))?;
+    empty(&raw)?;
+    sys::socket::only_udp_port(&raw, UDP_PORT)?;
     sys::socket::receive_buffer(&raw, buffer_bytes)?;
     Ok(raw)
+}
+
+/// Throws away what a socket has that nothing more comes to.
+fn empty(raw: &OwnedFd) -> io::Result<()> {
+    loop {
+        match recv(raw.as_raw_fd(), &mut [], MsgFlags::MSG_DONTWAIT) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::Ipv4Addr,
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
+
+    use super::*;
+
+    /// Three addresses of 127/8 that no other process of these tests uses: [127, 192 and up, …].
+    fn hosts() -> [IpAddr; 3] {
+        let pid = std::process::id();
+        [1, 2, 3].map(|host| Ipv4Addr::new(127, 192 | (pid >> 8 & 31) as u8, pid as u8, host).into())
+    }
+
+    /// Somebody else's packets come all the while that a socket is made and bound.
+    #[test]
+    fn an_endpoint_never_hears_what_is_for_another_one() {
+        let [ours, theirs, src] = hosts();
+        let their_port = UdpSocket::bind((theirs, UDP_PORT)).expect("loopback");
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let senders = [(); 2].map(|()| UdpSocket::bind((src, 0)).expect("loopback"));
+            for sender in senders {
+                let is_over = &is_over;
+                scope.spawn(move || {
+                    while !is_over.load(Ordering::Relaxed) {
+                        // A full buffer is theirs, not ours.
+                        let _ = sender.send_to(&[0x5a; 64], (theirs, UDP_PORT));
+                    }
+                });
+            }
+            let mut heard = Vec::new();
+            for _ in 0..500 {
+                let mut receiver = match Receiver::open(&RoceOptions::new(ours)) {
+                    Ok(receiver) => receiver,
+                    Err(error) => {
+                        heard.push(error.to_string());
+                        break;
+                    }
+                };
+                match receiver.receive() {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    other => heard.push(format!("{other:?}")),
+                }
+            }
+            is_over.store(true, Ordering::Relaxed);
+            assert!(heard.is_empty(), "{} times, first {}", heard.len(), heard[0]);
+        });
+        drop(their_port);
+    }
 }
