@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lessons::verbs::{End, MEMORY_BYTES, Stranger, connected, counters, link, remote, roce, shm, until, verbs, write};
 use rdma::{
-    Access, Bind, CompletionError, Device, Local, Memory, Operation, Pd, Provider, ProviderError, QpOptions,
+    Access, Bind, CompletionError, Data, Device, Local, Memory, Operation, Pd, Provider, ProviderError, QpOptions,
     Randomness, Refusal, Registered, Remote,
     shm::{ShmDevice, ShmWire},
     system_randomness,
@@ -237,7 +237,10 @@ fn stolen<P: Provider>(make: impl Fn() -> Option<(End<P>, End<P>)>, told: impl F
         tell(a.device.name(), what, refusal, told(&b.device));
     }
     if let Some(pair) = make() {
-        stolen_window(pair, told);
+        stolen_window(pair, &told);
+    }
+    if let Some(pair) = make() {
+        handed_back(pair, &told);
     }
 }
 
@@ -249,18 +252,13 @@ fn tell(provider: &str, what: &str, refusal: Refusal, counts: Option<Counts>) {
     println!("{provider:>8}: {what:<27} refused, {counted}");
 }
 
-/// The key of a memory window that was bound to another connection, in the same domain.
-fn stolen_window<P: Provider>((a, mut b): (End<P>, End<P>), told: impl Fn(&P) -> Option<Counts>) {
-    let options = QpOptions {
-        retries_max: 6,
-        ..QpOptions::default()
-    };
-    let what = "another connection's window";
+/// A memory window of `b`'s, bound to the connection with `a`, as `a` is told of it; `None`, and said: the device has none.
+fn window<P: Provider>(a: &mut End<P>, b: &mut End<P>, what: &str) -> Option<Registered> {
     let window = match b.device.allocate_window(b.pd) {
         Ok(window) => window,
         Err(error @ ProviderError::NotOffered { .. }) => {
             println!("{:>8}: {what}: {error}", a.device.name());
-            return;
+            return None;
         }
         Err(error) => panic!("{error}"),
     };
@@ -273,22 +271,59 @@ fn stolen_window<P: Provider>((a, mut b): (End<P>, End<P>), told: impl Fn(&P) ->
         len_bytes: 4096,
         access: Access::ALL,
     };
-    let (mut a, mut b) = connected((a, b), &options);
     b.post(1, Operation::Bind(bind), true).expect("connected");
-    until(&mut a, &mut b, "a window", |_, b| !b.done.is_empty());
-    assert_eq!(b.done[0].result, Ok(()));
+    until(a, b, "a window", |_, b| !b.done.is_empty());
+    assert_eq!(b.done.pop().map(|done| done.result), Some(Ok(())));
+    Some(bind.opens(&region))
+}
+
+/// The key of a memory window that was bound to another connection, in the same domain.
+fn stolen_window<P: Provider>(pair: (End<P>, End<P>), told: impl Fn(&P) -> Option<Counts>) {
+    let options = QpOptions {
+        retries_max: 6,
+        ..QpOptions::default()
+    };
+    let what = "another connection's window";
+    let (mut a, mut b) = connected(pair, &options);
+    let Some(opened) = window(&mut a, &mut b, what) else {
+        return;
+    };
     let owners = (a.qp.take(), b.qp.take());
     let (mut a, mut b) = connected((a, b), &options);
-    let at = remote(&bind.opens(&region), 0);
-    a.post(2, write(&[0xee; 8], at), true).expect("connected");
-    until(&mut a, &mut b, "an answer", |a, _| !a.done.is_empty());
-    assert_eq!(a.done[0].result, Err(CompletionError::RemoteAccess), "{what}");
+    assert_eq!(
+        written(&mut a, &mut b, &opened),
+        Err(CompletionError::RemoteAccess),
+        "{what}"
+    );
     tell(a.device.name(), what, Refusal::WrongQp, told(&b.device));
     (a.qp, b.qp) = owners;
-    a.done.clear();
-    a.post(3, write(&[0xee; 8], at), true).expect("connected");
-    until(&mut a, &mut b, "an answer", |a, _| !a.done.is_empty());
-    assert_eq!(a.done[0].result, Ok(()), "{what}: its own connection");
+    assert_eq!(written(&mut a, &mut b, &opened), Ok(()), "{what}: its own connection");
+}
+
+/// The key of a memory window whose peer has said with its last message that it needs it no more.
+fn handed_back<P: Provider>(pair: (End<P>, End<P>), told: impl Fn(&P) -> Option<Counts>) {
+    let what = "a key that was handed back";
+    let (mut a, mut b) = connected(pair, &QpOptions::default());
+    let Some(opened) = window(&mut a, &mut b, what) else {
+        return;
+    };
+    assert_eq!(written(&mut a, &mut b, &opened), Ok(()), "{what}: before");
+    b.receive(3, b.local(0, 5));
+    let done = Operation::SendInvalidate {
+        data: Data::Inline(b"done."),
+        rkey: opened.key.0,
+    };
+    a.post(4, done, true).expect("connected");
+    until(&mut a, &mut b, "the message", |a, b| {
+        a.done.len() == 2 && !b.done.is_empty()
+    });
+    assert_eq!(b.done[0].invalidated, Some(opened.key), "{what}: its owner is told");
+    assert_eq!(
+        written(&mut a, &mut b, &opened),
+        Err(CompletionError::RemoteAccess),
+        "{what}"
+    );
+    tell(a.device.name(), what, Refusal::UnknownKey, told(&b.device));
 }
 
 #[test]

@@ -184,6 +184,7 @@ fn refuse(finished: &ArrayQueue<Completion>, posted: Posted, error: PostError) -
         kind: posted.request.operation.kind(),
         len_bytes: 0,
         imm: None,
+        invalidated: None,
         result: Err(match error {
             PostError::Local(refusal) => CompletionError::LocalProtection(refusal),
             PostError::Bind(error) => CompletionError::Bind(error),
@@ -407,6 +408,10 @@ fn kept(operation: &Operation<'_>) -> Result<Operation<'static>, PostError> {
         Operation::Send { data: sent, imm } => Operation::Send {
             data: data(sent)?,
             imm: *imm,
+        },
+        Operation::SendInvalidate { data: sent, rkey } => Operation::SendInvalidate {
+            data: data(sent)?,
+            rkey: *rkey,
         },
         Operation::Write { data: written, to, imm } => Operation::Write {
             data: data(written)?,

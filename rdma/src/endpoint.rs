@@ -240,7 +240,11 @@ impl Endpoint {
         };
         match qp.path().map(|path| path.address) {
             Some(address) if address != from => self.counters.wrong_peer_count += 1,
-            Some(_) if qp.handle(packet, around) => {}
+            Some(_) if qp.handle(packet, around) => {
+                if let Some(key) = qp.take_invalidated() {
+                    self.regions.take_back(key);
+                }
+            }
             _ => self.counters.wrong_state_count += 1,
         }
     }

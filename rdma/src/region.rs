@@ -301,6 +301,11 @@ impl Regions {
 }
 
 impl Region {
+    /// Whether a range, from its beginning, is its own.
+    fn has(&self, at_bytes: u64, len_bytes: u64) -> bool {
+        at_bytes.checked_add(len_bytes).is_some_and(|end| end <= self.len_bytes)
+    }
+
     fn open(&self, pd: Pd, at: Result<u64, Refusal>, len_bytes: u64, need: Need) -> Result<(&Memory, usize), Refusal> {
         if self.pd != pd {
             return Err(Refusal::WrongPd);
@@ -309,8 +314,7 @@ impl Region {
             return Err(Refusal::Access);
         }
         let at = at?;
-        let end = at.checked_add(len_bytes).ok_or(Refusal::Range)?;
-        if end > self.len_bytes {
+        if !self.has(at, len_bytes) {
             return Err(Refusal::Range);
         }
         Ok((&self.memory, (self.begin_bytes + at) as usize))

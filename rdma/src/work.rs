@@ -36,6 +36,15 @@ pub enum Operation<'a> {
         /// A word for the receive's completion.
         imm: Option<u32>,
     },
+    /// As `Send`, and takes back a key of the peer's: that of a memory window which the peer has bound through this connection. When the
+    /// peer's receive is done no request finds it (NVMe over Fabrics and NFS end a transfer so). Requests of this connection that are
+    /// to go through the window are waited for first: a read is answered when its turn comes.
+    SendInvalidate {
+        /// What.
+        data: Data<'a>,
+        /// The key, as the peer told it. One that is no such window's breaks the connection.
+        rkey: u32,
+    },
     /// Into the peer's memory.
     Write {
         /// What.
@@ -86,7 +95,7 @@ impl Operation<'_> {
     /// What its completion calls it.
     pub fn kind(&self) -> Kind {
         match self {
-            Operation::Send { .. } => Kind::Send,
+            Operation::Send { .. } | Operation::SendInvalidate { .. } => Kind::Send,
             Operation::Write { .. } => Kind::Write,
             Operation::Read { .. } => Kind::Read,
             Operation::CompareSwap { .. } => Kind::CompareSwap,
@@ -161,6 +170,8 @@ pub struct Completion {
     pub len_bytes: u32,
     /// The sender's word.
     pub imm: Option<u32>,
+    /// The key of a memory window of this end's that the sender took back ([`Operation::SendInvalidate`]): the window can be bound again.
+    pub invalidated: Option<MemoryKey>,
     /// How it went.
     pub result: Result<(), CompletionError>,
 }

@@ -10,6 +10,8 @@ mod messages;
 mod pair;
 #[path = "../../rdma/tests/conformance/suite.rs"]
 mod suite;
+#[path = "../../rdma/tests/conformance/taken_back.rs"]
+mod taken_back;
 #[path = "../../rdma/tests/conformance/windows.rs"]
 mod windows;
 

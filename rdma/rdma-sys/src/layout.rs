@@ -307,7 +307,7 @@ pub struct ibv_wc {
     pub opcode: c_uint,
     pub vendor_err: u32,
     pub byte_len: u32,
-    /// In the wire's order.
+    /// In the wire's order; or the key that the peer invalidated, in this machine's.
     pub imm_data: u32,
     pub qp_num: u32,
     pub src_qp: u32,
@@ -381,12 +381,14 @@ pub const IBV_WR_ATOMIC_CMP_AND_SWP: c_uint = 5;
 pub const IBV_WR_ATOMIC_FETCH_AND_ADD: c_uint = 6;
 pub const IBV_WR_LOCAL_INV: c_uint = 7;
 pub const IBV_WR_BIND_MW: c_uint = 8;
+pub const IBV_WR_SEND_WITH_INV: c_uint = 9;
 
 pub const IBV_SEND_SIGNALED: c_uint = 1 << 1;
 pub const IBV_SEND_INLINE: c_uint = 1 << 3;
 
 pub const IBV_WC_RECV_RDMA_WITH_IMM: c_uint = 129;
 pub const IBV_WC_WITH_IMM: c_uint = 1 << 1;
+pub const IBV_WC_WITH_INV: c_uint = 1 << 3;
 
 pub const IBV_WC_SUCCESS: c_uint = 0;
 pub const IBV_WC_LOC_LEN_ERR: c_uint = 1;

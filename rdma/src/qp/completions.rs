@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use dataplane_waist::WrId;
 
 use crate::{
+    region::MemoryKey,
     wire::QpNumber,
     work::{Completion, CompletionError, Kind},
 };
@@ -39,33 +40,47 @@ impl Completions {
     }
 
     pub(crate) fn push(&mut self, wr_id: WrId, kind: Kind, len_bytes: u32, imm: Option<u32>) {
-        self.push_result(wr_id, kind, len_bytes, imm, Ok(()));
+        self.put(Completion {
+            len_bytes,
+            imm,
+            ..self.bare(wr_id, kind)
+        });
+    }
+
+    /// A receive with which the sender took a key back.
+    pub(crate) fn push_invalidated(&mut self, wr_id: WrId, len_bytes: u32, key: MemoryKey) {
+        self.put(Completion {
+            len_bytes,
+            invalidated: Some(key),
+            ..self.bare(wr_id, Kind::Receive)
+        });
     }
 
     pub(crate) fn push_error(&mut self, wr_id: WrId, kind: Kind, error: CompletionError) {
-        self.push_result(wr_id, kind, 0, None, Err(error));
+        self.put(Completion {
+            result: Err(error),
+            ..self.bare(wr_id, kind)
+        });
     }
 
-    fn push_result(
-        &mut self,
-        wr_id: WrId,
-        kind: Kind,
-        len_bytes: u32,
-        imm: Option<u32>,
-        result: Result<(), CompletionError>,
-    ) {
-        match kind.is_receive() {
-            true => self.receives_count += 1,
-            false => self.sends_count += 1,
-        }
-        self.queue.push_back(Completion {
+    fn bare(&self, wr_id: WrId, kind: Kind) -> Completion {
+        Completion {
             qp: self.qp,
             wr_id,
             kind,
-            len_bytes,
-            imm,
-            result,
-        });
+            len_bytes: 0,
+            imm: None,
+            invalidated: None,
+            result: Ok(()),
+        }
+    }
+
+    fn put(&mut self, completion: Completion) {
+        match completion.kind.is_receive() {
+            true => self.receives_count += 1,
+            false => self.sends_count += 1,
+        }
+        self.queue.push_back(completion);
     }
 
     pub(crate) fn pop(&mut self) -> Option<Completion> {

@@ -18,7 +18,7 @@ use dataplane_waist::Instant;
 use super::{
     Completions, Due, QpCounters, QpOptions,
     options::{RNR_RETRY_FOREVER, rnr_delay},
-    send_queue::{self, Posted, Task},
+    send_queue::{self, Beside, Posted, Task},
     sequence::Sequence,
     timer::Timer,
 };
@@ -223,8 +223,8 @@ impl Requester {
             Task::Atomic { opcode, eth, .. } => (*opcode, Headers::Atomic(*eth), None),
             // It is done before anybody asks for a packet.
             Task::Home { .. } => return Ok(None),
-            Task::Send { source, imm } => {
-                let (opcode, headers) = send_opcode(is_first, is_last, *imm);
+            Task::Send { source, beside } => {
+                let (opcode, headers) = send_opcode(is_first, is_last, *beside);
                 (opcode, headers, Some(source))
             }
             Task::Write { source, to, imm } => {
@@ -462,14 +462,16 @@ impl Requester {
     }
 }
 
-fn send_opcode(is_first: bool, is_last: bool, imm: Option<u32>) -> (Opcode, Headers) {
-    match (is_first, is_last, imm) {
+fn send_opcode(is_first: bool, is_last: bool, beside: Beside) -> (Opcode, Headers) {
+    match (is_first, is_last, beside) {
         (true, false, _) => (Opcode::SendFirst, Headers::None),
         (false, false, _) => (Opcode::SendMiddle, Headers::None),
-        (false, true, None) => (Opcode::SendLast, Headers::None),
-        (false, true, Some(imm)) => (Opcode::SendLastImm, Headers::Imm(imm)),
-        (true, true, None) => (Opcode::SendOnly, Headers::None),
-        (true, true, Some(imm)) => (Opcode::SendOnlyImm, Headers::Imm(imm)),
+        (false, true, Beside::Nothing) => (Opcode::SendLast, Headers::None),
+        (false, true, Beside::Imm(imm)) => (Opcode::SendLastImm, Headers::Imm(imm)),
+        (false, true, Beside::Invalidate { rkey }) => (Opcode::SendLastInvalidate, Headers::Invalidate(rkey)),
+        (true, true, Beside::Nothing) => (Opcode::SendOnly, Headers::None),
+        (true, true, Beside::Imm(imm)) => (Opcode::SendOnlyImm, Headers::Imm(imm)),
+        (true, true, Beside::Invalidate { rkey }) => (Opcode::SendOnlyInvalidate, Headers::Invalidate(rkey)),
     }
 }
 

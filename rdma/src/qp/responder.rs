@@ -15,7 +15,7 @@ use super::{
     sequence::Sequence,
 };
 use crate::{
-    region::{Need, Refusal},
+    region::{MemoryKey, Need, Refusal},
     wire::{Aeth, AtomicEth, Bth, Headers, NakCode, Opcode, Packet, Psn, QpNumber, Reth, Syndrome, emit},
     work::{CompletionError, Kind},
 };
@@ -31,6 +31,8 @@ pub(super) struct Responder {
     /// It was said that something is missing: once is enough.
     is_gap_told: bool,
     message: Message,
+    /// What the last message took back; the device has not done it so far.
+    invalidated: Option<MemoryKey>,
     answered: VecDeque<Answered>,
     answered_max: usize,
     replies: VecDeque<Reply>,
@@ -95,6 +97,7 @@ impl Responder {
             messages_count: 0,
             is_gap_told: false,
             message: Message::None,
+            invalidated: None,
             answered: VecDeque::with_capacity(answered_max),
             answered_max,
             replies: VecDeque::with_capacity(replies_max),
@@ -185,12 +188,19 @@ impl Responder {
         let (is_first, is_last) = match packet.opcode {
             SendFirst | WriteFirst => (true, false),
             SendMiddle | WriteMiddle => (false, false),
-            SendLast | SendLastImm | WriteLast | WriteLastImm => (false, true),
+            SendLast | SendLastImm | SendLastInvalidate | WriteLast | WriteLastImm => (false, true),
             _ => (true, true),
         };
         let is_send = matches!(
             packet.opcode,
-            SendFirst | SendMiddle | SendLast | SendLastImm | SendOnly | SendOnlyImm
+            SendFirst
+                | SendMiddle
+                | SendLast
+                | SendLastImm
+                | SendLastInvalidate
+                | SendOnly
+                | SendOnlyImm
+                | SendOnlyInvalidate
         );
         let is_in_place = match self.message {
             Message::None => is_first,
@@ -207,7 +217,6 @@ impl Responder {
             return self.refuse(NakCode::InvalidRequest, context);
         }
         match packet.opcode {
-            SendLastInvalidate | SendOnlyInvalidate => self.refuse(NakCode::InvalidRequest, context),
             ReadRequest => match packet.headers {
                 Headers::Reth(reth) => self.read(reth, context),
                 _ => self.refuse(NakCode::InvalidRequest, context),
@@ -264,6 +273,12 @@ impl Responder {
             context.completions.push_error(receive.wr_id, Kind::Receive, error);
             return self.refuse(NakCode::InvalidRequest, context);
         }
+        let invalidated = invalidated_by(&packet.headers);
+        if let Some(key) = invalidated
+            && let Err(refusal) = context.regions.check_taken_back((context.pd, context.qp), key)
+        {
+            return self.refuse_access(refusal, context);
+        }
         if len_bytes > 0 {
             let (pd, regions) = (context.pd, context.regions);
             match regions.local(pd, &receive.into, received_bytes, len_bytes, Need::LocalWrite) {
@@ -284,10 +299,13 @@ impl Responder {
         };
         if is_last {
             receives.pop();
-            let imm = imm_of(&packet.headers);
-            context
-                .completions
-                .push(receive.wr_id, Kind::Receive, end_bytes as u32, imm);
+            let (wr_id, len_bytes) = (receive.wr_id, end_bytes as u32);
+            let completions = &mut context.completions;
+            match invalidated {
+                Some(key) => completions.push_invalidated(wr_id, len_bytes, key),
+                None => completions.push(wr_id, Kind::Receive, len_bytes, imm_of(&packet.headers)),
+            }
+            self.invalidated = invalidated;
         }
         self.executed(packet, is_last);
         Ok(())
@@ -575,6 +593,11 @@ impl Responder {
         }
     }
 
+    /// A key that the peer has taken back: this once.
+    pub(super) fn take_invalidated(&mut self) -> Option<MemoryKey> {
+        self.invalidated.take()
+    }
+
     /// Whether there is something to say.
     pub(super) fn has_replies(&self) -> bool {
         !self.replies.is_empty()
@@ -590,6 +613,13 @@ fn is_rest(whole: &Reth, rest: &Reth) -> bool {
 fn imm_of(headers: &Headers) -> Option<u32> {
     match headers {
         Headers::Imm(imm) | Headers::RethImm(_, imm) => Some(*imm),
+        _ => None,
+    }
+}
+
+fn invalidated_by(headers: &Headers) -> Option<MemoryKey> {
+    match headers {
+        Headers::Invalidate(rkey) => Some(MemoryKey(*rkey)),
         _ => None,
     }
 }

@@ -31,11 +31,19 @@ impl Source {
     }
 }
 
+/// What a send says beside its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Beside {
+    Nothing,
+    Imm(u32),
+    Invalidate { rkey: u32 },
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Task {
     Send {
         source: Source,
-        imm: Option<u32>,
+        beside: Beside,
     },
     Write {
         source: Source,
@@ -161,7 +169,11 @@ pub(super) fn accept(
     let task = match &request.operation {
         Operation::Send { data, imm } => Task::Send {
             source: source(data)?,
-            imm: *imm,
+            beside: imm.map_or(Beside::Nothing, Beside::Imm),
+        },
+        Operation::SendInvalidate { data, rkey } => Task::Send {
+            source: source(data)?,
+            beside: Beside::Invalidate { rkey: *rkey },
         },
         Operation::Write { data, to, imm } => Task::Write {
             source: source(data)?,
@@ -191,6 +203,10 @@ pub(super) fn accept(
         return Err(PostError::Length { len_bytes, bytes_max });
     }
     if let Operation::Send {
+        data: Data::Inline(bytes),
+        ..
+    }
+    | Operation::SendInvalidate {
         data: Data::Inline(bytes),
         ..
     }

@@ -11,7 +11,7 @@ use super::{
     responder::Responder,
 };
 use crate::{
-    region::{Pd, Regions},
+    region::{MemoryKey, Pd, Regions},
     wire::{Packet, Psn, QpNumber},
     work::{PostError, ReceiveRequest, SendRequest},
 };
@@ -233,6 +233,14 @@ impl QueuePair {
             self.break_off();
         }
         true
+    }
+
+    /// The key that the packet which was just handled took back. What it names is bound no more from now on.
+    pub(crate) fn take_invalidated(&mut self) -> Option<MemoryKey> {
+        match &mut self.state {
+            State::Rtr { responder, .. } | State::Rts { responder, .. } => responder.take_invalidated(),
+            State::Reset | State::Init { .. } | State::Error { .. } => None,
+        }
     }
 
     /// Whether requests are queued that no peer hears of. Hardly ever.

@@ -16,7 +16,7 @@
 
 use std::sync::Arc;
 
-use super::{Access, MemoryKey, Pd, Region, Regions, Registered};
+use super::{Access, MemoryKey, Pd, Refusal, Region, Regions, Registered};
 use crate::{wire::QpNumber, work::Operation};
 
 /// The bits of a key that whoever binds chooses (ibv_inc_rkey(3)).
@@ -246,6 +246,37 @@ impl Regions {
         Ok(())
     }
 
+    /// Whether the peer of a queue pair may take a key back: it is that of a window which is bound through this queue pair.
+    pub(crate) fn check_taken_back(&self, (pd, qp): (Pd, QpNumber), key: MemoryKey) -> Result<(), Refusal> {
+        let opened = self.by_key.get(&key).ok_or(Refusal::UnknownKey)?;
+        match opened.through {
+            _ if opened.pd != pd => Err(Refusal::WrongPd),
+            // A region is its owner's to close.
+            None => Err(Refusal::Access),
+            Some(through) if through != qp => Err(Refusal::WrongQp),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Whether a window is bound under this key, through this queue pair, or will be.
+    pub(crate) fn is_bound_through(&self, qp: QpNumber, key: MemoryKey) -> bool {
+        let window = self.windows.get(&WindowNumber::of(key));
+        let promised = window.and_then(|window| window.promised);
+        promised.is_some_and(|promised| promised.key == key && promised.through == qp)
+    }
+
+    /// The peer has taken a key back. An invalidation of its owner's that waits for its turn finds nothing then.
+    pub(crate) fn take_back(&mut self, key: MemoryKey) {
+        let Some(window) = self.windows.get_mut(&WindowNumber::of(key)) else {
+            return;
+        };
+        window.promised = window.promised.filter(|promised| promised.key != key);
+        if window.bound.is_some_and(|bound| bound.key == key) {
+            window.bound = None;
+            self.by_key.remove(&key);
+        }
+    }
+
     /// Holds a request against what its window is, or will be; brings what a bind opens.
     fn checked(
         &self,
@@ -292,8 +323,7 @@ impl Regions {
         if (access.remote_write || access.remote_atomic) && !region.access.local_write {
             return Err(BindError::NotWritable);
         }
-        let end = bind.at_bytes.checked_add(bind.len_bytes);
-        if bind.len_bytes == 0 || end.is_none_or(|end| end > region.len_bytes) {
+        if bind.len_bytes == 0 || !region.has(bind.at_bytes, bind.len_bytes) {
             return Err(BindError::Range);
         }
         Ok(Region {
@@ -335,10 +365,7 @@ fn after(through: QpNumber, work: &HomeWork) -> (WindowNumber, Option<Bound>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        memory::Memory,
-        region::{Need, Refusal},
-    };
+    use crate::{memory::Memory, region::Need};
 
     const PD: Pd = Pd(1);
     const QP: QpNumber = QpNumber::new(7);
@@ -442,6 +469,34 @@ mod tests {
         assert_eq!(scene.regions.windows_through(QP).len(), 1);
         assert!(scene.regions.free_window(scene.window) && !scene.regions.free_window(scene.window));
         assert!(scene.regions.deregister(whole));
+    }
+
+    #[test]
+    fn a_peer_takes_back_what_is_bound_through_its_connection_and_nothing_else() {
+        let mut scene = Scene::new(Access::WINDOWS);
+        let (free, key) = (scene.window.key(1), scene.window.key(2));
+        let check = |scene: &Scene, by, key| scene.regions.check_taken_back(by, key);
+        assert_eq!(check(&scene, (PD, QP), free), Err(Refusal::UnknownKey));
+        let bind = scene.bind(2);
+        assert_eq!(scene.binds(bind), Ok(()));
+        assert_eq!(check(&scene, (PD, QP), free), Err(Refusal::UnknownKey));
+        assert_eq!(check(&scene, (Pd(2), QP), key), Err(Refusal::WrongPd));
+        assert_eq!(check(&scene, (PD, QpNumber::new(8)), key), Err(Refusal::WrongQp));
+        assert_eq!(check(&scene, (PD, QP), scene.region.key), Err(Refusal::Access));
+        assert_eq!(check(&scene, (PD, QP), key), Ok(()));
+        // The owner was about to do the same.
+        let invalidate = HomeWork::Invalidate(key);
+        scene.regions.promise(QP, &invalidate);
+        scene.regions.take_back(key);
+        assert_eq!(scene.open(QP, key, 10, 1, Need::RemoteRead), Err(Refusal::UnknownKey));
+        assert_eq!(scene.regions.work((PD, QP), &invalidate), Err(BindError::NotBound));
+        // One that will be bound anew by then stays so.
+        let again = HomeWork::Bind(scene.bind(3));
+        scene.regions.promise(QP, &again);
+        scene.regions.take_back(key);
+        assert!(scene.regions.is_bound_through(QP, scene.window.key(3)));
+        assert_eq!(scene.regions.work((PD, QP), &again), Ok(()));
+        assert_eq!(scene.open(QP, scene.window.key(3), 10, 1, Need::RemoteRead), Ok(10));
     }
 
     #[test]

@@ -243,8 +243,12 @@ impl VerbsDevice {
                 let regions = &self.regions;
                 let pd = of.pd;
                 let shut = |local: &Local, need| regions.check_local(pd, local, need).err();
-                if let Some(done) = of.posted.finish(number, entry, shut) {
+                let is_bound = |key| regions.is_bound_through(number, key);
+                if let Some(done) = of.posted.finish(number, entry, shut, is_bound) {
                     of.is_broken |= done.result.is_err();
+                    if let Some(key) = done.invalidated {
+                        self.regions.take_back(key);
+                    }
                     sink(done);
                     given_count += 1;
                 }

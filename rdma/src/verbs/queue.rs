@@ -16,15 +16,15 @@ use dataplane_waist::WrId;
 use rdma_sys::{
     IBV_WC_BAD_RESP_ERR, IBV_WC_LOC_LEN_ERR, IBV_WC_RECV_RDMA_WITH_IMM, IBV_WC_REM_ACCESS_ERR, IBV_WC_REM_INV_REQ_ERR,
     IBV_WC_REM_OP_ERR, IBV_WC_RETRY_EXC_ERR, IBV_WC_RNR_RETRY_EXC_ERR, IBV_WC_SUCCESS, IBV_WC_WITH_IMM,
-    IBV_WC_WR_FLUSH_ERR, IBV_WR_ATOMIC_CMP_AND_SWP, IBV_WR_ATOMIC_FETCH_AND_ADD, IBV_WR_BIND_MW, IBV_WR_LOCAL_INV,
-    IBV_WR_RDMA_READ, IBV_WR_RDMA_WRITE, IBV_WR_RDMA_WRITE_WITH_IMM, IBV_WR_SEND, IBV_WR_SEND_WITH_IMM,
-    ibv_send_wr_atomic, ibv_send_wr_rdma, ibv_send_wr_wr, ibv_wc,
+    IBV_WC_WITH_INV, IBV_WC_WR_FLUSH_ERR, IBV_WR_ATOMIC_CMP_AND_SWP, IBV_WR_ATOMIC_FETCH_AND_ADD, IBV_WR_BIND_MW,
+    IBV_WR_LOCAL_INV, IBV_WR_RDMA_READ, IBV_WR_RDMA_WRITE, IBV_WR_RDMA_WRITE_WITH_IMM, IBV_WR_SEND,
+    IBV_WR_SEND_WITH_IMM, IBV_WR_SEND_WITH_INV, ibv_send_wr_atomic, ibv_send_wr_rdma, ibv_send_wr_wr, ibv_wc,
 };
 
 use crate::{
     memory::WORD_BYTES,
     qp::MESSAGE_BYTES_MAX,
-    region::{Local, Need, Refusal},
+    region::{Local, MemoryKey, Need, Refusal},
     wire::QpNumber,
     work::{Completion, CompletionError, Data, Kind, Operation, PostError, Remote},
 };
@@ -33,7 +33,7 @@ use crate::{
 pub(super) struct Asked<'a> {
     pub(super) opcode: u32,
     pub(super) kind: Kind,
-    /// The word for the peer, in the wire's order; or the key that is to be invalidated.
+    /// The word for the peer, in the wire's order; or the key that is to be invalidated, here or there.
     pub(super) word: u32,
     pub(super) wr: ibv_send_wr_wr,
     pub(super) data: Data<'a>,
@@ -85,6 +85,10 @@ pub(super) fn asked<'a>(operation: &Operation<'a>) -> Result<Asked<'a>, PostErro
                 IBV_WR_SEND
             };
             (opcode, Kind::Send, of_imm(imm), rdma(NOWHERE), data, Need::LocalRead)
+        }
+        Operation::SendInvalidate { data, rkey } => {
+            let wr = rdma(NOWHERE);
+            (IBV_WR_SEND_WITH_INV, Kind::Send, rkey, wr, data, Need::LocalRead)
         }
         Operation::Write { data, to, imm } => {
             let opcode = match imm {
@@ -150,6 +154,10 @@ pub(super) struct Entry {
     pub(super) local: Option<Local>,
     pub(super) need: Need,
 }
+
+/// What rdma_rxe says in place of [`IBV_WC_WITH_INV`]: the kernel's own number (include/rdma/ib_verbs.h, `IB_WC_WITH_INVALIDATE`; rxe_resp.c,
+/// `do_complete`), by which verbs mean that a check sum is right.
+const KERNEL_S_WITH_INV: u32 = 1 << 2;
 
 const RECEIVE_BIT: u64 = 1 << 63;
 const GENERATION_SHIFT: u32 = 32;
@@ -226,12 +234,14 @@ impl Posted {
         }
     }
 
-    /// A completion in this crate's words; `None`: it is from before a reset. `shut` says why local memory is not open, if it is not.
+    /// A completion in this crate's words; `None`: it is from before a reset. `shut` says why local memory is not open, if it is not;
+    /// `is_bound`, whether the peer could take this key back.
     pub(super) fn finish(
         &mut self,
         qp: QpNumber,
         done: &ibv_wc,
         shut: impl Fn(&Local, Need) -> Option<Refusal>,
+        is_bound: impl Fn(MemoryKey) -> bool,
     ) -> Option<Completion> {
         let requests = match done.wr_id & RECEIVE_BIT {
             0 => &mut self.sends,
@@ -247,7 +257,9 @@ impl Posted {
             true => Kind::ReceiveWrite,
             false => entry.kind,
         };
-        let has_word = is_receive && is_success && done.wc_flags & IBV_WC_WITH_IMM != 0;
+        let says = |flag| is_receive && is_success && done.wc_flags & flag != 0;
+        let word = MemoryKey(done.imm_data);
+        let invalidated = says(IBV_WC_WITH_INV) || says(KERNEL_S_WITH_INV) && is_bound(word);
         let result = match result(done.status) {
             Err(CompletionError::LocalOperation { status }) => {
                 let refusal = entry.local.and_then(|local| shut(&local, entry.need));
@@ -265,7 +277,8 @@ impl Posted {
                 (true, true) => done.byte_len,
                 (true, false) => entry.len_bytes,
             },
-            imm: has_word.then_some(u32::from_be(done.imm_data)),
+            imm: says(IBV_WC_WITH_IMM).then_some(u32::from_be(done.imm_data)),
+            invalidated: invalidated.then_some(word),
             result,
         })
     }
@@ -291,7 +304,6 @@ fn result(status: u32) -> Result<(), CompletionError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::region::MemoryKey;
 
     const QP: QpNumber = QpNumber::new(17);
 
@@ -322,6 +334,11 @@ mod tests {
         None
     }
 
+    /// Whether it is the key of the tests' window.
+    fn is_bound(key: MemoryKey) -> bool {
+        key == MemoryKey(0xabc0_0001)
+    }
+
     #[test]
     fn a_completion_frees_the_requests_before_it_and_tells_what_was_posted() {
         let mut posted = Posted::new(3, 1);
@@ -332,15 +349,19 @@ mod tests {
         });
         assert_eq!(posted.sends.id(), None, "the queue is full");
         let told = posted
-            .finish(QP, &done(ids[1], IBV_WC_SUCCESS), open)
+            .finish(QP, &done(ids[1], IBV_WC_SUCCESS), open, is_bound)
             .expect("it was posted");
         assert_eq!((told.wr_id, told.kind, told.len_bytes), (WrId(2), Kind::Read, 100));
-        assert_eq!(posted.finish(QP, &done(ids[1], IBV_WC_SUCCESS), open), None, "twice");
+        assert_eq!(
+            posted.finish(QP, &done(ids[1], IBV_WC_SUCCESS), open, is_bound),
+            None,
+            "twice"
+        );
         posted.sends.push(entry(4, Kind::Send));
         posted.sends.push(entry(5, Kind::Send));
         assert_eq!(posted.sends.id(), None, "two were freed");
         let told = posted
-            .finish(QP, &done(ids[2], IBV_WC_REM_ACCESS_ERR), open)
+            .finish(QP, &done(ids[2], IBV_WC_REM_ACCESS_ERR), open, is_bound)
             .expect("it was posted");
         assert_eq!((told.wr_id, told.len_bytes), (WrId(3), 0));
         assert_eq!(told.result, Err(CompletionError::RemoteAccess));
@@ -356,7 +377,10 @@ mod tests {
         posted.sends.push(entry(3, Kind::Write));
         posted.receives.push(entry(4, Kind::Receive));
         for late in before {
-            assert_eq!(posted.finish(QP, &done(late, IBV_WC_WR_FLUSH_ERR), open), None);
+            assert_eq!(
+                posted.finish(QP, &done(late, IBV_WC_WR_FLUSH_ERR), open, is_bound),
+                None
+            );
         }
         assert_eq!((posted.sends.entries.len(), posted.receives.entries.len()), (1, 1));
     }
@@ -373,10 +397,34 @@ mod tests {
             byte_len: 64,
             ..done(number, IBV_WC_SUCCESS)
         };
-        let told = posted.finish(QP, &wc, open).expect("it was posted");
+        let told = posted.finish(QP, &wc, open, is_bound).expect("it was posted");
         assert_eq!(
-            (told.kind, told.len_bytes, told.imm),
-            (Kind::ReceiveWrite, 64, Some(0xabc0_0001))
+            (told.kind, told.len_bytes, told.imm, told.invalidated),
+            (Kind::ReceiveWrite, 64, Some(0xabc0_0001), None)
+        );
+    }
+
+    #[test]
+    fn a_receive_tells_the_key_that_was_taken_back() {
+        let told = |wc_flags, word| {
+            let mut posted = Posted::new(1, 1);
+            let number = posted.receives.id().expect("room");
+            posted.receives.push(entry(9, Kind::Receive));
+            let wc = ibv_wc {
+                wc_flags,
+                imm_data: word,
+                ..done(number, IBV_WC_SUCCESS)
+            };
+            posted.finish(QP, &wc, open, is_bound).expect("it was posted")
+        };
+        let by_verbs = told(IBV_WC_WITH_INV, 7);
+        assert_eq!((by_verbs.imm, by_verbs.invalidated), (None, Some(MemoryKey(7))));
+        let by_rxe = told(KERNEL_S_WITH_INV, 0xabc0_0001);
+        assert_eq!(by_rxe.invalidated, Some(MemoryKey(0xabc0_0001)));
+        assert_eq!(
+            told(KERNEL_S_WITH_INV, 7).invalidated,
+            None,
+            "a check sum's flag, and no key"
         );
     }
 
@@ -388,7 +436,7 @@ mod tests {
             posted.receives.push(entry(1, Kind::Receive));
             let shut = |_: &Local, _| (status == 4).then_some(Refusal::UnknownKey);
             posted
-                .finish(QP, &done(number, status), shut)
+                .finish(QP, &done(number, status), shut, is_bound)
                 .expect("it was posted")
                 .result
         });

@@ -5,7 +5,7 @@ use rdma::{Faults, PathMtu, QpOptions};
 use crate::{
     failures, messages,
     pair::{Pair, Testable},
-    windows,
+    taken_back, windows,
 };
 
 /// What a case does with a fresh pair.
@@ -68,6 +68,7 @@ pub fn all<P: Testable + 'static>(options: QpOptions) -> Vec<Case<P>> {
     faults(options, &mut cases);
     cases.extend(failures::cases(options));
     cases.extend(windows::cases(options));
+    cases.extend(taken_back::cases(options));
     cases
 }
 

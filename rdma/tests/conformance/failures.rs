@@ -133,7 +133,7 @@ pub fn cases<P: Testable + 'static>(options: QpOptions) -> Vec<Case<P>> {
 }
 
 /// What an end's queue pairs counted, where that is told.
-fn counted<P: Testable>(end: &End<P>) -> Option<QpCounters> {
+pub fn counted<P: Testable>(end: &End<P>) -> Option<QpCounters> {
     end.device.counters().map(|counters| counters.qp)
 }
 
@@ -223,8 +223,14 @@ fn never_ready<P: Testable>(pair: &mut Pair<P>) {
     pair.finish(2, 0);
     assert_eq!(pair.a.done[0].result, Err(CompletionError::RnrExceeded));
     assert_eq!(pair.a.done[1].result, Err(CompletionError::Flushed));
-    // Once, and three times again.
-    assert!(counted(&pair.a).is_none_or(|counters| counters.rnr_naks_count == 4));
+    // Once, and three times again; more often only where one came so late that the request had been sent again.
+    let told = |counters: &QpCounters| match counters.timeouts_count {
+        0 => counters.rnr_naks_count == 4,
+        _ => counters.rnr_naks_count >= 4,
+    };
+    if let Some(counters) = counted(&pair.a) {
+        assert!(told(&counters), "{counters:?}");
+    }
 }
 
 fn gone<P: Testable>(pair: &mut Pair<P>) {

@@ -13,6 +13,7 @@ mod pair;
 #[path = "../support/place.rs"]
 mod place;
 mod suite;
+mod taken_back;
 mod windows;
 
 use std::{

@@ -18,10 +18,10 @@ use crate::{
 
 /// Bytes of the region, and the range of it that the window opens.
 const REGION_BYTES: usize = 1 << 16;
-const BEGIN: u64 = 8192;
+pub const BEGIN: u64 = 8192;
 const LEN: u64 = 16_384;
 /// What the window's first key ends with.
-const FIRST: u8 = 0x11;
+pub const FIRST: u8 = 0x11;
 
 pub fn cases<P: Testable + 'static>(options: QpOptions) -> Vec<Case<P>> {
     let mut cases = vec![
@@ -108,15 +108,15 @@ pub fn cases<P: Testable + 'static>(options: QpOptions) -> Vec<Case<P>> {
 }
 
 /// A region of `b`'s with a window.
-struct Opened {
+pub struct Opened {
     memory: Arc<Memory>,
-    region: Registered,
-    window: MemoryWindow,
+    pub region: Registered,
+    pub window: MemoryWindow,
 }
 
 impl Opened {
     /// `None`: the device offers no windows.
-    fn new<P: Testable>(pair: &mut Pair<P>) -> Option<Opened> {
+    pub fn new<P: Testable>(pair: &mut Pair<P>) -> Option<Opened> {
         let window = match pair.b.device.allocate_window(pair.b.pd) {
             Ok(window) => window,
             Err(error @ ProviderError::NotOffered { .. }) => {
@@ -131,7 +131,7 @@ impl Opened {
     }
 
     /// Bound through `b`'s queue pair, for `access`.
-    fn bound<P: Testable>(pair: &mut Pair<P>, access: Access) -> Option<Opened> {
+    pub fn bound<P: Testable>(pair: &mut Pair<P>, access: Access) -> Option<Opened> {
         let opened = Opened::new(pair)?;
         opened.bind(pair, FIRST, access);
         Some(opened)
@@ -158,7 +158,7 @@ impl Opened {
         );
     }
 
-    fn bind<P: Testable>(&self, pair: &mut Pair<P>, key_part: u8, access: Access) {
+    pub fn bind<P: Testable>(&self, pair: &mut Pair<P>, key_part: u8, access: Access) {
         self.does(pair, Operation::Bind(self.request(key_part, access)), Kind::Bind);
     }
 
@@ -168,21 +168,21 @@ impl Opened {
     }
 
     /// A place of the region, by the window's key.
-    fn at(&self, key_part: u8, at: u64) -> Remote {
+    pub fn at(&self, key_part: u8, at: u64) -> Remote {
         Remote {
             address: self.region.address + at,
             rkey: self.window.key(key_part).0,
         }
     }
 
-    fn bytes(&self, at: u64, len: usize) -> Vec<u8> {
+    pub fn bytes(&self, at: u64, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         self.memory.read(at as usize, &mut bytes);
         bytes
     }
 
     /// A write of `a`'s that is done.
-    fn is_written<P: Testable>(&self, pair: &mut Pair<P>, key_part: u8, word: u64) {
+    pub fn is_written<P: Testable>(&self, pair: &mut Pair<P>, key_part: u8, word: u64) {
         let before_count = pair.a.done.len();
         let data = Data::Inline(&word.to_ne_bytes());
         pair.a.post(
@@ -199,7 +199,7 @@ impl Opened {
     }
 
     /// What is refused, for this reason, and not done.
-    fn stays_shut<P: Testable>(&self, pair: &mut Pair<P>, what: Try, at: Remote, refusal: Refusal) {
+    pub fn stays_shut<P: Testable>(&self, pair: &mut Pair<P>, what: Try, at: Remote, refusal: Refusal) {
         let before = self.bytes(0, REGION_BYTES);
         refuses(pair, what, at, refusal);
         assert!(self.bytes(0, REGION_BYTES) == before, "memory was written all the same");

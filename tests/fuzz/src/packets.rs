@@ -13,8 +13,8 @@ use std::{
 
 use dataplane_waist::{Clock, Instant, WrId};
 use rdma::{
-    Access, Data, Device, Local, Memory, Operation, Provider, Qp, QpAddress, QpOptions, ReceiveRequest, Registered,
-    Remote, Rts, SendRequest, Transmit, Wire,
+    Access, Bind, Data, Device, Local, Memory, MemoryKey, Operation, Provider, Qp, QpAddress, QpOptions,
+    ReceiveRequest, Registered, Remote, Rts, SendRequest, Transmit, Wire,
     wire::{ICRC_BYTES, Packet, Psn, QpNumber, parse},
 };
 
@@ -24,6 +24,8 @@ pub const OURS: u8 = 1;
 const OPEN: u8 = 2;
 /// The endpoint speaks and its timers run out, before.
 const TURN: u8 = 4;
+/// The key of its memory window stands where a send that takes one back would hold it.
+const TAKES: u8 = 8;
 
 const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
 const START: u32 = 0xff_fff8;
@@ -99,7 +101,9 @@ pub struct Victim {
     device: Device<Mouth>,
     qp: Qp<Rts>,
     open: Registered,
+    /// Nobody but its owner may write it; through a window it is read.
     shut: Arc<Memory>,
+    window_key: MemoryKey,
 }
 
 impl Default for Victim {
@@ -115,7 +119,8 @@ impl Victim {
         let pd = device.create_pd();
         let open = device.register(pd, Memory::new(OPEN_BYTES), Access::ALL);
         let shut = Memory::new(OPEN_BYTES);
-        device.register(pd, Arc::clone(&shut), Access::LOCAL);
+        let region = device.register(pd, Arc::clone(&shut), Access::WINDOWS);
+        let window = device.allocate_window(pd).expect("software has windows");
         let qp = device.create_qp(pd, &options).expect("room for one");
         let qp = device.init(qp);
         let peer = QpAddress {
@@ -136,7 +141,19 @@ impl Victim {
             rkey: 1,
         };
         let data = Data::Local(local(3000));
+        let bind = Bind {
+            window,
+            key_part: window.first_part(),
+            region: region.key,
+            at_bytes: 0,
+            len_bytes: OPEN_BYTES as u64 / 2,
+            access: Access {
+                remote_read: true,
+                ..Access::default()
+            },
+        };
         let operations = [
+            Operation::Bind(bind),
             Operation::Send { data, imm: Some(1) },
             Operation::Read {
                 into: local(3000),
@@ -165,7 +182,14 @@ impl Victim {
             device.post_receive(&qp, ReceiveRequest { wr_id, into }).expect("room");
         }
         device.progress().expect("memory works");
-        Victim { device, qp, open, shut }
+        let window_key = window.key(bind.key_part);
+        Victim {
+            device,
+            qp,
+            open,
+            shut,
+            window_key,
+        }
     }
 
     /// One packet of the fuzzer's.
@@ -183,6 +207,9 @@ impl Victim {
             packet[12..20].copy_from_slice(&address.to_be_bytes());
             packet[20..24].copy_from_slice(&self.open.key.0.to_be_bytes());
         }
+        if flags & TAKES != 0 && packet.len() >= 16 {
+            packet[12..16].copy_from_slice(&self.window_key.0.to_be_bytes());
+        }
         if flags & TURN != 0 {
             self.device.wire_mut().clock.0.fetch_add(50_000_000, Ordering::Relaxed);
             self.device.progress().expect("memory works");
@@ -193,9 +220,16 @@ impl Victim {
 
     /// Everything finishes or is under way, and what was shut stayed as it was.
     pub fn check(&mut self) {
-        let mut count = 0;
-        self.device.poll_cq(usize::MAX, &mut |_| count += 1);
-        assert!(count <= 8, "{count} completions of 8 requests");
+        let (mut count, mut taken_back) = (0, Vec::new());
+        self.device.poll_cq(usize::MAX, &mut |done| {
+            count += 1;
+            taken_back.extend(done.invalidated);
+        });
+        assert!(count <= 10, "{count} completions of 10 requests");
+        assert!(
+            taken_back.is_empty() || taken_back == [self.window_key],
+            "one window was bound, once"
+        );
         let mut bytes = [0; OPEN_BYTES];
         self.shut.read(0, &mut bytes);
         assert!(bytes.iter().all(|byte| *byte == 0), "memory that is shut was written");
