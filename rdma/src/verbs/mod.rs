@@ -3,11 +3,13 @@
 //! Unlike this crate's own providers it moves bytes without anybody's turn: peers reach memory while its owner sleeps, and
 //! [`Provider::progress`] has nothing to do but to tell of a failure. Reliable connections over Ethernet (RoCEv2) alone.
 //!
-//! Read `find` for which device and which address, `queue` for how completions find their requests.
+//! Read `find` for which device and which address, `states` for what a queue pair is told on its way, `queue` for how completions find their
+//! requests.
 
 mod find;
 mod number;
 mod queue;
+mod states;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -23,22 +25,18 @@ use nix::{
     poll::{PollFd, PollFlags, ppoll},
     sys::time::TimeSpec,
 };
-use rdma_sys::{
-    IBV_QP_ACCESS_FLAGS, IBV_QP_AV, IBV_QP_DEST_QPN, IBV_QP_MAX_DEST_RD_ATOMIC, IBV_QP_MAX_QP_RD_ATOMIC,
-    IBV_QP_MIN_RNR_TIMER, IBV_QP_PATH_MTU, IBV_QP_PKEY_INDEX, IBV_QP_PORT, IBV_QP_RETRY_CNT, IBV_QP_RNR_RETRY,
-    IBV_QP_RQ_PSN, IBV_QP_SQ_PSN, IBV_QP_STATE, IBV_QP_TIMEOUT, IBV_QPS_ERR, IBV_QPS_INIT, IBV_QPS_RESET, IBV_QPS_RTR,
-    IBV_QPS_RTS, IBV_QPS_SQE, ibv_ah_attr, ibv_gid, ibv_global_route, ibv_qp_attr, ibv_qp_cap, ibv_sge,
-};
+use rdma_sys::{IBV_QPS_ERR, IBV_QPS_RESET, IBV_QPS_SQE, ibv_qp_cap, ibv_sge};
 
 pub use find::{PROBE_NAME, VerbsError, VerbsOptions, probe};
 use queue::Posted;
+use states::{PORT, Step, flags, remote_flags};
 
 use crate::{
     device,
     endpoint::Randomness,
     memory::Memory,
     provider::{Error, Init, Provider, ProviderError, Qp, QpAddress, Reset, Rtr, Rts, TakesReceives},
-    qp::{PathMtu, QpOptions},
+    qp::QpOptions,
     random::system_randomness,
     region::{
         Access, Bind, HomeWork, Local, MemoryKey, MemoryWindow, Need, Pd, Refusal, Regions, Registered, WindowNumber,
@@ -47,12 +45,6 @@ use crate::{
     wire::{Psn, QpNumber},
     work::{Completion, Data, Kind, Operation, PostError, ReceiveRequest, SendRequest},
 };
-
-/// Ports are counted from 1, and nearly every device has one.
-const PORT: u8 = 1;
-
-/// What each packet may be forwarded: the common default of IP (RFC 1700's recommended TTL).
-const HOP_LIMIT: u8 = 64;
 
 /// A page: an address that peers use must lie in its page where the memory does (what NICs' tables demand).
 const PAGE_MASK: u64 = 4095;
@@ -212,11 +204,11 @@ impl VerbsDevice {
     }
 
     /// Changes a queue pair's state; a refusal breaks it, which is what its owner then sees.
-    fn step(&mut self, number: QpNumber, attributes: ibv_qp_attr, mask: i32) -> io::Result<()> {
+    fn step(&mut self, number: QpNumber, step: Step) -> io::Result<()> {
         let Some(of) = self.pairs.get_mut(&number) else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        let result = of.pair.modify(attributes, mask);
+        let result = of.pair.modify(step.attributes, step.mask);
         of.is_broken |= result.is_err();
         result
     }
@@ -285,14 +277,11 @@ impl VerbsDevice {
 
     /// What peers may do through queue pairs of `pd`.
     fn open_pairs(&self, pd: Pd) -> io::Result<()> {
-        let access_flags = self.domains.get(pd.0 as usize).map_or(0, |of| pair_flags(of.remote));
-        let attributes = ibv_qp_attr {
-            qp_access_flags: access_flags as u32,
-            ..ibv_qp_attr::default()
-        };
+        let remote = self.domains.get(pd.0 as usize).map(|of| of.remote);
+        let step = Step::access(remote.unwrap_or_default());
         let mut first = Ok(());
         for of in self.pairs.values().filter(|of| of.pd == pd && of.is_open) {
-            let result = of.pair.modify(attributes, IBV_QP_ACCESS_FLAGS);
+            let result = of.pair.modify(step.attributes, step.mask);
             // A broken one serves nobody, whatever its flags are.
             if result.is_err() && !is_over(&of.pair) {
                 first = first.and(result);
@@ -306,31 +295,6 @@ impl VerbsDevice {
 fn is_over(pair: &Pair) -> bool {
     pair.state()
         .map_or(true, |state| matches!(state, IBV_QPS_ERR | IBV_QPS_SQE))
-}
-
-/// `enum ibv_access_flags`.
-fn flags(access: Access) -> i32 {
-    // A peer's write lands by the device's hand, so whoever allows that allows local writes (ibv_reg_mr(3)).
-    let local_write = access.local_write || access.remote_write || access.remote_atomic;
-    flag(local_write, rdma_sys::IBV_ACCESS_LOCAL_WRITE)
-        | flag(access.bind, rdma_sys::IBV_ACCESS_MW_BIND)
-        | remote_flags(access)
-}
-
-/// The same of a queue pair, through which windows are bound in any case.
-fn pair_flags(access: Access) -> i32 {
-    flags(Access { bind: false, ..access })
-}
-
-/// The same of what peers may do, which is all that a window has.
-fn remote_flags(access: Access) -> i32 {
-    flag(access.remote_write, rdma_sys::IBV_ACCESS_REMOTE_WRITE)
-        | flag(access.remote_read, rdma_sys::IBV_ACCESS_REMOTE_READ)
-        | flag(access.remote_atomic, rdma_sys::IBV_ACCESS_REMOTE_ATOMIC)
-}
-
-fn flag(is_set: bool, flag: u32) -> i32 {
-    if is_set { flag as i32 } else { 0 }
 }
 
 /// What verbs allow of options, beyond what this crate's own providers do.
@@ -529,14 +493,7 @@ impl Provider for VerbsDevice {
         let number = qp.number();
         let pd = self.pairs.get(&number).map(|of| of.pd.0 as usize);
         let remote = pd.and_then(|pd| self.domains.get(pd)).map(|of| of.remote);
-        let attributes = ibv_qp_attr {
-            qp_state: IBV_QPS_INIT,
-            port_num: PORT,
-            qp_access_flags: pair_flags(remote.unwrap_or_default()) as u32,
-            ..ibv_qp_attr::default()
-        };
-        let mask = IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS;
-        match self.step(number, attributes, mask) {
+        match self.step(number, Step::init(remote.unwrap_or_default())) {
             Ok(()) => {
                 if let Some(of) = self.pairs.get_mut(&number) {
                     of.is_open = true;
@@ -563,59 +520,16 @@ impl Provider for VerbsDevice {
             let why = format!("{} cannot reach {}: another family of addresses", self.local, peer.ip);
             return Err(system(io::Error::new(io::ErrorKind::InvalidInput, why)));
         }
-        let route = ibv_global_route {
-            dgid: ibv_gid {
-                raw: number::gid_of(peer.ip),
-            },
-            sgid_index: self.gid_index,
-            hop_limit: HOP_LIMIT,
-            ..ibv_global_route::default()
-        };
-        let attributes = ibv_qp_attr {
-            qp_state: IBV_QPS_RTR,
-            path_mtu: path_mtu_number(options.path_mtu),
-            dest_qp_num: peer.qp.get(),
-            rq_psn: peer.start_psn.get(),
-            max_dest_rd_atomic: options.responder_reads_max as u8,
-            min_rnr_timer: options.rnr_timer,
-            ah_attr: ibv_ah_attr {
-                grh: route,
-                is_global: 1,
-                port_num: PORT,
-                ..ibv_ah_attr::default()
-            },
-            ..ibv_qp_attr::default()
-        };
-        let mask = IBV_QP_STATE
-            | IBV_QP_AV
-            | IBV_QP_PATH_MTU
-            | IBV_QP_DEST_QPN
-            | IBV_QP_RQ_PSN
-            | IBV_QP_MAX_DEST_RD_ATOMIC
-            | IBV_QP_MIN_RNR_TIMER;
-        self.step(number, attributes, mask).map_err(system)?;
+        let step = Step::ready_to_receive(&options, peer, self.gid_index);
+        self.step(number, step).map_err(system)?;
         Ok(Qp::new(number))
     }
 
     fn ready_to_send(&mut self, qp: Qp<Rtr>) -> Qp<Rts> {
         let number = qp.number();
         if let Some(of) = self.pairs.get(&number) {
-            let attributes = ibv_qp_attr {
-                qp_state: IBV_QPS_RTS,
-                timeout: number::timeout_code(of.options.timeout),
-                retry_cnt: of.options.retries_max,
-                rnr_retry: of.options.rnr_retries_max,
-                sq_psn: of.start_psn.get(),
-                max_rd_atomic: of.options.initiator_reads_max as u8,
-                ..ibv_qp_attr::default()
-            };
-            let mask = IBV_QP_STATE
-                | IBV_QP_TIMEOUT
-                | IBV_QP_RETRY_CNT
-                | IBV_QP_RNR_RETRY
-                | IBV_QP_SQ_PSN
-                | IBV_QP_MAX_QP_RD_ATOMIC;
-            if let Err(error) = self.step(number, attributes, mask) {
+            let step = Step::ready_to_send(&of.options, of.start_psn);
+            if let Err(error) = self.step(number, step) {
                 self.fail("bringing a queue pair to RTS", &error);
             }
         }
@@ -624,28 +538,20 @@ impl Provider for VerbsDevice {
 
     fn take_down<S>(&mut self, qp: Qp<S>) -> Qp<Error> {
         let number = qp.number();
-        let attributes = ibv_qp_attr {
-            qp_state: IBV_QPS_ERR,
-            ..ibv_qp_attr::default()
-        };
         if let Some(of) = self.pairs.get_mut(&number) {
             of.is_broken = true;
             of.is_open = false;
         }
         // One that cannot be taken down is gone already, or broken as far as this end is concerned.
-        let _ = self.step(number, attributes, IBV_QP_STATE);
+        let _ = self.step(number, Step::to(IBV_QPS_ERR));
         Qp::new(number)
     }
 
     fn reset(&mut self, qp: Qp<Error>) -> Qp<Reset> {
         let number = qp.number();
         self.free_windows_through(number);
-        let attributes = ibv_qp_attr {
-            qp_state: IBV_QPS_RESET,
-            ..ibv_qp_attr::default()
-        };
         let start_psn = Psn::new((self.random)() as u32);
-        match self.step(number, attributes, IBV_QP_STATE) {
+        match self.step(number, Step::to(IBV_QPS_RESET)) {
             Ok(()) => {
                 // Completions from before: some drivers forget them with the state, others do not.
                 self.poll_one(number, usize::MAX, &mut |_| {});
@@ -806,9 +712,4 @@ fn refused(of: &mut OwnPair, error: &io::Error) -> PostError {
             PostError::Broken
         }
     }
-}
-
-/// `enum ibv_mtu`.
-fn path_mtu_number(mtu: PathMtu) -> u32 {
-    mtu as u32
 }
