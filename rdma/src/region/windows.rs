@@ -3,7 +3,7 @@
 //! ```text
 //!                 bind, through a queue pair                 invalidate, through the same
 //!   allocated ───────────────────────────────▶ bound ───────────────────────────────▶ allocated, and so on
-//!   no key        key: 24 bits of the device's,  │
+//!   no key        key: 24 bits of the device's,  │      or by a SEND of its peer's
 //!                 8 of whoever binds             └ opens a range to the peer of that queue pair, to nobody else
 //! ```
 //!
