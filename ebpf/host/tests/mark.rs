@@ -188,12 +188,18 @@ fn a_burst_is_marked_from_the_threshold_to_the_limit() {
     }
     let counts = marker.counts().expect("counted");
     let line = shaper.counts().expect("counted");
+    let after = marker.counts().expect("counted");
     assert_eq!(counts.unread_count, 0, "{counts:?}");
     assert!(counts.seen_count() - before.seen_count() >= 50, "{counts:?}");
     // Two frames leave at once, as many as the bucket holds; the sixth that waits finds five.
     assert!((5..=10).contains(&counts.below_count), "{counts:?}");
     assert!((10..=16).contains(&counts.marked_count), "{counts:?}");
-    assert_eq!(u64::from(line.dropped_count), counts.full_count, "{counts:?} {line:?}");
+    // The host itself may say something between two looks: that it has an address of IPv6, for one.
+    let full_counts = counts.full_count..=after.full_count;
+    assert!(
+        full_counts.contains(&line.dropped_count.into()),
+        "{counts:?} {line:?} {after:?}"
+    );
     assert!(line.waiting_count >= 18, "{line:?}");
 }
 
