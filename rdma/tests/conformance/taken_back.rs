@@ -1,13 +1,13 @@
 //! Cases of a send that takes a key back. The window is `b`'s, bound through the connection to `a`, who sends.
 
 use dataplane_waist::WrId;
-use rdma::{Access, CompletionError, Data, Faults, Kind, Local, MemoryKey, Operation, QpOptions, Refusal};
+use rdma::{Access, CompletionError, Data, Kind, Local, MemoryKey, Operation, QpOptions, Refusal};
 
 use crate::{
     cases::Case,
     failures::{Try, counted},
     pair::{INBOX, Pair, Testable, from, pattern},
-    windows::{BEGIN, FIRST, Opened},
+    windows::{BEGIN, FIRST, Opened, bad_wires},
 };
 
 pub fn cases<P: Testable + 'static>(options: QpOptions) -> Vec<Case<P>> {
@@ -22,22 +22,7 @@ pub fn cases<P: Testable + 'static>(options: QpOptions) -> Vec<Case<P>> {
     }
     let rounds = "a window is written, taken back and bound again";
     cases.push(Case::new(rounds, options, many_rounds));
-    for (name, faults) in [
-        (
-            "every 4th packet lost",
-            Faults {
-                lose_every: 4,
-                ..Faults::default()
-            },
-        ),
-        (
-            "every 2nd packet twice",
-            Faults {
-                repeat_every: 2,
-                ..Faults::default()
-            },
-        ),
-    ] {
+    for (name, faults) in bad_wires() {
         cases.push(Case::new(format!("{rounds}, {name}"), options, many_rounds).with(faults));
     }
     cases.extend([

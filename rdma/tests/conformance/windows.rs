@@ -58,22 +58,7 @@ pub fn cases<P: Testable + 'static>(options: QpOptions) -> Vec<Case<P>> {
             in_order,
         ),
     ];
-    for (name, faults) in [
-        (
-            "every 4th packet lost",
-            Faults {
-                lose_every: 4,
-                ..Faults::default()
-            },
-        ),
-        (
-            "every 2nd packet twice",
-            Faults {
-                repeat_every: 2,
-                ..Faults::default()
-            },
-        ),
-    ] {
+    for (name, faults) in bad_wires() {
         let name = format!("a window is bound and shut in the order of the queue, {name}");
         cases.push(Case::new(name, options, in_order).with(faults));
     }
@@ -105,6 +90,19 @@ pub fn cases<P: Testable + 'static>(options: QpOptions) -> Vec<Case<P>> {
         ));
     }
     cases
+}
+
+/// Wires on which what stands in a queue with a window's requests is lost and sent again, or comes twice.
+pub fn bad_wires() -> [(&'static str, Faults); 2] {
+    let lossy = Faults {
+        lose_every: 4,
+        ..Faults::default()
+    };
+    let repeating = Faults {
+        repeat_every: 2,
+        ..Faults::default()
+    };
+    [("every 4th packet lost", lossy), ("every 2nd packet twice", repeating)]
 }
 
 /// A region of `b`'s with a window.
