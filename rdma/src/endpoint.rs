@@ -11,7 +11,7 @@ use crate::{
     memory::Memory,
     qp::{Due, Path, QpCounters, QpOptions, QueuePair},
     region::{Access, HomeWork, MemoryKey, MemoryWindow, Need, Pd, Regions, Registered},
-    wire::{PKEY_DEFAULT, Packet, Psn, QpNumber},
+    wire::{Headers, PKEY_DEFAULT, Packet, Psn, QpNumber},
     work::{Completion, PostError, ReceiveRequest, SendRequest},
 };
 
@@ -241,7 +241,9 @@ impl Endpoint {
         match qp.path().map(|path| path.address) {
             Some(address) if address != from => self.counters.wrong_peer_count += 1,
             Some(_) if qp.handle(packet, around) => {
-                if let Some(key) = qp.take_invalidated() {
+                if matches!(packet.headers, Headers::Invalidate(_))
+                    && let Some(key) = qp.take_invalidated()
+                {
                     self.regions.take_back(key);
                 }
             }
