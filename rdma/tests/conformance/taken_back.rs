@@ -1,7 +1,9 @@
 //! Cases of a send that takes a key back. The window is `b`'s, bound through the connection to `a`, who sends.
 
 use dataplane_waist::WrId;
-use rdma::{Access, CompletionError, Data, Kind, Local, MemoryKey, Operation, QpOptions, Refusal};
+use rdma::{
+    Access, BindError, CompletionError, Data, Kind, Local, MemoryKey, Operation, PostError, QpOptions, Refusal,
+};
 
 use crate::{
     cases::Case,
@@ -132,7 +134,9 @@ fn not_ready<P: Testable>(pair: &mut Pair<P>) {
     pair.a.post(1, send(Data::Inline(b"after you"), key));
     pair.settle();
     assert!(pair.a.done.is_empty());
-    // It was not taken back before there was a receive for it; and this is no receive of a send's.
+    // It is not taken back before there is a receive for the message.
+    let bind = Operation::Bind(opened.request(FIRST + 1, Access::ALL));
+    assert_eq!(pair.b.try_post(3, bind), Err(PostError::Bind(BindError::AlreadyBound)));
     let into = pair.b.local(INBOX, 9);
     pair.b.receive(2, into);
     pair.finish(1, 1);

@@ -135,7 +135,7 @@ impl Opened {
         Some(opened)
     }
 
-    fn request(&self, key_part: u8, access: Access) -> Bind {
+    pub fn request(&self, key_part: u8, access: Access) -> Bind {
         Bind {
             window: self.window,
             key_part,
