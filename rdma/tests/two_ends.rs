@@ -2,6 +2,8 @@
 
 #[path = "support/devices.rs"]
 mod devices;
+#[path = "support/loopback.rs"]
+mod loopback;
 #[path = "support/memory_wire.rs"]
 mod memory_wire;
 #[path = "support/place.rs"]
@@ -12,7 +14,7 @@ mod stranger;
 
 use std::{
     io::{Read, Write},
-    net::{IpAddr, TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -20,15 +22,17 @@ use std::{
 
 use dataplane_waist::{Completion, Peer, Port, Window, WindowError, WrId, middleware::ClusterKey};
 use devices::Across;
+use loopback::loopback;
 use place::Inside;
 use rdma::{
     CompletionError, Connected, Data, Device, Local, MemoryKey, Operation, PeerKeys, PostError, Provider,
-    ProviderError, QpOptions, RdmaPort, RdmaPortOptions, RdmaWindow, SendRequest, WindowOptions, card,
+    ProviderError, QpOptions, RdmaPort, RdmaPortOptions, RdmaWindow, SendRequest, WindowOptions, Wire, card,
     handshake::{HandshakeError, Role, VERSION},
     roce::{RoceDevice, RoceOptions, RoceWire},
     shm::{self, ShmLink, Side},
     system_randomness,
     verbs::VerbsDevice,
+    wire::UDP_PORT,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -394,15 +398,9 @@ fn ports<A: Provider + Send, B: Provider + Send>(provider_a: A, provider_b: B) {
     assert_eq!((a.stats().tx_dropped_count, b.stats().tx_dropped_count), (0, 0));
 }
 
-/// Addresses of 127/8 that no other test of these uses.
-fn loopback<const N: usize>(test: u8) -> [IpAddr; N] {
-    let pid = std::process::id();
-    std::array::from_fn(|host| [127, 128 | (pid >> 8 & 63) as u8, pid as u8, 10 * test + 1 + host as u8].into())
-}
-
 /// Wires at the addresses with this test's number; `None`, with the reason on the terminal: they cannot be had.
 fn roce_wires<const N: usize>(test: u8) -> Option<[RoceWire; N]> {
-    let wires: [_; N] = loopback(test).map(|local| RoceWire::open(&RoceOptions::new(local)));
+    let wires: [_; N] = loopback(10 * test + 1).map(|local| RoceWire::open(&RoceOptions::new(local)));
     match wires.into_iter().collect::<Result<Vec<_>, _>>() {
         Ok(wires) => wires.try_into().ok(),
         Err(error) => {
@@ -410,6 +408,38 @@ fn roce_wires<const N: usize>(test: u8) -> Option<[RoceWire; N]> {
             None
         }
     }
+}
+
+/// A raw socket hears every address of its protocol from the moment when it is made: somebody else's packets come all the while that it is.
+#[test]
+fn an_endpoint_never_hears_what_is_for_another_one() {
+    let [ours, theirs, src] = loopback(41);
+    let _their_port = UdpSocket::bind((theirs, UDP_PORT)).expect("loopback");
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for sender in [(); 2].map(|()| UdpSocket::bind((src, 0)).expect("loopback")) {
+            let is_over = &is_over;
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    // A full buffer is theirs, not ours.
+                    let _ = sender.send_to(&[0x5a; 64], (theirs, UDP_PORT));
+                }
+            });
+        }
+        let heard = || {
+            let mut wire = RoceWire::open(&RoceOptions::new(ours)).map_err(|error| error.to_string())?;
+            let received = wire.receive(1, &mut |_, _| {}).map_err(|error| error.to_string())?;
+            let counters = wire.counters();
+            let refused_count = counters.icrc_count + counters.rejected_counts.iter().sum::<u64>();
+            match (received, refused_count) {
+                (0, 0) => Ok(()),
+                _ => Err(format!("{received} received, {counters:?}")),
+            }
+        };
+        let heard: Vec<String> = (0..500).filter_map(|_| heard().err()).collect();
+        is_over.store(true, Ordering::Relaxed);
+        assert!(heard.is_empty(), "{} times, first {}", heard.len(), heard[0]);
+    });
 }
 
 fn roce_devices(test: u8) -> Option<(RoceDevice, RoceDevice)> {

@@ -5,6 +5,8 @@ mod cases;
 #[path = "../support/devices.rs"]
 mod devices;
 mod failures;
+#[path = "../support/loopback.rs"]
+mod loopback;
 #[path = "../support/memory_wire.rs"]
 mod memory_wire;
 mod messages;
@@ -49,13 +51,11 @@ fn memory_conforms() {
     });
 }
 
-/// Two addresses of 127/8 that no other process of these tests uses: each has its port 4791.
+/// Two addresses that no other pair of endpoints has.
 fn loopback_addresses() -> [std::net::IpAddr; 2] {
     static PAIRS_COUNT: AtomicU32 = AtomicU32::new(0);
     let pair = PAIRS_COUNT.fetch_add(1, Ordering::Relaxed) % 100;
-    let pid = std::process::id();
-    let net = [127, 64 | (pid >> 8 & 63) as u8, pid as u8];
-    [1, 2].map(|host| [net[0], net[1], net[2], (2 * pair + host) as u8].into())
+    loopback::loopback(2 * pair as u8 + 1)
 }
 
 fn roce(receive: ReceiveHow) {
